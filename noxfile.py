@@ -1,0 +1,1 @@
+"""The project's tasks; `make` and CI call these."""

@@ -1,0 +1,1 @@
+"""One folder per outside thing; each implements a port or drives the domain."""

@@ -1,0 +1,1 @@
+"""Private keys and certificates on disk, safe against crashes."""

@@ -1,0 +1,1 @@
+"""Configuration generators, one template per reverse proxy."""

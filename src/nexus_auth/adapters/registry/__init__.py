@@ -1,0 +1,1 @@
+"""Where registered keys come from: every module here implements the KeyRegistry port."""

@@ -1,0 +1,1 @@
+"""The pure heart: who a certificate belongs to. No I/O, no framework, no clock of its own."""

@@ -1,0 +1,24 @@
+"""What holds for every test: a clean environment and patient, reproducible hypothesis profiles."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+
+# No deadline: a slow moment of a busy machine is not a defect.
+hypothesis.settings.register_profile("default", deadline=None)
+# Fewer examples and always the same ones: a build must not fail by chance.
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5_000)
+hypothesis.settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default")
+)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hides the developer's own settings from the tests."""
+    for name in [name for name in os.environ if name.startswith("NEXUS_")]:
+        monkeypatch.delenv(name)
