@@ -1,10 +1,171 @@
-"""The command line."""
+"""The command line: finds the command, runs it, and turns errors into exit codes."""
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, cast
+
+from nexus_auth.entrypoints import exit_codes
+
+if TYPE_CHECKING:
+
+    class CommandModule(Protocol):
+        """What a module in `entrypoints/commands` offers."""
+
+        def configure(self, parser: argparse.ArgumentParser) -> None:
+            """Adds the command's arguments; imports nothing heavy."""
+
+        def execute(self, args: argparse.Namespace) -> int:
+            """Runs the command and returns its exit code."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command that the arguments name."""
-    raise NotImplementedError(arguments)
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One row of the table of commands."""
+
+    name: str
+    summary: str
+
+    def load(self) -> CommandModule:
+        """Imports the command's module; a command that is not run costs nothing."""
+        name = f"nexus_auth.entrypoints.commands.{self.name.replace('-', '_')}"
+        return cast("CommandModule", importlib.import_module(name))
+
+
+DEFAULT_COMMAND: Final = "run"
+COMMANDS: Final = (
+    Command("run", "start the auth service (the default)"),
+    Command("generate", "have a key pair made by Pylon and write client.key and client.crt"),
+    Command("verify", "decide on a certificate as the service would, against the registry"),
+    Command("inspect", "show what is in a certificate, offline"),
+    Command("demo", "try everything on this machine: a real proxy, real certificates"),
+    Command("pylon", "run a development Pylon (not for production)"),
+    Command("completion", "print a completion script for your shell"),
+)
+
+_DESCRIPTION: Final = "May this certificate in? Authentication service of the Nexus Framework."
+_EPILOG: Final = """\
+Every command explains itself: nexus-auth COMMAND --help.
+Flags are accepted with one dash or two; settings also come from the environment and from .env.
+
+exit codes: 0 done or granted · 1 failed or denied · 2 wrong usage or configuration ·
+            3 the registry or Pylon could not be reached
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments, and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(exit_codes.USAGE, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; the console script's entry point."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = _command_named(arguments)
+    try:
+        args = build_parser(only=name).parse_args(arguments)
+        command: CommandModule | None = getattr(args, "command_module", None)
+        if command is None:
+            build_parser().print_help()
+            return exit_codes.DONE
+        return command.execute(args)
+    except KeyboardInterrupt:
+        return 130  # what a shell reports of a process that Ctrl-C ended
+    except BrokenPipeError:
+        # The reader of our output went away (as in `| head`); nothing is left to be said.
+        sys.stderr.close()
+        return exit_codes.FAILED
+    except Exception as exc:  # noqa: BLE001 - what is not ours is raised again
+        return _report(exc)
+
+
+def _report(exc: Exception) -> int:
+    from nexus_auth.domain.errors import (
+        ConfigurationError,
+        IssuerUnavailable,
+        NexusAuthError,
+        RegistryUnavailable,
+    )
+
+    match exc:
+        case ConfigurationError():
+            code = exit_codes.USAGE
+        case IssuerUnavailable() | RegistryUnavailable():
+            code = exit_codes.UNREACHABLE
+        case NexusAuthError():
+            code = exit_codes.FAILED
+        case _:
+            raise exc
+    print(f"nexus-auth: {exc}", file=sys.stderr)
+    return code
+
+
+def _command_named(arguments: list[str]) -> str | None:
+    """Finds the command among the arguments; puts the default there when none is named."""
+    first = arguments[0] if arguments else None
+    if first == "help":
+        arguments[0:1] = ["--help"] if len(arguments) == 1 else []
+        arguments += [] if arguments == ["--help"] else ["--help"]
+        first = arguments[0]
+    if first in {"-h", "-help", "--help", "-version", "--version"}:
+        return None
+    if first is None or first.startswith("-"):
+        arguments.insert(0, DEFAULT_COMMAND)
+    return arguments[0]
+
+
+def build_parser(*, only: str | None = None) -> argparse.ArgumentParser:
+    """Builds the parser.
+
+    Args:
+        only: The one command whose own arguments are wanted; the others are listed by name.
+            None lists all by name. Pass "*" for every command in full (completion scripts).
+    """
+    parser = _Parser(
+        prog="nexus-auth",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    _add_help(parser)
+    parser.add_argument(
+        "-version", "--version", action=_ShowVersion, nargs=0, help="show the version and exit"
+    )
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", parser_class=_Parser, dest="command"
+    )
+    for command in COMMANDS:
+        subparser = commands.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.summary[0].upper() + command.summary[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        _add_help(subparser)
+        if only in {command.name, "*"}:
+            module = command.load()
+            module.configure(subparser)
+            subparser.set_defaults(command_module=module)
+    return parser
+
+
+def _add_help(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-h", "-help", "--help", action="help", help="show this help and exit")
+
+
+class _ShowVersion(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from nexus_auth import __version__
+
+        print(f"nexus-auth {__version__}")
+        parser.exit(exit_codes.DONE)

@@ -1,0 +1,37 @@
+"""Which 32 bytes may serve as an Ed25519 public key."""
+
+from __future__ import annotations
+
+from typing import Final
+
+PUBLIC_KEY_BYTES: Final = 32
+
+# The encodings (sign bit cleared) of the points of small order, canonical or not. Under such a
+# "key" anybody can make signatures that verify, so it proves nothing about who holds it.
+# Source: Curve25519 torsion subgroup, RFC 8032 §5.1.7 and the tests beside this module, which
+# derive the list from the curve equation.
+_P: Final = 2**255 - 19
+_Y_OF_ORDER_8: Final = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER_Y: Final = frozenset(
+    y.to_bytes(32, "little")
+    for y in (
+        0,
+        1,
+        _P - 1,
+        _P,
+        _P + 1,
+        _Y_OF_ORDER_8,
+        _P - _Y_OF_ORDER_8,
+    )
+)
+_SIGN_BIT_CLEARED: Final = 0x7F
+
+
+def is_usable_public_key(raw: bytes) -> bool:
+    """Says whether bytes may be taken for a public key: 32 of them, and not of small order.
+
+    It does not prove that the point is on the curve, nor that anybody holds the private key.
+    """
+    if len(raw) != PUBLIC_KEY_BYTES:
+        return False
+    return raw[:31] + bytes([raw[31] & _SIGN_BIT_CLEARED]) not in _SMALL_ORDER_Y

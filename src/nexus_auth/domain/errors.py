@@ -1,0 +1,91 @@
+"""Every error that nexus-auth raises on purpose.
+
+An expected refusal of a caller is a value (`Denied`), never an exception.
+An exception means "could not decide" or "cannot go on":
+
+    NexusAuthError
+    ├── InvalidHotkey            a text is not an SS58 address of this network
+    ├── CertificateRejected      a certificate cannot be what it claims to be (carries the reason)
+    ├── RegistryError            who is registered is not known
+    │   ├── RegistryUnavailable  nobody could be asked, or nothing usable came back
+    │   └── RegistryAnswerInvalid  somebody answered nonsense
+    ├── IssuingError             no key pair could be issued
+    │   ├── IssuerUnavailable    nobody could be asked
+    │   └── IssuingRefused       the answer was no, or nonsense
+    ├── CredentialsError         the key pair on disk could not be read or written
+    └── ConfigurationError       a setting is missing or wrong
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nexus_auth.domain.decision import DenialReason
+
+
+class NexusAuthError(Exception):
+    """The root of every error raised by nexus-auth."""
+
+
+class InvalidHotkey(NexusAuthError, ValueError):
+    """A text is not a valid SS58 address. The text itself is never repeated in the message."""
+
+
+class CertificateRejected(NexusAuthError, ValueError):
+    """A presented certificate fails a check that needs nothing but the certificate.
+
+    Attributes:
+        reason: The denial that follows from it.
+        detail: What is wrong, in our own words; never text taken from the certificate.
+    """
+
+    def __init__(self, reason: DenialReason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class RegistryError(NexusAuthError):
+    """Who is registered could not be found out."""
+
+
+class RegistryUnavailable(RegistryError):
+    """The registry could not be asked, or what it knows is too old to be used."""
+
+
+class RegistryAnswerInvalid(RegistryError):
+    """The registry answered something that cannot be an answer."""
+
+
+class IssuingError(NexusAuthError):
+    """No key pair was issued."""
+
+
+class IssuerUnavailable(IssuingError):
+    """The issuer could not be reached; it is not known whether the key on chain changed."""
+
+
+class IssuingRefused(IssuingError):
+    """The issuer said no, or answered something that cannot be a key pair."""
+
+
+class CredentialsError(NexusAuthError):
+    """A key pair on disk could not be read or written."""
+
+
+class ConfigurationError(NexusAuthError):
+    """A setting is missing, malformed or in contradiction with another.
+
+    Attributes:
+        setting: Its name as the user knows it (environment variable or flag).
+        source: Where the value came from, or None where there was none.
+        problem: What is wrong and what to do; never a secret's value.
+    """
+
+    def __init__(self, *, setting: str, problem: str, source: str | None = None) -> None:
+        origin = f" (from {source})" if source else ""
+        super().__init__(f"{setting}{origin}: {problem}")
+        self.setting = setting
+        self.source = source
+        self.problem = problem

@@ -1,0 +1,224 @@
+"""Decides who a certificate belongs to."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
+from nexus_auth.domain.errors import CertificateRejected, RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nexus_auth.domain.ports import Clock, KeyRegistry, Registration
+
+DEFAULT_LEEWAY: Final = timedelta(seconds=300)
+"""How far the clocks of issuer and verifier may differ."""
+
+DEFAULT_REMEMBERED: Final = 4096
+"""Certificates remembered: sixteen times the 256 neurons of a subnet, about 3 KB each."""
+
+MAX_REMEMBERED_BYTES: Final = 4096
+"""A presented certificate longer than this is verified every time. An honest one has some 700
+bytes in a header, and a registered caller must not be able to fill the memory with padding."""
+
+
+def refusal_without_registry(
+    certificate: ClientCertificate, now: datetime, *, leeway: timedelta = DEFAULT_LEEWAY
+) -> Denied | None:
+    """Takes the checks 7 and 8, those that need no registry.
+
+    Returns:
+        The refusal, or None where there is no reason for one yet. None is no grant.
+    """
+    # 7. Valid now, within the leeway. `now` is moved, since the certificate's dates may lie at
+    #    the very end of what a datetime can hold.
+    if now - leeway > certificate.not_after or certificate.not_after < certificate.not_before:
+        return _denied(certificate, DenialReason.EXPIRED, "its validity is over")
+    if now + leeway < certificate.not_before:
+        return _denied(certificate, DenialReason.NOT_YET_VALID, "its validity has not begun")
+    # 8. Made for authenticating a client.
+    if certificate.usage_problem:
+        return _denied(certificate, DenialReason.WRONG_USAGE, certificate.usage_problem)
+    return None
+
+
+def evaluate(
+    certificate: ClientCertificate,
+    registration: Registration | None,
+    now: datetime,
+    *,
+    leeway: timedelta = DEFAULT_LEEWAY,
+    already_proven: bool = False,
+) -> Decision:
+    """Decides on a parsed certificate: the checks 7 to 11, in order. Pure.
+
+    Args:
+        certificate: What the caller presented.
+        registration: What the registry knows of `certificate.hotkey`; None when it is not
+            registered.
+        now: The time to decide for (aware, UTC).
+        leeway: Tolerance on both ends of the validity.
+        already_proven: True only when `certificate.is_self_signed()` was seen to hold for this
+            very object; it saves the costly repetition.
+    """
+    refused = refusal_without_registry(certificate, now, leeway=leeway)
+    if refused is not None:
+        return refused
+    # 9. The registry knows the hotkey.
+    if registration is None:
+        return _denied(certificate, DenialReason.NOT_REGISTERED, "the hotkey is not registered")
+    # 10. It knows this very key.
+    if registration.public_key != certificate.public_key:
+        return _denied(certificate, DenialReason.KEY_MISMATCH, "another key is registered")
+    # 11. Whoever made the certificate held the private key.
+    if not already_proven and not certificate.is_self_signed():
+        return _denied(certificate, DenialReason.BAD_SIGNATURE, "not signed with its own key")
+    return Granted(
+        hotkey=certificate.hotkey,
+        fingerprint=certificate.fingerprint,
+        expires_at=min(certificate.not_after, registration.expires_at),
+    )
+
+
+def _denied(certificate: ClientCertificate, reason: DenialReason, detail: str) -> Denied:
+    return Denied(
+        reason=reason,
+        detail=detail,
+        hotkey=certificate.hotkey,
+        fingerprint=certificate.fingerprint,
+    )
+
+
+class CertificateVerifier:
+    """Decides whether a presented certificate belongs to a registered hotkey.
+
+    Remembers the parsed form and the signature proof of certificates it has granted, in a bounded
+    store keyed by the presented bytes; time and registry are asked every time. Only what was
+    granted once is remembered, so strangers cannot push callers out.
+
+    Safe for concurrent use within one event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: KeyRegistry,
+        clock: Clock,
+        leeway: timedelta = DEFAULT_LEEWAY,
+        remember: int = DEFAULT_REMEMBERED,
+    ) -> None:
+        """Wires the verifier; the registry stays its creator's to close.
+
+        Args:
+            registry: Who is registered.
+            clock: Tells the time (aware, UTC).
+            leeway: Tolerance on both ends of a certificate's validity.
+            remember: How many certificates are remembered at most; 0 remembers none.
+        """
+        if leeway < timedelta(0) or remember < 0:
+            raise ValueError("leeway and remember are not negative")
+        self._registry = registry
+        self._clock = clock
+        self._leeway = leeway
+        self._remember = remember
+        self._proven: OrderedDict[bytes, ClientCertificate] = OrderedDict()
+
+    @property
+    def remembered(self) -> int:
+        """How many certificates are remembered now."""
+        return len(self._proven)
+
+    async def verify(self, certificate: bytes | str) -> Decision:
+        """Decides on one certificate, PEM (text or bytes) or DER (bytes).
+
+        Returns:
+            `Granted` or `Denied`; match on them, they have no truth value. Raises nothing,
+            whatever the certificate or the registry.
+        """
+        if isinstance(certificate, str):
+            try:
+                certificate = certificate.encode("ascii")
+            except UnicodeEncodeError:
+                return Denied(reason=DenialReason.MALFORMED_CERTIFICATE, detail="PEM is ASCII text")
+        return await self.verify_encoded(certificate, decode=_parse_pem_or_der)
+
+    async def verify_encoded(
+        self, value: bytes, *, decode: Callable[[bytes], ClientCertificate]
+    ) -> Decision:
+        """Decides on a certificate in some wrapping, such as a proxy's header.
+
+        Args:
+            value: The bytes as they came; the key under which a granted certificate is
+                remembered.
+            decode: Unwraps and parses it; raises `CertificateRejected` and nothing else. The
+                same bytes must always mean the same to it: use one function per verifier.
+        """
+        if not value:
+            return Denied(reason=DenialReason.NO_CERTIFICATE, detail="no certificate was presented")
+        certificate = self._proven.get(value)
+        if certificate is None:
+            try:
+                certificate = decode(value)
+            except CertificateRejected as exc:
+                return Denied(reason=exc.reason, detail=exc.detail)
+            proven = False
+        else:
+            proven = True
+        refused = refusal_without_registry(certificate, self._clock(), leeway=self._leeway)
+        if refused is not None:
+            return refused
+        registration = self._registry.peek(certificate.hotkey)
+        if registration is None or registration.public_key != certificate.public_key:
+            try:
+                registration = await self._registry.lookup(
+                    certificate.hotkey, presented=certificate.public_key
+                )
+            except RegistryError as exc:
+                return _denied(certificate, DenialReason.REGISTRY_UNAVAILABLE, str(exc))
+        return self._conclude(value, certificate, registration, proven=proven)
+
+    def verify_remembered(self, value: bytes) -> Granted | None:
+        """Decides at once on a certificate granted before, where nobody need be asked.
+
+        Takes every check but the parsing and the signature, whose outcome cannot change.
+
+        Returns:
+            A grant that holds now, or None: then ask `verify_encoded`. None is no denial.
+        """
+        certificate = self._proven.get(value)
+        if certificate is None:
+            return None
+        registration = self._registry.peek(certificate.hotkey)
+        if registration is None:
+            return None
+        decision = self._conclude(value, certificate, registration, proven=True)
+        return decision if isinstance(decision, Granted) else None
+
+    def _conclude(
+        self,
+        value: bytes,
+        certificate: ClientCertificate,
+        registration: Registration | None,
+        *,
+        proven: bool,
+    ) -> Decision:
+        decision = evaluate(
+            certificate, registration, self._clock(), leeway=self._leeway, already_proven=proven
+        )
+        if isinstance(decision, Granted) and self._remember and len(value) <= MAX_REMEMBERED_BYTES:
+            self._proven[value] = certificate
+            self._proven.move_to_end(value)
+            if len(self._proven) > self._remember:
+                self._proven.popitem(last=False)
+        return decision
+
+
+def _parse_pem_or_der(value: bytes) -> ClientCertificate:
+    # DER begins with a SEQUENCE (0x30, the digit zero), which PEM never does.
+    if value[:1] == b"\x30":
+        return ClientCertificate.from_der(value)
+    return ClientCertificate.from_pem(value)

@@ -1,0 +1,403 @@
+"""Every setting of the service and the commands: one table, and where each value came from.
+
+Precedence: flag, environment, env file (`.env` of the working directory, or `NEXUS_AUTH_ENV_FILE`),
+default. A secret may be given by file as well: `NAME_FILE` holds the path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
+from urllib.parse import urlsplit
+
+from nexus_auth.domain.errors import ConfigurationError
+from nexus_auth.entrypoints.addresses import ListenAddress, parse_listen_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+T = TypeVar("T")
+
+ENV_FILE_VARIABLE: Final = "NEXUS_AUTH_ENV_FILE"
+_MAX_SECRET_FILE_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One row of the table.
+
+    Attributes:
+        name: The environment variable.
+        attribute: The attribute of `Settings` that holds the value.
+        flag: The command-line flag without its dashes; None where there is none.
+        default: The default as a user would write it; None means unset.
+        parse: Turns text into the value; raises ValueError saying what is expected.
+        help: One sentence for help texts and documentation.
+        secret: Whether the value must never be shown.
+        choices: The accepted values, where they are few.
+    """
+
+    name: str
+    attribute: str
+    flag: str | None
+    default: str | None
+    parse: Callable[[str], Any]
+    help: str
+    secret: bool
+    choices: tuple[str, ...]
+
+
+def _setting(
+    name: str,
+    parse: Callable[[str], T],
+    help: str,  # noqa: A002 - the word that argparse uses
+    *,
+    flag: str | None = None,
+    default: str | None = None,
+    secret: bool = False,
+    choices: tuple[str, ...] = (),
+) -> T:
+    row = {
+        "name": name,
+        "flag": flag,
+        "default": default,
+        "parse": parse,
+        "help": help,
+        "secret": secret,
+        "choices": choices,
+    }
+    return cast("T", field(repr=not secret, metadata={"setting": row}))
+
+
+def _whole_number(lowest: int, highest: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise ValueError(f"expected a whole number from {lowest} to {highest}") from None
+        if not lowest <= number <= highest:
+            raise ValueError(f"expected a whole number from {lowest} to {highest}")
+        return number
+
+    return parse
+
+
+def _seconds(lowest: float, highest: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        problem = f"expected seconds from {lowest:g} to {highest:g}"
+        try:
+            number = float(text)
+        except ValueError:
+            raise ValueError(problem) from None
+        if not lowest <= number <= highest:
+            raise ValueError(problem)
+        return number
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"expected one of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _base_url(text: str) -> str:
+    problem = "expected a base URL such as http://pylon:8000"
+    try:
+        parts = urlsplit(text.strip())
+        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or True)
+    except ValueError:
+        raise ValueError(problem) from None
+    if not usable or parts.query or parts.fragment:
+        raise ValueError(problem)
+    if parts.username or parts.password:
+        raise ValueError("credentials do not belong into the URL; use the token settings")
+    return text.strip().rstrip("/")
+
+
+def _token(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("a token is printable ASCII without spaces")
+    return text
+
+
+def _optional(parse: Callable[[str], T]) -> Callable[[str], T | None]:
+    return parse
+
+
+def _address_or_off(text: str) -> ListenAddress | None:
+    return None if text == "off" else parse_listen_address(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The effective settings. `origins` says for each attribute where its value came from."""
+
+    listen_addr: ListenAddress = _setting(
+        "NEXUS_AUTH_LISTEN_ADDR",
+        parse_listen_address,
+        "Where the auth service listens: :8080, host:port, [::1]:8080 or unix:/path.sock.",
+        flag="listen-addr",
+        default=":8080",
+    )
+    admin_addr: ListenAddress | None = _setting(
+        "NEXUS_AUTH_ADMIN_ADDR",
+        _address_or_off,
+        "Where health and readiness are served; off disables it.",
+        flag="admin-addr",
+        default="127.0.0.1:8081",
+    )
+    pylon_endpoint: str = _setting(
+        "NEXUS_PYLON_ENDPOINT",
+        _base_url,
+        "Base URL of Pylon.",
+        flag="pylon-endpoint",
+        default="http://pylon:8000",
+    )
+    netuid: int | None = _setting(
+        "NEXUS_PYLON_NETUID",
+        _optional(_whole_number(0, 65535)),
+        "The subnet's number.",
+        flag="net-uid",
+    )
+    identity_name: str | None = _setting(
+        "NEXUS_PYLON_IDENTITY_NAME",
+        _optional(str),
+        "Name of the Pylon identity; with its token the identity API is used.",
+        flag="identity-name",
+    )
+    identity_token: str | None = _setting(
+        "NEXUS_PYLON_IDENTITY_TOKEN",
+        _optional(_token),
+        "Bearer token of the Pylon identity (a flag shows in the process list; prefer the "
+        "environment or NEXUS_PYLON_IDENTITY_TOKEN_FILE).",
+        flag="identity-token",
+        secret=True,
+    )
+    open_access_token: str | None = _setting(
+        "NEXUS_PYLON_OPEN_ACCESS_TOKEN",
+        _optional(_token),
+        "Bearer token of Pylon's open-access API.",
+        secret=True,
+    )
+    pylon_connect_timeout_seconds: float = _setting(
+        "NEXUS_PYLON_CONNECT_TIMEOUT_SECONDS",
+        _seconds(0.1, 60),
+        "How long a connection to Pylon may take to open.",
+        default="2",
+    )
+    pylon_read_timeout_seconds: float = _setting(
+        "NEXUS_PYLON_READ_TIMEOUT_SECONDS",
+        _seconds(0.1, 300),
+        "How long a whole answer of Pylon may take.",
+        default="10",
+    )
+    cache_duration_mins: int = _setting(
+        "NEXUS_AUTH_CACHE_DURATION_MINS",
+        _whole_number(0, 525_600),
+        "Minutes for which keys may be used without news from Pylon; 0 asks every time.",
+        flag="cache-duration-mins",
+        default="15",
+    )
+    refresh_seconds: float = _setting(
+        "NEXUS_AUTH_REFRESH_SECONDS",
+        _seconds(1, 86_400),
+        "How often the snapshot of registered keys is renewed.",
+        flag="refresh-seconds",
+        default="30",
+    )
+    reuse_seconds: int = _setting(
+        "NEXUS_AUTH_REUSE_SECONDS",
+        _whole_number(0, 3600),
+        "How long a proxy may reuse a grant; 0 turns it off.",
+        flag="reuse-seconds",
+        default="5",
+    )
+    leeway_seconds: int = _setting(
+        "NEXUS_AUTH_LEEWAY_SECONDS",
+        _whole_number(0, 86_400),
+        "How far the clocks of a certificate's issuer and this service may differ.",
+        default="300",
+    )
+    registry: str = _setting(
+        "NEXUS_AUTH_REGISTRY",
+        _one_of("snapshot", "lookup"),
+        "How keys are learned: all of the subnet at once, or each hotkey on its own.",
+        flag="registry",
+        default="snapshot",
+        choices=("snapshot", "lookup"),
+    )
+    log_format: str = _setting(
+        "NEXUS_AUTH_LOG_FORMAT",
+        _one_of("auto", "json", "console"),
+        "Form of the log lines; auto is console on a terminal and JSON elsewhere.",
+        flag="log-format",
+        default="auto",
+        choices=("auto", "json", "console"),
+    )
+    log_level: str = _setting(
+        "NEXUS_AUTH_LOG_LEVEL",
+        _one_of("debug", "info", "warning", "error"),
+        "The least severe level that is logged.",
+        flag="log-level",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+    )
+    workers: int = _setting(
+        "NEXUS_AUTH_WORKERS",
+        _whole_number(1, 64),
+        "How many processes serve the auth listener.",
+        flag="workers",
+        default="1",
+    )
+
+    origins: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        flags: Mapping[str, str | None] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Reads every setting from its best source.
+
+        Args:
+            flags: Values given on the command line, by attribute name; None means not given.
+            environ: The environment; the process's own by default. An empty value means unset.
+
+        Raises:
+            ConfigurationError: For the first value that is wrong, naming it and its source.
+        """
+        environ = os.environ if environ is None else environ
+        sources = _Sources(flags=flags or {}, environ=environ, env_file=_load_env_file(environ))
+        values: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        for setting in all_settings():
+            text, origin = sources.find(setting)
+            origins[setting.attribute] = origin
+            if text is None:
+                values[setting.attribute] = None
+                continue
+            try:
+                values[setting.attribute] = setting.parse(text)
+            except ValueError as exc:
+                # The text of a secret is not repeated, and neither is a parser's own message of it.
+                shown = "" if setting.secret else f" {text!r}:"
+                raise ConfigurationError(
+                    setting=setting.name, source=origin, problem=f"{shown} {exc}".strip()
+                ) from None
+        settings = cls(**values, origins=MappingProxyType(origins))
+        settings._check_together()
+        return settings
+
+    def _check_together(self) -> None:
+        """Refuses combinations that cannot mean anything."""
+        if (self.identity_name is None) != (self.identity_token is None):
+            missing = "identity_token" if self.identity_token is None else "identity_name"
+            given = "identity_name" if missing == "identity_token" else "identity_token"
+            raise ConfigurationError(
+                setting=_by_attribute(missing).name,
+                problem=f"needed together with {_by_attribute(given).name}, which is set "
+                f"(from {self.origins[given]})",
+            )
+        if self.identity_name is not None and self.netuid is None:
+            raise ConfigurationError(
+                setting="NEXUS_PYLON_NETUID",
+                problem="needed together with NEXUS_PYLON_IDENTITY_NAME, which is set "
+                f"(from {self.origins['identity_name']}); set it or use -net-uid",
+            )
+
+
+def all_settings() -> Iterator[Setting]:
+    """Walks the table in its order."""
+    for each in fields(Settings):
+        if "setting" in each.metadata:
+            yield Setting(attribute=each.name, **each.metadata["setting"])
+
+
+def _by_attribute(attribute: str) -> Setting:
+    return next(setting for setting in all_settings() if setting.attribute == attribute)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sources:
+    flags: Mapping[str, str | None]
+    environ: Mapping[str, str]
+    env_file: tuple[Mapping[str, str], str]
+
+    def find(self, setting: Setting) -> tuple[str | None, str]:
+        """The text of a setting and the words that say where it came from."""
+        flag = self.flags.get(setting.attribute)
+        if flag is not None:
+            return flag, f"flag -{setting.flag}"
+        from_file, file_name = self.env_file
+        for values, origin in ((self.environ, "environment"), (from_file, file_name)):
+            if values.get(setting.name):
+                return values[setting.name], origin
+            path = values.get(f"{setting.name}_FILE") if setting.secret else None
+            if path:
+                return _load_secret(setting, path, origin), f"{path}, named by {origin}"
+        return setting.default, "default"
+
+
+def _load_secret(setting: Setting, path: str, origin: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(_MAX_SECRET_FILE_BYTES).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        problem = exc.strerror if isinstance(exc, OSError) else "not ASCII text"
+        raise ConfigurationError(
+            setting=f"{setting.name}_FILE", source=origin, problem=f"{path!r}: {problem}"
+        ) from None
+
+
+def _load_env_file(environ: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
+    named = environ.get(ENV_FILE_VARIABLE)
+    path = Path(named or ".env")
+    if not path.is_file():
+        if named:
+            raise ConfigurationError(
+                setting=ENV_FILE_VARIABLE, source="environment", problem=f"{named!r}: no such file"
+            )
+        return {}, str(path)
+    from dotenv import dotenv_values  # only where there is a file to read
+
+    try:
+        values = dotenv_values(path, interpolate=False)
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(
+            setting=ENV_FILE_VARIABLE, source=str(path), problem=f"not readable: {exc}"
+        ) from None
+    return {name: value for name, value in values.items() if value is not None}, str(path)
+
+
+def add_flags(parser: argparse.ArgumentParser, attributes: Iterable[str]) -> None:
+    """Gives a command the flags of the named settings."""
+    wanted = set(attributes)
+    group = parser.add_argument_group("settings (each also from the environment)")
+    for setting in all_settings():
+        if setting.attribute in wanted and setting.flag is not None:
+            default = f" Default: {setting.default}." if setting.default else ""
+            group.add_argument(
+                f"-{setting.flag}",
+                f"--{setting.flag}",
+                dest=setting.attribute,
+                metavar="|".join(setting.choices) or "VALUE",
+                help=f"{setting.help}{default} [{setting.name}]".replace("%", "%%"),
+            )
+
+
+def load_from(args: argparse.Namespace) -> Settings:
+    """Loads the settings with the flags that a command was given."""
+    names = {setting.attribute for setting in all_settings()}
+    return Settings.load(flags={name: vars(args).get(name) for name in names})
