@@ -1,0 +1,61 @@
+# A thin front for noxfile.py, which says what each task does. Needs only make and Python 3.11+.
+# `make test` and `make demo` set up everything else by themselves.
+.DEFAULT_GOAL := help
+.PHONY: help all build build-docker format lint test coverage clean demo bench soak \
+	python programs
+
+IMAGE ?= nexus-auth:latest
+# Extra arguments, such as: make test ARGS='-k hotkey'  or  make demo ARGS=--keep
+ARGS ?=
+
+NOX := PATH="$(CURDIR)/.venv/bin:$$PATH" nox --session
+PROGRAMS := nginx redis-server caddy haproxy
+
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+all: ## format, lint, test and build
+	$(MAKE) format
+	$(MAKE) lint
+	$(MAKE) build
+	$(MAKE) test
+
+build: python ## build the wheel and the source archive into dist/, and try the wheel
+	@$(NOX) build -- $(ARGS)
+
+build-docker: ## build the container image (IMAGE=name:tag)
+	docker build --tag $(IMAGE) .
+
+format: python ## rewrite the code in the house format
+	@$(NOX) format
+
+lint: python ## check format, lint, types and documentation links
+	@$(NOX) lint types docs
+
+test: programs ## run all tests (ARGS='-k something' for some)
+	@$(NOX) tests -- $(ARGS)
+
+coverage: programs ## run all tests and measure what they reach
+	@$(NOX) coverage -- $(ARGS)
+
+demo: programs ## show a real proxy letting a registered hotkey in and turning strangers away
+	@.venv/bin/nexus-auth demo $(ARGS)
+
+bench: ## measure speed against a yardstick (installs wrk)
+	@scripts/bootstrap.sh $(PROGRAMS) wrk
+	@$(NOX) bench -- $(ARGS)
+
+soak: programs ## two minutes of traffic while everything around the service fails
+	@$(NOX) soak -- $(ARGS)
+
+clean: ## remove what the other targets made
+	rm -rf .venv .nox .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site htmlcov \
+		.coverage .coverage.* coverage.xml
+	find src tests -depth -name __pycache__ -type d -exec rm -rf {} +
+
+# What the targets above stand on.
+python:
+	@scripts/bootstrap.sh
+
+programs:
+	@scripts/bootstrap.sh $(PROGRAMS)
