@@ -168,7 +168,7 @@ install_packages() {
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 ||
         "$venv/bin/python" -m ensurepip >/dev/null # a venv made by uv has no pip
     say "installing Python packages into $venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
+    "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-input \
         --editable '.[dev]' </dev/null
 }
 
