@@ -1,0 +1,1 @@
+"""Access policies written in a TOML file."""

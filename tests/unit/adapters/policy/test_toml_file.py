@@ -1,0 +1,125 @@
+"""Policies written in TOML."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nexus_auth.adapters.policy.toml_file import PolicyInvalid, load_policies, parse_policies
+from nexus_auth.domain.policy import (
+    MinStake,
+    NotHotkeys,
+    OnlyHotkeys,
+    RequireActive,
+    RequireUid,
+    RequireValidatorPermit,
+    StakeKind,
+)
+from tests.builders import a_hotkey
+
+ALICE = a_hotkey("alice")
+BOB = a_hotkey("bob")
+FULL = f"""
+default = "validators"
+
+[policies.validators]
+require_validator_permit = true
+require_uid = true
+require_active = true
+min_stake = {{ total = 1000, alpha = "2.5e10 rao" }}
+allow = ["{ALICE}"]
+deny = ["{BOB}"]
+
+[policies.everybody]
+"""
+
+
+def test_every_rule_is_read() -> None:
+    """Each key becomes its rule; an empty table is a policy without rules."""
+    policies = parse_policies(FULL)
+    assert policies.default == "validators"
+    validators = policies.named("validators")
+    everybody = policies.named("everybody")
+    assert validators is not None
+    assert everybody is not None
+    assert set(validators.rules) == {
+        NotHotkeys(frozenset({BOB})),
+        OnlyHotkeys(frozenset({ALICE})),
+        RequireUid(),
+        RequireValidatorPermit(),
+        RequireActive(),
+        MinStake(StakeKind.TOTAL, 1000.0),
+        MinStake(StakeKind.ALPHA, 25.0),
+    }
+    assert everybody.rules == ()
+
+
+def test_switch_that_is_off_is_no_rule() -> None:
+    """`false` means that the rule is not asked for."""
+    policies = parse_policies("[policies.p]\nrequire_active = false")
+    assert policies.named("p") is not None
+    assert policies.named(None) == policies.named("p")
+    assert not policies.needs_neurons
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("", "policies"),
+        ("policies = 3", "policies"),
+        ("[policies]", "policies"),
+        ("policies.p = 3", "policies.p"),
+        ("[policies.'a b']", "policies"),
+        ("[policies.p]\n[policies.q]", "default"),
+        ("default = 'x'\n[policies.p]", "default"),
+        ("defualt = 'p'\n[policies.p]", "defualt"),
+        ("[policies.p]\nrequire_validator_permits = true", "policies.p.require_validator_permits"),
+        ("[policies.p]\nrequire_active = 1", "policies.p.require_active"),
+        ("[policies.p]\nallow = 'x'", "policies.p.allow"),
+        ("[policies.p]\nallow = ['x']", "policies.p.allow"),
+        ("[policies.p]\ndeny = [3]", "policies.p.deny"),
+        (f"[policies.p]\ndeny = ['{ALICE} ']", "policies.p.deny"),
+        ("[policies.p]\nmin_stake = 3", "policies.p.min_stake"),
+        ("[policies.p]\nmin_stake = { gold = 3 }", "policies.p.min_stake.gold"),
+        ("[policies.p]\nmin_stake = { tao = true }", "policies.p.min_stake.tao"),
+        ("[policies.p]\nmin_stake = { tao = -1 }", "policies.p.min_stake.tao"),
+        ("[policies.p]\nmin_stake = { tao = nan }", "policies.p.min_stake.tao"),
+        ("[policies.p]\nmin_stake = { tao = inf }", "policies.p.min_stake.tao"),
+        ("[policies.p]\nmin_stake = { tao = '3 pounds' }", "policies.p.min_stake.tao"),
+        (f"[policies.p]\nmin_stake = {{ tao = {10**400} }}", "policies.p.min_stake.tao"),
+        ("[policies.p", ""),
+    ],
+)
+def test_wrong_text_is_refused_with_its_place(text: str, place: str) -> None:
+    """Nothing is guessed, and the place in the file is named."""
+    with pytest.raises(PolicyInvalid) as refused:
+        parse_policies(text)
+    assert refused.value.place == place
+
+
+@given(st.text(max_size=200) | st.text(alphabet="[]policies.=\n\"'{}tao 0", max_size=80))
+def test_any_text_gives_policies_or_our_error(text: str) -> None:
+    """Totality: no other exception escapes."""
+    with contextlib.suppress(PolicyInvalid):
+        parse_policies(text)
+
+
+def test_file_is_read(tmp_path: Path) -> None:
+    """A file says the same as its text."""
+    path = tmp_path / "policy.toml"
+    path.write_text(FULL)
+    assert load_policies(path) == parse_policies(FULL)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"#" * (1024 * 1024 + 1)])
+def test_unreadable_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    """Missing, not text, or absurdly long."""
+    path = tmp_path / "policy.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(PolicyInvalid, match=r"policy\.toml"):
+        load_policies(path)
