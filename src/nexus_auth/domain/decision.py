@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from nexus_auth.domain.hotkey import Hotkey
+    from nexus_auth.domain.policy import Neuron
 
 
 @unique
@@ -82,11 +83,13 @@ class Granted:
         fingerprint: SHA-256 of the certificate's DER, lower-case hex.
         expires_at: Until when the facts behind this decision may be used (aware, UTC):
             the earlier of the certificate's end and the end of what the registry knows.
+        neuron: What the registry knows of the caller's place in the subnet, where that is fetched.
     """
 
     hotkey: Hotkey
     fingerprint: str
     expires_at: datetime
+    neuron: Neuron | None = None
 
     def __bool__(self) -> NoReturn:
         raise TypeError("a decision has no truth value: match on Granted and Denied")

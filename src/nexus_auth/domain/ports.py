@@ -14,6 +14,7 @@ from nexus_auth.domain.ed25519 import is_usable_public_key
 
 if TYPE_CHECKING:
     from nexus_auth.domain.hotkey import Hotkey
+    from nexus_auth.domain.policy import Neuron
 
 Clock = Callable[[], datetime]
 """Tells the time: aware, UTC."""
@@ -25,11 +26,14 @@ class Registration:
 
     Attributes:
         public_key: The raw Ed25519 public key, 32 bytes.
-        expires_at: Until when this may be used without news (aware, UTC).
+        expires_at: Until when all of this may be used without news (aware, UTC).
+        neuron: What the chain says of the hotkey on the subnet; None when it has no place there,
+            or when nobody asked for neurons to be fetched.
     """
 
     public_key: bytes
     expires_at: datetime
+    neuron: Neuron | None = None
 
     def __post_init__(self) -> None:
         if not is_usable_public_key(self.public_key):

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Final
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
 from nexus_auth.domain.errors import CertificateRejected, RegistryError
+from nexus_auth.domain.policy import ADMIT_REGISTERED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nexus_auth.domain.policy import AccessPolicy
     from nexus_auth.domain.ports import Clock, KeyRegistry, Registration
 
 DEFAULT_LEEWAY: Final = timedelta(seconds=300)
@@ -52,9 +54,10 @@ def evaluate(
     now: datetime,
     *,
     leeway: timedelta = DEFAULT_LEEWAY,
+    policy: AccessPolicy = ADMIT_REGISTERED,
     already_proven: bool = False,
 ) -> Decision:
-    """Decides on a parsed certificate: the checks 7 to 11, in order. Pure.
+    """Decides on a parsed certificate: the checks 7 to 12, in order. Pure.
 
     Args:
         certificate: What the caller presented.
@@ -62,6 +65,7 @@ def evaluate(
             registered.
         now: The time to decide for (aware, UTC).
         leeway: Tolerance on both ends of the validity.
+        policy: Who among the registered may enter.
         already_proven: True only when `certificate.is_self_signed()` was seen to hold for this
             very object; it saves the costly repetition.
     """
@@ -77,10 +81,15 @@ def evaluate(
     # 11. Whoever made the certificate held the private key.
     if not already_proven and not certificate.is_self_signed():
         return _denied(certificate, DenialReason.BAD_SIGNATURE, "not signed with its own key")
+    # 12. The policy admits the hotkey.
+    objection = policy.objection(certificate.hotkey, registration.neuron)
+    if objection is not None:
+        return _denied(certificate, DenialReason.NOT_PERMITTED, objection)
     return Granted(
         hotkey=certificate.hotkey,
         fingerprint=certificate.fingerprint,
         expires_at=min(certificate.not_after, registration.expires_at),
+        neuron=registration.neuron,
     )
 
 
@@ -132,8 +141,14 @@ class CertificateVerifier:
         """How many certificates are remembered now."""
         return len(self._proven)
 
-    async def verify(self, certificate: bytes | str) -> Decision:
+    async def verify(
+        self, certificate: bytes | str, *, policy: AccessPolicy = ADMIT_REGISTERED
+    ) -> Decision:
         """Decides on one certificate, PEM (text or bytes) or DER (bytes).
+
+        Args:
+            certificate: What the caller presented.
+            policy: Who among the registered may enter this time.
 
         Returns:
             `Granted` or `Denied`; match on them, they have no truth value. Raises nothing,
@@ -144,10 +159,14 @@ class CertificateVerifier:
                 certificate = certificate.encode("ascii")
             except UnicodeEncodeError:
                 return Denied(reason=DenialReason.MALFORMED_CERTIFICATE, detail="PEM is ASCII text")
-        return await self.verify_encoded(certificate, decode=_parse_pem_or_der)
+        return await self.verify_encoded(certificate, decode=_parse_pem_or_der, policy=policy)
 
     async def verify_encoded(
-        self, value: bytes, *, decode: Callable[[bytes], ClientCertificate]
+        self,
+        value: bytes,
+        *,
+        decode: Callable[[bytes], ClientCertificate],
+        policy: AccessPolicy = ADMIT_REGISTERED,
     ) -> Decision:
         """Decides on a certificate in some wrapping, such as a proxy's header.
 
@@ -156,6 +175,7 @@ class CertificateVerifier:
                 remembered.
             decode: Unwraps and parses it; raises `CertificateRejected` and nothing else. The
                 same bytes must always mean the same to it: use one function per verifier.
+            policy: Who among the registered may enter this time.
         """
         if not value:
             return Denied(reason=DenialReason.NO_CERTIFICATE, detail="no certificate was presented")
@@ -179,9 +199,11 @@ class CertificateVerifier:
                 )
             except RegistryError as exc:
                 return _denied(certificate, DenialReason.REGISTRY_UNAVAILABLE, str(exc))
-        return self._conclude(value, certificate, registration, proven=proven)
+        return self._conclude(value, certificate, registration, policy, proven=proven)
 
-    def verify_remembered(self, value: bytes) -> Granted | None:
+    def verify_remembered(
+        self, value: bytes, *, policy: AccessPolicy = ADMIT_REGISTERED
+    ) -> Granted | None:
         """Decides at once on a certificate granted before, where nobody need be asked.
 
         Takes every check but the parsing and the signature, whose outcome cannot change.
@@ -195,7 +217,7 @@ class CertificateVerifier:
         registration = self._registry.peek(certificate.hotkey)
         if registration is None:
             return None
-        decision = self._conclude(value, certificate, registration, proven=True)
+        decision = self._conclude(value, certificate, registration, policy, proven=True)
         return decision if isinstance(decision, Granted) else None
 
     def _conclude(
@@ -203,11 +225,17 @@ class CertificateVerifier:
         value: bytes,
         certificate: ClientCertificate,
         registration: Registration | None,
+        policy: AccessPolicy,
         *,
         proven: bool,
     ) -> Decision:
         decision = evaluate(
-            certificate, registration, self._clock(), leeway=self._leeway, already_proven=proven
+            certificate,
+            registration,
+            self._clock(),
+            leeway=self._leeway,
+            policy=policy,
+            already_proven=proven,
         )
         if isinstance(decision, Granted) and self._remember and len(value) <= MAX_REMEMBERED_BYTES:
             self._proven[value] = certificate
