@@ -44,6 +44,7 @@ COMMANDS: Final = (
     Command("inspect", "show what is in a certificate, offline"),
     Command("demo", "try everything on this machine: a real proxy, real certificates"),
     Command("pylon", "run a development Pylon (not for production)"),
+    Command("config", "show the effective settings and where each came from"),
     Command("completion", "print a completion script for your shell"),
 )
 

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ENV_FILE_VARIABLE: Final = "NEXUS_AUTH_ENV_FILE"
+_PREFIXES: Final = ("NEXUS_AUTH_", "NEXUS_PYLON_")
+# Read elsewhere than from this table: by the loader itself, by the development Pylon, by tests.
+_OTHER_NAMES: Final = frozenset(
+    {ENV_FILE_VARIABLE, "NEXUS_PYLON_DEV_TOKEN", "NEXUS_AUTH_REQUIRE_REAL"}
+)
 _MAX_SECRET_FILE_BYTES: Final = 16 * 1024
 
 
@@ -138,9 +143,30 @@ def _address_or_off(text: str) -> ListenAddress | None:
     return None if text == "off" else parse_listen_address(text)
 
 
+@dataclass(frozen=True, slots=True)
+class UnknownName:
+    """A variable that looks like one of ours and is none.
+
+    Attributes:
+        name: As it was written.
+        nearest: The setting that was probably meant, if any is near.
+    """
+
+    name: str
+    nearest: str | None
+
+    def __str__(self) -> str:
+        hint = f"; did you mean {self.nearest}?" if self.nearest else ""
+        return f"{self.name} is not a setting{hint}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The effective settings. `origins` says for each attribute where its value came from."""
+    """The effective settings.
+
+    `origins` says for each attribute where its value came from; `unknown` are the variables that
+    look like settings and are none.
+    """
 
     listen_addr: ListenAddress = _setting(
         "NEXUS_AUTH_LISTEN_ADDR",
@@ -261,6 +287,7 @@ class Settings:
     )
 
     origins: Mapping[str, str] = field(repr=False)
+    unknown: tuple[UnknownName, ...] = field(repr=False)
 
     @classmethod
     def load(
@@ -296,7 +323,9 @@ class Settings:
                 raise ConfigurationError(
                     setting=setting.name, source=origin, problem=f"{shown} {exc}".strip()
                 ) from None
-        settings = cls(**values, origins=MappingProxyType(origins))
+        settings = cls(
+            **values, origins=MappingProxyType(origins), unknown=tuple(sources.unknown_names())
+        )
         settings._check_together()
         return settings
 
@@ -338,7 +367,7 @@ class _Sources:
     def find(self, setting: Setting) -> tuple[str | None, str]:
         """The text of a setting and the words that say where it came from."""
         flag = self.flags.get(setting.attribute)
-        if flag is not None:
+        if flag:
             return flag, f"flag -{setting.flag}"
         from_file, file_name = self.env_file
         for values, origin in ((self.environ, "environment"), (from_file, file_name)):
@@ -348,6 +377,17 @@ class _Sources:
             if path:
                 return _load_secret(setting, path, origin), f"{path}, named by {origin}"
         return setting.default, "default"
+
+    def unknown_names(self) -> Iterator[UnknownName]:
+        """Variables with our prefixes that no setting has: most likely misspelt."""
+        import difflib
+
+        known = {setting.name for setting in all_settings()} | _OTHER_NAMES
+        known |= {f"{setting.name}_FILE" for setting in all_settings() if setting.secret}
+        for name in sorted({*self.environ, *self.env_file[0]} - known):
+            if name.startswith(_PREFIXES):
+                nearest = difflib.get_close_matches(name, known, n=1)
+                yield UnknownName(name, nearest[0] if nearest else None)
 
 
 def _load_secret(setting: Setting, path: str, origin: str) -> str:

@@ -1,0 +1,47 @@
+"""`nexus-auth config show`: the effective settings and where each came from."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from nexus_auth.entrypoints import exit_codes
+from nexus_auth.entrypoints.settings import Setting, Settings, add_flags, all_settings, load_from
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("action", choices=("show",), help="show: print every effective value")
+    parser.add_argument("-json", "--json", action="store_true", help="print JSON")
+    add_flags(parser, (setting.attribute for setting in all_settings()))
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Prints the settings; secrets are never shown, only whether they are set."""
+    settings = load_from(args)
+    rows = [
+        {
+            "name": setting.name,
+            "value": _shown(setting, settings),
+            "origin": settings.origins[setting.attribute],
+        }
+        for setting in all_settings()
+    ]
+    if args.json:
+        print(json.dumps({"settings": rows, "unknown": [str(name) for name in settings.unknown]}))
+        return exit_codes.DONE
+    width = max(len(row["name"]) for row in rows)
+    value_width = max(len(row["value"]) for row in rows)
+    for row in rows:
+        print(f"{row['name']:{width}}  {row['value']:{value_width}}  {row['origin']}")
+    for name in settings.unknown:
+        print(f"warning: {name}", file=sys.stderr)
+    return exit_codes.DONE
+
+
+def _shown(setting: Setting, settings: Settings) -> str:
+    value = getattr(settings, setting.attribute)
+    if value is None:
+        return "off" if setting.default else "(unset)"
+    return "(set, hidden)" if setting.secret else str(value)
