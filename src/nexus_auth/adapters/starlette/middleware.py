@@ -1,0 +1,333 @@
+"""The check inside an ASGI application: a middleware, and what a Starlette user looks like.
+
+The proxy in front terminates TLS and hands the client's certificate on in a header. A certificate
+is public, so the header proves something only when it comes from a proxy that is known to have
+seen the private key used: everybody else's is removed unread.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, Literal
+
+from starlette.authentication import (
+    AuthCredentials,
+    AuthenticationBackend,
+    AuthenticationError,
+    BaseUser,
+    UnauthenticatedUser,
+)
+from starlette.exceptions import HTTPException
+
+# FastAPI reads the annotations of a dependency at run time, so this name must exist then.
+from starlette.requests import HTTPConnection
+
+from nexus_auth.adapters.starlette.header_formats import der_from_percent_encoded_pem
+from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
+from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.policy import ADMIT_REGISTERED, AccessPolicy
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from nexus_auth.domain.policy import Neuron
+    from nexus_auth.domain.verifier import CertificateVerifier
+
+UNIX_SOCKET: Final = "unix"
+"""Names the peers that come in through a unix socket in a list of trusted proxies."""
+
+DEFAULT_HEADER: Final = "X-Client-Cert"
+AUTHENTICATED: Final = "authenticated"
+
+_DECISION_KEY: Final = "nexus_auth.decision"
+_HOTKEY_HEADER: Final = b"x-hotkey"
+_POLICY_VIOLATION: Final = 1008  # RFC 6455 §7.4.1
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class HotkeyUser(BaseUser):
+    """A caller whose hotkey is proven: `request.user` in the application."""
+
+    def __init__(self, granted: Granted) -> None:
+        self.hotkey: Hotkey = granted.hotkey
+        self.fingerprint: str = granted.fingerprint
+        self.neuron: Neuron | None = granted.neuron
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Always true."""
+        return True
+
+    @property
+    def display_name(self) -> str:
+        """The SS58 address."""
+        return self.hotkey.address
+
+    @property
+    def identity(self) -> str:
+        """The SS58 address."""
+        return self.hotkey.address
+
+
+class AnonymousUser(UnauthenticatedUser):
+    """A caller who proved nothing, where the application lets such callers in."""
+
+    hotkey: None = None
+
+    def __init__(self, reason: DenialReason) -> None:
+        self.reason = reason
+
+
+class TrustedProxies:
+    """Whose certificate header is believed. An empty list trusts nobody."""
+
+    def __init__(self, proxies: Iterable[str]) -> None:
+        """Reads the list.
+
+        Args:
+            proxies: Addresses (`127.0.0.1`), networks (`10.0.0.0/8`) or `unix`.
+
+        Raises:
+            ValueError: When an entry is none of these.
+        """
+        if isinstance(proxies, str):
+            raise ValueError("trusted proxies are a list, not a text")  # noqa: TRY004 - one type
+        entries = set(proxies)
+        self._unix = UNIX_SOCKET in entries
+        self._networks: tuple[_Network, ...] = tuple(
+            ipaddress.ip_network(entry) for entry in sorted(entries - {UNIX_SOCKET})
+        )
+
+    def include(self, scope: Scope) -> bool:
+        """Says whether the peer of a connection is one of them."""
+        client = scope.get("client")
+        if client is None:
+            # Servers name no client on a unix socket, and then a path without a port as their
+            # own address; a missing client alone could mean anything.
+            server = scope.get("server")
+            return self._unix and server is not None and server[1] is None
+        try:
+            address = ipaddress.ip_address(client[0])
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        return any(address in network for network in self._networks)
+
+
+def _decode_nginx(value: bytes) -> ClientCertificate:
+    return ClientCertificate.from_der(der_from_percent_encoded_pem(value))
+
+
+class CertificateHeader:
+    """Reads the caller's certificate from the one header that a trusted proxy sets."""
+
+    def __init__(
+        self,
+        *,
+        verifier: CertificateVerifier,
+        trusted_proxies: Iterable[str],
+        header: str = DEFAULT_HEADER,
+        decode: Callable[[bytes], ClientCertificate] = _decode_nginx,
+        policy: AccessPolicy = ADMIT_REGISTERED,
+    ) -> None:
+        """Wires the reader; see `NexusAuthMiddleware` for the arguments."""
+        self._verifier = verifier
+        self._trusted = TrustedProxies(trusted_proxies)
+        self._header = header.lower().encode("ascii")
+        self._decode = decode
+        self._policy = policy
+
+    async def decide(self, scope: Scope) -> Decision:
+        """Decides on the caller of one request."""
+        if not self._trusted.include(scope):
+            return Denied(
+                reason=DenialReason.NO_CERTIFICATE, detail="the peer is not a trusted proxy"
+            )
+        values = [value for name, value in scope["headers"] if name == self._header]
+        if len(values) != 1:
+            return Denied(
+                reason=DenialReason.NO_CERTIFICATE,
+                detail=f"{len(values)} certificate headers, expected one",
+            )
+        return await self._verifier.verify_encoded(
+            values[0], decode=self._decode, policy=self._policy
+        )
+
+    def without_claims(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """The request's headers without any that claim to name the caller.
+
+        Underscores count as dashes: WSGI servers and CGI fold both into one name.
+        """
+        return [
+            (name, value)
+            for name, value in scope["headers"]
+            if not self._claims(name.lower().replace(b"_", b"-"))
+        ]
+
+    def _claims(self, name: bytes) -> bool:
+        return name in {self._header, _HOTKEY_HEADER} or name.startswith(_HOTKEY_HEADER + b"-")
+
+
+class NexusAuthMiddleware:
+    """ASGI middleware that lets in only callers whose hotkey is proven and registered.
+
+    A granted request reaches the application with `request.user` (a `HotkeyUser`),
+    `request.auth` and exactly one `X-Hotkey` header, written here. Headers by which a client could
+    claim a hotkey are removed in every case.
+
+    Anything but HTTP and WebSocket (the lifespan) is passed through.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        verifier: CertificateVerifier,
+        trusted_proxies: Iterable[str],
+        on_denial: Literal["reject", "anonymous"] = "reject",
+        header: str = DEFAULT_HEADER,
+        decode: Callable[[bytes], ClientCertificate] = _decode_nginx,
+        policy: AccessPolicy = ADMIT_REGISTERED,
+    ) -> None:
+        """Wraps an application.
+
+        Args:
+            app: The application to protect.
+            verifier: Takes the decision.
+            trusted_proxies: Addresses, networks or `unix`: the peers whose header is believed.
+                An empty list trusts nobody. The peer is what the server reports as the client:
+                do not let the server replace it from `X-Forwarded-For`.
+            on_denial: `reject` answers 403; `anonymous` passes the request on with a user that is
+                not authenticated.
+            header: The header that carries the certificate; no other is read.
+            decode: Reads the certificate from that header's bytes.
+            policy: Who among the registered may enter.
+        """
+        if on_denial not in {"reject", "anonymous"}:
+            raise ValueError("on_denial is 'reject' or 'anonymous'")
+        self._app = app
+        self._reject = on_denial == "reject"
+        self._certificate_header = CertificateHeader(
+            verifier=verifier,
+            trusted_proxies=trusted_proxies,
+            header=header,
+            decode=decode,
+            policy=policy,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one connection (ASGI 3)."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        decision = await self._certificate_header.decide(scope)
+        headers = self._certificate_header.without_claims(scope)
+        match decision:
+            case Granted():
+                headers.append((_HOTKEY_HEADER, decision.hotkey.address.encode("ascii")))
+                scope = {
+                    **scope,
+                    "headers": headers,
+                    "user": HotkeyUser(decision),
+                    "auth": AuthCredentials([AUTHENTICATED]),
+                    _DECISION_KEY: decision,
+                }
+                await self._app(scope, receive, send)
+            case Denied() if self._reject:
+                await _refuse(decision, scope, send)
+            case Denied():
+                scope = {
+                    **scope,
+                    "headers": headers,
+                    "user": AnonymousUser(decision.reason),
+                    "auth": AuthCredentials(),
+                    _DECISION_KEY: decision,
+                }
+                await self._app(scope, receive, send)
+
+
+async def _refuse(denied: Denied, scope: Scope, send: Send) -> None:
+    if scope["type"] == "websocket":
+        # Closing before accepting makes the server answer the handshake with 403.
+        closing: Message = {"type": "websocket.close", "code": _POLICY_VIOLATION}
+        await send(closing)
+        return
+    body = denied.reason.body.encode("ascii")
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 403,
+            "headers": [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                (b"content-length", str(len(body)).encode("ascii")),
+                (b"cache-control", b"no-store"),
+                (b"x-nexus-auth-reason", denied.reason.value.encode("ascii")),
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+class NexusAuthBackend(AuthenticationBackend):
+    """The same check as an authentication backend for Starlette's own middleware.
+
+    Callers without any certificate header are anonymous; a certificate that is refused is an
+    `AuthenticationError`, which Starlette answers with 400 unless `on_error` says otherwise.
+    Unlike `NexusAuthMiddleware` it removes no header from the request.
+    """
+
+    def __init__(
+        self,
+        *,
+        verifier: CertificateVerifier,
+        trusted_proxies: Iterable[str],
+        header: str = DEFAULT_HEADER,
+        decode: Callable[[bytes], ClientCertificate] = _decode_nginx,
+        policy: AccessPolicy = ADMIT_REGISTERED,
+    ) -> None:
+        """Wires the backend; see `NexusAuthMiddleware` for the arguments."""
+        self._certificate_header = CertificateHeader(
+            verifier=verifier,
+            trusted_proxies=trusted_proxies,
+            header=header,
+            decode=decode,
+            policy=policy,
+        )
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
+        """Decides on the caller of one request."""
+        decision = await self._certificate_header.decide(conn.scope)
+        match decision:
+            case Granted():
+                return AuthCredentials([AUTHENTICATED]), HotkeyUser(decision)
+            case Denied(reason=DenialReason.NO_CERTIFICATE):
+                return None
+            case Denied():
+                raise AuthenticationError(decision.reason.body)
+
+
+def require_hotkey(connection: HTTPConnection) -> Hotkey:
+    """FastAPI dependency: the caller's proven hotkey.
+
+    Use it behind `NexusAuthMiddleware(on_denial="anonymous")`, where some routes are open and
+    others need a caller:
+
+        @app.get("/work")
+        async def work(hotkey: Annotated[Hotkey, Depends(require_hotkey)]): ...
+
+    Raises:
+        starlette.exceptions.HTTPException: 403, when no hotkey is proven, or no middleware is
+            there to prove one.
+    """
+    user = connection.scope.get("user")
+    if isinstance(user, HotkeyUser):
+        return user.hotkey
+    reason = user.reason if isinstance(user, AnonymousUser) else DenialReason.NO_CERTIFICATE
+    raise HTTPException(
+        status_code=403,
+        detail=reason.body,
+        headers={"X-Nexus-Auth-Reason": reason.value, "Cache-Control": "no-store"},
+    )

@@ -1,0 +1,275 @@
+"""The check inside an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import Message, Scope
+
+from nexus_auth.adapters.starlette.middleware import (
+    HotkeyUser,
+    NexusAuthBackend,
+    NexusAuthMiddleware,
+    TrustedProxies,
+    require_hotkey,
+)
+from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.verifier import CertificateVerifier
+from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_nginx_header
+from tests.fakes import FakeClock, FakeRegistry
+
+ALICE = a_hotkey("alice")
+PROXY = "10.1.2.3"
+STRANGER = "192.0.2.7"
+CERTIFICATE = to_nginx_header(a_certificate())
+
+
+def a_verifier() -> CertificateVerifier:
+    """A verifier that knows alice."""
+    registry = FakeRegistry({ALICE: public_bytes(a_key("alice"))})
+    return CertificateVerifier(registry=registry, clock=FakeClock())
+
+
+async def show_caller(request: Request) -> JSONResponse:
+    """Tells what the application sees."""
+    return JSONResponse(
+        {
+            "user": request.user.hotkey.address if request.user.is_authenticated else None,
+            "x-hotkey": request.headers.getlist("x-hotkey"),
+            "claims": sorted(name for name in request.headers if "hotkey" in name.lower()),
+            "certificate": request.headers.getlist("x-client-cert"),
+        }
+    )
+
+
+def an_app(
+    *,
+    trusted_proxies: Iterable[str] = ("10.0.0.0/8",),
+    on_denial: Literal["reject", "anonymous"] = "reject",
+) -> Starlette:
+    """An application behind the middleware."""
+    return Starlette(
+        routes=[Route("/{path:path}", show_caller)],
+        middleware=[
+            Middleware(
+                NexusAuthMiddleware,
+                verifier=a_verifier(),
+                trusted_proxies=trusted_proxies,
+                on_denial=on_denial,
+            )
+        ],
+    )
+
+
+async def ask(app: Any, headers: list[tuple[bytes, bytes]], *, peer: str = PROXY) -> httpx.Response:
+    """One request from a peer."""
+    transport = httpx.ASGITransport(app=app, client=(peer, 1234))
+    async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+        return await client.get("/x", headers=headers)
+
+
+async def test_registered_caller_is_the_user() -> None:
+    """A proven caller is `request.user`, with exactly one X-Hotkey that we wrote."""
+    forged = [(b"X-Hotkey", b"5Forged"), (b"X_Hotkey", b"5Forged"), (b"x-hotkey-stake", b"9")]
+    answer = await ask(an_app(), [(b"X-Client-Cert", CERTIFICATE), *forged])
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "user": ALICE.address,
+        "x-hotkey": [ALICE.address],
+        "claims": ["x-hotkey"],
+        "certificate": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("headers", "peer", "reason"),
+    [
+        ([], PROXY, "no-certificate"),
+        ([(b"X-Client-Cert", b"")], PROXY, "no-certificate"),
+        ([(b"X-Client-Cert", CERTIFICATE)] * 2, PROXY, "no-certificate"),
+        ([(b"X_Client_Cert", CERTIFICATE)], PROXY, "no-certificate"),
+        ([(b"X-Client-Cert", b"%zz")], PROXY, "bad-encoding"),
+        ([(b"X-Client-Cert", CERTIFICATE)], STRANGER, "no-certificate"),
+        (
+            [(b"X-Client-Cert", to_nginx_header(a_certificate(hotkey=a_hotkey("bob"))))],
+            PROXY,
+            "not-registered",
+        ),
+        (
+            [(b"X-Client-Cert", to_nginx_header(a_certificate(key=a_key("bob"))))],
+            PROXY,
+            "key-mismatch",
+        ),
+    ],
+)
+async def test_everybody_else_is_refused(
+    headers: list[tuple[bytes, bytes]], peer: str, reason: str
+) -> None:
+    """A refusal never reaches the application."""
+    answer = await ask(an_app(), headers, peer=peer)
+    assert answer.status_code == 403
+    assert answer.headers["x-nexus-auth-reason"] == reason
+    assert answer.headers["cache-control"] == "no-store"
+    assert "x-hotkey" not in answer.headers
+
+
+@pytest.mark.parametrize("peer", [PROXY, STRANGER])
+async def test_anonymous_caller_reaches_the_app_without_any_claim(peer: str) -> None:
+    """Where the app lets strangers in, whatever they claim is gone."""
+    forged = [(b"X-Hotkey", ALICE.address.encode()), (b"x_hotkey", ALICE.address.encode())]
+    certificate = [(b"X-Client-Cert", CERTIFICATE)] if peer == STRANGER else []
+    answer = await ask(an_app(on_denial="anonymous"), [*forged, *certificate], peer=peer)
+    assert answer.status_code == 200
+    assert answer.json() == {"user": None, "x-hotkey": [], "claims": [], "certificate": []}
+
+
+async def test_empty_list_of_proxies_trusts_nobody() -> None:
+    """Without trusted proxies the header proves nothing, not even from this machine."""
+    answer = await ask(
+        an_app(trusted_proxies=()), [(b"X-Client-Cert", CERTIFICATE)], peer="127.0.0.1"
+    )
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("proxies", "scope", "trusted"),
+    [
+        (["10.0.0.0/8"], {"client": ("10.9.9.9", 1)}, True),
+        (["10.0.0.0/8"], {"client": ("11.0.0.1", 1)}, False),
+        (["10.0.0.0/8"], {"client": ("::ffff:10.0.0.1", 1)}, True),
+        (["::1"], {"client": ("::1", 1)}, True),
+        (["127.0.0.1"], {"client": ("testclient", 1)}, False),
+        (["127.0.0.1"], {"client": None}, False),
+        (["127.0.0.1"], {}, False),
+        (["unix"], {"client": None, "server": ("/run/app.sock", None)}, True),
+        (["unix"], {"client": None, "server": ("127.0.0.1", 80)}, False),
+        (["unix"], {"client": None, "server": None}, False),
+        (["unix"], {"client": ("127.0.0.1", 1), "server": ("/run/app.sock", None)}, False),
+        (["127.0.0.1"], {"client": None, "server": ("/run/app.sock", None)}, False),
+        ([], {"client": ("127.0.0.1", 1)}, False),
+    ],
+)
+def test_trusted_proxies(proxies: list[str], scope: Scope, trusted: bool) -> None:  # noqa: FBT001 - a table
+    """Only a listed peer is believed; a missing client is a unix socket only when it looks so."""
+    assert TrustedProxies(proxies).include(scope) is trusted
+
+
+@pytest.mark.parametrize("proxies", ["127.0.0.1", ["nginx"], ["10.0.0.1/8"]])
+def test_wrong_list_of_proxies_is_refused(proxies: Any) -> None:
+    """A list that cannot mean anything is a mistake at start-up, not a surprise later."""
+    with pytest.raises(ValueError, match=r"list|network|host bits"):
+        TrustedProxies(proxies)
+
+
+async def test_websocket_of_a_stranger_is_closed_before_it_opens() -> None:
+    """A WebSocket handshake without proof is refused by the server."""
+    sent: list[Message] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        raise AssertionError("the application must not be reached")
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    middleware = NexusAuthMiddleware(app, verifier=a_verifier(), trusted_proxies=["10.0.0.0/8"])
+    scope = {"type": "websocket", "headers": [], "client": (PROXY, 1), "server": ("app", 80)}
+    await middleware(scope, receive, send)
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+async def test_lifespan_passes_through() -> None:
+    """Starting and stopping the application is nobody's request."""
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    middleware = NexusAuthMiddleware(app, verifier=a_verifier(), trusted_proxies=[])
+    await middleware({"type": "lifespan"}, None, None)  # type: ignore[arg-type] # unused here
+    assert seen == ["lifespan"]
+
+
+def test_unknown_way_to_deny_is_refused() -> None:
+    """A misspelt choice must not become the open one."""
+    with pytest.raises(ValueError, match="on_denial"):
+        NexusAuthMiddleware(None, verifier=a_verifier(), trusted_proxies=[], on_denial="allow")  # type: ignore[arg-type] # the point
+
+
+async def test_fastapi_dependency_gives_the_hotkey() -> None:
+    """Some routes are open, others need a caller."""
+    app = FastAPI()
+
+    @app.get("/x")
+    async def _work(hotkey: Annotated[Hotkey, Depends(require_hotkey)]) -> dict[str, str]:
+        return {"hotkey": hotkey.address}
+
+    app.add_middleware(
+        NexusAuthMiddleware,
+        verifier=a_verifier(),
+        trusted_proxies=["10.0.0.0/8"],
+        on_denial="anonymous",
+    )
+    granted = await ask(app, [(b"X-Client-Cert", CERTIFICATE)])
+    assert granted.json() == {"hotkey": ALICE.address}
+    for refused in (await ask(app, []), await ask(app, [(b"X-Hotkey", b"5Forged")])):
+        assert refused.status_code == 403
+        assert refused.headers["x-nexus-auth-reason"] == "no-certificate"
+
+
+async def test_fastapi_dependency_without_middleware_denies() -> None:
+    """A forgotten middleware must not mean that everybody is in."""
+    app = FastAPI()
+
+    @app.get("/x")
+    async def _work(hotkey: Annotated[Hotkey, Depends(require_hotkey)]) -> dict[str, str]:
+        return {"hotkey": hotkey.address}
+
+    assert (await ask(app, [(b"X-Client-Cert", CERTIFICATE)])).status_code == 403
+
+
+async def test_starlette_backend() -> None:
+    """Starlette's own middleware can ask us as well."""
+    app = Starlette(
+        routes=[Route("/x", show_caller)],
+        middleware=[
+            Middleware(
+                AuthenticationMiddleware,
+                backend=NexusAuthBackend(verifier=a_verifier(), trusted_proxies=["10.0.0.0/8"]),
+            )
+        ],
+    )
+    granted = await ask(app, [(b"X-Client-Cert", CERTIFICATE)])
+    anonymous = await ask(app, [])
+    refused = await ask(app, [(b"X-Client-Cert", b"%zz")])
+    assert granted.json()["user"] == ALICE.address
+    assert anonymous.json()["user"] is None
+    assert refused.status_code == 400
+
+
+async def test_user_describes_itself() -> None:
+    """The user has what Starlette expects of one."""
+    users: list[HotkeyUser] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        users.append(scope["user"])
+        await JSONResponse({})(scope, receive, send)
+
+    middleware = NexusAuthMiddleware(app, verifier=a_verifier(), trusted_proxies=["10.0.0.0/8"])
+    await ask(middleware, [(b"X-Client-Cert", CERTIFICATE)])
+    (user,) = users
+    assert user.identity == user.display_name == ALICE.address
+    assert len(user.fingerprint) == 64
+    assert user.neuron is None
