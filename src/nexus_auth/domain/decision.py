@@ -45,6 +45,8 @@ class DenialReason(StrEnum):
     """The policy does not admit this hotkey."""
     REGISTRY_UNAVAILABLE = "registry-unavailable"
     """Who is registered is not known now."""
+    UNTRUSTED_PEER = "untrusted-peer"
+    """Whoever asked is none of the reverse proxies whose word is taken."""
 
     @property
     def body(self) -> str:
@@ -69,6 +71,7 @@ _BODIES: dict[DenialReason, str] = {
     DenialReason.BAD_SIGNATURE: _VALIDATION_FAILED,
     DenialReason.NOT_PERMITTED: _NOT_AUTHORIZED,
     DenialReason.REGISTRY_UNAVAILABLE: _NOT_AUTHORIZED,
+    DenialReason.UNTRUSTED_PEER: _NOT_AUTHORIZED,
 }
 
 GRANTED_BODY = "Access granted"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,6 +16,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
+from nexus_auth.adapters.proxies.presets import (
+    DEFAULT_PRESET,
+    FORMAT_NAMES,
+    PRESETS,
+    CertificateHeader,
+    certificate_header,
+)
+from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.addresses import ListenAddress, parse_listen_address
 
@@ -132,6 +141,16 @@ def _base_url(text: str) -> str:
 def _token(text: str) -> str:
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("a token is printable ASCII without spaces")
+    return text
+
+
+def _header_name(text: str) -> str:
+    # RFC 9110 §5.1, without the characters that some servers merge with others: an underscore
+    # would name a header that a client may be able to forge.
+    if re.fullmatch(r"[A-Za-z0-9-]{1,64}", text) is None:
+        raise ValueError(
+            "expected a header name: letters, digits and hyphens, such as X-Client-Cert"
+        )
     return text
 
 
@@ -278,6 +297,34 @@ class Settings:
         default="info",
         choices=("debug", "info", "warning", "error"),
     )
+    proxy: str = _setting(
+        "NEXUS_AUTH_PROXY",
+        _one_of(*PRESETS),
+        "The reverse proxy in front: presets the certificate header and its format.",
+        flag="proxy",
+        default=DEFAULT_PRESET,
+        choices=tuple(PRESETS),
+    )
+    cert_header: str | None = _setting(
+        "NEXUS_AUTH_CERT_HEADER",
+        _optional(_header_name),
+        "The one header that carries the certificate, where it is not the preset's.",
+        flag="cert-header",
+    )
+    cert_format: str | None = _setting(
+        "NEXUS_AUTH_CERT_FORMAT",
+        _optional(_one_of(*FORMAT_NAMES)),
+        "The format of that header, where it is not the preset's.",
+        flag="cert-format",
+        choices=FORMAT_NAMES,
+    )
+    trusted_proxies: TrustedProxies | None = _setting(
+        "NEXUS_AUTH_TRUSTED_PROXIES",
+        _optional(TrustedProxies.parse),
+        "Addresses and networks of the proxies that may ask, separated by commas; everybody else "
+        "is denied. A unix socket is trusted. Unset: whoever reaches the port may ask.",
+        flag="trusted-proxies",
+    )
     workers: int = _setting(
         "NEXUS_AUTH_WORKERS",
         _whole_number(1, 64),
@@ -328,6 +375,13 @@ class Settings:
         )
         settings._check_together()
         return settings
+
+    @property
+    def certificate_header(self) -> CertificateHeader:
+        """The header that carries the certificate: the preset, and what was said differently."""
+        return certificate_header(
+            proxy=self.proxy, name=self.cert_header, format_name=self.cert_format
+        )
 
     def _check_together(self) -> None:
         """Refuses combinations that cannot mean anything."""
