@@ -12,7 +12,7 @@ from typing import Final
 _MAX_PORT: Final = 65535
 _BACKLOG: Final = 2048
 _HOST_AND_PORT: Final = re.compile(
-    r"(?:\[(?P<v6>[0-9A-Fa-f:.%]+)\]|(?P<host>[^:\[\]/]*)):(?P<port>\d{1,5})"
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^:\[\]/\s]*)):(?P<port>[0-9]{1,5})"
 )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol, cast
 
 from nexus_auth.entrypoints import exit_codes
@@ -23,30 +23,18 @@ if TYPE_CHECKING:
             """Runs the command and returns its exit code."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One row of the table of commands."""
-
-    name: str
-    summary: str
-
-    def load(self) -> CommandModule:
-        """Imports the command's module; a command that is not run costs nothing."""
-        name = f"nexus_auth.entrypoints.commands.{self.name.replace('-', '_')}"
-        return cast("CommandModule", importlib.import_module(name))
-
-
 DEFAULT_COMMAND: Final = "run"
-COMMANDS: Final = (
-    Command("run", "start the auth service (the default)"),
-    Command("generate", "have a key pair made by Pylon and write client.key and client.crt"),
-    Command("verify", "decide on a certificate as the service would, against the registry"),
-    Command("inspect", "show what is in a certificate, offline"),
-    Command("demo", "try everything on this machine: a real proxy, real certificates"),
-    Command("pylon", "run a development Pylon (not for production)"),
-    Command("config", "show the effective settings and where each came from"),
-    Command("completion", "print a completion script for your shell"),
-)
+COMMANDS: Final[Mapping[str, str]] = {
+    "run": "start the auth service (the default)",
+    "generate": "have a key pair made by Pylon and write client.key and client.crt",
+    "verify": "decide on a certificate as the service would, against the registry",
+    "inspect": "show what is in a certificate, offline",
+    "demo": "try everything on this machine: a real proxy, real certificates",
+    "pylon": "run a development Pylon (not for production)",
+    "config": "show the effective settings and where each came from",
+    "completion": "print a completion script for your shell",
+}
+"""Every command and what it does, in one line; its module has the command's name."""
 
 _DESCRIPTION: Final = "May this certificate in? Authentication service of the Nexus Framework."
 _EPILOG: Final = """\
@@ -75,15 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command is None:
             build_parser().print_help()
             return exit_codes.DONE
-        return command.execute(args)
+        code = command.execute(args)
+        sys.stdout.flush()  # here, where a reader that went away can still be noticed
     except KeyboardInterrupt:
         return 130  # what a shell reports of a process that Ctrl-C ended
     except BrokenPipeError:
-        # The reader of our output went away (as in `| head`); nothing is left to be said.
-        sys.stderr.close()
+        # The reader of our output went away (as in `| head`); what is still in the buffer must
+        # not make the interpreter complain when it flushes it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit_codes.FAILED
     except Exception as exc:  # noqa: BLE001 - what is not ours is raised again
         return _report(exc)
+    return code
 
 
 def _report(exc: Exception) -> int:
@@ -143,21 +134,27 @@ def build_parser(*, only: str | None = None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", parser_class=_Parser, dest="command"
     )
-    for command in COMMANDS:
+    for name, summary in COMMANDS.items():
         subparser = commands.add_parser(
-            command.name,
-            help=command.summary,
-            description=command.summary[0].upper() + command.summary[1:] + ".",
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
             add_help=False,
         )
         _add_help(subparser)
-        if only in {command.name, "*"}:
-            module = command.load()
+        if only in {name, "*"}:
+            module = _load(name)
             module.configure(subparser)
             subparser.set_defaults(command_module=module)
     return parser
+
+
+def _load(name: str) -> CommandModule:
+    """Imports a command's module; a command that is not run costs nothing."""
+    module = importlib.import_module(f"nexus_auth.entrypoints.commands.{name.replace('-', '_')}")
+    return cast("CommandModule", module)
 
 
 def _add_help(parser: argparse.ArgumentParser) -> None:

@@ -38,6 +38,7 @@ _PREFIXES: Final = ("NEXUS_AUTH_", "NEXUS_PYLON_")
 _OTHER_NAMES: Final = frozenset(
     {ENV_FILE_VARIABLE, "NEXUS_PYLON_DEV_TOKEN", "NEXUS_AUTH_REQUIRE_REAL"}
 )
+_MAX_DIGITS: Final = 12
 _MAX_SECRET_FILE_BYTES: Final = 16 * 1024
 
 
@@ -90,13 +91,11 @@ def _setting(
 
 def _whole_number(lowest: int, highest: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            raise ValueError(f"expected a whole number from {lowest} to {highest}") from None
-        if not lowest <= number <= highest:
+        # Digits alone: `int` would also take 1_000, other scripts' digits and white space.
+        digits = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+        if not digits or not lowest <= int(text) <= highest:
             raise ValueError(f"expected a whole number from {lowest} to {highest}")
-        return number
+        return int(text)
 
     return parse
 

@@ -1,0 +1,72 @@
+"""`nexus-auth inspect CERT`: what is in a certificate, offline."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from nexus_auth.entrypoints import exit_codes
+
+if TYPE_CHECKING:
+    import argparse
+
+    from nexus_auth.domain.decision import Denied
+
+_EPILOG = """\
+Nobody is asked, so this cannot say whether the hotkey is registered: see nexus-auth verify.
+
+examples:
+  nexus-auth inspect certs/client.crt
+  nexus-auth inspect --json certs/client.crt
+  openssl s_client -connect 203.0.113.7:8443 </dev/null | openssl x509 | nexus-auth inspect -
+
+exit codes: 0 it was shown · 1 it is no certificate, or could not be read
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument("certificate", metavar="CERT", help="a PEM or DER file; - reads stdin")
+    parser.add_argument("-json", "--json", action="store_true", help="print JSON")
+    parser.epilog = _EPILOG
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Shows one certificate."""
+    from nexus_auth.adapters.clock import utc_now
+    from nexus_auth.domain.decision import Denied
+    from nexus_auth.domain.errors import CertificateRejected
+    from nexus_auth.entrypoints.description import build_description, load_certificate
+
+    data = load_certificate(args.certificate)
+    now = utc_now()
+    try:
+        description = build_description(data, now)
+    except CertificateRejected as exc:
+        refusal = Denied(reason=exc.reason, detail=exc.detail)
+        if args.json:
+            _print_json({"refusal": {"reason": exc.reason.value, "detail": exc.detail}})
+        else:
+            print(_verdict(refusal))
+        return exit_codes.FAILED
+    if args.json:
+        _print_json(description.as_json(now))
+    else:
+        print("\n".join([*description.as_lines(now), "", _verdict(description.refusal)]))
+    return exit_codes.DONE
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    # ASCII only, and DEL as an escape too, which json leaves as it is.
+    print(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
+
+
+def _verdict(refusal: Denied | None) -> str:
+    from nexus_auth.entrypoints.terminal import painted
+
+    if refusal is None:
+        word = painted("nothing speaks against it", "green", sys.stdout)
+        return f"{word}: whether it gets in depends on the registered key alone"
+    word = painted("would be denied", "red", sys.stdout)
+    return f"{word}: {refusal.reason.value} ({refusal.detail})"

@@ -1,0 +1,44 @@
+"""What may be written to a terminal: text from outside made harmless, colour only where wanted."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+_PLAIN: Final = re.compile(r"[0-9A-Za-z ._:@/+-]+")
+
+_COLOURS: Final = {"green": "32", "red": "31", "yellow": "33", "bold": "1", "dim": "2"}
+
+
+def escaped(text: str) -> str:
+    """Makes text from outside safe to show: ASCII in one line, quoted where it is not plain.
+
+    Control characters, escape sequences, bidirectional marks, look-alike letters: everything
+    that could make a terminal show something other than what is there is written as an escape.
+    """
+    return text if _PLAIN.fullmatch(text) else ascii(text)
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Whether colour may be written to a stream: a terminal, and nobody said no.
+
+    See https://no-color.org for NO_COLOR.
+    """
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return stream.isatty()
+
+
+def painted(text: str, colour: str, stream: TextIO) -> str:
+    """Wraps our own text in a colour where the stream may have one.
+
+    Args:
+        text: What to show; already made safe.
+        colour: green, red, yellow, bold or dim.
+        stream: Where it will be written.
+    """
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if wants_colour(stream) else text

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from nexus_auth.domain.errors import ConfigurationError
+from nexus_auth.entrypoints.addresses import TcpAddress
+from nexus_auth.entrypoints.settings import Settings, add_flags, all_settings, load_from
+
+SECRET: Final = "hunter2-hunter2"
+_IDENTITY: Final = {
+    "NEXUS_PYLON_NETUID": "1",
+    "NEXUS_PYLON_IDENTITY_NAME": "miner",
+    "NEXUS_PYLON_IDENTITY_TOKEN": SECRET,
+}
+
+
+@pytest.fixture(autouse=True)
+def _empty_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No `.env` of the developer's is picked up."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_nothing_given_means_the_defaults_of_the_contract() -> None:
+    """The defaults are those that the contract lists."""
+    settings = Settings.load(environ={})
+    assert settings.listen_addr == TcpAddress("", 8080)
+    assert settings.admin_addr == TcpAddress("127.0.0.1", 8081)
+    assert settings.pylon_endpoint == "http://pylon:8000"
+    assert settings.netuid is None
+    assert settings.cache_duration_mins == 15
+    assert settings.reuse_seconds == 5
+    assert settings.refresh_seconds == 30
+    assert set(settings.origins.values()) == {"default"}
+
+
+def test_flag_wins_over_environment_wins_over_file_wins_over_default(tmp_path: Path) -> None:
+    """The precedence of the contract, and each value remembers where it came from."""
+    Path(".env").write_text("NEXUS_AUTH_LISTEN_ADDR=:1\n")
+    environ: dict[str, str] = {}
+    settings = Settings.load(environ=environ)
+    assert settings.listen_addr == TcpAddress("", 1)
+    assert settings.origins["listen_addr"] == ".env"
+    environ["NEXUS_AUTH_LISTEN_ADDR"] = ":2"
+    settings = Settings.load(environ=environ)
+    assert settings.listen_addr == TcpAddress("", 2)
+    assert settings.origins["listen_addr"] == "environment"
+    settings = Settings.load(environ=environ, flags={"listen_addr": ":3"})
+    assert settings.listen_addr == TcpAddress("", 3)
+    assert settings.origins["listen_addr"] == "flag -listen-addr"
+
+
+def test_env_file_can_be_named(tmp_path: Path) -> None:
+    """`NEXUS_AUTH_ENV_FILE` takes the place of `.env`."""
+    named = tmp_path / "production.env"
+    named.write_text("NEXUS_PYLON_NETUID=7\n")
+    Path(".env").write_text("NEXUS_PYLON_NETUID=8\n")
+    settings = Settings.load(environ={"NEXUS_AUTH_ENV_FILE": str(named)})
+    assert settings.netuid == 7
+    assert settings.origins["netuid"] == str(named)
+
+
+def test_named_env_file_must_exist() -> None:
+    """A file that was asked for and is missing is an error, not silence."""
+    with pytest.raises(ConfigurationError, match=r"NEXUS_AUTH_ENV_FILE .*no such file"):
+        Settings.load(environ={"NEXUS_AUTH_ENV_FILE": "nowhere.env"})
+
+
+def test_env_file_that_is_no_text_is_one_clear_error() -> None:
+    """Binary rubbish in `.env` does not end in a traceback."""
+    Path(".env").write_bytes(b"\xff\xfe\x00NEXUS")
+    with pytest.raises(ConfigurationError, match="not readable"):
+        Settings.load(environ={})
+
+
+@pytest.mark.parametrize("name", [row.name for row in all_settings()])
+def test_empty_value_in_the_environment_means_unset(name: str) -> None:
+    """`NAME=` in a compose file is how people leave a setting alone."""
+    assert Settings.load(environ={name: ""}) == Settings.load(environ={})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NEXUS_AUTH_LISTEN_ADDR", "8080"),
+        ("NEXUS_AUTH_ADMIN_ADDR", "no"),
+        ("NEXUS_PYLON_ENDPOINT", "pylon:8000"),
+        ("NEXUS_PYLON_ENDPOINT", "ftp://pylon"),
+        ("NEXUS_PYLON_ENDPOINT", "http://"),
+        ("NEXUS_PYLON_ENDPOINT", "http://pylon:99999"),
+        ("NEXUS_PYLON_ENDPOINT", "http://user:pw@pylon"),
+        ("NEXUS_PYLON_ENDPOINT", "http://pylon/?a=b"),
+        ("NEXUS_PYLON_ENDPOINT", "http://[::1"),
+        ("NEXUS_PYLON_NETUID", "-1"),
+        ("NEXUS_PYLON_NETUID", "65536"),
+        ("NEXUS_PYLON_NETUID", "one"),
+        ("NEXUS_PYLON_NETUID", "1_0"),
+        ("NEXUS_PYLON_NETUID", "\u0661"),
+        ("NEXUS_PYLON_NETUID", " 1"),
+        ("NEXUS_PYLON_NETUID", "9" * 5000),
+        ("NEXUS_AUTH_CACHE_DURATION_MINS", "1.5"),
+        ("NEXUS_AUTH_CACHE_DURATION_MINS", "-1"),
+        ("NEXUS_AUTH_REFRESH_SECONDS", "nan"),
+        ("NEXUS_AUTH_REFRESH_SECONDS", "inf"),
+        ("NEXUS_AUTH_REFRESH_SECONDS", "0"),
+        ("NEXUS_AUTH_REUSE_SECONDS", "3601"),
+        ("NEXUS_AUTH_REGISTRY", "Snapshot"),
+        ("NEXUS_AUTH_LOG_LEVEL", "loud"),
+        ("NEXUS_AUTH_WORKERS", "0"),
+    ],
+)
+def test_wrong_value_names_the_setting_and_its_source(name: str, value: str) -> None:
+    """One line tells what is wrong, in which setting, and where it was set."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(environ={name: value})
+    assert caught.value.setting == name
+    assert caught.value.source == "environment"
+    message = str(caught.value)
+    assert message.startswith(f"{name} (from environment): ")
+    assert "\n" not in message
+
+
+def test_wrong_value_cannot_write_to_the_terminal() -> None:
+    """A value is shown as an escaped literal."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(environ={"NEXUS_PYLON_NETUID": "1\x1b[31m\n2"})
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("value", [f"{SECRET} with spaces", f"{SECRET}\n", f"{SECRET}é"])
+def test_wrong_secret_is_not_repeated(value: str) -> None:
+    """A token that is refused does not appear in the refusal."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(environ=_IDENTITY | {"NEXUS_PYLON_IDENTITY_TOKEN": value})
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("show", [repr, str, "{}".format])
+def test_secret_is_never_shown(show: Any) -> None:
+    """Printing the settings, as in a debugger or a log, does not print tokens."""
+    settings = Settings.load(environ=_IDENTITY | {"NEXUS_PYLON_OPEN_ACCESS_TOKEN": SECRET})
+    assert settings.identity_token == SECRET
+    assert SECRET not in show(settings)
+
+
+def test_secret_may_be_given_by_file(tmp_path: Path) -> None:
+    """`NAME_FILE` holds the path, as container secrets have it; the line's end is cut off."""
+    path = tmp_path / "token"
+    path.write_text(f"{SECRET}\n")
+    environ = _IDENTITY | {
+        "NEXUS_PYLON_IDENTITY_TOKEN": "",
+        "NEXUS_PYLON_IDENTITY_TOKEN_FILE": str(path),
+    }
+    settings = Settings.load(environ=environ)
+    assert settings.identity_token == SECRET
+    assert settings.origins["identity_token"] == f"{path}, named by environment"
+
+
+def test_missing_secret_file_is_named() -> None:
+    """The variable and the path are both in the message."""
+    environ = {"NEXUS_PYLON_IDENTITY_TOKEN_FILE": "/nonexistent/token"}
+    with pytest.raises(ConfigurationError, match=r"IDENTITY_TOKEN_FILE.*/nonexistent/token"):
+        Settings.load(environ=environ)
+
+
+@pytest.mark.parametrize("missing", sorted(_IDENTITY))
+def test_identity_is_given_wholly_or_not_at_all(missing: str) -> None:
+    """Half an identity is a mistake; the message names the missing half."""
+    environ = {name: value for name, value in _IDENTITY.items() if name != missing}
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(environ=environ)
+    assert caught.value.setting == missing
+    assert SECRET not in str(caught.value)
+
+
+def test_endpoint_loses_its_trailing_slash() -> None:
+    """Paths are appended to it."""
+    settings = Settings.load(environ={"NEXUS_PYLON_ENDPOINT": "https://pylon.example/base/"})
+    assert settings.pylon_endpoint == "https://pylon.example/base"
+
+
+def test_admin_listener_can_be_turned_off() -> None:
+    """`off` means no admin listener at all."""
+    assert Settings.load(environ={"NEXUS_AUTH_ADMIN_ADDR": "off"}).admin_addr is None
+
+
+def test_names_are_unique_and_follow_one_scheme() -> None:
+    """No two rows share a name or a flag; flags are words joined by dashes."""
+    rows = list(all_settings())
+    names = [row.name for row in rows]
+    flags = [row.flag for row in rows if row.flag]
+    assert len(set(names)) == len(names)
+    assert len(set(flags)) == len(flags)
+    for name in names:
+        assert re.fullmatch(r"NEXUS_(AUTH|PYLON)(_[A-Z]+)+", name)
+    for flag in flags:
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*", flag)
+
+
+@pytest.mark.parametrize("dashes", ["-", "--"])
+@pytest.mark.parametrize("row", [row for row in all_settings() if row.flag], ids=lambda r: r.name)
+def test_every_flag_reaches_its_setting(row: Any, dashes: str) -> None:
+    """A command that takes a setting's flag, with one dash or two, passes its value on."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    add_flags(parser, [row.attribute])
+    value = {"pylon-endpoint": "http://x:1", "identity-token": "t", "identity-name": "n"}.get(
+        row.flag, row.choices[0] if row.choices else (row.default or "3")
+    )
+    args = parser.parse_args([f"{dashes}{row.flag}", value])
+    assert getattr(args, row.attribute) == value
+    if row.flag not in {"identity-name", "identity-token"}:
+        settings = load_from(args)
+        assert getattr(settings, row.attribute) == row.parse(value)
+        assert settings.origins[row.attribute] == f"flag -{row.flag}"
