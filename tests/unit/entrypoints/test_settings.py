@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +10,7 @@ import pytest
 
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.addresses import TcpAddress
-from nexus_auth.entrypoints.settings import Settings, add_flags, all_settings, load_from
+from nexus_auth.entrypoints.settings import Setting, Settings, add_flags, all_settings, load_from
 
 SECRET: Final = "hunter2-hunter2"
 _IDENTITY: Final = {
@@ -201,15 +202,21 @@ def test_names_are_unique_and_follow_one_scheme() -> None:
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", flag)
 
 
+def _accepted_value(row: Setting) -> str:
+    for text in (row.default, *row.choices, "3", "10.0.0.7", "a-file"):
+        with contextlib.suppress(ValueError):
+            if text is not None and row.parse(text) is not None:
+                return text
+    pytest.fail(f"no example for {row.name}; add one here")
+
+
 @pytest.mark.parametrize("dashes", ["-", "--"])
 @pytest.mark.parametrize("row", [row for row in all_settings() if row.flag], ids=lambda r: r.name)
-def test_every_flag_reaches_its_setting(row: Any, dashes: str) -> None:
+def test_every_flag_reaches_its_setting(row: Setting, dashes: str) -> None:
     """A command that takes a setting's flag, with one dash or two, passes its value on."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     add_flags(parser, [row.attribute])
-    value = {"pylon-endpoint": "http://x:1", "identity-token": "t", "identity-name": "n"}.get(
-        row.flag, row.choices[0] if row.choices else (row.default or "3")
-    )
+    value = _accepted_value(row)
     args = parser.parse_args([f"{dashes}{row.flag}", value])
     assert getattr(args, row.attribute) == value
     if row.flag not in {"identity-name", "identity-token"}:
