@@ -1,0 +1,46 @@
+# syntax=docker/dockerfile:1
+ARG PYTHON_VERSION=3.13
+
+# --- builder: has pip and, if a wheel is missing for this platform, may be given a compiler --------
+FROM python:${PYTHON_VERSION}-slim AS builder
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+
+# Without pip: nothing in the final image can install anything.
+RUN python -m venv --without-pip /opt/nexus-auth
+
+# Dependencies first: this layer is built again only when pyproject.toml changes.
+COPY pyproject.toml ./
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+    print(*p['dependencies'], *p['optional-dependencies']['redis'], sep='\n')" > requirements.txt \
+    && pip --python /opt/nexus-auth/bin/python install --requirement requirements.txt
+
+COPY README.md LICENSE ./
+COPY src ./src
+RUN pip wheel --no-deps --wheel-dir /dist . \
+    && pip --python /opt/nexus-auth/bin/python install --no-deps /dist/*.whl \
+    # Compiled now, because the final image runs read-only.
+    && python -m compileall -q /opt/nexus-auth/lib
+
+# --- final: the interpreter, the environment, and a user who owns nothing but /app ------------------
+FROM python:${PYTHON_VERSION}-slim
+
+RUN groupadd --gid 1000 nexus \
+    && useradd --uid 1000 --gid nexus --no-create-home --home-dir /app --shell /usr/sbin/nologin nexus \
+    && install --directory --owner=nexus --group=nexus /app /app/certs /app/data
+
+COPY --from=builder /opt/nexus-auth /opt/nexus-auth
+ENV PATH=/opt/nexus-auth/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+
+WORKDIR /app
+VOLUME /app/certs
+# By number, so that Kubernetes can see that this is not root (runAsNonRoot).
+USER 1000:1000
+EXPOSE 8080
+
+# The admin listener answers inside the container only. Python asks: the image has no curl.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
+    CMD ["python", "-c", "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', 8081, timeout=2); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
+
+ENTRYPOINT ["nexus-auth"]
+CMD ["run"]
