@@ -1,0 +1,108 @@
+"""The Kubernetes manifests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from nexus_auth.entrypoints.settings import all_settings
+
+FOLDER = Path(__file__).parents[3] / "deploy" / "kubernetes"
+
+
+def documents() -> list[tuple[str, dict[str, Any]]]:
+    """Every document of every manifest, with a name for it."""
+    return [
+        (f"{path.name}-{document['kind']}", document)
+        for path in sorted(FOLDER.glob("*.yaml"))
+        for document in yaml.safe_load_all(path.read_text())
+    ]
+
+
+DOCUMENTS = documents()
+
+
+def the(kind: str, name: str = "nexus-auth") -> dict[str, Any]:
+    """The one document of a kind and name."""
+    (found,) = [
+        document
+        for _, document in DOCUMENTS
+        if document["kind"] == kind and document["metadata"]["name"] == name
+    ]
+    return found
+
+
+@pytest.mark.parametrize("document", [each for _, each in DOCUMENTS], ids=[n for n, _ in DOCUMENTS])
+def test_manifest_follows_the_schema(document: dict[str, Any]) -> None:
+    """Strictly: a misspelt field is an error, not a field that is ignored."""
+    version = kubernetes_validate.latest_version()
+    kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_every_kind_that_a_deployment_needs_is_there() -> None:
+    """The promised set of manifests is complete."""
+    kinds = {document["kind"] for _, document in DOCUMENTS}
+    assert kinds >= {
+        "Deployment",
+        "Service",
+        "PodDisruptionBudget",
+        "HorizontalPodAutoscaler",
+        "NetworkPolicy",
+        "Secret",
+        "ConfigMap",
+    }
+
+
+def test_container_is_locked_down() -> None:
+    """No root, no writable root file system, no capabilities, no service account."""
+    pod = the("Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 1000
+    assert pod["automountServiceAccountToken"] is False
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"]["limits"]["memory"]
+
+
+def test_every_setting_in_the_manifests_exists() -> None:
+    """A misspelt variable would silently do nothing."""
+    (container,) = the("Deployment")["spec"]["template"]["spec"]["containers"]
+    named = {each["name"] for each in container["env"]} | set(the("ConfigMap")["data"])
+    assert named <= {setting.name for setting in all_settings()}
+
+
+def test_secrets_come_from_a_secret_alone() -> None:
+    """No secret setting stands in the config map or as a plain value."""
+    (container,) = the("Deployment")["spec"]["template"]["spec"]["containers"]
+    secret = {setting.name for setting in all_settings() if setting.secret}
+    assert not secret & set(the("ConfigMap")["data"])
+    for each in container["env"]:
+        assert "secretKeyRef" in each["valueFrom"]
+        assert each["valueFrom"]["secretKeyRef"]["key"]
+
+
+def test_only_the_ingress_reaches_the_auth_port() -> None:
+    """A certificate is public, so whoever reaches the port could show anyone's."""
+    spec = the("NetworkPolicy")["spec"]
+    assert spec["policyTypes"] == ["Ingress"]
+    (rule,) = [rule for rule in spec["ingress"] if {"port": "auth"} in rule["ports"]]
+    (source,) = rule["from"]
+    assert source["namespaceSelector"]["matchLabels"]
+    assert source["podSelector"]["matchLabels"]
+
+
+def test_roll_out_never_takes_a_pod_away_first() -> None:
+    """A new pod is ready before an old one goes."""
+    spec = the("Deployment")["spec"]
+    assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    (container,) = spec["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
