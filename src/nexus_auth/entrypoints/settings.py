@@ -200,6 +200,13 @@ class Settings:
         flag="admin-addr",
         default="127.0.0.1:8081",
     )
+    admin_token: str | None = _setting(
+        "NEXUS_AUTH_ADMIN_TOKEN",
+        _optional(_token),
+        "Bearer token of the admin listener; needed when it listens beyond loopback. The health "
+        "paths answer without it.",
+        secret=True,
+    )
     pylon_endpoint: str = _setting(
         "NEXUS_PYLON_ENDPOINT",
         _base_url,

@@ -8,7 +8,7 @@ seen the private key used: everybody else's is removed unread.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Literal
 
 from starlette.authentication import (
@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 # FastAPI reads the annotations of a dependency at run time, so this name must exist then.
 from starlette.requests import HTTPConnection
 
-from nexus_auth.adapters.starlette.header_formats import der_from_percent_encoded_pem
+from nexus_auth.adapters.starlette.header_formats import FORMATS
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
 from nexus_auth.domain.hotkey import Hotkey
@@ -39,6 +39,7 @@ UNIX_SOCKET: Final = "unix"
 """Names the peers that come in through a unix socket in a list of trusted proxies."""
 
 DEFAULT_HEADER: Final = "X-Client-Cert"
+DEFAULT_FORMAT: Final = "percent-encoded-pem"
 AUTHENTICATED: Final = "authenticated"
 
 _DECISION_KEY: Final = "nexus_auth.decision"
@@ -117,10 +118,6 @@ class TrustedProxies:
         return any(address in network for network in self._networks)
 
 
-def _decode_nginx(value: bytes) -> ClientCertificate:
-    return ClientCertificate.from_der(der_from_percent_encoded_pem(value))
-
-
 class CertificateHeader:
     """Reads the caller's certificate from the one header that a trusted proxy sets."""
 
@@ -130,14 +127,16 @@ class CertificateHeader:
         verifier: CertificateVerifier,
         trusted_proxies: Iterable[str],
         header: str = DEFAULT_HEADER,
-        decode: Callable[[bytes], ClientCertificate] = _decode_nginx,
+        header_format: str = DEFAULT_FORMAT,
         policy: AccessPolicy = ADMIT_REGISTERED,
     ) -> None:
         """Wires the reader; see `NexusAuthMiddleware` for the arguments."""
         self._verifier = verifier
         self._trusted = TrustedProxies(trusted_proxies)
         self._header = header.lower().encode("ascii")
-        self._decode = decode
+        if header_format not in FORMATS:
+            raise ValueError(f"header_format is one of {', '.join(FORMATS)}")
+        self._der_from = FORMATS[header_format]
         self._policy = policy
 
     async def decide(self, scope: Scope) -> Decision:
@@ -155,6 +154,9 @@ class CertificateHeader:
         return await self._verifier.verify_encoded(
             values[0], decode=self._decode, policy=self._policy
         )
+
+    def _decode(self, value: bytes) -> ClientCertificate:
+        return ClientCertificate.from_der(self._der_from(value))
 
     def without_claims(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         """The request's headers without any that claim to name the caller.
@@ -189,7 +191,7 @@ class NexusAuthMiddleware:
         trusted_proxies: Iterable[str],
         on_denial: Literal["reject", "anonymous"] = "reject",
         header: str = DEFAULT_HEADER,
-        decode: Callable[[bytes], ClientCertificate] = _decode_nginx,
+        header_format: str = DEFAULT_FORMAT,
         policy: AccessPolicy = ADMIT_REGISTERED,
     ) -> None:
         """Wraps an application.
@@ -203,7 +205,7 @@ class NexusAuthMiddleware:
             on_denial: `reject` answers 403; `anonymous` passes the request on with a user that is
                 not authenticated.
             header: The header that carries the certificate; no other is read.
-            decode: Reads the certificate from that header's bytes.
+            header_format: How the proxy writes it: a name in `header_formats.FORMATS`.
             policy: Who among the registered may enter.
         """
         if on_denial not in {"reject", "anonymous"}:
@@ -214,7 +216,7 @@ class NexusAuthMiddleware:
             verifier=verifier,
             trusted_proxies=trusted_proxies,
             header=header,
-            decode=decode,
+            header_format=header_format,
             policy=policy,
         )
 
@@ -285,7 +287,7 @@ class NexusAuthBackend(AuthenticationBackend):
         verifier: CertificateVerifier,
         trusted_proxies: Iterable[str],
         header: str = DEFAULT_HEADER,
-        decode: Callable[[bytes], ClientCertificate] = _decode_nginx,
+        header_format: str = DEFAULT_FORMAT,
         policy: AccessPolicy = ADMIT_REGISTERED,
     ) -> None:
         """Wires the backend; see `NexusAuthMiddleware` for the arguments."""
@@ -293,7 +295,7 @@ class NexusAuthBackend(AuthenticationBackend):
             verifier=verifier,
             trusted_proxies=trusted_proxies,
             header=header,
-            decode=decode,
+            header_format=header_format,
             policy=policy,
         )
 

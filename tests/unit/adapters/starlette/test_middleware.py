@@ -208,6 +208,12 @@ def test_unknown_way_to_deny_is_refused() -> None:
         NexusAuthMiddleware(None, verifier=a_verifier(), trusted_proxies=[], on_denial="allow")  # type: ignore[arg-type] # the point
 
 
+def test_unknown_header_format_is_refused() -> None:
+    """A misspelt format is named at start-up."""
+    with pytest.raises(ValueError, match="percent-encoded-pem"):
+        NexusAuthBackend(verifier=a_verifier(), trusted_proxies=[], header_format="pem")
+
+
 async def test_fastapi_dependency_gives_the_hotkey() -> None:
     """Some routes are open, others need a caller."""
     app = FastAPI()
