@@ -1,0 +1,251 @@
+"""The nginx configuration that docker-compose.yml mounts, in a real nginx with mutual TLS.
+
+The auth service is played by a small server that knows two certificates: what is tested
+here is what nginx does with its answers.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Final
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from tests.builders import a_certificate, a_hotkey, a_key, to_nginx_header, to_pem
+from tests.integration.real import (
+    Process,
+    accepts_connections,
+    free_port,
+    require_program,
+    wait_until_ready,
+)
+
+ROOT: Final = Path(__file__).resolve().parents[3]
+
+FORGED: Final = {
+    "X-Hotkey": "forged",
+    "X_Hotkey": "forged",
+    "X-Client-Cert": "forged",
+    "Ssl-Client-Cert": "forged",
+    "X-Forwarded-Client-Cert": "forged",
+    "X-Forwarded-Tls-Client-Cert": "forged",
+    "X-Amzn-Mtls-Clientcert": "forged",
+    "Client-Cert": "forged",
+    "X-Forwarded-For": "forged",
+    "X-Real-IP": "forged",
+    "Connection": "X-Hotkey",
+}
+
+
+@dataclass
+class Recorder:
+    """A small HTTP server that remembers the headers it was sent."""
+
+    hotkeys: dict[str, str] = field(default_factory=dict)
+    """As the auth service: the hotkey that goes with a certificate header."""
+    answers_always: bool = False
+    """As the application: 200 to everybody."""
+    seen: list[dict[str, str]] = field(default_factory=list)
+    port: int = 0
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Listens on a free port until the block ends."""
+        recorder = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                recorder.seen.append({name.lower(): value for name, value in self.headers.items()})
+                hotkey = recorder.hotkeys.get(self.headers.get("X-Client-Cert", ""))
+                self.send_response(200 if hotkey or recorder.answers_always else 403)
+                if hotkey:
+                    self.send_header("X-Hotkey", hotkey)
+                    self.send_header("X-Accel-Expires", "30")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_POST = do_GET  # noqa: N815 - the name that http.server asks for.
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                """Says nothing; what matters is remembered."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        self.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+@dataclass
+class House:
+    """nginx with the auth service before it and the application behind it."""
+
+    port: int
+    folder: Path
+    auth: Recorder
+    application: Recorder
+
+    def request(
+        self, caller: str | None, *, method: str = "GET", headers: dict[str, str] | None = None
+    ) -> int:
+        """Makes one request over TLS as a caller, and gives the status."""
+        context = ssl.create_default_context(cafile=self.folder / "nginx.crt")
+        if caller is not None:
+            context.load_cert_chain(self.folder / f"{caller}.pem")
+        connection = http.client.HTTPSConnection(
+            "localhost", self.port, context=context, timeout=10
+        )
+        try:
+            connection.request(method, "/some/path", headers=headers or {})
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+
+def save_caller(folder: Path, name: str) -> str:
+    """Writes certificate and key of a caller, and gives the header nginx makes of it."""
+    now = datetime.now(tz=UTC).replace(microsecond=0)
+    certificate = a_certificate(
+        hotkey=a_hotkey(name),
+        key=a_key(name),
+        # nginx looks at the real clock.
+        not_before=now - timedelta(hours=1),
+        not_after=now + timedelta(hours=1),
+    )
+    key = a_key(name).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / f"{name}.pem").write_bytes(key + to_pem(certificate))
+    return to_nginx_header(certificate).decode()
+
+
+def save_configuration(folder: Path, *, port: int, auth: Recorder, application: Recorder) -> Path:
+    """Writes the shipped configuration with this machine's ports and folders in it."""
+    text = (ROOT / "nginx/conf.d/default.conf").read_text(encoding="utf-8")
+    for shipped, ours in (
+        ("server auth:8080;", f"server 127.0.0.1:{auth.port};"),
+        ("server 127.0.0.1:8000;", f"server 127.0.0.1:{application.port};"),
+        ("listen 127.0.0.1:8000;", f"listen 127.0.0.1:{free_port()};"),
+        ("listen 8443 ssl http2;", f"listen 127.0.0.1:{port} ssl http2;"),
+        ("/etc/nginx/ssl/", f"{folder}/"),
+        ("/var/cache/nginx/", f"{folder}/"),
+        ("/dev/stdout", f"{folder}/access.log"),
+    ):
+        assert shipped in text
+        text = text.replace(shipped, ours)
+    (folder / "default.conf").write_text(text, encoding="utf-8")
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    main = folder / "nginx.conf"
+    main.write_text(
+        f"""
+        {"user root;" if os.geteuid() == 0 else ""}
+        daemon off;
+        worker_processes 1;
+        pid {folder}/nginx.pid;
+        events {{}}
+        http {{ {temporary} include {folder}/default.conf; }}
+        """,
+        encoding="utf-8",
+    )
+    return main
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """The development set-up, running, with alice and bob registered and mallory not."""
+    nginx = require_program("nginx", "apt-get install nginx")
+    require_program("openssl", "apt-get install openssl")
+    subprocess.run(
+        ["sh", ROOT / "nginx/config_helpers/generate_cert.sh"],
+        env={**os.environ, "SSL_DIR": str(tmp_path)},
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
+    auth = Recorder(
+        hotkeys={save_caller(tmp_path, name): a_hotkey(name).address for name in ("alice", "bob")}
+    )
+    save_caller(tmp_path, "mallory")
+    application = Recorder(answers_always=True)
+    port = free_port()
+    with auth.serving(), application.serving():
+        main = save_configuration(tmp_path, port=port, auth=auth, application=application)
+        command: list[str | Path] = [nginx, "-c", main, "-e", tmp_path / "error.log"]
+        with Process(command, log_file=tmp_path / "nginx.out") as process:
+            wait_until_ready(lambda: accepts_connections(port), what="nginx", process=process)
+            yield House(port, tmp_path, auth, application)
+
+
+def test_registered_caller_reaches_the_application_under_its_own_name(house: House) -> None:
+    """Whatever a client writes into headers, the application sees only what was proven."""
+    assert house.request("alice", headers=FORGED) == 200
+    (seen,) = house.application.seen
+    assert seen["x-hotkey"] == a_hotkey("alice").address
+    assert seen["x-real-ip"] == seen["x-forwarded-for"] == "127.0.0.1"
+    assert "forged" not in seen.values()
+
+
+def test_auth_service_sees_nothing_that_the_client_wrote(house: House) -> None:
+    """The certificate is the one of the TLS connection."""
+    assert house.request("alice", method="POST", headers=FORGED) == 200
+    (seen,) = house.auth.seen
+    assert seen["x-client-cert"] in house.auth.hotkeys
+    assert seen["x-original-uri"] == "/some/path"
+    assert seen["x-original-method"] == "POST"
+    assert "x-hotkey" not in seen
+    assert "forged" not in seen.values()
+
+
+@pytest.mark.parametrize("caller", [None, "mallory"])
+def test_stranger_never_reaches_the_application(house: House, caller: str | None) -> None:
+    """No certificate and an unknown one are refused, each time anew."""
+    forged = {**FORGED, "X-Client-Cert": next(iter(house.auth.hotkeys))}
+    assert house.request(caller, headers=forged) == 403
+    assert house.request(caller, headers=forged) == 403
+    assert house.application.seen == []
+    assert len(house.auth.seen) == 2
+
+
+def test_grant_is_reused_for_the_same_certificate_only(house: House) -> None:
+    """The auth service is asked once for each certificate, and names never mix."""
+    for caller in ("alice", "bob", "alice", "bob"):
+        assert house.request(caller) == 200
+    assert house.request("mallory") == 403
+    alice, bob = a_hotkey("alice").address, a_hotkey("bob").address
+    assert [seen["x-hotkey"] for seen in house.application.seen] == [alice, bob, alice, bob]
+    assert len(house.auth.seen) == 3
+
+
+def test_generated_server_key_is_private_and_kept(house: House) -> None:
+    """Nobody else may read it, and a second start does not replace it."""
+    key = house.folder / "nginx.key"
+    before = key.read_bytes()
+    assert key.stat().st_mode & 0o777 == 0o600
+    subprocess.run(
+        ["sh", ROOT / "nginx/config_helpers/generate_cert.sh"],
+        env={**os.environ, "SSL_DIR": str(house.folder)},
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
+    assert key.read_bytes() == before
