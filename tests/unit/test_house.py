@@ -178,6 +178,7 @@ def test_nginx_reuses_grants_by_certificate_and_only_as_told() -> None:
     assert "proxy_buffer_size 16k;" in location
     assert "proxy_cache_valid" not in location
     assert "proxy_cache_use_stale" not in location
+    assert "proxy_cache_lock" not in location  # makes callers wait for half a second at a time
 
 
 def test_make_offers_what_the_readers_of_the_readme_expect() -> None:

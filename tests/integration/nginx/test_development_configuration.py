@@ -112,7 +112,7 @@ class House:
         if caller is not None:
             context.load_cert_chain(self.folder / f"{caller}.pem")
         connection = http.client.HTTPSConnection(
-            "localhost", self.port, context=context, timeout=10
+            "127.0.0.1", self.port, context=context, timeout=10
         )
         try:
             connection.request(method, "/some/path", headers=headers or {})
