@@ -170,6 +170,7 @@ install_packages() {
     say "installing Python packages into $venv"
     "$venv/bin/python" -m pip install -qq --disable-pip-version-check --no-input \
         --editable '.[dev]' </dev/null
+    rm -rf .mypy_cache # mypy goes on believing that a package is missing
 }
 
 # Scripts in a virtual environment hold its path, and packages follow pyproject.toml: a checkout

@@ -1,4 +1,4 @@
-"""Where a registry learns keys from, as a Protocol: Pylon's client is one, a test's fake another."""
+"""Where a registry learns keys from, as a Protocol: Pylon's client is one, a fake is another."""
 
 from __future__ import annotations
 
