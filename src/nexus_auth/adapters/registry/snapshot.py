@@ -1,0 +1,413 @@
+"""Knows every registered key of a subnet, learned in one request every so often."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final, Self
+
+import structlog
+
+from nexus_auth.adapters.registry.lookup import LookupRegistry
+from nexus_auth.adapters.registry.outage import Outage
+from nexus_auth.adapters.registry.source import BulkNotOffered
+from nexus_auth.adapters.registry.state import Freshness, RegistryState
+from nexus_auth.adapters.registry.steady import SteadyClock, steady_seconds
+from nexus_auth.adapters.registry.subnet import SubnetSnapshot
+from nexus_auth.domain.errors import RegistryError, RegistryUnavailable
+from nexus_auth.domain.ports import Registration
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from types import TracebackType
+
+    from nexus_auth.adapters.registry.source import KeySource
+    from nexus_auth.domain.hotkey import Hotkey
+    from nexus_auth.domain.policy import Neuron
+    from nexus_auth.domain.ports import Clock
+
+EARLY_SECONDS: Final = 2.0
+"""Requests to the source are at least this far apart, whoever knocks."""
+
+PATIENCE_SECONDS: Final = 1.9
+"""How long a stranger may wait for news, counted from when the question was put: he is to be
+answered within 2 s."""
+
+PATIENCE_IN_OUTAGE_SECONDS: Final = 0.25
+"""The same while the source is known to be down. A source that has recovered answers sooner."""
+
+CONFIRM_SECONDS: Final = 5.0
+"""After how long a suspicious answer is checked by asking again."""
+
+FETCH_SECONDS: Final = 60.0
+"""When a question is given up, whatever the source promised about ending by itself."""
+
+MAX_WAITING: Final = 32
+"""How many strangers may wait for the next early refresh; the others are answered at once from
+what is known. Callers whose hotkey is known get twice that: they have rotated, or pretend to."""
+
+_JITTER: Final = 0.05
+"""Refreshes come up to this part early, so that replicas started together drift apart."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Served:
+    """A snapshot in the form that requests need."""
+
+    snapshot: SubnetSnapshot
+    registrations: dict[Hotkey, Registration]
+    usable_until: datetime
+    usable_until_steady: float
+    asked_at_steady: float
+
+
+class SnapshotRegistry:
+    """A `KeyRegistry` that holds all keys of a subnet in memory.
+
+    Between `start` and `aclose` it renews them by itself; without `start` it does so only when
+    `lookup` is called. What it knows may be used for `max_age` after the source said it, by the
+    wall clock and by a steady clock, whichever comes first: a clock that is set back makes
+    nothing younger. Safe for concurrent use within one event loop.
+
+    Where the source cannot tell all keys at once it asks for each hotkey (`LookupRegistry`), and
+    tries again every `refresh_every`; so it does always where `max_age` is zero.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: KeySource,
+        clock: Clock,
+        max_age: timedelta,
+        refresh_every: timedelta,
+        early_every: timedelta = timedelta(seconds=EARLY_SECONDS),
+        confirm_after: timedelta = timedelta(seconds=CONFIRM_SECONDS),
+        patience: timedelta = timedelta(seconds=PATIENCE_SECONDS),
+        steady: SteadyClock = steady_seconds,
+    ) -> None:
+        """Wires the registry; the source stays its creator's to close.
+
+        Args:
+            source: Whom to ask.
+            clock: Tells the time (aware, UTC).
+            max_age: How long keys may be used without news; zero asks every time.
+            refresh_every: How often they are renewed.
+            early_every: The least time between two requests to the source.
+            confirm_after: After how long a suspicious answer is checked by asking again.
+            patience: How long `lookup` may wait.
+            steady: Measures spans.
+        """
+        if max_age < timedelta(0) or refresh_every <= timedelta(0):
+            raise ValueError("max_age is not negative, refresh_every is positive")
+        self._source = source
+        self._clock = clock
+        self._steady = steady
+        self._max_age = max_age
+        self._refresh_every = refresh_every.total_seconds()
+        self._early_every = early_every.total_seconds()
+        self._confirm_after = confirm_after.total_seconds()
+        self._patience = patience.total_seconds()
+        self._served: _Served | None = None
+        self._outage = Outage(source="pylon", clock=clock, steady=steady, log=_log)
+        # A suspicious answer that waits to be confirmed, and when it was asked for.
+        self._doubted: tuple[SubnetSnapshot, float] | None = None
+        self._rejected = 0
+        # Stands in where the source has no bulk answer.
+        self._each: LookupRegistry | None = None
+        if not max_age:
+            self._each = self._each_hotkey()
+        # One question at a time; whoever needs the answer waits for the same task.
+        self._flight: asyncio.Task[None] | None = None
+        self._flight_began = float("-inf")
+        self._waiting = 0
+        self._due = float("-inf")
+        self._due_changed = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def start(self) -> None:
+        """Begins to renew keys in the background. Does not wait for the first answer."""
+        if self._keeper is None and self._max_age:
+            self._keeper = asyncio.create_task(self._keep_fresh(), name="registry-keeper")
+            # The first question is under way before the first caller can come.
+            self._flight = self._flight or self._ask()
+
+    async def aclose(self) -> None:
+        """Ends what runs in the background. What is known stays usable."""
+        tasks = [task for task in (self._keeper, self._flight) if task is not None]
+        self._keeper = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._each is not None:
+            await self._each.aclose()
+
+    def peek(self, hotkey: Hotkey) -> Registration | None:
+        """See `KeyRegistry.peek`. One look into a dictionary and two at clocks."""
+        served = self._usable()
+        if served is not None:
+            return served.registrations.get(hotkey)
+        return None if self._each is None else self._each.peek(hotkey)
+
+    def peek_neuron(self, hotkey: Hotkey) -> Neuron | None:
+        """What the chain says of a hotkey, from the same moment as its key."""
+        served = self._usable()
+        if served is None or served.snapshot.neurons is None:
+            return None
+        return served.snapshot.neurons.get(hotkey)
+
+    async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:
+        """See `KeyRegistry.lookup`.
+
+        Never waits while the source is known to be down, nor for longer than `patience`. Where a
+        snapshot may be used, it is the answer, whether or not it could be renewed.
+        """
+        known = self.peek(hotkey)
+        if known is not None and known.public_key == presented:
+            return known
+        if self._each is None or self._usable() is not None:
+            await self._wait_for_news(is_known=known is not None)
+        served = self._usable()
+        if served is not None:
+            return served.registrations.get(hotkey)
+        if self._each is not None:
+            return await self._each.lookup(hotkey, presented=presented)
+        raise RegistryUnavailable(self._explain())
+
+    async def refresh(self) -> None:
+        """Asks the source now, or waits for the answer that is under way. Raises nothing."""
+        flight = self._flight or self._ask()
+        await asyncio.wait({flight})
+
+    def state(self) -> RegistryState:
+        """Says how good what is known is."""
+        if self._each is not None and self._served is None:
+            return self._each.state()
+        served = self._served
+        age: timedelta | None = None
+        if served is not None:
+            age = max(
+                self._clock() - served.snapshot.said_at,
+                timedelta(seconds=self._steady() - served.asked_at_steady),
+            )
+        if served is None:
+            freshness = Freshness.STARTING
+        elif self._usable() is None:
+            freshness = Freshness.EXPIRED
+        else:
+            freshness = Freshness.STALE if self._outage.is_on else Freshness.FRESH
+        return RegistryState(
+            freshness=freshness,
+            mode="snapshot",
+            size=len(served.registrations) if served is not None else 0,
+            age=age,
+            failing_since=self._outage.since,
+            last_error=self._outage.last_error,
+        )
+
+    def _usable(self) -> _Served | None:
+        served = self._served
+        if (
+            served is None
+            or self._steady() >= served.usable_until_steady
+            or self._clock() >= served.usable_until
+        ):
+            return None
+        return served
+
+    def _explain(self) -> str:
+        if self._outage.last_error is not None:
+            return self._outage.last_error
+        if self._served is not None:
+            return "what is known of registered keys is too old to be used"
+        return "nothing is known of registered keys yet"
+
+    # Waiting for news.
+
+    async def _wait_for_news(self, *, is_known: bool) -> None:
+        """Waits for the answer to a question under way, or for one that may be put now or soon."""
+        patience_ends = self._steady() + self._patience
+        flight = self._flight
+        if flight is None:
+            if self._outage.is_waiting:
+                return
+            delay = self._flight_began + self._early_every - self._steady()
+            if delay > 0:
+                limit = 2 * MAX_WAITING if is_known else MAX_WAITING
+                is_worthwhile = self._steady() + delay < patience_ends and not self._outage.is_on
+                if not is_worthwhile or self._waiting >= limit:
+                    return
+                self._waiting += 1
+                try:
+                    await asyncio.sleep(delay)
+                finally:
+                    self._waiting -= 1
+            # Others woke at the same time; the first of them asks.
+            flight = self._flight
+            if flight is None:
+                if self._steady() < self._flight_began + self._early_every:
+                    return
+                flight = self._ask()
+        # Counted from the question, not from the caller: a source that has been silent for that
+        # long holds up nobody else.
+        patience = PATIENCE_IN_OUTAGE_SECONDS if self._outage.is_on else self._patience
+        left = min(patience_ends, self._flight_began + patience) - self._steady()
+        if left > 0:
+            # Does not cancel the flight, which others wait for as well.
+            await asyncio.wait({flight}, timeout=left)
+
+    # Asking.
+
+    def _ask(self) -> asyncio.Task[None]:
+        self._flight_began = self._steady()
+        flight = asyncio.create_task(self._fly(), name="registry-refresh")
+        self._flight = flight
+        return flight
+
+    async def _fly(self) -> None:
+        """Puts one question and takes in whatever comes of it. Raises nothing."""
+        began = self._flight_began
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                await self._renew(began)
+        except TimeoutError:
+            self._outage.failed(RegistryUnavailable("the source did not answer in time"))
+        except RegistryError as exc:
+            self._outage.failed(exc)
+        except Exception as exc:  # noqa: BLE001 - the edge of a task that nobody awaits.
+            # A defect, ours or the source's: it must neither end the renewing nor go unseen.
+            _log.exception("refresh_crashed")
+            self._outage.failed(exc)
+        finally:
+            self._flight = None
+            self._plan(began)
+
+    async def _renew(self, began: float) -> None:
+        said_at = self._clock()
+        try:
+            answer = await self._source.fetch_keys()
+        except BulkNotOffered:
+            if self._usable() is not None:
+                # It was offered a while ago. What we know serves better than asking for each.
+                raise
+            self._ask_for_each()
+            return
+        snapshot = SubnetSnapshot(keys=answer.keys, said_at=said_at)
+        self._tell_rejected(answer.rejected + len(answer.keys) - len(snapshot.keys))
+        self._outage.succeeded()
+        self._weigh(snapshot, began)
+
+    def _weigh(self, snapshot: SubnetSnapshot, began: float) -> None:
+        """Takes a new snapshot for the truth, or doubts it until it is said a second time."""
+        served = self._usable()
+        if served is None or not snapshot.is_suspicious_after(served.snapshot):
+            self._doubted = None
+            self._serve(snapshot, began)
+            return
+        if self._doubted is not None:
+            doubted, doubted_at = self._doubted
+            if not snapshot.is_suspicious_after(doubted):
+                if began - doubted_at >= self._confirm_after * (1 - _JITTER):
+                    _log.warning("suspicious_snapshot_confirmed", size=len(snapshot.keys))
+                    self._doubted = None
+                    self._serve(snapshot, began)
+                    return
+                # The same again, but too soon to count.
+                began = doubted_at
+        else:
+            _log.warning(
+                "suspicious_snapshot",
+                size=len(snapshot.keys),
+                size_before=len(served.snapshot.keys),
+                confirm_seconds=self._confirm_after,
+            )
+        self._doubted = (snapshot, began)
+        self._serve(served.snapshot.updated_by(snapshot), served.asked_at_steady)
+
+    def _serve(self, snapshot: SubnetSnapshot, asked_at: float) -> None:
+        """Makes a snapshot the one that requests see, in one assignment."""
+        usable_until = snapshot.said_at + self._max_age
+        self._served = _Served(
+            snapshot=snapshot,
+            registrations={
+                hotkey: Registration(public_key=key, expires_at=usable_until)
+                for hotkey, key in snapshot.keys.items()
+            },
+            usable_until=usable_until,
+            usable_until_steady=asked_at + self._max_age.total_seconds(),
+            asked_at_steady=asked_at,
+        )
+        self._stop_asking_for_each()
+
+    def _tell_rejected(self, rejected: int) -> None:
+        if rejected != self._rejected:
+            self._rejected = rejected
+            _log.warning("registry_entries_rejected", count=rejected)
+
+    # Where the source has no bulk answer.
+
+    def _each_hotkey(self) -> LookupRegistry:
+        return LookupRegistry(
+            source=self._source,
+            clock=self._clock,
+            max_age=self._max_age,
+            refresh_every=timedelta(seconds=self._refresh_every),
+            patience=timedelta(seconds=self._patience),
+            steady=self._steady,
+        )
+
+    def _ask_for_each(self) -> None:
+        self._outage.succeeded()
+        self._served = None
+        if self._each is None:
+            _log.warning("bulk_not_offered", instead="asking for each hotkey")
+            self._each = self._each_hotkey()
+
+    def _stop_asking_for_each(self) -> None:
+        each, self._each = self._each, None
+        if each is not None:
+            _log.info("bulk_offered_again")
+            each.close()
+
+    # Renewing in the background.
+
+    def _plan(self, began: float) -> None:
+        """Says when the source is to be asked next, after a question put at `began`."""
+        if self._outage.is_on:
+            self._due = self._outage.next_try
+        elif self._doubted is not None:
+            self._due = self._doubted[1] + self._confirm_after
+        else:
+            # Not for secrets; replicas need only differ.
+            self._due = began + self._refresh_every * random.uniform(1 - _JITTER, 1)  # noqa: S311
+        self._due_changed.set()
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            if self._flight is not None:
+                await asyncio.wait({self._flight})
+            self._due_changed.clear()
+            delay = self._due - self._steady()
+            if delay > 0:
+                try:
+                    async with asyncio.timeout(delay):
+                        await self._due_changed.wait()
+                except TimeoutError:
+                    pass
+            elif self._flight is None:
+                self._ask()

@@ -1,0 +1,95 @@
+"""Sources of keys for the tests of registries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from nexus_auth.adapters.registry.source import BulkNotOffered
+from nexus_auth.domain.hotkey import Hotkey
+from tests.builders import a_hotkey, a_key, public_bytes
+from tests.fakes import FakeClock
+
+MAX_AGE = timedelta(minutes=15)
+REFRESH_EVERY = timedelta(seconds=30)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All keys, as a source tells them."""
+
+    keys: Mapping[Hotkey, bytes]
+    rejected: int = 0
+
+
+@dataclass
+class FakeSource:
+    """A source in memory: counts questions, fails when told to, answers when let."""
+
+    keys: dict[Hotkey, bytes] = field(default_factory=dict)
+    error: Exception | None = None
+    offers_bulk: bool = True
+    rejected: int = 0
+    bulk_questions: int = 0
+    questions: Counter[Hotkey] = field(default_factory=Counter)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.open.set()
+
+    async def fetch_keys(self) -> Answer:
+        self.bulk_questions += 1
+        await self.open.wait()
+        if not self.offers_bulk:
+            raise BulkNotOffered("the fake source has no bulk answer")
+        if self.error is not None:
+            raise self.error
+        return Answer(dict(self.keys), self.rejected)
+
+    async def fetch_key(self, hotkey: Hotkey) -> bytes | None:
+        self.questions[hotkey] += 1
+        await self.open.wait()
+        if self.error is not None:
+            raise self.error
+        return self.keys.get(hotkey)
+
+
+class FakeClocks:
+    """A wall clock and a steady clock that move together, or are made to disagree."""
+
+    def __init__(self) -> None:
+        self.wall = FakeClock()
+        self.seconds = 1000.0
+
+    def steady(self) -> float:
+        return self.seconds
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.wall.advance(seconds=seconds)
+
+
+def key_of(name: str) -> bytes:
+    """The public key that goes with a name."""
+    return public_bytes(a_key(name))
+
+
+def keys_of(*names: str) -> dict[Hotkey, bytes]:
+    """The keys of a subnet with these participants."""
+    return {a_hotkey(name): key_of(name) for name in names}
+
+
+async def until_idle() -> None:
+    """Lets every task that can run do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = 5.0) -> None:
+    """Waits until something holds, and fails when it does not in time."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for.
+            await asyncio.sleep(0.005)

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import structlog.testing
+
+from nexus_auth.adapters.registry import lookup
+from nexus_auth.adapters.registry.lookup import LookupRegistry
+from nexus_auth.adapters.registry.state import Freshness
+from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
+from nexus_auth.domain.ports import Registration
+from tests.builders import NOW, a_hotkey
+from tests.unit.adapters.registry.sources import (
+    MAX_AGE,
+    REFRESH_EVERY,
+    FakeClocks,
+    FakeSource,
+    key_of,
+    keys_of,
+    until_idle,
+)
+
+ALICE = a_hotkey("alice")
+BOB = a_hotkey("bob")
+DOWN = RegistryUnavailable("connection refused")
+
+Make = Callable[..., LookupRegistry]
+
+
+@pytest.fixture
+def clocks() -> FakeClocks:
+    """Clocks that stand still."""
+    return FakeClocks()
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    """A source that knows alice and carol."""
+    return FakeSource(keys_of("alice", "carol"))
+
+
+@pytest_asyncio.fixture
+async def make(source: FakeSource, clocks: FakeClocks) -> AsyncIterator[Make]:
+    """Makes registries over the source; closes them at the end."""
+    made: list[LookupRegistry] = []
+
+    def build(**settings: Any) -> LookupRegistry:
+        registry = LookupRegistry(
+            **{
+                "source": source,
+                "clock": clocks.wall,
+                "steady": clocks.steady,
+                "max_age": MAX_AGE,
+                "refresh_every": REFRESH_EVERY,
+                **settings,
+            }
+        )
+        made.append(registry)
+        return registry
+
+    yield build
+    for registry in made:
+        await registry.aclose()
+
+
+async def find(registry: LookupRegistry, name: str) -> Registration | None:
+    """Looks up a caller who presents the key that goes with the name."""
+    return await registry.lookup(a_hotkey(name), presented=key_of(name))
+
+
+async def test_answer_is_remembered(make: Make, source: FakeSource) -> None:
+    """A hotkey is asked for once, registered or not."""
+    registry = make()
+    assert registry.peek(ALICE) is None
+    for _ in range(3):
+        assert await find(registry, "alice") == Registration(
+            public_key=key_of("alice"), expires_at=NOW + MAX_AGE
+        )
+        assert await find(registry, "bob") is None
+    assert registry.peek(ALICE) is registry.peek(ALICE) is not None
+    assert source.questions == {ALICE: 1, BOB: 1}
+    assert source.bulk_questions == 0
+
+
+async def test_unregistered_hotkey_is_asked_for_again_soon(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Who registers is in within two seconds."""
+    registry = make()
+    assert await find(registry, "bob") is None
+    source.keys |= keys_of("bob")
+    clocks.advance(2)
+    assert await find(registry, "bob") is not None
+
+
+async def test_key_in_use_is_renewed_in_the_background(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """The caller is answered from memory while the question is put."""
+    registry = make()
+    await find(registry, "alice")
+    source.keys[ALICE] = key_of("alice's new")
+    clocks.advance(30)
+    at_hand = registry.peek(ALICE)
+    assert at_hand is not None
+    assert at_hand.public_key == key_of("alice")
+    await until_idle()
+    at_hand = registry.peek(ALICE)
+    assert at_hand is not None
+    assert at_hand.public_key == key_of("alice's new")
+    assert at_hand.expires_at == NOW + timedelta(seconds=30) + MAX_AGE
+
+
+async def test_key_long_unused_is_asked_for_before_it_is_used(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """A key that was not renewed because nobody called may have been replaced long ago."""
+    registry = make()
+    await find(registry, "alice")
+    del source.keys[ALICE]
+    source.keys[ALICE] = key_of("alice's new")
+    clocks.advance(60)
+    assert registry.peek(ALICE) is None
+    found = await find(registry, "alice")
+    assert found is not None
+    assert found.public_key == key_of("alice's new")
+
+
+async def test_known_key_serves_through_an_outage_until_max_age(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Known callers keep being served for the configured time, then denied."""
+    registry = make()
+    await find(registry, "alice")
+    source.error = DOWN
+    clocks.advance(60)
+    for name in ("x", "y", "z"):
+        with pytest.raises(RegistryUnavailable):
+            await find(registry, name)
+    assert registry.state().freshness is Freshness.STALE
+    clocks.advance(MAX_AGE.total_seconds() - 61)
+    assert registry.peek(ALICE) is not None
+    await until_idle()
+    clocks.advance(1)
+    assert registry.peek(ALICE) is None
+    with pytest.raises(RegistryUnavailable, match="connection refused"):
+        await find(registry, "alice")
+    assert registry.state().freshness is Freshness.EXPIRED
+
+
+async def test_clock_set_back_makes_nothing_younger(make: Make, clocks: FakeClocks) -> None:
+    """The steady clock ends what the wall clock would prolong."""
+    registry = make()
+    await find(registry, "alice")
+    clocks.wall.advance(hours=-5)
+    clocks.seconds += MAX_AGE.total_seconds()
+    assert registry.peek(ALICE) is None
+
+
+async def test_rotated_key_is_asked_for(make: Make, source: FakeSource, clocks: FakeClocks) -> None:
+    """Another key than the known one is worth a question, every two seconds."""
+    registry = make()
+    await find(registry, "alice")
+    source.keys[ALICE] = key_of("alice's new")
+    found = await registry.lookup(ALICE, presented=key_of("alice's new"))
+    assert found is not None
+    assert found.public_key == key_of("alice")
+    clocks.advance(2)
+    for _ in range(100):
+        found = await registry.lookup(ALICE, presented=key_of("somebody's"))
+        assert found is not None
+        assert found.public_key == key_of("alice's new")
+    assert source.questions[ALICE] == 2
+
+
+async def test_key_suddenly_gone_is_believed_gone_after_a_second_answer(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Pylon says "not found" as well when it could not read the chain."""
+    registry = make()
+    await find(registry, "alice")
+    del source.keys[ALICE]
+    clocks.advance(30)
+    registry.peek(ALICE)
+    await until_idle()
+    assert registry.peek(ALICE) is not None
+    clocks.advance(5)
+    registry.peek(ALICE)
+    await until_idle()
+    assert registry.peek(ALICE) is None
+    assert await find(registry, "alice") is None
+    assert source.questions[ALICE] == 3
+
+
+async def test_simultaneous_callers_share_one_question(make: Make, source: FakeSource) -> None:
+    """Five hundred first callers cost one request, also where nothing may be remembered."""
+    for number, max_age in enumerate((MAX_AGE, timedelta(0)), start=1):
+        registry = make(max_age=max_age)
+        source.open.clear()
+        callers = [asyncio.create_task(find(registry, "alice")) for _ in range(500)]
+        await until_idle()
+        callers[0].cancel()
+        source.open.set()
+        found = await asyncio.gather(*callers[1:])
+        assert all(found)
+        assert source.questions[ALICE] == number
+
+
+async def test_flood_of_strangers_is_no_flood_for_the_source(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Ten thousand unknown hotkeys in ten seconds cost a few hundred requests and no memory."""
+    registry = make()
+    await find(registry, "alice")
+    refused = 0
+    for number in range(10_000):
+        if number % 1000 == 0:
+            clocks.advance(1)
+        try:
+            await find(registry, f"stranger {number}")
+        except RegistryUnavailable:
+            refused += 1
+    asked = source.questions.total()
+    assert asked <= 2 + lookup.STRANGERS_AT_ONCE + 10 * lookup.STRANGERS_PER_SECOND
+    assert refused == 10_000 + 1 - asked
+    assert registry.peek(ALICE) is not None
+
+
+async def test_memory_is_bounded(
+    make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch, clocks: FakeClocks
+) -> None:
+    """Neither the registered nor the strangers can fill the memory."""
+    monkeypatch.setattr(lookup, "MAX_KNOWN", 3)
+    monkeypatch.setattr(lookup, "MAX_UNKNOWN", 3)
+    registry = make()
+    names = [f"miner {number}" for number in range(10)]
+    source.keys = keys_of(*names)
+    for name in names:
+        assert await find(registry, name) is not None
+        assert await find(registry, f"not {name}") is None
+    assert len(registry._known) == 3
+    assert len(registry._unknown) == 3
+    assert registry.peek(a_hotkey("miner 9")) is not None
+
+
+async def test_silent_source_holds_up_a_caller_for_the_patience_only(
+    make: Make, source: FakeSource
+) -> None:
+    """Who comes later does not wait again."""
+    registry = make(patience=timedelta(seconds=0.05), steady=asyncio.get_running_loop().time)
+    source.open.clear()
+    for limit in (0.5, 0.03):
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(RegistryUnavailable, match="not answered yet"):
+            await find(registry, "alice")
+        assert asyncio.get_running_loop().time() - began < limit
+    assert source.questions[ALICE] == 1
+
+
+async def test_nonsense_about_one_hotkey_does_not_concern_the_others(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """One bad entry never poisons the good ones."""
+    registry = make()
+    source.error = RegistryAnswerInvalid("31 bytes")
+    for number in range(20):
+        with pytest.raises(RegistryAnswerInvalid, match="31 bytes"):
+            await find(registry, f"broken {number}")
+    source.error = None
+    assert await find(registry, "alice") is not None
+    source.keys[BOB] = bytes(32)
+    with pytest.raises(RegistryAnswerInvalid):
+        await find(registry, "bob")
+    assert registry.state().freshness is Freshness.FRESH
+
+
+async def test_source_that_is_down_is_asked_rarely(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Strangers are answered at once; the log hears of it a few times."""
+    registry = make()
+    source.error = DOWN
+    with structlog.testing.capture_logs() as lines:
+        for number in range(6000):
+            with pytest.raises(RegistryUnavailable, match="connection refused"):
+                await find(registry, f"stranger {number}")
+            clocks.advance(0.05)
+    assert source.questions.total() <= 300 / 2
+    assert [line["event"] for line in lines] == ["source_failed"]
+    source.error = None
+    clocks.advance(8)
+    assert await find(registry, "alice") is not None
+    assert registry.state().failing_since is None
+
+
+async def test_defect_of_the_source_is_logged_and_survived(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """An exception that should not be does not vanish, and denies one caller only."""
+    registry = make()
+    source.error = ZeroDivisionError("a defect")
+    with structlog.testing.capture_logs() as lines, pytest.raises(RegistryUnavailable):
+        await find(registry, "alice")
+    assert any(line["event"] == "lookup_crashed" and line["exc_info"] for line in lines)
+    source.error = None
+    clocks.advance(2)
+    assert await find(registry, "alice") is not None

@@ -1,0 +1,519 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import structlog.testing
+
+from nexus_auth.adapters.registry.snapshot import MAX_WAITING, SnapshotRegistry
+from nexus_auth.adapters.registry.state import Freshness
+from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
+from nexus_auth.domain.ports import Registration
+from tests.builders import NOW, a_hotkey
+from tests.unit.adapters.registry.sources import (
+    MAX_AGE,
+    REFRESH_EVERY,
+    FakeClocks,
+    FakeSource,
+    key_of,
+    keys_of,
+    until,
+    until_idle,
+)
+
+ALICE = a_hotkey("alice")
+BOB = a_hotkey("bob")
+DOWN = RegistryUnavailable("connection refused")
+
+Make = Callable[..., SnapshotRegistry]
+
+
+@pytest.fixture
+def clocks() -> FakeClocks:
+    """Clocks that stand still."""
+    return FakeClocks()
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    """A source that knows alice and carol."""
+    return FakeSource(keys_of("alice", "carol"))
+
+
+@pytest_asyncio.fixture
+async def make(source: FakeSource, clocks: FakeClocks) -> AsyncIterator[Make]:
+    """Makes registries over the source, not started; closes them at the end."""
+    made: list[SnapshotRegistry] = []
+
+    def build(**settings: Any) -> SnapshotRegistry:
+        registry = SnapshotRegistry(
+            **{
+                "source": source,
+                "clock": clocks.wall,
+                "steady": clocks.steady,
+                "max_age": MAX_AGE,
+                "refresh_every": REFRESH_EVERY,
+                **settings,
+            }
+        )
+        made.append(registry)
+        return registry
+
+    yield build
+    for registry in made:
+        await registry.aclose()
+
+
+async def find(registry: SnapshotRegistry, name: str) -> Registration | None:
+    """Looks up a caller who presents the key that goes with the name."""
+    return await registry.lookup(a_hotkey(name), presented=key_of(name))
+
+
+async def test_peek_answers_from_the_last_snapshot(make: Make, source: FakeSource) -> None:
+    """One request tells all keys, and each may be used for max_age from when it was put."""
+    registry = make()
+    assert registry.peek(ALICE) is None
+    await registry.refresh()
+    expected = Registration(public_key=key_of("alice"), expires_at=NOW + MAX_AGE)
+    assert registry.peek(ALICE) == expected
+    assert registry.peek(ALICE) is registry.peek(ALICE)
+    assert registry.peek(BOB) is None
+    assert source.bulk_questions == 1
+    assert not source.questions
+
+
+async def test_age_counts_from_the_question_not_from_the_answer(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """An answer that took its time is not younger for it."""
+    registry = make()
+    source.open.clear()
+    asked = asyncio.create_task(registry.refresh())
+    await until_idle()
+    clocks.advance(9)
+    source.open.set()
+    await asked
+    found = registry.peek(ALICE)
+    assert found is not None
+    assert found.expires_at == NOW + MAX_AGE
+    assert registry.state().age == timedelta(seconds=9)
+
+
+async def test_known_keys_serve_until_max_age_then_are_closed(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Without news a key works for exactly max_age."""
+    registry = make()
+    await registry.refresh()
+    source.error = DOWN
+    clocks.advance(MAX_AGE.total_seconds() - 0.001)
+    await registry.refresh()
+    assert registry.peek(ALICE) is not None
+    assert registry.state().freshness is Freshness.STALE
+    clocks.advance(0.001)
+    assert registry.peek(ALICE) is None
+    assert registry.state().freshness is Freshness.EXPIRED
+    with pytest.raises(RegistryUnavailable, match="connection refused"):
+        await find(registry, "alice")
+
+
+async def test_clock_set_back_makes_nothing_younger(make: Make, clocks: FakeClocks) -> None:
+    """The steady clock ends what the wall clock would prolong."""
+    registry = make()
+    await registry.refresh()
+    clocks.wall.advance(hours=-5)
+    clocks.advance(MAX_AGE.total_seconds())
+    assert registry.peek(ALICE) is None
+
+
+async def test_clock_set_forward_costs_one_question(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """What looks too old is not used, but asked for again at the first call."""
+    registry = make()
+    await registry.refresh()
+    clocks.wall.advance(hours=5)
+    assert registry.peek(ALICE) is None
+    clocks.seconds += 2
+    assert await find(registry, "alice") is not None
+    assert source.bulk_questions == 2
+
+
+async def test_unknown_hotkey_causes_one_early_refresh(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Who was registered a moment ago is let in at his first call."""
+    registry = make()
+    await registry.refresh()
+    source.keys |= keys_of("bob")
+    clocks.advance(2)
+    found = await find(registry, "bob")
+    assert found is not None
+    assert found.public_key == key_of("bob")
+    assert source.bulk_questions == 2
+
+
+async def test_rotated_key_is_in_and_the_old_one_out_in_the_same_instant(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """The first caller with the new key ends the old one for everybody."""
+    registry = make()
+    await registry.refresh()
+    source.keys[ALICE] = key_of("alice's new")
+    clocks.advance(2)
+    found = await registry.lookup(ALICE, presented=key_of("alice's new"))
+    assert found is not None
+    assert found.public_key == key_of("alice's new")
+    at_hand = registry.peek(ALICE)
+    assert at_hand is found
+
+
+async def test_early_refreshes_keep_their_distance(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Ten thousand strangers cost as many requests as one."""
+    registry = make(patience=timedelta(seconds=0.02))
+    await registry.refresh()
+    for number in range(10_000):
+        if number % 1000 == 0:
+            clocks.advance(1)
+        assert await registry.lookup(a_hotkey(f"stranger {number}"), presented=b"?" * 32) is None
+    assert source.bulk_questions == 1 + 10 // 2
+
+
+async def test_rotated_caller_waits_for_the_next_early_refresh(
+    make: Make, source: FakeSource
+) -> None:
+    """A caller who comes right after a refresh is not sent away for what it could not know."""
+    registry = make(early_every=timedelta(seconds=0.1), steady=asyncio.get_running_loop().time)
+    await registry.refresh()
+    source.keys[ALICE] = key_of("alice's new")
+    found = await registry.lookup(ALICE, presented=key_of("alice's new"))
+    assert found is not None
+    assert found.public_key == key_of("alice's new")
+    assert source.bulk_questions == 2
+
+
+async def test_only_so_many_strangers_wait_for_the_next_early_refresh(
+    make: Make, source: FakeSource
+) -> None:
+    """A flood is answered from what is known instead of piling up."""
+    registry = make(early_every=timedelta(seconds=0.2), steady=asyncio.get_running_loop().time)
+    await registry.refresh()
+    flood = [asyncio.create_task(find(registry, f"stranger {n}")) for n in range(500)]
+    await until_idle()
+    assert sum(not task.done() for task in flood) == MAX_WAITING
+    assert await asyncio.gather(*flood) == [None] * 500
+    assert source.bulk_questions == 2
+
+
+async def test_simultaneous_first_callers_share_one_question(
+    make: Make, source: FakeSource
+) -> None:
+    """Five hundred callers before the first answer cost one request."""
+    registry = make()
+    source.open.clear()
+    callers = [asyncio.create_task(find(registry, "alice")) for _ in range(500)]
+    await until_idle()
+    source.open.set()
+    assert all(found is not None for found in await asyncio.gather(*callers))
+    assert source.bulk_questions == 1
+
+
+async def test_cancelled_caller_does_not_take_the_answer_from_the_others(
+    make: Make, source: FakeSource
+) -> None:
+    """A client that hangs up ends its own waiting only."""
+    registry = make()
+    source.open.clear()
+    first = asyncio.create_task(find(registry, "alice"))
+    second = asyncio.create_task(find(registry, "alice"))
+    await until_idle()
+    first.cancel()
+    await until_idle()
+    source.open.set()
+    assert await second is not None
+    assert first.cancelled()
+
+
+async def test_silent_source_holds_up_a_stranger_for_the_patience_only(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """The patience counts from the question: those who come later do not wait again."""
+    registry = make(patience=timedelta(seconds=0.05), steady=asyncio.get_running_loop().time)
+    source.open.clear()
+    for _ in range(2):
+        with pytest.raises(RegistryUnavailable, match="nothing is known"):
+            await asyncio.wait_for(find(registry, "alice"), timeout=0.5)
+    assert source.bulk_questions == 1
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(RegistryUnavailable):
+        await find(registry, "alice")
+    assert asyncio.get_running_loop().time() - began < 0.03
+
+
+async def test_stranger_is_answered_at_once_while_the_source_is_known_to_be_down(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Nobody asks, and nobody waits, until the next try is due."""
+    registry = make()
+    await registry.refresh()
+    source.error = DOWN
+    clocks.advance(30)
+    assert await find(registry, "bob") is None
+    assert source.bulk_questions == 2
+    for number in range(1000):
+        assert await find(registry, f"stranger {number}") is None
+    assert source.bulk_questions == 2
+    assert registry.peek(ALICE) is not None
+
+
+async def test_failures_space_the_attempts_up_to_a_limit(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """A flood is no way around the back-off, and the back-off never exceeds some seconds."""
+    registry = make()
+    source.error = DOWN
+    for _ in range(600):
+        with pytest.raises(RegistryUnavailable):
+            await find(registry, "alice")
+        clocks.advance(0.5)
+    # 300 s of at most 8 s between attempts, 4 s on average.
+    assert 300 / 8 <= source.bulk_questions <= 300 / 2
+    source.error = None
+    clocks.advance(8)
+    assert await find(registry, "alice") is not None
+
+
+async def test_outage_is_told_in_a_handful_of_lines(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """When it began, why, a rare reminder, and when it ended."""
+    registry = make()
+    with structlog.testing.capture_logs() as lines:
+        source.error = DOWN
+        for _ in range(3600):
+            with pytest.raises(RegistryUnavailable):
+                await find(registry, "alice")
+            clocks.advance(0.5)
+        source.error = None
+        clocks.advance(8)
+        await find(registry, "alice")
+    events = [line["event"] for line in lines]
+    assert events[0] == "source_failed"
+    assert events[-1] == "source_recovered"
+    assert set(events[1:-1]) == {"source_still_failing"}
+    assert len(events) <= 5
+
+
+async def test_flapping_source_does_not_write_the_log_full(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Every other answer failing for five minutes is told a few times, not at each change."""
+    registry = make()
+    with structlog.testing.capture_logs() as lines:
+        for number in range(300):
+            source.error = DOWN if number % 2 else None
+            await registry.refresh()
+            clocks.advance(1)
+    assert 2 <= len(lines) <= 25
+
+
+@pytest.mark.parametrize("left", [0, 1, 4])
+async def test_suspicious_snapshot_counts_only_when_it_is_said_again(
+    left: int, make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """A chain hiccup locks nobody out; who is really gone is out after a second answer."""
+    names = [f"miner {number}" for number in range(10)]
+    source.keys = keys_of(*names)
+    registry = make()
+    await registry.refresh()
+    source.keys = keys_of(*names[:left])
+    clocks.advance(30)
+    await registry.refresh()
+    assert registry.peek(a_hotkey("miner 9")) is not None
+    clocks.advance(2)
+    await registry.refresh()  # too soon to count
+    assert registry.peek(a_hotkey("miner 9")) is not None
+    clocks.advance(3)
+    await registry.refresh()
+    assert registry.peek(a_hotkey("miner 9")) is None
+    assert (registry.peek(a_hotkey("miner 0")) is not None) == (left > 0)
+
+
+async def test_half_of_the_hotkeys_gone_is_believed_at_once(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Only more than half is suspicious."""
+    source.keys = keys_of("alice", "bob")
+    registry = make()
+    await registry.refresh()
+    source.keys = keys_of("alice")
+    clocks.advance(30)
+    await registry.refresh()
+    assert registry.peek(BOB) is None
+
+
+async def test_hiccup_that_passes_changes_nothing(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """A full answer after an empty one ends the doubt; the next empty one is doubted anew."""
+    registry = make()
+    full = dict(source.keys)
+    for answer in [full, {}, full, {}, full, {}]:
+        source.keys = dict(answer)
+        await registry.refresh()
+        assert registry.peek(ALICE) is not None
+        clocks.advance(30)
+
+
+async def test_doubted_snapshot_renews_no_age(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """What was left out lives on what the last full answer was worth."""
+    registry = make()
+    await registry.refresh()
+    clocks.advance(MAX_AGE.total_seconds() - 1)
+    source.keys = {}
+    await registry.refresh()
+    assert registry.peek(ALICE) is not None
+    clocks.advance(1)
+    assert registry.peek(ALICE) is None
+
+
+async def test_rotation_within_a_suspicious_snapshot_counts_at_once(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """What an answer leaves out may be doubted, a new key in it may not."""
+    source.keys = keys_of("alice", "bob", "carol")
+    registry = make()
+    await registry.refresh()
+    source.keys = {ALICE: key_of("alice's new")}
+    clocks.advance(30)
+    await registry.refresh()
+    at_hand = registry.peek(ALICE)
+    assert at_hand is not None
+    assert at_hand.public_key == key_of("alice's new")
+    assert registry.peek(BOB) is not None
+
+
+async def test_key_that_cannot_be_one_is_left_out(make: Make, source: FakeSource) -> None:
+    """One bad entry never poisons the good ones."""
+    source.keys[BOB] = bytes(32)
+    registry = make()
+    await registry.refresh()
+    assert registry.peek(ALICE) is not None
+    assert await find(registry, "bob") is None
+
+
+async def test_source_without_bulk_answer_is_asked_for_each(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """The first generation of Pylon works as well, and the bulk answer is tried again later."""
+    source.offers_bulk = False
+    registry = make()
+    assert await find(registry, "alice") is not None
+    assert await find(registry, "bob") is None
+    assert registry.peek(ALICE) is not None
+    assert source.questions == {ALICE: 1, BOB: 1}
+    assert registry.state().mode == "lookup"
+    source.offers_bulk = True
+    clocks.advance(30)
+    await registry.refresh()
+    assert registry.state().mode == "snapshot"
+    assert registry.peek(ALICE) is not None
+
+
+async def test_bulk_answer_that_went_away_does_not_end_what_is_known(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """A Pylon that answers 404 to everything is an outage, no new way of life."""
+    registry = make()
+    await registry.refresh()
+    source.offers_bulk = False
+    clocks.advance(30)
+    await registry.refresh()
+    assert registry.peek(ALICE) is not None
+    assert registry.state().freshness is Freshness.STALE
+    clocks.advance(MAX_AGE.total_seconds())
+    assert await find(registry, "alice") is not None
+    assert source.questions == {ALICE: 1}
+
+
+async def test_zero_max_age_asks_every_time(make: Make, source: FakeSource) -> None:
+    """Nothing is remembered: not a key, not its absence."""
+    registry = make(max_age=timedelta(0))
+    await registry.start()
+    for _ in range(3):
+        assert registry.peek(ALICE) is None
+        assert await find(registry, "alice") is not None
+        assert await find(registry, "bob") is None
+    assert source.questions == {ALICE: 3, BOB: 3}
+    assert source.bulk_questions == 0
+
+
+async def test_started_registry_renews_by_itself(make: Make, source: FakeSource) -> None:
+    """News arrive without any caller."""
+    registry = make(refresh_every=timedelta(seconds=0.05), steady=asyncio.get_running_loop().time)
+    async with registry:
+        await until(lambda: source.bulk_questions >= 3)
+        source.keys[ALICE] = key_of("alice's new")
+        await until(
+            lambda: (
+                (found := registry.peek(ALICE)) is not None
+                and found.public_key == key_of("alice's new")
+            )
+        )
+    after = source.bulk_questions
+    await asyncio.sleep(0.1)
+    assert source.bulk_questions == after
+
+
+async def test_started_registry_confirms_a_suspicious_snapshot_by_itself(
+    make: Make, source: FakeSource
+) -> None:
+    """The second question is put some seconds later, not at the next refresh."""
+    registry = make(confirm_after=timedelta(seconds=0.05), steady=asyncio.get_running_loop().time)
+    async with registry:
+        await registry.refresh()
+        source.keys = {}
+        await registry.refresh()
+        assert registry.peek(ALICE) is not None
+        await until(lambda: registry.peek(ALICE) is None)
+    assert source.bulk_questions == 3
+
+
+async def test_defect_of_the_source_is_logged_and_survived(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """An exception that should not be neither vanishes nor ends the renewing."""
+    registry = make()
+    source.error = ZeroDivisionError("a defect")
+    with structlog.testing.capture_logs() as lines, pytest.raises(RegistryUnavailable):
+        await find(registry, "alice")
+    assert any(line["event"] == "refresh_crashed" and line["exc_info"] for line in lines)
+    source.error = None
+    clocks.advance(8)
+    assert await find(registry, "alice") is not None
+
+
+async def test_state_tells_the_story(make: Make, source: FakeSource, clocks: FakeClocks) -> None:
+    """Starting, fresh, stale: with size, age and cause."""
+    registry = make()
+    source.error = RegistryAnswerInvalid("not JSON")
+    await registry.refresh()
+    state = registry.state()
+    assert state.freshness is Freshness.STARTING
+    assert (state.last_error, state.failing_since) == ("not JSON", NOW)
+    assert not state.can_serve
+    source.error = None
+    await registry.refresh()
+    clocks.advance(3)
+    state = registry.state()
+    assert state.freshness is Freshness.FRESH
+    assert (state.size, state.age, state.last_error) == (2, timedelta(seconds=3), None)
+    assert state.can_serve

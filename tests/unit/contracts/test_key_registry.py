@@ -1,0 +1,142 @@
+"""What the KeyRegistry port promises, held against every registry and the fake."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import pytest
+import pytest_asyncio
+
+from nexus_auth.adapters.registry.lookup import LookupRegistry
+from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
+from nexus_auth.domain.errors import RegistryError, RegistryUnavailable
+from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.ports import KeyRegistry
+from tests.builders import NOW, a_hotkey
+from tests.fakes import FakeRegistry
+from tests.unit.adapters.registry.sources import FakeClocks, FakeSource, key_of, keys_of
+
+MAX_AGE = timedelta(minutes=15)
+
+
+class World(Protocol):
+    """Whatever stands behind a registry."""
+
+    def away(self) -> None:
+        """From now on nobody answers."""
+
+    def rotate(self, hotkey: Hotkey, key: bytes) -> None:
+        """Another key is registered; enough time passes for it to be found."""
+
+
+@dataclass
+class SourceWorld:
+    source: FakeSource
+    clocks: FakeClocks
+
+    def away(self) -> None:
+        self.source.error = RegistryUnavailable("told to be away")
+
+    def rotate(self, hotkey: Hotkey, key: bytes) -> None:
+        self.source.keys[hotkey] = key
+        self.clocks.advance(2)
+
+
+@dataclass
+class FakeWorld:
+    registry: FakeRegistry
+
+    def away(self) -> None:
+        self.registry.available = False
+
+    def rotate(self, hotkey: Hotkey, key: bytes) -> None:
+        self.registry.keys[hotkey] = key
+
+
+Subject = tuple[KeyRegistry, World]
+
+
+@pytest_asyncio.fixture(params=["snapshot", "lookup", "snapshot of each", "fake"])
+async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+    """A registry that can find alice and carol, and the world behind it."""
+    keys = keys_of("alice", "carol")
+    if request.param == "fake":
+        fake = FakeRegistry(keys, expires_at=NOW + MAX_AGE)
+        yield fake, FakeWorld(fake)
+        return
+    clocks = FakeClocks()
+    source = FakeSource(keys, offers_bulk=request.param == "snapshot")
+    kind = LookupRegistry if request.param == "lookup" else SnapshotRegistry
+    registry = kind(
+        source=source,
+        clock=clocks.wall,
+        steady=clocks.steady,
+        max_age=MAX_AGE,
+        refresh_every=timedelta(seconds=30),
+    )
+    yield registry, SourceWorld(source, clocks)
+    await registry.aclose()
+
+
+ALICE = a_hotkey("alice")
+
+
+async def test_registered_hotkey_is_found_with_its_key(subject: Subject) -> None:
+    """Lookup tells the key and until when it may be used; then peek tells the same."""
+    registry, _ = subject
+    found = await registry.lookup(ALICE, presented=key_of("alice"))
+    assert found is not None
+    assert found.public_key == key_of("alice")
+    assert NOW < found.expires_at <= NOW + MAX_AGE
+    assert registry.peek(ALICE) == found
+
+
+async def test_unregistered_hotkey_is_not_found(subject: Subject) -> None:
+    """None is an answer, no error."""
+    registry, _ = subject
+    stranger = a_hotkey("stranger")
+    assert await registry.lookup(stranger, presented=key_of("stranger")) is None
+    assert registry.peek(stranger) is None
+
+
+async def test_key_that_the_caller_presents_is_never_the_answer(subject: Subject) -> None:
+    """Somebody else's certificate for alice's hotkey gets alice's key."""
+    registry, _ = subject
+    found = await registry.lookup(ALICE, presented=key_of("mallory"))
+    assert found is not None
+    assert found.public_key == key_of("alice")
+
+
+async def test_rotated_key_is_found(subject: Subject) -> None:
+    """A key other than the known one is looked for, and replaces it."""
+    registry, world = subject
+    await registry.lookup(ALICE, presented=key_of("alice"))
+    world.rotate(ALICE, key_of("alice's new"))
+    found = await registry.lookup(ALICE, presented=key_of("alice's new"))
+    assert found is not None
+    assert found.public_key == key_of("alice's new")
+    assert registry.peek(ALICE) == found
+
+
+async def test_nobody_to_ask_is_a_registry_error(subject: Subject) -> None:
+    """Not knowing is never told as "not registered", nor by another exception."""
+    registry, world = subject
+    world.away()
+    with pytest.raises(RegistryError):
+        await registry.lookup(ALICE, presented=key_of("alice"))
+
+
+async def test_concurrent_calls_are_fine(subject: Subject) -> None:
+    """Each caller gets the answer to its own question."""
+    registry, _ = subject
+    names = ["alice", "carol", "stranger"] * 50
+    found = await asyncio.gather(
+        *(registry.lookup(a_hotkey(name), presented=key_of(name)) for name in names)
+    )
+    for name, registration in zip(names, found, strict=True):
+        expected = None if name == "stranger" else key_of(name)
+        assert getattr(registration, "public_key", None) == expected
