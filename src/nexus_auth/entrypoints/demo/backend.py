@@ -1,0 +1,73 @@
+"""The application behind the proxy: tells its callers who they are, as far as it can see."""
+
+from __future__ import annotations
+
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any, Final
+
+from nexus_auth.entrypoints.demo.ports import LOOPBACK
+
+_IDLE_SECONDS: Final = 30
+
+
+class EchoBackend:
+    """A small HTTP server in a thread of the demo's own; it knows how often it was reached."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self._server = _Server((LOOPBACK, 0), _Handler)
+        self._server.backend = self
+        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    @property
+    def port(self) -> int:
+        """Where it listens, on loopback."""
+        return self._server.server_port
+
+    def start(self) -> None:
+        """Begins to answer."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops answering."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    backend: EchoBackend
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A proxy that drops its connection is no event worth a traceback."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    timeout = _IDLE_SECONDS
+
+    def do_GET(self) -> None:
+        """Answers with what was received."""
+        self.server.backend.requests += 1
+        hotkeys = self.headers.get_all("X-Hotkey") or []
+        answer = {
+            "message": f"Hello {', '.join(hotkeys) or 'whoever you are'}, says the application.",
+            "method": self.command,
+            "path": self.path,
+            "headers": [f"{name}: {value}" for name, value in self.headers.items()],
+        }
+        body = json.dumps(answer, indent=2).encode() + b"\n"
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET  # noqa: N815 - the name that the base class looks for
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's word
+        """Keeps the terminal for the demo's own lines."""

@@ -1,0 +1,42 @@
+"""What the demo tells the person who watches it: one line a part, one line a scenario."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from nexus_auth.entrypoints.terminal import painted
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+
+class Reporter:
+    """Writes lines as things happen; colour on a terminal only."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream if stream is not None else sys.stdout
+
+    def say(self, text: str = "") -> None:
+        """Writes a line."""
+        print(text, file=self._stream, flush=True)
+
+    def part(self, name: str, what: str) -> None:
+        """Tells of a part that is running now."""
+        self.say(f"  {name:<18} {painted(what, 'dim', self._stream)}")
+
+    def scenario(self, *, is_right: bool, status: int, asked: str, why: str) -> None:
+        """Tells what was asked, what came back, and why that is right, or what is wrong."""
+        mark = painted(" ok ", "green", self._stream) if is_right else self._failed()
+        shown = painted(f"{status}", "bold", self._stream)
+        self.say(f" {mark} {shown}  {asked:<43}  {why}")
+
+    def verdict(self, *, all_right: bool) -> None:
+        """Tells how it went."""
+        if all_right:
+            self.say(painted("\nAll as it must be.", "green", self._stream))
+        else:
+            self.say(painted("\nNot all is as it must be.", "red", self._stream))
+
+    def _failed(self) -> str:
+        return painted("FAIL", "red", self._stream)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+
+from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.domain.verifier import refusal_without_registry
+from nexus_auth.entrypoints.demo.people import (
+    a_hotkey,
+    public_key_pin,
+    save_self_made,
+    save_server_pair,
+)
+
+
+def test_self_made_pair_is_sound_but_for_the_registration(tmp_path: Path) -> None:
+    """A stranger is refused for being a stranger, and for nothing else."""
+    pair = save_self_made(tmp_path / "stranger", hotkey=a_hotkey("stranger"))
+    certificate = ClientCertificate.from_pem(pair.certificate.read_bytes())
+    assert certificate.hotkey == a_hotkey("stranger")
+    assert certificate.is_self_signed()
+    assert refusal_without_registry(certificate, datetime.now(UTC)) is None
+    assert stat.S_IMODE(pair.key.stat().st_mode) == 0o600
+
+
+def test_server_pair_names_this_machine(tmp_path: Path) -> None:
+    """Some proxies refuse to show a certificate without a name."""
+    pair = save_server_pair(tmp_path / "server")
+    certificate = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["localhost"]
+    assert public_key_pin(pair).startswith("sha256//")
+
+
+def test_people_have_hotkeys_of_their_own() -> None:
+    """The same name is the same hotkey; another name is another."""
+    assert a_hotkey("miner") == a_hotkey("miner")
+    assert a_hotkey("miner") != a_hotkey("validator")
