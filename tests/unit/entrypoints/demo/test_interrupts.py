@@ -21,13 +21,17 @@ def test_signal_waits_while_held() -> None:
     """Between starting a child and noting it nothing interrupts."""
     interrupts = Interrupts()
     reached: list[str] = []
-    with interrupts.caught(), pytest.raises(SystemExit):
+
+    def play() -> None:
         with interrupts.held():
             with interrupts.held():
                 signal.raise_signal(signal.SIGTERM)
                 reached.append("inner")
             reached.append("outer")
         reached.append("after")
+
+    with interrupts.caught(), pytest.raises(SystemExit):
+        play()
     assert reached == ["inner", "outer"]
 
 
