@@ -1,0 +1,167 @@
+"""Reads Pylon's answers: bytes from outside in, checked values or a typed error out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, NoReturn
+
+from nexus_auth.adapters.pylon.errors import PylonAnswerInvalid
+from nexus_auth.domain.ed25519 import is_usable_public_key
+from nexus_auth.domain.errors import InvalidHotkey
+from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.policy import Neuron
+
+ED25519_ALGORITHM: Final = 1
+"""Pylon's number for Ed25519, the only algorithm there is."""
+
+_HEX: Final = frozenset("0123456789abcdefABCDEF")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PylonKeyMap:
+    """All the certificates of a subnet.
+
+    Attributes:
+        keys: The good entries: raw Ed25519 public keys.
+        rejected: How many entries were nonsense and were left out.
+    """
+
+    keys: Mapping[Hotkey, bytes]
+    rejected: int
+
+
+def parse_json(body: bytes) -> Any:
+    """Parses JSON strictly: no repeated names, no NaN, no absurd numbers or depths.
+
+    Raises:
+        PylonAnswerInvalid: When it is anything else.
+    """
+    try:
+        return json.loads(
+            body.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError):
+        # UnicodeDecodeError and JSONDecodeError are ValueErrors; their text repeats the body.
+        raise PylonAnswerInvalid("Pylon's answer is not JSON") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is repeated")
+    return found
+
+
+def _no_constant(_: str) -> NoReturn:
+    raise ValueError("not a JSON number")
+
+
+def parse_hex(text: object, *, lengths: tuple[int, ...]) -> bytes:
+    """Reads hexadecimal with or without `0x`, in either case, of exactly one of the lengths.
+
+    Raises:
+        PylonAnswerInvalid: When it is anything else; the text, which may be a secret, is not
+            repeated.
+    """
+    if not isinstance(text, str):
+        raise PylonAnswerInvalid("a key is not a text")
+    digits = text[2:] if text[:2] in {"0x", "0X"} else text
+    if len(digits) % 2 or len(digits) // 2 not in lengths or not _HEX.issuperset(digits):
+        raise PylonAnswerInvalid(
+            f"a key is not {' or '.join(str(length) for length in lengths)} bytes of hexadecimal "
+            f"(it has {len(digits)} digits)"
+        )
+    return bytes.fromhex(digits)
+
+
+def parse_certificate(answer: object) -> bytes:
+    """Reads one certificate object: the raw public key in it.
+
+    Raises:
+        PylonAnswerInvalid: When it is none.
+    """
+    if not isinstance(answer, dict):
+        raise PylonAnswerInvalid("a certificate is not a JSON object")
+    require_ed25519(answer.get("algorithm"))
+    key = parse_hex(answer.get("public_key"), lengths=(32,))
+    if not is_usable_public_key(key):
+        raise PylonAnswerInvalid("a public key is of small order, and proves nothing")
+    return key
+
+
+def require_ed25519(algorithm: object) -> None:
+    """Raises PylonAnswerInvalid when the algorithm is not exactly the number 1."""
+    if algorithm != ED25519_ALGORITHM or type(algorithm) is not int:
+        raise PylonAnswerInvalid("the algorithm of a certificate is not 1 (Ed25519)")
+
+
+def parse_certificates(answer: object) -> PylonKeyMap:
+    """Reads the map of all certificates; one bad entry never spoils the others.
+
+    Raises:
+        PylonAnswerInvalid: When it is no map.
+    """
+    if not isinstance(answer, dict):
+        raise PylonAnswerInvalid("the certificates are not a JSON object")
+    keys: dict[Hotkey, bytes] = {}
+    rejected = 0
+    for name, value in answer.items():
+        try:
+            keys[Hotkey.parse(name)] = parse_certificate(value)
+        except (InvalidHotkey, PylonAnswerInvalid):
+            rejected += 1
+    if rejected and not keys and _is_error_body(answer):
+        raise PylonAnswerInvalid("an error body came with status 200")
+    return PylonKeyMap(keys=MappingProxyType(keys), rejected=rejected)
+
+
+def _is_error_body(answer: dict[str, Any]) -> bool:
+    return "detail" in answer or "status_code" in answer
+
+
+def parse_neurons(answer: object) -> tuple[Mapping[Hotkey, Neuron], int]:
+    """Reads the neurons of a subnet: the good entries, and how many were nonsense.
+
+    Raises:
+        PylonAnswerInvalid: When it is no such answer.
+    """
+    neurons = answer.get("neurons") if isinstance(answer, dict) else None
+    if not isinstance(neurons, dict):
+        raise PylonAnswerInvalid("the neurons are not a JSON object")
+    found: dict[Hotkey, Neuron] = {}
+    rejected = 0
+    for name, value in neurons.items():
+        try:
+            found[Hotkey.parse(name)] = _parse_neuron(value)
+        except (InvalidHotkey, PylonAnswerInvalid):
+            rejected += 1
+    return MappingProxyType(found), rejected
+
+
+def _parse_neuron(value: object) -> Neuron:
+    if not isinstance(value, dict) or not isinstance(value.get("stakes"), dict):
+        raise PylonAnswerInvalid("a neuron is not a JSON object with stakes")
+    uid, permit, active = value.get("uid"), value.get("validator_permit"), value.get("active")
+    if type(uid) is not int or type(permit) is not bool or type(active) is not bool:
+        raise PylonAnswerInvalid("a neuron lacks its uid, permit or activity")
+    stakes = value["stakes"]
+    try:
+        return Neuron(
+            uid=uid,
+            validator_permit=permit,
+            active=active,
+            alpha=_amount(stakes.get("alpha")),
+            tao=_amount(stakes.get("tao")),
+            total=_amount(stakes.get("total")),
+        )
+    except (ValueError, OverflowError):
+        raise PylonAnswerInvalid("a neuron's numbers cannot be") from None
+
+
+def _amount(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise PylonAnswerInvalid("a stake is not a number")
+    return float(value)

@@ -1,0 +1,94 @@
+"""The three dialects of Pylon's API: which paths, and which token.
+
+Source: Pylon's public API, versions of October 2025 (first generation) and later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote
+
+from nexus_auth.domain.hotkey import Hotkey
+
+_ROOT: Final = "/api/v1"
+
+
+def _segment(text: str) -> str:
+    """One path segment, whatever the text; dots are escaped too, so that none means "up"."""
+    return quote(text, safe="").replace(".", "%2E")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityApi:
+    """Speaks for a named identity, with its token. Needed to issue."""
+
+    netuid: int
+    name: str
+    token: str = field(repr=False)
+
+    @property
+    def reading(self) -> str:
+        """Where certificates are read."""
+        return f"{self._subnet}/block/latest/certificates"
+
+    @property
+    def issuing(self) -> str:
+        """Where a key pair is asked for."""
+        return f"{self._subnet}/certificates/self"
+
+    @property
+    def neurons(self) -> tuple[str, ...]:
+        """Where neurons are read, the preferred place first."""
+        return (f"{self._subnet}/block/recent/neurons", f"{self._subnet}/block/latest/neurons")
+
+    @property
+    def _subnet(self) -> str:
+        return f"{_ROOT}/identity/{_segment(self.name)}/subnet/{self.netuid}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAccessApi:
+    """Reads only, with a token where Pylon asks for one."""
+
+    netuid: int
+    token: str | None = field(default=None, repr=False)
+
+    @property
+    def reading(self) -> str:
+        """Where certificates are read."""
+        return f"{self._subnet}/block/latest/certificates"
+
+    @property
+    def neurons(self) -> tuple[str, ...]:
+        """Where neurons are read, the preferred place first."""
+        return (f"{self._subnet}/block/recent/neurons", f"{self._subnet}/block/latest/neurons")
+
+    @property
+    def _subnet(self) -> str:
+        return f"{_ROOT}/subnet/{self.netuid}"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstGenerationApi:
+    """The API of October 2025: no netuid and no identity, one subnet per Pylon."""
+
+    token: str | None = field(default=None, repr=False)
+
+    @property
+    def reading(self) -> str:
+        """Where certificates are read."""
+        return f"{_ROOT}/certificates"
+
+    @property
+    def neurons(self) -> tuple[str, ...]:
+        """Where neurons are read: its path for them is not known."""
+        return ()
+
+
+PylonApi = IdentityApi | OpenAccessApi | FirstGenerationApi
+
+
+def certificate_path(api: PylonApi, hotkey: Hotkey) -> str:
+    """The path of one hotkey's certificate. A checked address is never `self`."""
+    return f"{api.reading}/{_segment(hotkey.address)}"

@@ -1,0 +1,56 @@
+"""What can go wrong when Pylon is asked, each as an error of the port it is asked through.
+
+RegistryError
+├── RegistryUnavailable
+│   ├── PylonUnreachable     no connection, no answer in time, a broken connection
+│   ├── PylonRefused         401 or 403: the token is missing, wrong or revoked
+│   ├── PylonFailed          any other status that is no answer
+│   └── BulkNotOffered       this Pylon cannot give all certificates at once
+└── RegistryAnswerInvalid
+    └── PylonAnswerInvalid   an answer that cannot be one
+"""
+
+from __future__ import annotations
+
+from nexus_auth.adapters.registry.source import BulkNotOffered
+from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
+
+__all__ = [
+    "BulkNotOffered",
+    "PylonAnswerInvalid",
+    "PylonFailed",
+    "PylonRefused",
+    "PylonUnreachable",
+]
+
+
+class PylonUnreachable(RegistryUnavailable):
+    """Pylon could not be reached, or did not answer in time."""
+
+
+class PylonRefused(RegistryUnavailable):
+    """Pylon does not accept the token.
+
+    Attributes:
+        status: 401 or 403.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class PylonFailed(RegistryUnavailable):
+    """Pylon answered with a status that is no answer.
+
+    Attributes:
+        status: The HTTP status.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class PylonAnswerInvalid(RegistryAnswerInvalid):
+    """Pylon's answer is not what its API promises."""
