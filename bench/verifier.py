@@ -1,0 +1,175 @@
+"""The verifier as a library, in one process: what a decision costs, by kind of certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from urllib.parse import quote_from_bytes
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from bench.callers import a_caller, callers
+from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.starlette.header_formats import der_from_percent_encoded_pem
+from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.domain.decision import Denied, Granted
+from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.ports import Registration
+from nexus_auth.domain.verifier import CertificateVerifier
+
+_ROUNDS: Final = 15
+_FOREVER: Final = datetime(9000, 1, 1, tzinfo=UTC)
+
+
+class _Registry:
+    """Everything at hand, as the snapshot has it."""
+
+    def __init__(self, keys: dict[Hotkey, bytes]) -> None:
+        self._known = {
+            hotkey: Registration(public_key=key, expires_at=_FOREVER)
+            for hotkey, key in keys.items()
+        }
+
+    def peek(self, hotkey: Hotkey) -> Registration | None:
+        """See `KeyRegistry`."""
+        return self._known.get(hotkey)
+
+    async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:  # noqa: ARG002 - the port
+        """See `KeyRegistry`."""
+        return self._known.get(hotkey)
+
+
+def _decode(value: bytes) -> ClientCertificate:
+    return ClientCertificate.from_der(der_from_percent_encoded_pem(value))
+
+
+def microseconds(work: Callable[[], object], *, repeat: int) -> list[float]:
+    """Time of one call in microseconds, once a round."""
+    rounds = []
+    work()
+    for _ in range(_ROUNDS):
+        begin = time.perf_counter()
+        for _ in range(repeat):
+            work()
+        rounds.append((time.perf_counter() - begin) / repeat * 1e6)
+    return rounds
+
+
+def _verifier(registered: int) -> CertificateVerifier:
+    keys = {caller.hotkey: caller.public_key for caller in callers(2)}
+    for number in range(registered - len(keys)):
+        keys[Hotkey(number.to_bytes(32, "big"))] = b"\x07" * 32
+    return CertificateVerifier(registry=_Registry(keys), clock=utc_now)
+
+
+def _bare_verification() -> Callable[[], object]:
+    certificate = x509.load_pem_x509_certificate(a_caller(0).pem)
+    key, signature = certificate.public_key(), certificate.signature
+    signed = certificate.tbs_certificate_bytes
+    assert hasattr(key, "verify")  # noqa: S101 - tells the type checker
+    return lambda: key.verify(signature, signed)
+
+
+def measure() -> dict[str, list[float]]:
+    """The decision in microseconds: a remembered caller, a new one, and the yardstick."""
+    header = a_caller(0).header.encode()
+    results = {"one Ed25519 verification": microseconds(_bare_verification(), repeat=200)}
+    for registered in (2, 1_000, 100_000):
+        verifier = _verifier(registered)
+        granted = asyncio.run(verifier.verify_encoded(header, decode=_decode))
+        if not isinstance(granted, Granted):
+            raise TypeError(granted)
+        results[f"a remembered caller, {registered} registered"] = microseconds(
+            lambda verifier=verifier: verifier.verify_remembered(header),  # type: ignore[misc] # bound now
+            repeat=20_000,
+        )
+    forgetful = CertificateVerifier(
+        registry=_Registry({a_caller(0).hotkey: a_caller(0).public_key}),
+        clock=utc_now,
+        remember=0,
+    )
+    results["a new caller"] = _each_awaited(forgetful, header, repeat=200)
+    return results
+
+
+def _each_awaited(verifier: CertificateVerifier, header: bytes, *, repeat: int) -> list[float]:
+    def once() -> object:
+        # Nothing in here really waits, so that the coroutine can be driven by hand.
+        coroutine = verifier.verify_encoded(header, decode=_decode)
+        try:
+            coroutine.send(None)
+        except StopIteration as stop:
+            return stop.value
+        raise TypeError("the decision waited")
+
+    return microseconds(once, repeat=repeat)
+
+
+def _certificate(
+    key: Ed25519PrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
+    organization: str,
+    *,
+    signed_by: Ed25519PrivateKey | None = None,
+    days: int = 30,
+) -> bytes:
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)])
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=400))
+        .not_valid_after(now + timedelta(days=days))
+    )
+    if signed_by is not None or isinstance(key, Ed25519PrivateKey):
+        signer = signed_by if signed_by is not None else key
+        assert isinstance(signer, Ed25519PrivateKey)  # noqa: S101 - tells the type checker
+        signed = builder.sign(signer, None)
+    else:
+        signed = builder.sign(key, hashes.SHA256())
+    return quote_from_bytes(signed.public_bytes(Encoding.PEM), safe="").encode()
+
+
+def flood() -> dict[str, list[float]]:
+    """What a stranger can make us spend: microseconds for one request, by kind of certificate."""
+    key = Ed25519PrivateKey.generate()
+    stranger = Hotkey(b"\x05" * 32)
+    known = a_caller(0)
+    kinds = {
+        "96 KiB of text that is no certificate": b"A" * (96 * 1024),
+        "wrong percent-escapes": b"%zz" * 300,
+        "16 KiB of base64 that is no certificate": b"MIIB" + b"A" * 21_000,
+        "no organization that is a hotkey": _certificate(key, "somebody"),
+        "a hotkey with a wrong checksum": _certificate(key, "5" + "F" * 47),
+        "an RSA key": _certificate(rsa.generate_private_key(65537, 2048), stranger.address),
+        "an elliptic-curve key": _certificate(
+            ec.generate_private_key(ec.SECP256R1()), stranger.address
+        ),
+        "expired": _certificate(key, stranger.address, days=-30),
+        "a hotkey that is not registered": _certificate(key, stranger.address),
+        "somebody else's hotkey, own key": _certificate(key, known.hotkey.address),
+    }
+    verifier = _verifier(256)
+    results = {}
+    for kind, header in kinds.items():
+        decision = asyncio.run(verifier.verify_encoded(header, decode=_decode))
+        if not isinstance(decision, Denied):
+            raise TypeError(decision)
+        results[kind] = _each_awaited(verifier, header, repeat=100)
+    return results
+
+
+def median(values: list[float]) -> float:
+    """The median."""
+    return statistics.median(values)
