@@ -7,7 +7,6 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -444,8 +443,8 @@ def _foreign(path: str) -> PylonStoreUnusable:
 def _prepare_file(path: str) -> None:
     """Makes the file for its owner alone, and refuses what is no SQLite file at all."""
     try:
-        Path(path).touch(mode=0o600, exist_ok=True)
-        with Path(path).open("rb") as file:
+        # Not `touch`: that would change the time stamp of a file that is not ours.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600), "rb") as file:
             head = file.read(len(_SQLITE_MAGIC))
     except OSError as exc:
         raise PylonStoreUnusable(path=path, problem=exc.strerror or str(exc)) from exc
