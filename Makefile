@@ -38,7 +38,8 @@ test: programs ## run all tests (ARGS='-k something' for some)
 coverage: programs ## run all tests and measure what they reach
 	@$(NOX) coverage -- $(ARGS)
 
-demo: programs ## show a real proxy letting a registered hotkey in and turning strangers away
+demo: ## show a real proxy letting a registered hotkey in and turning strangers away
+	@scripts/bootstrap.sh nginx
 	@.venv/bin/nexus-auth demo $(ARGS)
 
 bench: ## measure speed against a yardstick (installs wrk)

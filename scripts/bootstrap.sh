@@ -150,8 +150,8 @@ create_venv() {
 
     # Debian and Ubuntu keep what `python3 -m venv` needs in a package of its own.
     if ! "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then
-        say "this Python cannot make virtual environments yet: installing python$version-venv"
         if can_install; then
+            say "installing the Debian package python$version-venv"
             apt_install "python$version-venv" || apt_install python3-venv || true
         fi
         "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 ||

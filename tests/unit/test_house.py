@@ -14,6 +14,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from nexus_auth.entrypoints.cli import COMMANDS
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 CERTIFICATE_HEADERS: Final = (
@@ -118,6 +120,12 @@ def test_compose_brings_the_service_a_pylon_and_nginx(services: dict[str, Any]) 
     assert services["nginx"]["ports"] == ["8443:8443"]
     assert "./certs:/app/certs" in services["auth"]["volumes"]
     assert "ports" not in services["auth"]  # only the proxy may ask it
+
+
+def test_compose_runs_commands_that_exist(services: dict[str, Any]) -> None:
+    """A command that was renamed would only be missed when somebody tries."""
+    assert "command" not in services["auth"]  # the image's own: run
+    assert services["pylon"]["command"][0] in {command.name for command in COMMANDS}
 
 
 @pytest.mark.parametrize("name", ["auth", "pylon"])
