@@ -29,6 +29,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "generate": "have a key pair made by Pylon and write client.key and client.crt",
     "verify": "decide on a certificate as the service would, against the registry",
     "inspect": "show what is in a certificate, offline",
+    "proxy-config": "print a safe configuration for your reverse proxy",
     "demo": "try everything on this machine: a real proxy, real certificates",
     "pylon": "run a development Pylon (not for production)",
     "config": "show the effective settings and where each came from",

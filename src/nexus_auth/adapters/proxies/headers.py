@@ -1,0 +1,42 @@
+"""The request headers that no client may bring along: every proxy removes them."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Final
+
+HOTKEY_HEADER: Final = "X-Hotkey"
+
+CERTIFICATE_HEADERS: Final = (
+    "X-Client-Cert",
+    "Client-Cert",
+    "Client-Cert-Chain",
+    "X-Forwarded-Client-Cert",
+    "X-Forwarded-Tls-Client-Cert",
+    "X-Forwarded-Tls-Client-Cert-Info",
+    "X-Amzn-Mtls-Clientcert",
+    "X-Amzn-Mtls-Clientcert-Leaf",
+    "ssl-client-cert",
+    "ssl-client-verify",
+    "ssl-client-subject-dn",
+    "ssl-client-issuer-dn",
+)
+"""What any of the supported proxies says about a certificate, whichever of them is in use."""
+
+HOTKEY_WITH_A_DOT: Final = "X.Hotkey"
+"""Servers of the CGI family read a dot as an underscore as well."""
+
+FORGEABLE_HEADERS: Final = (HOTKEY_HEADER, HOTKEY_WITH_A_DOT, *CERTIFICATE_HEADERS)
+
+
+def with_underscores(name: str) -> tuple[str, ...]:
+    """Spells a header in every way in which underscores stand for some of its hyphens.
+
+    Servers of the CGI family (WSGI among them) read all of them as the same name. The name
+    itself comes first.
+    """
+    words = name.split("-")
+    return tuple(
+        words[0] + "".join(mark + word for mark, word in zip(marks, words[1:], strict=True))
+        for marks in product("-_", repeat=len(words) - 1)
+    )

@@ -1,0 +1,142 @@
+"""What a proxy configuration is made for: addresses and files, checked so that none can inject."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+# Nothing in these has a meaning in any configuration language that is written here: no quotes,
+# no white space, no $, {, }, ;, #, %, backslash.
+_PATH: Final = re.compile(r"/[A-Za-z0-9._/@+=~-]{1,400}")
+_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_HOST_AND_PORT: Final = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})"
+)
+_MAX_PORT: Final = 65535
+# sun_path, 108 bytes with its final zero.
+_MAX_SOCKET_PATH: Final = 107
+
+
+def parse_path(text: str) -> str:
+    """Reads an absolute path of plain characters.
+
+    Raises:
+        ValueError: When it is none, or has characters that a configuration could misread.
+    """
+    if _PATH.fullmatch(text) is None:
+        raise ValueError("expected an absolute path of letters, digits and . _ - / @ + = ~")
+    return text
+
+
+def parse_host(text: str) -> str:
+    """Reads a host name or an IPv4 address.
+
+    Raises:
+        ValueError: When it is neither.
+    """
+    if _HOST.fullmatch(text) is None:
+        raise ValueError("expected a host name of letters, digits, dots and hyphens")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """A host and a port. An empty host means every interface, and is only for listening."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, *, every_interface: bool = False) -> Self:
+        """Reads `host:port` or `[::1]:port`, and `:port` where every interface is meant.
+
+        Raises:
+            ValueError: When it is none of these.
+        """
+        example = ":443, " if every_interface else ""
+        problem = f"expected {example}host:port or [::1]:port"
+        match = _HOST_AND_PORT.fullmatch(text)
+        if match is None or not 0 < int(match["port"]) <= _MAX_PORT:
+            raise ValueError(problem)
+        host = match["v6"] or match["host"]
+        if match["v6"]:
+            try:
+                host = str(ipaddress.IPv6Address(host))
+            except ValueError:
+                raise ValueError(problem) from None
+        elif host:
+            parse_host(host)
+        elif not every_interface:
+            raise ValueError(problem)
+        return cls(host, int(match["port"]))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine is meant."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A unix socket."""
+
+    path: str
+
+    @property
+    def is_loopback(self) -> bool:
+        """Always true."""
+        return True
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+
+Upstream = TcpAddress | UnixAddress
+
+
+def parse_upstream(text: str) -> Upstream:
+    """Reads `host:port`, `[::1]:port` or `unix:/path.sock`.
+
+    Raises:
+        ValueError: When it is none of these.
+    """
+    if not text.startswith("unix:"):
+        return TcpAddress.parse(text)
+    path = parse_path(text.removeprefix("unix:"))
+    if len(path) > _MAX_SOCKET_PATH:
+        raise ValueError(f"a unix socket's path has at most {_MAX_SOCKET_PATH} characters")
+    return UnixAddress(path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """What is to be served, and by whom.
+
+    Attributes:
+        listen: Where the proxy listens.
+        app: The application behind it.
+        auth: The auth service.
+        tls_cert: The proxy's own certificate with its chain, PEM.
+        tls_key: Its key, PEM.
+        server_name: The public host name, where one is needed.
+        state_dir: Where the proxy may keep its files (cache, process id); None leaves that to the
+            proxy's own habits.
+    """
+
+    listen: TcpAddress
+    app: Upstream
+    auth: Upstream
+    tls_cert: str
+    tls_key: str
+    server_name: str | None = None
+    state_dir: str | None = None

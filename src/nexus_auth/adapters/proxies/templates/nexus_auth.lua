@@ -1,0 +1,78 @@
+-- Asks the auth service about the client's certificate. Goes with haproxy.cfg.
+--
+-- Sets txn.nexus_auth_hotkey when the caller is let in, txn.nexus_auth_reason when it is denied,
+-- and neither when there was no usable answer.
+
+local AUTH_SERVICE = @{auth}
+local TIMEOUT_MILLISECONDS = 5000
+
+-- Grants, by the whole certificate, for as long as the auth service allows (X-Accel-Expires).
+local MOST_GRANTS = 4096
+local grants, number_of_grants = {}, 0
+
+local function only(response, name)
+    local values = response.headers and response.headers[name]
+    if values == nil then
+        return nil
+    end
+    local found
+    for _, value in pairs(values) do
+        if found ~= nil then
+            return nil
+        end
+        found = value
+    end
+    return found
+end
+
+local function remember(der, hotkey, seconds)
+    if seconds == nil or seconds <= 0 then
+        return
+    end
+    if grants[der] == nil then
+        if number_of_grants >= MOST_GRANTS then
+            grants, number_of_grants = {}, 0
+        end
+        number_of_grants = number_of_grants + 1
+    end
+    grants[der] = { hotkey = hotkey, ends = core.now().sec + seconds }
+end
+
+local function nexus_auth(txn)
+    local headers = { ["host"] = { "nexus-auth" } }
+    local der = txn.sf:ssl_c_der()
+    if der ~= nil and #der > 0 then
+        local grant = grants[der]
+        if grant ~= nil and core.now().sec < grant.ends then
+            txn:set_var("txn.nexus_auth_hotkey", grant.hotkey)
+            return
+        end
+        local encoded = txn.c:base64(der)
+        if encoded == nil or #encoded == 0 then
+            -- Longer than a buffer holds.
+            txn:set_var("txn.nexus_auth_reason", "malformed-certificate")
+            return
+        end
+        headers["x-client-cert"] = { encoded }
+    end
+    local response = core.httpclient():get({
+        url = AUTH_SERVICE.url,
+        dst = AUTH_SERVICE.dst,
+        headers = headers,
+        timeout = TIMEOUT_MILLISECONDS,
+    })
+    if response == nil then
+        return
+    end
+    if response.status == 200 then
+        local hotkey = only(response, "x-hotkey")
+        if der ~= nil and hotkey ~= nil then
+            txn:set_var("txn.nexus_auth_hotkey", hotkey)
+            remember(der, hotkey, tonumber(only(response, "x-accel-expires") or ""))
+        end
+    elseif response.status == 403 then
+        txn:set_var("txn.nexus_auth_reason", only(response, "x-nexus-auth-reason") or "denied")
+    end
+end
+
+core.register_action("nexus_auth", { "http-req" }, nexus_auth, 0)

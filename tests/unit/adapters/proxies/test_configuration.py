@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from nexus_auth.adapters.proxies.configuration import (
+    GENERATORS,
+    Configuration,
+    UnsuitableSite,
+    build_configuration,
+)
+from nexus_auth.adapters.proxies.headers import FORGEABLE_HEADERS
+from nexus_auth.adapters.proxies.presets import PRESETS
+from nexus_auth.adapters.proxies.site import Site, TcpAddress, UnixAddress
+
+SITE = Site(
+    listen=TcpAddress("", 443),
+    app=TcpAddress("app", 8000),
+    auth=TcpAddress("127.0.0.1", 8080),
+    tls_cert="/tls/site.crt",
+    tls_key="/tls/site.key",
+)
+ON_SOCKETS = replace(
+    SITE, app=UnixAddress("/run/app.sock"), auth=UnixAddress("/run/nexus/auth.sock")
+)
+
+
+def text_of(configuration: Configuration) -> str:
+    """All the files in one."""
+    return "\n".join(text for _, text in configuration.files)
+
+
+@pytest.mark.parametrize("proxy", GENERATORS)
+def test_every_place_of_a_template_is_filled(proxy: str) -> None:
+    """Nothing of the template's own language is left."""
+    text = text_of(build_configuration(proxy, SITE))
+    assert "@{" not in text
+    assert "/tls/site.crt" in text
+    assert "/tls/site.key" in text or build_configuration(proxy, SITE).links
+
+
+@pytest.mark.parametrize("proxy", GENERATORS)
+def test_the_head_names_the_settings_of_the_service(proxy: str) -> None:
+    """Proxy and service are set up to match."""
+    head = build_configuration(proxy, SITE).files[0][1]
+    assert f"NEXUS_AUTH_PROXY={proxy}" in head
+    assert "NEXUS_AUTH_LISTEN_ADDR=127.0.0.1:8080" in head
+    assert "NEXUS_AUTH_TRUSTED_PROXIES=127.0.0.1,::1" in head
+
+
+@pytest.mark.parametrize("proxy", set(GENERATORS) - {"traefik", "ingress-nginx"})
+def test_unix_sockets_are_reached_where_the_proxy_can(proxy: str) -> None:
+    """Both upstreams can be sockets, and a socket needs no list of trusted proxies."""
+    text = text_of(build_configuration(proxy, ON_SOCKETS))
+    assert "/run/app.sock" in text
+    assert "/run/nexus/auth.sock" in text
+    assert "TRUSTED_PROXIES" not in text
+
+
+@pytest.mark.parametrize("proxy", ["traefik", "ingress-nginx"])
+def test_a_proxy_that_cannot_reach_a_socket_says_so(proxy: str) -> None:
+    """A configuration that cannot work is not written."""
+    with pytest.raises(UnsuitableSite) as caught:
+        build_configuration(proxy, ON_SOCKETS)
+    assert caught.value.argument == "auth"
+
+
+@pytest.mark.parametrize("proxy", set(GENERATORS) - {"nginx", "ingress-nginx"})
+def test_every_forgeable_header_is_removed_by_name(proxy: str) -> None:
+    """The list in one place is the list in every configuration."""
+    text = text_of(build_configuration(proxy, SITE)).lower()
+    for name in FORGEABLE_HEADERS:
+        # Envoy replaces this one by itself, and removes it before the application.
+        assert name.lower() in text
+    assert PRESETS[proxy].name.lower() in text
+
+
+@pytest.mark.parametrize("proxy", ["envoy", "traefik", "ingress-nginx"])
+def test_yaml_is_yaml(proxy: str) -> None:
+    """The files parse, whatever the proxy thinks of them."""
+    for _, text in build_configuration(proxy, SITE).files:
+        assert isinstance(yaml.safe_load(text), dict)
+
+
+def test_files_name_one_another_in_their_folder() -> None:
+    """Where the folder is known, nothing depends on where the proxy is started."""
+    text = text_of(build_configuration("haproxy", SITE, directory="/etc/x"))
+    assert "lua-load /etc/x/nexus_auth.lua" in text
+    text = text_of(build_configuration("traefik", SITE, directory="/etc/x/"))
+    assert 'filename: "/etc/x/traefik-routes.yml"' in text
+
+
+def test_an_ipv6_listener_is_written_as_each_proxy_wants_it() -> None:
+    """Brackets where they belong."""
+    site = replace(SITE, listen=TcpAddress("::1", 443))
+    assert "listen [::1]:443 ssl" in text_of(build_configuration("nginx", site))
+    assert 'address: "::1", port_value: 443' in text_of(build_configuration("envoy", site))
+    assert "bind ::1" in text_of(build_configuration("caddy", site))

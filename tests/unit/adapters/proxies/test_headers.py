@@ -1,0 +1,15 @@
+from __future__ import annotations
+
+from nexus_auth.adapters.proxies.headers import FORGEABLE_HEADERS, with_underscores
+from nexus_auth.adapters.proxies.presets import PRESETS
+
+
+def test_every_preset_s_header_is_removed_from_what_clients_send() -> None:
+    """No proxy lets a client bring the header that any of them uses."""
+    assert {preset.name for preset in PRESETS.values()} <= set(FORGEABLE_HEADERS)
+
+
+def test_underscores_stand_for_hyphens_in_every_combination() -> None:
+    """Two hyphens have four spellings."""
+    assert set(with_underscores("a-b-c")) == {"a-b-c", "a_b-c", "a-b_c", "a_b_c"}
+    assert with_underscores("X-Hotkey") == ("X-Hotkey", "X_Hotkey")
