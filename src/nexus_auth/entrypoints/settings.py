@@ -36,7 +36,12 @@ ENV_FILE_VARIABLE: Final = "NEXUS_AUTH_ENV_FILE"
 _PREFIXES: Final = ("NEXUS_AUTH_", "NEXUS_PYLON_")
 # Read elsewhere than from this table: by the loader itself, by the development Pylon, by tests.
 _OTHER_NAMES: Final = frozenset(
-    {ENV_FILE_VARIABLE, "NEXUS_PYLON_DEV_TOKEN", "NEXUS_AUTH_REQUIRE_REAL"}
+    {
+        ENV_FILE_VARIABLE,
+        "NEXUS_PYLON_DEV_TOKEN",
+        "NEXUS_PYLON_DEV_OPEN_ACCESS_TOKEN",
+        "NEXUS_AUTH_REQUIRE_REAL",
+    }
 )
 _MAX_DIGITS: Final = 12
 _MAX_SECRET_FILE_BYTES: Final = 16 * 1024

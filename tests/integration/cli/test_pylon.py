@@ -104,12 +104,15 @@ def test_sigterm_ends_it_well(data: Path) -> None:
 
 
 def test_state_survives_a_kill(data: Path) -> None:
-    """What was answered is still so after kill -9: key, identity, token."""
+    """After kill -9 key, identity and token are as answered; the private key is nowhere."""
     with serving(data) as served:
         made = served.request("POST", "/certificates/self").json()
         token = served.token
         served.process.send_signal(signal.SIGKILL)
         assert served.process.wait() == -signal.SIGKILL
+        written = b"".join(each.read_bytes() for each in data.parent.iterdir())
+        for private in (made["private_key"].encode(), bytes.fromhex(made["private_key"])):
+            assert private not in written
     with serving(data) as served:
         own = served.request("GET", "/block/latest/certificates/self", token)
         assert own.json() == {"algorithm": 1, "public_key": made["public_key"]}
