@@ -1,0 +1,316 @@
+"""The auth listener's application: every request gets a decision, and nothing else.
+
+Pure ASGI, without a router or a request object: the path and the method play no part, and this is
+where all the traffic goes. No response but a grant has a status below 400, and nothing that a
+caller wrote is ever sent back.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.domain.decision import GRANTED_BODY, Decision, DenialReason, Denied, Granted
+from nexus_auth.domain.policy import ADMIT_REGISTERED
+
+if TYPE_CHECKING:
+    from datetime import datetime, timedelta
+
+    from starlette.types import Receive, Scope, Send
+
+    from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
+    from nexus_auth.domain.hotkey import Hotkey
+    from nexus_auth.domain.policy import AccessPolicy
+    from nexus_auth.domain.ports import Clock
+    from nexus_auth.domain.verifier import CertificateVerifier
+
+log = structlog.get_logger(__name__)
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+HEAD_ONLY: Final = "nexus_auth.head_only"
+"""The ASGI extension by which a server says that `headers` hold no trailers, ever."""
+
+_ANSWERS_KEPT: Final = 8192
+"""Written-out grants that are kept: twice the certificates that a verifier remembers."""
+
+_CONTENT_TYPE: Final = (b"content-type", b"text/plain; charset=utf-8")
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_POLICY_VIOLATION: Final = 1008  # RFC 6455 §7.4.1
+
+
+class DecisionObserver(Protocol):
+    """Is told of every decision: the log, the metrics. Must return at once."""
+
+    def decided(
+        self, decision: Decision, *, seconds: float, method: bytes, target: bytes, headers: Headers
+    ) -> None:
+        """Takes note of a decision.
+
+        Args:
+            decision: What was decided.
+            seconds: How long it took.
+            method: The request's own method, as it was written.
+            target: The request's own target, as it was written.
+            headers: The request's headers, in any case. All three come from outside.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a decision looks like as a response.
+
+    Attributes:
+        status: 200 or 403.
+        headers: Names in lower case.
+        body: One of our own fixed texts.
+    """
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+@functools.lru_cache(maxsize=_ANSWERS_KEPT)
+def _grant(hotkey: Hotkey, reusable_seconds: int) -> Answer:
+    body = GRANTED_BODY.encode("ascii")
+    # Nothing but X-Accel-Expires, which only the proxy that keys on the certificate understands.
+    # Never X-Accel-Expires: 0, so that its presence alone means "keep this".
+    reuse = (
+        (b"x-accel-expires", str(reusable_seconds).encode("ascii"))
+        if reusable_seconds > 0
+        else _NO_STORE
+    )
+    return Answer(
+        200,
+        (
+            (b"x-hotkey", hotkey.address.encode("ascii")),
+            reuse,
+            (b"content-length", str(len(body)).encode("ascii")),
+            _CONTENT_TYPE,
+        ),
+        body,
+    )
+
+
+def _denial(reason: DenialReason) -> Answer:
+    body = reason.body.encode("ascii")
+    return Answer(
+        403,
+        (
+            (b"x-nexus-auth-reason", reason.value.encode("ascii")),
+            _NO_STORE,
+            (b"content-length", str(len(body)).encode("ascii")),
+            _CONTENT_TYPE,
+        ),
+        body,
+    )
+
+
+_DENIALS: Final = {reason: _denial(reason) for reason in DenialReason}
+
+
+def build_answer(decision: Decision, now: datetime, reuse: timedelta) -> Answer:
+    """Writes a decision as a response.
+
+    Args:
+        decision: What was decided.
+        now: The time (aware, UTC).
+        reuse: For how long a proxy may reuse a grant at most; whole seconds count.
+    """
+    match decision:
+        case Granted():
+            # Rounded down: a proxy must never keep a grant for longer than it is worth.
+            left = (min(decision.expires_at, now + reuse) - now).total_seconds()
+            return _grant(decision.hotkey, max(0, int(left)))
+        case Denied():
+            return _DENIALS[decision.reason]
+
+
+@asynccontextmanager
+async def nothing_to_open() -> AsyncIterator[None]:
+    """The lifespan of an application whose collaborators somebody else opens and closes."""
+    yield
+
+
+class AuthApp:
+    """ASGI application that answers every HTTP request with a decision on its certificate.
+
+    Reads the head of a request only, never its body. Exactly one header is believed; trailers of
+    a chunked request are not, and because most servers cannot tell them apart, a chunked request
+    is refused unless the server promises not to mix them in (extension `HEAD_ONLY`).
+    """
+
+    def __init__(
+        self,
+        *,
+        verifier: CertificateVerifier,
+        clock: Clock,
+        header: str,
+        der_from: Callable[[bytes], bytes],
+        reuse: timedelta,
+        observers: Iterable[DecisionObserver] = (),
+        trusted_proxies: TrustedProxies | None = None,
+        policy: AccessPolicy = ADMIT_REGISTERED,
+        lifespan: Callable[[], AbstractAsyncContextManager[None]] = nothing_to_open,
+    ) -> None:
+        """Wires the application.
+
+        Args:
+            verifier: Takes the decision.
+            clock: Tells the time (aware, UTC).
+            header: The one header that carries the certificate.
+            der_from: Takes the DER out of that header's value, as `header_formats` do.
+            reuse: For how long a proxy may reuse a grant; zero forbids it.
+            observers: Told of every decision.
+            trusted_proxies: The peers that may ask; None lets ask whoever reaches the listener.
+            policy: Who among the registered may enter.
+            lifespan: Opens and closes what the decisions need, such as the registry.
+        """
+        self.header = header.lower().encode("ascii")
+        self._verifier = verifier
+        self._clock = clock
+        self._der_from = der_from
+        self._reuse = reuse
+        self._observers = tuple(observers)
+        self._trusted_proxies = trusted_proxies
+        self._policy = policy
+        self._lifespan = lifespan
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one connection (ASGI 3)."""
+        if scope["type"] == "http":
+            await self._respond(await self._answer(scope), scope, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+        else:
+            # Closing before accepting makes the server answer a WebSocket's handshake with 403.
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+
+    def trusts(self, client: tuple[str, int] | None) -> bool:
+        """Whether a peer, as ASGI names it, may ask. A unix socket has no client and may."""
+        if self._trusted_proxies is None or client is None:
+            return True
+        return self._trusted_proxies.trusts(client[0])
+
+    def answer_remembered(
+        self, value: bytes, *, method: bytes, target: bytes, headers: Headers
+    ) -> Answer | None:
+        """Answers at once where a certificate was granted before and still is.
+
+        For servers that want to spare themselves a task: the peer is trusted, and `value` is that
+        of the only certificate header.
+
+        Returns:
+            A grant, or None: then call the application. None is no denial.
+        """
+        started = time.perf_counter()
+        decision = self._verifier.verify_remembered(value, policy=self._policy)
+        if decision is None:
+            return None
+        answer = build_answer(decision, self._clock(), self._reuse)
+        seconds = time.perf_counter() - started
+        for observer in self._observers:
+            observer.decided(
+                decision, seconds=seconds, method=method, target=target, headers=headers
+            )
+        return answer
+
+    def refuse_unread(self, detail: str) -> Answer:
+        """Answers a request that the server does not want to read to its end.
+
+        Args:
+            detail: Why, for the log.
+        """
+        decision = Denied(reason=DenialReason.MALFORMED_CERTIFICATE, detail=detail)
+        for observer in self._observers:
+            observer.decided(decision, seconds=0.0, method=b"", target=b"", headers=())
+        return _DENIALS[decision.reason]
+
+    async def _answer(self, scope: Scope) -> Answer:
+        started = time.perf_counter()
+        try:
+            decision = await self._decide(scope)
+            answer = build_answer(decision, self._clock(), self._reuse)
+        except Exception:
+            log.exception("decision_failed")
+            decision = Denied(
+                reason=DenialReason.REGISTRY_UNAVAILABLE, detail="the decision failed"
+            )
+            answer = _DENIALS[decision.reason]
+        try:
+            self._tell_observers(decision, scope, time.perf_counter() - started)
+        except Exception:
+            log.exception("observer_failed")
+        return answer
+
+    async def _decide(self, scope: Scope) -> Decision:
+        if not self.trusts(scope.get("client")):
+            return Denied(reason=DenialReason.UNTRUSTED_PEER, detail="the peer is no trusted proxy")
+        # Taken before anything is awaited: a server may go on adding to the list.
+        headers = [(name.lower(), value) for name, value in scope["headers"]]
+        if HEAD_ONLY not in (scope.get("extensions") or {}) and any(
+            name == b"transfer-encoding" for name, _ in headers
+        ):
+            return Denied(
+                reason=DenialReason.NO_CERTIFICATE,
+                detail="a chunked request, whose trailers may be among the headers",
+            )
+        values = [value for name, value in headers if name == self.header]
+        if len(values) != 1:
+            return Denied(
+                reason=DenialReason.NO_CERTIFICATE,
+                detail=f"{len(values)} certificate headers, expected one",
+            )
+        return await self._verifier.verify_encoded(
+            values[0], decode=self._decode, policy=self._policy
+        )
+
+    def _decode(self, value: bytes) -> ClientCertificate:
+        return ClientCertificate.from_der(self._der_from(value))
+
+    def _tell_observers(self, decision: Decision, scope: Scope, seconds: float) -> None:
+        target = scope.get("raw_path") or scope["path"].encode()
+        query = scope.get("query_string")
+        if query:
+            target = target + b"?" + query
+        for observer in self._observers:
+            observer.decided(
+                decision,
+                seconds=seconds,
+                method=scope["method"].encode("latin-1", "replace"),
+                target=target,
+                headers=scope["headers"],
+            )
+
+    async def _respond(self, answer: Answer, scope: Scope, send: Send) -> None:
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status,
+                "headers": list(answer.headers),
+            }
+        )
+        body = b"" if scope["method"] == "HEAD" else answer.body
+        await send({"type": "http.response.body", "body": body})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Opens what the decisions need, and closes it when the server says so."""
+        await receive()
+        try:
+            async with self._lifespan():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception:
+            log.exception("lifespan_failed")
+            # The server ends; whether that was at the start or at the end, it knows.
+            await send({"type": "lifespan.startup.failed", "message": "see the log"})
+            return
+        await send({"type": "lifespan.shutdown.complete"})

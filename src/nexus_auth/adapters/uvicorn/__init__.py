@@ -1,0 +1,1 @@
+"""What is particular to the server that we run under."""

@@ -1,0 +1,491 @@
+"""HTTP/1.1 for a service whose answers depend on the head of a request alone.
+
+uvicorn listens, ends and counts; this protocol, handed to it as `http=`, does what its own ones
+do not: it closes connections that send no complete head in time, gives the application requests
+that the parser alone would refuse (unknown methods, unusual targets), keeps trailers out, and
+answers callers that are remembered without making a task for them.
+
+The parser is llhttp (httptools). This module cuts the stream into heads at the empty line and
+parses none of it, with one exception: where llhttp refuses a request line, a strict expression
+looks at it, and the header fields go through llhttp again behind a line that it knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from urllib.parse import unquote
+
+import httptools
+import structlog
+
+from nexus_auth.adapters.starlette.auth_app import HEAD_ONLY
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+    from nexus_auth.adapters.starlette.auth_app import Answer, Headers
+
+log = structlog.get_logger(__name__)
+
+HEAD_TIMEOUT_SECONDS: Final = 10.0
+"""How long a connection may be open without a complete head: half-open ones cannot pile up."""
+
+MAX_HEAD_BYTES: Final = 128 * 1024
+"""A certificate of 43 KB, the largest that proxies let through, takes 60 KB as PEM and some more
+percent-encoded; twice that is still answered properly."""
+
+LINGER_SECONDS: Final = 2.0
+LINGER_BYTES: Final = 1024 * 1024
+"""How long, and for how much, a connection that is ending is still read. Closing it with unread
+bytes would reset it, and the answer could get lost on its way."""
+
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_CR: Final = 13
+
+# RFC 9112 §3: method, target, version. The version's first digit says how a message is framed.
+_REQUEST_LINE: Final = re.compile(
+    rb"(?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<target>[\x21-\x7e\x80-\xff]+)"
+    rb" HTTP/1\.(?P<minor>[0-9])\r\n"
+)
+
+_STATUS_LINES: Final = {
+    200: b"HTTP/1.1 200 OK\r\n",
+    400: b"HTTP/1.1 400 Bad Request\r\n",
+    403: b"HTTP/1.1 403 Forbidden\r\n",
+}
+_BAD_REQUEST: Final = b"Bad Request"
+_BAD_REQUEST_HEADERS: Final = (
+    (b"cache-control", b"no-store"),
+    (b"content-length", str(len(_BAD_REQUEST)).encode("ascii")),
+    (b"content-type", b"text/plain; charset=utf-8"),
+)
+
+_LINES_KEPT: Final = 8192
+"""Written-out header fields that are kept; there are a few for each caller."""
+
+
+class FastPath(Protocol):
+    """Answers at once what can be answered at once: the auth application."""
+
+    @property
+    def header(self) -> bytes:
+        """The certificate header's name in lower case."""
+
+    def trusts(self, client: tuple[str, int] | None) -> bool:
+        """Whether a peer may ask."""
+
+    def answer_remembered(
+        self, value: bytes, *, method: bytes, target: bytes, headers: Headers
+    ) -> Answer | None:
+        """A grant, or None: then call the application."""
+
+    def refuse_unread(self, detail: str) -> Answer:
+        """A denial for a request that is not even parsed."""
+
+
+class HeadProtocol(asyncio.Protocol):
+    """One connection.
+
+    Requests are answered in the order in which they came, one at a time. A request with a body is
+    answered as soon as its head is there, and the connection is closed after it: a body is never
+    looked at, and what follows it is never taken for a request.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        fast_path: FastPath,
+        head_timeout_seconds: float = HEAD_TIMEOUT_SECONDS,
+    ) -> None:
+        """Prepares a connection; uvicorn gives the first four arguments."""
+        self._app: ASGIApp = config.loaded_app
+        self._loop = _loop or asyncio.get_running_loop()
+        self._server = server_state
+        self._app_state = app_state
+        self._fast_path = fast_path
+        self._certificate_header = fast_path.header
+        self._head_timeout = head_timeout_seconds
+        self._parser = httptools.HttpRequestParser(self)
+
+        # The connection.
+        self._transport: asyncio.Transport | None = None
+        self._client: tuple[str, int] | None = None
+        self._server_name: tuple[str, int | None] | None = None
+        self._trusted = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._received = bytearray()
+        self._searched = 0
+        self._task: asyncio.Task[None] | None = None
+        self._write_paused = False
+        self._client_is_done = False
+        self._draining = False
+        self._ending = False
+        self._discarded = 0
+        self._date_headers: list[tuple[bytes, bytes]] | None = None
+        self._date = b""
+
+        # The request that is being read.
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._messages = 0
+        self._keep_alive = False
+
+    # What the transport calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Starts the clock of a new connection."""
+        self._transport = cast("asyncio.Transport", transport)
+        # uvicorn's types name its own protocols only.
+        self._server.connections.add(self)  # type: ignore[arg-type]
+        peer, name = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        if isinstance(peer, tuple):
+            self._client = (peer[0], peer[1])
+        if isinstance(name, tuple):
+            self._server_name = (name[0], name[1])
+        elif name:
+            self._server_name = (str(name), None)
+        self._trusted = self._fast_path.trusts(self._client)
+        self._deadline = self._loop.time() + self._head_timeout
+        self._arm()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Forgets the connection. An answer that is being found is found in vain."""
+        self._server.connections.discard(self)
+        self._ending = True
+        self._transport = None
+        self._received.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def pause_writing(self) -> None:
+        """Takes no more requests from a client that does not read its answers."""
+        self._write_paused = True
+        if self._transport is not None and not self._ending:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Goes on with what was received in the meantime."""
+        self._write_paused = False
+        if self._task is None:
+            self._go_on()
+
+    def data_received(self, data: bytes) -> None:
+        """Takes bytes as they come."""
+        if self._ending:
+            self._discard(len(data))
+        elif not self._received and self._task is None and not self._write_paused:
+            # The usual case: nothing waits, and this is exactly one head.
+            size = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+            if size == len(data) <= MAX_HEAD_BYTES and data[0] != _CR:
+                self._handle(data)
+            else:
+                self._received += data
+                self._take_heads()
+        else:
+            self._received += data
+            if self._task is None and not self._write_paused:
+                self._take_heads()
+
+    def eof_received(self) -> bool:
+        """Keeps the connection open for an answer that is still being found."""
+        self._client_is_done = True
+        if self._task is None:
+            return False
+        self._draining = True  # The answer is the last one.
+        return True
+
+    # Cutting the stream into heads.
+
+    def _take_heads(self) -> None:
+        received = self._received
+        while received and self._task is None and not self._ending and not self._write_paused:
+            if received.startswith(b"\r\n"):
+                # RFC 9112 §2.2: empty lines before a request are passed over.
+                del received[:2]
+                continue
+            end = received.find(_END_OF_HEAD, self._searched)
+            size = len(received) if end < 0 else end + len(_END_OF_HEAD)
+            if size > MAX_HEAD_BYTES:
+                self._refuse_oversized()
+                return
+            if end < 0:
+                # The empty line may have begun.
+                self._searched = max(0, size - len(_END_OF_HEAD) + 1)
+                return
+            head = bytes(received[:size])
+            del received[:size]
+            self._searched = 0
+            self._handle(head)
+
+    def _go_on(self) -> None:
+        """Takes up reading after a pause."""
+        self._take_heads()
+        transport = self._transport
+        if transport is None or self._ending or self._task is not None or self._write_paused:
+            return
+        transport.resume_reading()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        """Begins a request."""
+        self._target = b""
+        self._headers = []
+
+    def on_url(self, url: bytes) -> None:
+        """Notes the target."""
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Notes a header field."""
+        self._headers.append((name, value))
+
+    def on_message_complete(self) -> None:
+        """Notes that the request has no body."""
+        self._messages += 1
+        self._keep_alive = self._parser.should_keep_alive()
+
+    # Handling one request.
+
+    def _handle(self, head: bytes) -> None:
+        """Answers one head, at once or by a task."""
+        self._messages = 0
+        self._keep_alive = False
+        try:
+            self._parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            # Nobody is offered another protocol here, and the parser cannot go on after this.
+            self._keep_alive = False
+        except httptools.HttpParserError:
+            self._handle_unusual(head)
+            return
+        self._decide(self._parser.get_method())
+
+    def _handle_unusual(self, head: bytes) -> None:
+        """Answers a head whose request line llhttp does not know, or refuses it."""
+        line = _REQUEST_LINE.match(head)
+        if line is None:
+            self._refuse_malformed()
+            return
+        self._parser = httptools.HttpRequestParser(self)
+        self._messages = 0
+        minor = b"0" if line["minor"] == b"0" else b"1"
+        try:
+            self._parser.feed_data(b"POST / HTTP/1.%s\r\n%s" % (minor, head[line.end() :]))
+        except httptools.HttpParserUpgrade:
+            self._keep_alive = False
+        except httptools.HttpParserError:
+            self._refuse_malformed()
+            return
+        self._target = line["target"]
+        self._decide(line["method"])
+
+    def _decide(self, method: bytes) -> None:
+        if self._messages > 1:
+            # Cannot be: the stream was cut at the first empty line. Then it must not go on either.
+            self._refuse_malformed()
+            return
+        headers = self._headers
+        if self._trusted and method != b"HEAD":
+            certificate = self._only_certificate(headers)
+            if certificate is not None:
+                answer = self._remembered(certificate, method, headers)
+                if answer is not None:
+                    self._write(answer.status, answer.headers, answer.body)
+                    return
+        self._task = self._loop.create_task(self._ask_app(self._scope(method, headers)))
+        self._server.tasks.add(self._task)
+        self._task.add_done_callback(self._server.tasks.discard)
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def _only_certificate(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
+        wanted = self._certificate_header
+        found = None
+        for name, value in headers:
+            if len(name) == len(wanted) and name.lower() == wanted:
+                if found is not None:
+                    return None
+                found = value
+        return found
+
+    def _remembered(
+        self, certificate: bytes, method: bytes, headers: list[tuple[bytes, bytes]]
+    ) -> Answer | None:
+        try:
+            return self._fast_path.answer_remembered(
+                certificate, method=method, target=self._target, headers=headers
+            )
+        except Exception:
+            log.exception("fast_path_failed")
+            return None
+
+    def _scope(self, method: bytes, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+        raw_path, _, query = self._target.partition(b"?")
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": self._parser.get_http_version(),
+            "server": self._server_name,
+            "client": self._client,
+            "scheme": "http",
+            "method": method.decode("ascii"),
+            "root_path": "",
+            "path": unquote(raw_path.decode("latin-1")),
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": [(name.lower(), value.strip(b" \t")) for name, value in headers],
+            "state": self._app_state.copy(),
+            "extensions": {HEAD_ONLY: {}},
+        }
+
+    async def _ask_app(self, scope: dict[str, Any]) -> None:
+        """Has the application answer, and denies where it does not."""
+        response = _Response()
+        try:
+            await self._app(scope, _no_body, response.send)
+        except Exception:
+            log.exception("application_failed")
+            response = _Response()
+        finally:
+            self._task = None
+        if not response.is_complete:
+            self._keep_alive = False
+        self._write(response.status, tuple(response.headers), response.body)
+        self._go_on()
+
+    # Answering and ending.
+
+    def _write(self, status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        server = self._server
+        if server.default_headers is not self._date_headers:
+            # uvicorn makes a new list every second, with the date.
+            self._date_headers = server.default_headers
+            self._date = _lines(server.default_headers)
+        if self._draining:
+            self._keep_alive = False
+        transport.write(
+            b"".join(
+                (
+                    _STATUS_LINES[status],
+                    _kept_lines(headers),
+                    self._date,
+                    b"\r\n" if self._keep_alive else b"Connection: close\r\n\r\n",
+                    body,
+                )
+            )
+        )
+        server.total_requests += 1
+        self._deadline = self._loop.time() + self._head_timeout
+        if not self._keep_alive:
+            self._end()
+
+    def _refuse_malformed(self) -> None:
+        self._keep_alive = False
+        self._write(400, _BAD_REQUEST_HEADERS, _BAD_REQUEST)
+
+    def _refuse_oversized(self) -> None:
+        answer = self._fast_path.refuse_unread("the head of the request is too long")
+        self._keep_alive = False
+        self._write(answer.status, answer.headers, answer.body)
+
+    def _end(self) -> None:
+        """Says that no more will come, and reads on for a moment so that the answer arrives."""
+        transport = self._transport
+        if transport is None:
+            return
+        self._ending = True
+        self._received.clear()
+        if self._client_is_done or not transport.can_write_eof():
+            transport.close()
+            return
+        transport.write_eof()
+        transport.resume_reading()
+        self._deadline = self._loop.time() + LINGER_SECONDS
+        self._arm()
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > LINGER_BYTES and self._transport is not None:
+            self._transport.abort()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._check_time)
+
+    def _check_time(self) -> None:
+        """Closes the connection when its time is over. One timer; requests only move the hand."""
+        transport = self._transport
+        if transport is None:
+            return
+        now = self._loop.time()
+        if self._task is not None:
+            # A decision takes the time that it takes; the registry bounds it.
+            self._deadline = now + self._head_timeout
+        if now < self._deadline:
+            self._arm()
+        elif transport.get_write_buffer_size():
+            transport.abort()  # The client does not even read its answers.
+        else:
+            transport.close()
+
+    def shutdown(self) -> None:
+        """Ends the connection after the request that is under way, if there is one."""
+        self._draining = True
+        if self._task is None and not self._received and not self._ending and self._transport:
+            self._transport.close()
+
+
+class _Response:
+    """Collects what the application sends; a denial until it is complete."""
+
+    def __init__(self) -> None:
+        self.status = 403
+        self.headers: list[tuple[bytes, bytes]] = [
+            (b"cache-control", b"no-store"),
+            (b"content-length", b"0"),
+        ]
+        self.body = b""
+        self.is_complete = False
+        self._start: Message | None = None
+
+    async def send(self, message: Message) -> None:
+        """Takes one message (ASGI 3)."""
+        if message["type"] == "http.response.start":
+            self._start = message
+        elif self._start is not None:
+            self.body += message.get("body", b"")
+            if not message.get("more_body", False):
+                self.status = self._start["status"]
+                self.headers = list(self._start["headers"])
+                self.is_complete = True
+
+
+async def _no_body() -> Message:
+    """All that an application here can receive."""
+    return {"type": "http.disconnect"}
+
+
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Field lines, spelt as most servers do: X-Hotkey."""
+    return b"".join(b"%s: %s\r\n" % (name.title(), value) for name, value in headers)
+
+
+@functools.lru_cache(maxsize=_LINES_KEPT)
+def _kept_lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    return _lines(headers)

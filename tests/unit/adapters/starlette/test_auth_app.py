@@ -1,0 +1,329 @@
+"""The auth listener's application, under any ASGI server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from starlette.types import Message, Scope
+
+from nexus_auth.adapters.starlette.auth_app import HEAD_ONLY, AuthApp, Headers, build_answer
+from nexus_auth.adapters.starlette.header_formats import der_from_percent_encoded_pem
+from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
+from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
+from nexus_auth.domain.policy import AccessPolicy
+from nexus_auth.domain.verifier import CertificateVerifier
+from tests.builders import NOW, a_certificate, a_hotkey, a_key, public_bytes, to_nginx_header
+from tests.fakes import FakeClock, FakeRegistry
+
+ALICE = a_hotkey("alice")
+CERTIFICATE = to_nginx_header(a_certificate())
+HEADER = b"x-client-cert"
+
+
+class Witness:
+    """An observer that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Decision, bytes, bytes]] = []
+
+    def decided(
+        self, decision: Decision, *, seconds: float, method: bytes, target: bytes, headers: Headers
+    ) -> None:
+        self.seen.append((decision, method, target))
+
+
+class FailingRegistry(FakeRegistry):
+    """A registry with a defect."""
+
+    def peek(self, hotkey: object) -> None:
+        raise RuntimeError("a defect")
+
+
+def an_app(
+    *,
+    registry: FakeRegistry | None = None,
+    reuse: timedelta = timedelta(seconds=5),
+    clock: FakeClock | None = None,
+    **others: Any,
+) -> AuthApp:
+    """The application, which knows alice."""
+    clock = clock or FakeClock()
+    return AuthApp(
+        verifier=CertificateVerifier(
+            registry=registry or FakeRegistry({ALICE: public_bytes(a_key("alice"))}), clock=clock
+        ),
+        clock=clock,
+        header="X-Client-Cert",
+        der_from=der_from_percent_encoded_pem,
+        reuse=reuse,
+        **others,
+    )
+
+
+def a_scope(*headers: tuple[bytes, bytes], **others: Any) -> Scope:
+    """An HTTP request as a server hands it over."""
+    return {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "raw_path": b"/",
+        "query_string": b"",
+        "headers": list(headers),
+        "client": ("10.0.0.7", 1234),
+        **others,
+    }
+
+
+async def ask(app: AuthApp, scope: Scope) -> tuple[int, dict[str, str], bytes]:
+    """Makes one request; status, headers, body."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError("the body is nobody's business")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    start, body = sent
+    names = [name for name, _ in start["headers"]]
+    assert len(set(names)) == len(names)
+    headers = {name.decode(): value.decode() for name, value in start["headers"]}
+    return start["status"], headers, body["body"]
+
+
+async def test_registered_caller_is_granted() -> None:
+    """Status, headers and body are those of the contract, and no others."""
+    assert await ask(an_app(), a_scope((HEADER, CERTIFICATE))) == (
+        200,
+        {
+            "x-hotkey": ALICE.address,
+            "x-accel-expires": "5",
+            "content-length": "14",
+            "content-type": "text/plain; charset=utf-8",
+        },
+        b"Access granted",
+    )
+
+
+@pytest.mark.parametrize("reason", DenialReason)
+def test_denial_says_why_and_forbids_keeping_it(reason: DenialReason) -> None:
+    """Every reason has its body and its code, and nothing that could be taken for a grant."""
+    answer = build_answer(Denied(reason=reason), NOW, timedelta(seconds=5))
+    headers = dict(answer.headers)
+    assert answer.status == 403
+    assert answer.body == reason.body.encode()
+    assert headers == {
+        b"x-nexus-auth-reason": reason.value.encode(),
+        b"cache-control": b"no-store",
+        b"content-length": str(len(answer.body)).encode(),
+        b"content-type": b"text/plain; charset=utf-8",
+    }
+
+
+REFUSED_HEADERS: list[tuple[list[tuple[bytes, bytes]], DenialReason]] = [
+    ([], DenialReason.NO_CERTIFICATE),
+    ([(HEADER, b"")], DenialReason.NO_CERTIFICATE),
+    ([(HEADER, CERTIFICATE), (HEADER, CERTIFICATE)], DenialReason.NO_CERTIFICATE),
+    ([(HEADER, b""), (HEADER, CERTIFICATE)], DenialReason.NO_CERTIFICATE),
+    ([(b"X-Client-Cert", CERTIFICATE), (HEADER, CERTIFICATE)], DenialReason.NO_CERTIFICATE),
+    ([(b"x_client_cert", CERTIFICATE)], DenialReason.NO_CERTIFICATE),
+    ([(b"x-client-cert-2", CERTIFICATE)], DenialReason.NO_CERTIFICATE),
+    ([(b"ssl-client-cert", CERTIFICATE)], DenialReason.NO_CERTIFICATE),
+    ([(HEADER, CERTIFICATE + b"," + CERTIFICATE)], DenialReason.MALFORMED_CERTIFICATE),
+    ([(HEADER, CERTIFICATE + b", " + CERTIFICATE)], DenialReason.MALFORMED_CERTIFICATE),
+    ([(HEADER, b"%zz")], DenialReason.BAD_ENCODING),
+    ([(HEADER, b"hello")], DenialReason.MALFORMED_CERTIFICATE),
+    (
+        [(HEADER, CERTIFICATE), (b"transfer-encoding", b"chunked")],
+        DenialReason.NO_CERTIFICATE,
+    ),
+]
+
+
+@pytest.mark.parametrize(("headers", "reason"), REFUSED_HEADERS)
+async def test_anything_but_one_certificate_header_is_refused(
+    headers: list[tuple[bytes, bytes]], reason: DenialReason
+) -> None:
+    """One name, once, one certificate in it; also where the certificate was granted before."""
+    app = an_app()
+    assert (await ask(app, a_scope((HEADER, CERTIFICATE))))[0] == 200
+    status, answered, _ = await ask(app, a_scope(*headers))
+    assert (status, answered["x-nexus-auth-reason"]) == (403, reason.value)
+    assert "x-hotkey" not in answered
+    assert "x-accel-expires" not in answered
+
+
+async def test_chunked_request_counts_where_the_server_keeps_trailers_out() -> None:
+    """Our own server does."""
+    scope = a_scope(
+        (HEADER, CERTIFICATE),
+        (b"transfer-encoding", b"chunked"),
+        extensions={HEAD_ONLY: {}},
+    )
+    assert (await ask(an_app(), scope))[0] == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "PROPFIND", "FOO", "get", "CONNECT"])
+@pytest.mark.parametrize("path", ["/", "/auth", "/healthz", "/readyz", "/metrics", "*", "/%00"])
+async def test_path_and_method_play_no_part(method: str, path: str) -> None:
+    """The same certificate, or none, is answered alike everywhere."""
+    app = an_app()
+    scope = {"method": method, "path": path, "raw_path": path.encode()}
+    assert (await ask(app, a_scope((HEADER, CERTIFICATE), **scope)))[0] == 200
+    assert (await ask(app, a_scope(**scope)))[0] == 403
+
+
+async def test_head_request_is_answered_without_a_body() -> None:
+    """The headers are those of a GET."""
+    status, headers, body = await ask(an_app(), a_scope((HEADER, CERTIFICATE), method="HEAD"))
+    assert (status, headers["content-length"], body) == (200, "14", b"")
+
+
+async def test_defect_ends_in_a_denial() -> None:
+    """An exception is no grant, and no 500 either."""
+    status, headers, body = await ask(
+        an_app(registry=FailingRegistry()), a_scope((HEADER, CERTIFICATE))
+    )
+    assert status == 403
+    assert headers["x-nexus-auth-reason"] == "registry-unavailable"
+    assert body == b"Access denied: Organization not authorized"
+
+
+async def test_failing_observer_changes_nothing() -> None:
+    """A full disk must not turn a decision into an error."""
+
+    class Failing:
+        def decided(self, decision: Decision, **_: object) -> None:
+            raise OSError("no space left on device")
+
+    assert (await ask(an_app(observers=[Failing()]), a_scope((HEADER, CERTIFICATE))))[0] == 200
+    assert (await ask(an_app(observers=[Failing()]), a_scope()))[0] == 403
+
+
+def a_grant(expires_in: timedelta) -> Granted:
+    """A grant to alice that holds for so long."""
+    return Granted(hotkey=ALICE, fingerprint="", expires_at=NOW + expires_in)
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "reuse", "expected"),
+    [
+        (timedelta(minutes=15), timedelta(seconds=5), b"5"),
+        (timedelta(seconds=3.9), timedelta(seconds=5), b"3"),
+        (timedelta(seconds=1), timedelta(seconds=5), b"1"),
+        (timedelta(seconds=0.9), timedelta(seconds=5), None),
+        (timedelta(0), timedelta(seconds=5), None),
+        # Within the leeway, after the end of its validity.
+        (timedelta(seconds=-100), timedelta(seconds=5), None),
+        (timedelta(minutes=15), timedelta(0), None),
+    ],
+)
+def test_grant_may_be_reused_for_as_long_as_it_is_worth(
+    expires_in: timedelta, reuse: timedelta, expected: bytes | None
+) -> None:
+    """In whole seconds, rounded down; nothing left means no header at all, and no-store."""
+    headers = dict(build_answer(a_grant(expires_in), NOW, reuse).headers)
+    assert headers.get(b"x-accel-expires") == expected
+    assert headers.get(b"cache-control") == (None if expected else b"no-store")
+
+
+async def test_only_trusted_proxies_may_ask() -> None:
+    """Everybody else is denied, whatever certificate they send; a unix socket is trusted."""
+    app = an_app(trusted_proxies=TrustedProxies.parse("10.0.0.0/8"))
+    certificate = (HEADER, CERTIFICATE)
+    assert (await ask(app, a_scope(certificate)))[0] == 200
+    assert (await ask(app, a_scope(certificate, client=None)))[0] == 200
+    status, headers, _ = await ask(app, a_scope(certificate, client=("192.0.2.1", 1)))
+    assert (status, headers["x-nexus-auth-reason"]) == (403, "untrusted-peer")
+
+
+async def test_remembered_grant_is_answered_at_once_and_alike() -> None:
+    """The short way gives what the long way gives, and only for what was granted before."""
+    witness = Witness()
+    registry = FakeRegistry({ALICE: public_bytes(a_key("alice"))})
+    app = an_app(registry=registry, observers=[witness])
+    request: dict[str, Any] = {"method": b"GET", "target": b"/", "headers": ()}
+    assert app.answer_remembered(CERTIFICATE, **request) is None
+    status, headers, body = await ask(app, a_scope((HEADER, CERTIFICATE)))
+    answer = app.answer_remembered(CERTIFICATE, **request)
+    assert answer is not None
+    assert (answer.status, answer.body) == (status, body)
+    assert {name.decode(): value.decode() for name, value in answer.headers} == headers
+    assert [type(decision) for decision, _, _ in witness.seen] == [Granted, Granted]
+    registry.keys[ALICE] = public_bytes(a_key("new"))
+    assert app.answer_remembered(CERTIFICATE, **request) is None
+
+
+async def test_policy_holds_on_both_ways() -> None:
+    """A caller whom the policy refuses is refused, remembered or not."""
+
+    class Nobody:
+        def objection(self, hotkey: object, neuron: object) -> str:
+            return "nobody may enter"
+
+    policy: Any = Nobody()
+    typed: AccessPolicy = policy
+    status, headers, _ = await ask(an_app(policy=typed), a_scope((HEADER, CERTIFICATE)))
+    assert (status, headers["x-nexus-auth-reason"]) == (403, "not-permitted")
+
+
+async def test_observer_sees_the_request_as_it_was_written() -> None:
+    """Method and target, with the query."""
+    witness = Witness()
+    await ask(an_app(observers=[witness]), a_scope(raw_path=b"/a%20b", query_string=b"c=d"))
+    ((decision, method, target),) = witness.seen
+    assert isinstance(decision, Denied)
+    assert (method, target) == (b"GET", b"/a%20b?c=d")
+
+
+async def test_websocket_is_refused() -> None:
+    """Nothing else than HTTP is spoken here."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    await an_app()(a_scope((HEADER, CERTIFICATE), type="websocket"), receive, send)
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_lifespan_opens_and_closes_the_registry(*, fails: bool) -> None:
+    """What the decisions need is open before the first of them; a failure ends the start."""
+    seen: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        if fails:
+            raise RuntimeError("cannot open")
+        seen.append("open")
+        yield
+        seen.append("closed")
+
+    async def receive() -> Message:
+        seen.append("asked")
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Message) -> None:
+        seen.append(message["type"])
+
+    await an_app(lifespan=lifespan)({"type": "lifespan"}, receive, send)
+    if fails:
+        assert seen == ["asked", "lifespan.startup.failed"]
+    else:
+        assert seen == [
+            "asked",
+            "open",
+            "lifespan.startup.complete",
+            "asked",
+            "closed",
+            "lifespan.shutdown.complete",
+        ]
