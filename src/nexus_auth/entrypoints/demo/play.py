@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from nexus_auth.adapters.proxies.presets import PRESETS
 from nexus_auth.domain.decision import DenialReason
 from nexus_auth.entrypoints.demo.people import KeyPair, a_hotkey, save_self_made
 from nexus_auth.entrypoints.demo.requests import Answer, fetch_answer
@@ -23,7 +24,7 @@ _ROTATION_SECONDS: Final = 20.0
 """How long the old key may live on before the demo calls it a failure; two refreshes and more."""
 
 _PAUSE_SECONDS: Final = 0.1
-_CERTIFICATE_HEADERS: Final = ("x-client-cert", "x-forwarded-client-cert")
+_CERTIFICATE_HEADERS: Final = tuple(header.name for header in PRESETS.values())
 
 
 class Play:
@@ -69,9 +70,9 @@ class Play:
 
     def _forged_header(self, pair: KeyPair) -> dict[str, str]:
         """The header in which the proxy passes a certificate on, as a caller may send it too."""
-        name = self._stage.proxy.certificate_header
+        header = PRESETS[self._stage.proxy.name]
         pem = quote(pair.certificate.read_text(), safe="")
-        return {name: f'Cert="{pem}"' if name == "X-Forwarded-Client-Cert" else pem}
+        return {header.name: f'Cert="{pem}"' if header.format == "xfcc" else pem}
 
     def _strangers(self) -> None:
         stage = self._stage
@@ -166,16 +167,14 @@ class Play:
     ) -> None:
         """A denial is right when it has the right reason and the application was not reached."""
         reached = self._stage.backend.requests
-        position = self._stage.log_position()
         answer = self._ask(client, headers)
-        logged = self._stage.logged_reason(position)
         problem = ""
         if answer.status != HTTPStatus.FORBIDDEN:
             problem = "expected 403"
         elif self._stage.backend.requests != reached:
             problem = "the application was reached"
-        elif logged != reason.value:
-            problem = f"expected {reason.value}, the service logged {logged}"
+        elif answer.reason != reason.value:
+            problem = f"expected {reason.value}, the reason is {answer.reason}"
         self._report(asked, answer, f"{reason.value}: {why}", problem)
 
     def _report(self, asked: str, answer: Answer, why: str, problem: str) -> None:

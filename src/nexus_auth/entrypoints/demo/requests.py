@@ -27,11 +27,13 @@ class Answer:
 
     Attributes:
         status: The HTTP status.
+        reason: Why access was denied, as the auth service says it; None where it says nothing.
         seen: The headers that the application saw, names in lower case; None when the answer is
             not the application's.
     """
 
     status: int
+    reason: str | None
     seen: tuple[tuple[str, str], ...] | None
 
     def seen_values(self, name: str) -> list[str]:
@@ -74,7 +76,8 @@ def fetch_answer(
         raise DemoFailed(f"the proxy did not answer: {type(exc).__name__}: {exc}") from exc
     finally:
         connection.close()
-    return Answer(status=response.status, seen=_seen(body))
+    reason = response.headers["X-Nexus-Auth-Reason"]
+    return Answer(status=response.status, reason=reason, seen=_seen(body))
 
 
 def _seen(body: bytes) -> tuple[tuple[str, str], ...] | None:

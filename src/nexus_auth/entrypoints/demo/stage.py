@@ -32,9 +32,6 @@ REFRESH_SECONDS: Final = 2
 
 _REUSE_SECONDS: Final = 1
 _TOKEN: Final = "demo-token-of-{name}"  # noqa: S105 - guards nothing but the demo's own Pylon
-_LOG_SECONDS: Final = 3.0
-"""How long a log line may take to be written after the answer it tells of."""
-
 _PROBE_SECONDS: Final = 2.0
 
 
@@ -181,7 +178,7 @@ class Stage:
             **self._pylon_settings("miner"),
             "NEXUS_AUTH_LISTEN_ADDR": self._auth_port.address,
             "NEXUS_AUTH_ADMIN_ADDR": self._admin_port.address,
-            "NEXUS_AUTH_PROXY": self.proxy.preset,
+            "NEXUS_AUTH_PROXY": self.proxy.name,
             "NEXUS_AUTH_REFRESH_SECONDS": str(REFRESH_SECONDS),
             "NEXUS_AUTH_REUSE_SECONDS": str(_REUSE_SECONDS),
             "NEXUS_AUTH_LOG_FORMAT": "json",
@@ -213,23 +210,8 @@ class Stage:
                 backend_port=self.backend.port,
             )
         )
-        child = self.children.start(self.proxy.preset, command)
+        child = self.children.start(self.proxy.name, command)
         self.children.wait_until(self._proxy_port.is_answered, child=child)
-
-    def log_position(self) -> int:
-        """How much the service has logged so far."""
-        return self._service.log.stat().st_size
-
-    def logged_reason(self, position: int) -> str | None:
-        """The code of the first denial that the service logged after a position."""
-        deadline = time.monotonic() + _LOG_SECONDS
-        while time.monotonic() < deadline:
-            for line in self._log_since(position):
-                reason = line.get("reason")
-                if isinstance(reason, str) and reason:
-                    return reason
-            time.sleep(0.02)
-        return None
 
     def _log_since(self, position: int) -> list[Mapping[str, object]]:
         with self._service.log.open("rb") as log:
