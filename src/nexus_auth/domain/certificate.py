@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import re
+import warnings
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Self
@@ -13,7 +13,7 @@ from typing import Final, Self
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID, SignatureAlgorithmOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from nexus_auth.domain.decision import DenialReason
 from nexus_auth.domain.ed25519 import is_usable_public_key
@@ -24,21 +24,47 @@ MAX_DER_BYTES: Final = 16 * 1024
 """A client certificate has about 350 bytes; nothing honest comes near this bound."""
 
 # RFC 7468 §3, strict: one block, its label, base64 lines; white space around it is harmless.
-_PEM: Final = re.compile(
-    rb"\s*-----BEGIN CERTIFICATE-----\s([A-Za-z0-9+/=\s]*?)-----END CERTIFICATE-----\s*"
-)
+_PEM_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+_PEM_END: Final = b"-----END CERTIFICATE-----"
+_LINE_ENDS: Final = frozenset((b"\n", b"\r", b" ", b"\t"))
 # 16 KiB of DER in base64, each line of it no shorter than four characters.
 _MAX_PEM_BYTES: Final = 48 * 1024
 
 # RFC 8410 §3: the Ed25519 AlgorithmIdentifier has no parameters, so it has this one encoding.
 _ED25519_ALGORITHM: Final = bytes.fromhex("300506032b6570")
-# The version of a v3 certificate: [0] EXPLICIT INTEGER 2 (RFC 5280 §4.1.2.1).
-_VERSION_3: Final = bytes.fromhex("a003020102")
-# What a certificate ends with: outer algorithm, then a bit string of 64 bytes.
+# RFC 8410 §4: what stands before the 32 bytes of an Ed25519 key, in a SubjectPublicKeyInfo.
+_ED25519_KEY_HEAD: Final = bytes.fromhex("302a") + _ED25519_ALGORITHM + bytes.fromhex("032100")
+# RFC 5280 §4.1.1: what stands between the signed part and an Ed25519 signature of 64 bytes.
 _ED25519_SIGNATURE_HEAD: Final = _ED25519_ALGORITHM + bytes.fromhex("034100")
+_SIGNATURE_BYTES: Final = 64
 
+# RFC 5280 §4.1.2.4: a Name of a single O attribute of 48 characters, as UTF8String or as
+# PrintableString: what stands before an address in the subject of nearly every client certificate.
+_ONLY_ADDRESS_HEADS: Final = (
+    bytes.fromhex("303b313930370603 55040a 0c30"),
+    bytes.fromhex("303b313930370603 55040a 1330"),
+)
+_ONLY_ADDRESS_BYTES: Final = len(_ONLY_ADDRESS_HEADS[0]) + 48
+
+# The version field of a v3 certificate: [0] EXPLICIT INTEGER 2 (RFC 5280 §4.1.2.1).
+_VERSION_3: Final = bytes.fromhex("a003020102")
+_SERIAL_ZERO: Final = bytes.fromhex("020100")
+# X.690 §8.3: the first bit of an INTEGER's contents is set when it is negative.
+_SIGN_BIT: Final = 0x80
 # X.690 §8.1.3: from here on, a length byte says how many length bytes follow.
 _LONG_FORM: Final = 0x80
+
+
+def _silence_parser() -> None:
+    """Ignores the parser's warnings about what it reads for this module.
+
+    They concern oddities such as a serial number of zero or a country of three letters, which are
+    refused below or harm nobody. A stranger must not be able to fill a log with them.
+    """
+    warnings.filterwarnings("ignore", module=rf"{re.escape(__name__)}\Z")
+
+
+_silence_parser()
 
 # RFC 5280 §4.2: an unrecognised critical extension means that the certificate must be refused.
 _RECOGNISED_EXTENSIONS: Final = frozenset(
@@ -68,10 +94,10 @@ def parse_base64_der(body: bytes) -> bytes:
         raise _malformed(f"longer than {MAX_DER_BYTES} bytes")
     packed = b"".join(body.split())
     try:
-        der = base64.b64decode(packed, validate=True)
-    except (binascii.Error, ValueError):
+        der = binascii.a2b_base64(packed, strict_mode=True)
+    except binascii.Error:
         raise _malformed("the PEM body is not base64") from None
-    if base64.b64encode(der) != packed:
+    if binascii.b2a_base64(der, newline=False) != packed:
         # RFC 4648 §3.5: other trailing bits would be a second spelling of the same certificate.
         raise _malformed("the PEM body is not canonical base64")
     return der
@@ -85,10 +111,11 @@ def parse_pem(text: bytes) -> bytes:
     """
     if len(text) > _MAX_PEM_BYTES:
         raise _malformed(f"longer than {MAX_DER_BYTES} bytes")
-    match = _PEM.fullmatch(text)
-    if match is None:
+    block = text.strip()
+    body = block[len(_PEM_BEGIN) : -len(_PEM_END)]
+    if not (block.startswith(_PEM_BEGIN) and block.endswith(_PEM_END) and body[:1] in _LINE_ENDS):
         raise _malformed("not exactly one PEM certificate")
-    return parse_base64_der(match[1])
+    return parse_base64_der(body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -118,17 +145,19 @@ class ClientCertificate:
     _signature: bytes = field(repr=False)
 
     @classmethod
-    def from_pem(cls, text: bytes | str) -> Self:
+    def from_pem(cls, text: bytes | bytearray | memoryview | str) -> Self:
         """Parses exactly one PEM certificate. Raises as `from_der` does."""
         if isinstance(text, str):
             try:
                 text = text.encode("ascii")
             except UnicodeEncodeError:
                 raise _malformed("PEM is ASCII text") from None
+        elif type(text) is not bytes:
+            text = bytes(memoryview(text))
         return cls.from_der(parse_pem(text))
 
     @classmethod
-    def from_der(cls, der: bytes) -> Self:
+    def from_der(cls, der: bytes | bytearray | memoryview) -> Self:
         """Parses a DER certificate and takes the checks 3 to 6 of the decision.
 
         Args:
@@ -138,6 +167,8 @@ class ClientCertificate:
             CertificateRejected: With the reason `malformed-certificate`, `no-organization`,
                 `invalid-hotkey` or `unsupported-key`. Nothing else is raised, whatever the bytes.
         """
+        if type(der) is not bytes:
+            der = bytes(memoryview(der))
         if len(der) > MAX_DER_BYTES:
             raise _malformed(f"longer than {MAX_DER_BYTES} bytes")
         try:
@@ -157,23 +188,12 @@ class ClientCertificate:
     def _from_der(cls, der: bytes) -> Self:
         # 3. Exactly one well-formed X.509 v3 certificate.
         certificate = x509.load_der_x509_certificate(der)
-        if certificate.version is not x509.Version.v3:
-            raise _malformed("not an X.509 v3 certificate")
-        if certificate.serial_number <= 0:
-            raise _malformed("the serial number is not positive")  # RFC 5280 §4.1.2.2
-        extensions = certificate.extensions
+        layout = _Layout(der)
+        usage_problem = _usage_problem(certificate, layout.extensions)
         not_before, not_after = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         # 4. Exactly one O attribute, wherever in the subject it stands.
-        organizations = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-        if len(organizations) != 1 or not organizations[0].value:
-            raise CertificateRejected(
-                DenialReason.NO_ORGANIZATION,
-                f"the subject has {len(organizations)} O attributes, or an empty one",
-            )
+        organization = _only_organization(certificate, layout.subject)
         # 5. It is exactly an SS58 address.
-        organization = organizations[0].value
-        if not isinstance(organization, str):
-            raise CertificateRejected(DenialReason.INVALID_HOTKEY, "O is not a character string")
         try:
             hotkey = Hotkey.parse(organization)
         except InvalidHotkey as exc:
@@ -181,13 +201,13 @@ class ClientCertificate:
         # 6. The key is Ed25519.
         return cls(
             hotkey=hotkey,
-            public_key=_raw_public_key(certificate),
+            public_key=_ed25519_key(layout.key),
             not_before=not_before,
             not_after=not_after,
-            usage_problem=_usage_problem(extensions),
+            usage_problem=usage_problem,
             fingerprint=hashlib.sha256(der).hexdigest(),
-            _signed=certificate.tbs_certificate_bytes,
-            _signature=_ed25519_signature(certificate, der),
+            _signed=layout.signed,
+            _signature=_ed25519_signature(layout),
         )
 
     def is_self_signed(self) -> bool:
@@ -206,48 +226,121 @@ class ClientCertificate:
         return True
 
 
-def _raw_public_key(certificate: x509.Certificate) -> bytes:
-    try:
-        key = certificate.public_key()
-    except Exception:  # noqa: BLE001 - any failure to read the key is a refusal
-        # An algorithm the library does not know, or a key that is no point: not ours either way.
-        raise CertificateRejected(DenialReason.UNSUPPORTED_KEY, "the key is unusable") from None
-    if not isinstance(key, Ed25519PublicKey):
+class _Layout:
+    """Where the fields of a v3 certificate stand, in bytes that the parser has accepted as DER.
+
+    The parser shows neither the inner algorithm nor its parameters, and what else is taken from
+    here it would have to build anew, at a third of the price of the whole.
+    """
+
+    __slots__ = ("after_signed", "extensions", "inner_algorithm", "key", "signed", "subject")
+
+    def __init__(self, der: bytes) -> None:
+        # RFC 5280 §4.1: Certificate ::= SEQUENCE { tbsCertificate, algorithm, signature }
+        signed = _contents_at(der, 0)
+        # tbsCertificate ::= SEQUENCE { version, serial number, algorithm, issuer, validity,
+        # subject, key, unique identifiers and extensions (both optional) }
+        version = _contents_at(der, signed)
+        if not der.startswith(_VERSION_3, version):
+            raise _malformed("not an X.509 v3 certificate")
+        serial = version + len(_VERSION_3)
+        _, algorithm, issuer, _, subject, key, rest = _elements_at(der, serial, 6)
+        if der[_contents_at(der, serial)] >= _SIGN_BIT or der.startswith(_SERIAL_ZERO, serial):
+            raise _malformed("the serial number is not positive")  # RFC 5280 §4.1.2.2
+        end = _elements_at(der, signed, 1)[1]
+        self.signed = der[signed:end]
+        self.inner_algorithm = der[algorithm:issuer]
+        self.subject = der[subject:key]
+        self.key = der[key:rest]
+        self.extensions = der[rest:end]
+        self.after_signed = der[end:]
+
+
+def _contents_at(der: bytes, at: int) -> int:
+    """Where the contents of the element at a place begin."""
+    length = der[at + 1]
+    return at + 2 + (length - _LONG_FORM if length >= _LONG_FORM else 0)
+
+
+def _elements_at(der: bytes, at: int, count: int) -> list[int]:
+    """Where so many elements in a row begin, and where the last of them ends."""
+    places = [at]
+    for _ in range(count):
+        length = der[at + 1]
+        at += 2
+        if length >= _LONG_FORM:
+            size = length - _LONG_FORM
+            length = int.from_bytes(der[at : at + size], "big")
+            at += size
+        at += length
+        places.append(at)
+    return places
+
+
+def _only_organization(certificate: x509.Certificate, subject: bytes) -> str:
+    if (
+        len(subject) == _ONLY_ADDRESS_BYTES
+        and subject.startswith(_ONLY_ADDRESS_HEADS)
+        and subject.isascii()
+    ):
+        return subject[-48:].decode("ascii")
+    organizations = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    if len(organizations) != 1 or not organizations[0].value:
+        raise CertificateRejected(
+            DenialReason.NO_ORGANIZATION, "the subject does not have exactly one O attribute"
+        )
+    organization = organizations[0].value
+    if not isinstance(organization, str):
+        raise CertificateRejected(DenialReason.INVALID_HOTKEY, "O is not a character string")
+    return organization
+
+
+def _ed25519_key(key_info: bytes) -> bytes:
+    """The raw key; an Ed25519 key has one encoding, so that anything else is another kind."""
+    raw = key_info[len(_ED25519_KEY_HEAD) :]
+    if not key_info.startswith(_ED25519_KEY_HEAD):
         raise CertificateRejected(DenialReason.UNSUPPORTED_KEY, "the key is not Ed25519")
-    raw = key.public_bytes_raw()
     if not is_usable_public_key(raw):
         raise CertificateRejected(DenialReason.UNSUPPORTED_KEY, "the key is of small order")
     return raw
 
 
-def _ed25519_signature(certificate: x509.Certificate, der: bytes) -> bytes:
+def _ed25519_signature(layout: _Layout) -> bytes:
     """The signature, where inner and outer algorithm are Ed25519 without parameters, else empty.
 
-    RFC 5280 §4.1.1.2: both algorithm fields must be the same. The bytes are compared, because the
-    parser shows the outer field only.
+    RFC 5280 §4.1.1.2: both algorithm fields must be the same.
     """
-    if certificate.signature_algorithm_oid != SignatureAlgorithmOID.ED25519:
-        return b""
-    signed, signature = certificate.tbs_certificate_bytes, certificate.signature
-    if not der.endswith(signed + _ED25519_SIGNATURE_HEAD + signature):
-        return b""
-    return signature if _inner_algorithm_is_ed25519(signed) else b""
+    if (
+        layout.inner_algorithm == _ED25519_ALGORITHM
+        and layout.after_signed.startswith(_ED25519_SIGNATURE_HEAD)
+        and len(layout.after_signed) == len(_ED25519_SIGNATURE_HEAD) + _SIGNATURE_BYTES
+    ):
+        return layout.after_signed[-_SIGNATURE_BYTES:]
+    return b""
 
 
-def _inner_algorithm_is_ed25519(signed: bytes) -> bool:
-    # DER that the parser accepted: SEQUENCE { [0] version 3, INTEGER serial, algorithm, ... }.
-    length = signed[1]
-    at = 2 if length < _LONG_FORM else 2 + (length - _LONG_FORM)
-    if not signed.startswith(_VERSION_3, at):
-        return False
-    at += len(_VERSION_3)
-    # A serial number has at most 20 bytes (RFC 5280 §4.1.2.2), so its length is a single byte.
-    at += 2 + signed[at + 1]
-    return signed.startswith(_ED25519_ALGORITHM, at)
+_KNOWN_USAGES: Final = 128
+_KNOWN_USAGE_BYTES: Final = 512
+_known_usages: Final[dict[bytes, str]] = {}
 
 
-def _usage_problem(extensions: x509.Extensions) -> str:
-    """Why these extensions keep the certificate from authenticating a client, or nothing."""
+def _usage_problem(certificate: x509.Certificate, encoded: bytes) -> str:
+    """Why a certificate's extensions keep it from authenticating a client; empty when nothing.
+
+    Nearly all certificates carry one of a few sets of extensions, byte for byte: that of the tool
+    that made them. What the first of them say is kept (at most 128 of 512 bytes), since it
+    follows from the bytes alone.
+    """
+    problem = _known_usages.get(encoded)
+    if problem is None:
+        problem = _find_usage_problem(certificate.extensions)
+        if len(encoded) <= _KNOWN_USAGE_BYTES and len(_known_usages) < _KNOWN_USAGES:
+            _known_usages[encoded] = problem
+    return problem
+
+
+def _find_usage_problem(extensions: x509.Extensions) -> str:
+    """See `_usage_problem`."""
     for extension in extensions:
         if extension.critical and extension.oid not in _RECOGNISED_EXTENSIONS:
             return "a critical extension is not recognised"

@@ -67,7 +67,7 @@ class Neuron:
                 return self.alpha
             case StakeKind.TAO:
                 return self.tao
-            case StakeKind.TOTAL:
+            case StakeKind.TOTAL:  # pragma: no branch - the last of them
                 return self.total
 
 

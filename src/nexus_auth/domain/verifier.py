@@ -72,6 +72,16 @@ def evaluate(
     refused = refusal_without_registry(certificate, now, leeway=leeway)
     if refused is not None:
         return refused
+    return _compare(certificate, registration, policy, already_proven=already_proven)
+
+
+def _compare(
+    certificate: ClientCertificate,
+    registration: Registration | None,
+    policy: AccessPolicy,
+    *,
+    already_proven: bool,
+) -> Decision:
     # 9. The registry knows the hotkey.
     if registration is None:
         return _denied(certificate, DenialReason.NOT_REGISTERED, "the hotkey is not registered")
@@ -142,23 +152,31 @@ class CertificateVerifier:
         return len(self._proven)
 
     async def verify(
-        self, certificate: bytes | str, *, policy: AccessPolicy = ADMIT_REGISTERED
+        self,
+        certificate: bytes | bytearray | memoryview | str | None,
+        *,
+        policy: AccessPolicy = ADMIT_REGISTERED,
     ) -> Decision:
         """Decides on one certificate, PEM (text or bytes) or DER (bytes).
 
         Args:
-            certificate: What the caller presented.
+            certificate: What the caller presented; None or nothing is no certificate.
             policy: Who among the registered may enter this time.
 
         Returns:
             `Granted` or `Denied`; match on them, they have no truth value. Raises nothing,
-            whatever the certificate or the registry.
+            whatever the certificate, as long as the registry keeps to its contract.
         """
-        if isinstance(certificate, str):
+        if certificate is None:
+            certificate = b""
+        elif isinstance(certificate, str):
             try:
                 certificate = certificate.encode("ascii")
             except UnicodeEncodeError:
                 return Denied(reason=DenialReason.MALFORMED_CERTIFICATE, detail="PEM is ASCII text")
+        elif type(certificate) is not bytes:
+            # A buffer could change while the registry is asked.
+            certificate = bytes(memoryview(certificate))
         return await self.verify_encoded(certificate, decode=_parse_pem_or_der, policy=policy)
 
     async def verify_encoded(
@@ -179,27 +197,36 @@ class CertificateVerifier:
         """
         if not value:
             return Denied(reason=DenialReason.NO_CERTIFICATE, detail="no certificate was presented")
-        certificate = self._proven.get(value)
+        proven = certificate = self._proven.get(value)
         if certificate is None:
             try:
                 certificate = decode(value)
             except CertificateRejected as exc:
                 return Denied(reason=exc.reason, detail=exc.detail)
-            proven = False
-        else:
-            proven = True
-        refused = refusal_without_registry(certificate, self._clock(), leeway=self._leeway)
+        now = self._clock()
+        refused = refusal_without_registry(certificate, now, leeway=self._leeway)
         if refused is not None:
             return refused
         registration = self._registry.peek(certificate.hotkey)
-        if registration is None or registration.public_key != certificate.public_key:
+        if (
+            registration is None
+            or registration.public_key != certificate.public_key
+            or registration.expires_at < now
+        ):
             try:
                 registration = await self._registry.lookup(
                     certificate.hotkey, presented=certificate.public_key
                 )
             except RegistryError as exc:
                 return _denied(certificate, DenialReason.REGISTRY_UNAVAILABLE, str(exc))
-        return self._conclude(value, certificate, registration, policy, proven=proven)
+            # Time has passed meanwhile.
+            refused = refusal_without_registry(certificate, self._clock(), leeway=self._leeway)
+            if refused is not None:
+                return refused
+        decision = _compare(certificate, registration, policy, already_proven=proven is not None)
+        if isinstance(decision, Granted):
+            self._keep(value, certificate)
+        return decision
 
     def verify_remembered(
         self, value: bytes, *, policy: AccessPolicy = ADMIT_REGISTERED
@@ -214,35 +241,30 @@ class CertificateVerifier:
         certificate = self._proven.get(value)
         if certificate is None:
             return None
+        now = self._clock()
         registration = self._registry.peek(certificate.hotkey)
-        if registration is None:
+        if registration is None or registration.expires_at < now:
             return None
-        decision = self._conclude(value, certificate, registration, policy, proven=True)
-        return decision if isinstance(decision, Granted) else None
-
-    def _conclude(
-        self,
-        value: bytes,
-        certificate: ClientCertificate,
-        registration: Registration | None,
-        policy: AccessPolicy,
-        *,
-        proven: bool,
-    ) -> Decision:
         decision = evaluate(
             certificate,
             registration,
-            self._clock(),
+            now,
             leeway=self._leeway,
             policy=policy,
-            already_proven=proven,
+            already_proven=True,
         )
-        if isinstance(decision, Granted) and self._remember and len(value) <= MAX_REMEMBERED_BYTES:
-            self._proven[value] = certificate
-            self._proven.move_to_end(value)
-            if len(self._proven) > self._remember:
-                self._proven.popitem(last=False)
+        if not isinstance(decision, Granted):
+            return None
+        self._proven.move_to_end(value)
         return decision
+
+    def _keep(self, value: bytes, certificate: ClientCertificate) -> None:
+        if not self._remember or len(value) > MAX_REMEMBERED_BYTES:
+            return
+        self._proven[value] = certificate
+        self._proven.move_to_end(value)
+        if len(self._proven) > self._remember:
+            self._proven.popitem(last=False)
 
 
 def _parse_pem_or_der(value: bytes) -> ClientCertificate:
