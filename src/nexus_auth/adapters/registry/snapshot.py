@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import random
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
+    from nexus_auth.adapters.registry.sharing import SharedSnapshots
     from nexus_auth.adapters.registry.source import KeySource
     from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.policy import Neuron
@@ -41,6 +44,16 @@ PATIENCE_IN_OUTAGE_SECONDS: Final = 0.25
 CONFIRM_SECONDS: Final = 5.0
 """After how long a suspicious answer is checked by asking again."""
 
+TURN_PATIENCE_SECONDS: Final = 30.0
+"""How long to wait for another process that holds the turn to ask, and gives no news, before
+asking all the same. It died long before that; this is for a turn that can never end."""
+
+TURN_POLL_SECONDS: Final = 0.1
+"""How often to look for news, and for the end of the turn, meanwhile."""
+
+WATCH_SECONDS: Final = 1.0
+"""How often to look for news that other processes saved: so much later a new key counts here."""
+
 FETCH_SECONDS: Final = 60.0
 """When a question is given up, whatever the source promised about ending by itself."""
 
@@ -50,6 +63,9 @@ what is known. Callers whose hotkey is known get twice that: they have rotated, 
 
 _JITTER: Final = 0.05
 """Refreshes come up to this part early, so that replicas started together drift apart."""
+
+_OVERDUE: Final = 3
+"""After how many missed refreshes what is known counts as stale, whatever the reason."""
 
 _log = structlog.get_logger(__name__)
 
@@ -63,6 +79,7 @@ class _Served:
     usable_until: datetime
     usable_until_steady: float
     asked_at_steady: float
+    is_ours: bool
 
 
 class SnapshotRegistry:
@@ -72,6 +89,8 @@ class SnapshotRegistry:
     `lookup` is called. What it knows may be used for `max_age` after the source said it, by the
     wall clock and by a steady clock, whichever comes first: a clock that is set back makes
     nothing younger. Safe for concurrent use within one event loop.
+
+    With `shared`, processes take turns in asking and tell each other what they heard.
 
     Where the source cannot tell all keys at once it asks for each hotkey (`LookupRegistry`), and
     tries again every `refresh_every`; so it does always where `max_age` is zero.
@@ -88,8 +107,9 @@ class SnapshotRegistry:
         confirm_after: timedelta = timedelta(seconds=CONFIRM_SECONDS),
         patience: timedelta = timedelta(seconds=PATIENCE_SECONDS),
         steady: SteadyClock = steady_seconds,
+        shared: SharedSnapshots | None = None,
     ) -> None:
-        """Wires the registry; the source stays its creator's to close.
+        """Wires the registry; the source stays its creator's to close, and so does `shared`.
 
         Args:
             source: Whom to ask.
@@ -100,6 +120,7 @@ class SnapshotRegistry:
             confirm_after: After how long a suspicious answer is checked by asking again.
             patience: How long `lookup` may wait.
             steady: Measures spans.
+            shared: What other processes know, where there are any.
         """
         if max_age < timedelta(0) or refresh_every <= timedelta(0):
             raise ValueError("max_age is not negative, refresh_every is positive")
@@ -111,6 +132,7 @@ class SnapshotRegistry:
         self._early_every = early_every.total_seconds()
         self._confirm_after = confirm_after.total_seconds()
         self._patience = patience.total_seconds()
+        self._shared = shared
         self._served: _Served | None = None
         self._outage = Outage(source="pylon", clock=clock, steady=steady, log=_log)
         # A suspicious answer that waits to be confirmed, and when it was asked for.
@@ -123,9 +145,12 @@ class SnapshotRegistry:
         # One question at a time; whoever needs the answer waits for the same task.
         self._flight: asyncio.Task[None] | None = None
         self._flight_began = float("-inf")
+        # Resolved whenever there is something to look at anew.
+        self._news: asyncio.Future[None] | None = None
         self._waiting = 0
         self._due = float("-inf")
         self._due_changed = asyncio.Event()
+        self._watch_every = math.inf if shared is None else WATCH_SECONDS
         self._keeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -141,11 +166,18 @@ class SnapshotRegistry:
         await self.aclose()
 
     async def start(self) -> None:
-        """Begins to renew keys in the background. Does not wait for the first answer."""
+        """Begins to renew keys in the background.
+
+        Takes in what the store knows; does not wait for the source.
+        """
         if self._keeper is None and self._max_age:
+            await self._adopt_news()
+            if self._served is not None:
+                self._plan(float("-inf"))
             self._keeper = asyncio.create_task(self._keep_fresh(), name="registry-keeper")
             # The first question is under way before the first caller can come.
-            self._flight = self._flight or self._ask()
+            if self._flight is None and self._due <= self._steady():
+                self._ask(is_early=False)
 
     async def aclose(self) -> None:
         """Ends what runs in the background. What is known stays usable."""
@@ -181,7 +213,7 @@ class SnapshotRegistry:
         if known is not None and known.public_key == presented:
             return known
         if self._each is None or self._usable() is not None:
-            await self._wait_for_news(is_known=known is not None)
+            await self._wait_for_news(hotkey, presented, is_known=known is not None)
         served = self._usable()
         if served is not None:
             return served.registrations.get(hotkey)
@@ -191,7 +223,7 @@ class SnapshotRegistry:
 
     async def refresh(self) -> None:
         """Asks the source now, or waits for the answer that is under way. Raises nothing."""
-        flight = self._flight or self._ask()
+        flight = self._flight or self._ask(is_early=True)
         await asyncio.wait({flight})
 
     def state(self) -> RegistryState:
@@ -210,7 +242,9 @@ class SnapshotRegistry:
         elif self._usable() is None:
             freshness = Freshness.EXPIRED
         else:
-            freshness = Freshness.STALE if self._outage.is_on else Freshness.FRESH
+            # In a fleet another process may be the one that hears of an outage.
+            is_overdue = age is not None and age.total_seconds() > _OVERDUE * self._refresh_every
+            freshness = Freshness.STALE if self._outage.is_on or is_overdue else Freshness.FRESH
         return RegistryState(
             freshness=freshness,
             mode="snapshot",
@@ -239,7 +273,7 @@ class SnapshotRegistry:
 
     # Waiting for news.
 
-    async def _wait_for_news(self, *, is_known: bool) -> None:
+    async def _wait_for_news(self, hotkey: Hotkey, presented: bytes, *, is_known: bool) -> None:
         """Waits for the answer to a question under way, or for one that may be put now or soon."""
         patience_ends = self._steady() + self._patience
         flight = self._flight
@@ -262,29 +296,39 @@ class SnapshotRegistry:
             if flight is None:
                 if self._steady() < self._flight_began + self._early_every:
                     return
-                flight = self._ask()
+                flight = self._ask(is_early=True)
         # Counted from the question, not from the caller: a source that has been silent for that
         # long holds up nobody else.
         patience = PATIENCE_IN_OUTAGE_SECONDS if self._outage.is_on else self._patience
-        left = min(patience_ends, self._flight_began + patience) - self._steady()
-        if left > 0:
-            # Does not cancel the flight, which others wait for as well.
-            await asyncio.wait({flight}, timeout=left)
+        patience_ends = min(patience_ends, self._flight_began + patience)
+        while self._flight is flight and (left := patience_ends - self._steady()) > 0:
+            if self._news is None:
+                self._news = asyncio.get_running_loop().create_future()
+            # Cancels nothing that others wait for as well.
+            await asyncio.wait({self._news}, timeout=left)
+            found = self.peek(hotkey)
+            if found is not None and found.public_key == presented:
+                return
+
+    def _announce(self) -> None:
+        """Lets everybody who waits look again."""
+        news, self._news = self._news, None
+        if news is not None:
+            news.set_result(None)
 
     # Asking.
 
-    def _ask(self) -> asyncio.Task[None]:
+    def _ask(self, *, is_early: bool) -> asyncio.Task[None]:
         self._flight_began = self._steady()
-        flight = asyncio.create_task(self._fly(), name="registry-refresh")
+        flight = asyncio.create_task(self._fly(is_early=is_early), name="registry-refresh")
         self._flight = flight
         return flight
 
-    async def _fly(self) -> None:
+    async def _fly(self, *, is_early: bool) -> None:
         """Puts one question and takes in whatever comes of it. Raises nothing."""
         began = self._flight_began
         try:
-            async with asyncio.timeout(FETCH_SECONDS):
-                await self._renew(began)
+            await self._renew(is_early=is_early)
         except TimeoutError:
             self._outage.failed(RegistryUnavailable("the source did not answer in time"))
         except RegistryError as exc:
@@ -296,11 +340,46 @@ class SnapshotRegistry:
         finally:
             self._flight = None
             self._plan(began)
+            self._announce()
 
-    async def _renew(self, began: float) -> None:
-        said_at = self._clock()
+    async def _renew(self, *, is_early: bool) -> None:
+        """Gets news from the source, or from another process that asked it."""
+        shared = self._shared
+        if shared is None:
+            await self._question()
+            return
+        if await self._adopt_news() and not is_early:
+            return
+        turn_is_due = self._steady() + TURN_PATIENCE_SECONDS
+        while not await shared.claim():
+            if self._steady() >= turn_is_due:
+                break
+            await asyncio.sleep(TURN_POLL_SECONDS)
+            if await self._adopt_news():
+                return
+        # Whoever had the turn before us may have saved something in the last moment.
+        if not await self._adopt_news():
+            await self._question_in_turn(shared)
+
+    async def _question_in_turn(self, shared: SharedSnapshots) -> None:
+        began = self._steady()
         try:
-            answer = await self._source.fetch_keys()
+            async with shared.keeping_the_turn():
+                await self._question()
+        finally:
+            # Nobody asks again too soon, and those who wait see the news before the turn ends.
+            # A doubt is ours to settle.
+            ends = began + self._early_every
+            if self._doubted is not None:
+                ends = self._doubted[1] + self._confirm_after + self._early_every
+            left = max(ends - self._steady(), 2 * TURN_POLL_SECONDS)
+            await shared.claim(timedelta(seconds=left))
+
+    async def _question(self) -> None:
+        began, said_at = self._steady(), self._clock()
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                answer = await self._source.fetch_keys()
         except BulkNotOffered:
             if self._usable() is not None:
                 # It was offered a while ago. What we know serves better than asking for each.
@@ -310,15 +389,32 @@ class SnapshotRegistry:
         snapshot = SubnetSnapshot(keys=answer.keys, said_at=said_at)
         self._tell_rejected(answer.rejected + len(answer.keys) - len(snapshot.keys))
         self._outage.succeeded()
-        self._weigh(snapshot, began)
+        if self._weigh(snapshot, began) and self._shared is not None:
+            await self._shared.save(snapshot, asked_at=began, max_age=self._max_age)
 
-    def _weigh(self, snapshot: SubnetSnapshot, began: float) -> None:
+    async def _adopt_news(self) -> bool:
+        """Takes in what another process saved, where that is newer than what is known here."""
+        stored = None if self._shared is None else await self._shared.fetch_news()
+        if stored is None or stored.age >= self._max_age:
+            return False
+        asked_at = self._steady() - stored.age.total_seconds()
+        served = self._usable()
+        if served is not None and asked_at <= served.asked_at_steady:
+            return False
+        # Its writer has weighed it.
+        self._doubted = None
+        self._serve(stored.snapshot, asked_at, is_ours=False)
+        if stored.age.total_seconds() < self._refresh_every:
+            self._outage.succeeded()
+        return stored.age.total_seconds() < self._refresh_every * (1 - _JITTER)
+
+    def _weigh(self, snapshot: SubnetSnapshot, began: float) -> bool:
         """Takes a new snapshot for the truth, or doubts it until it is said a second time."""
         served = self._usable()
         if served is None or not snapshot.is_suspicious_after(served.snapshot):
             self._doubted = None
             self._serve(snapshot, began)
-            return
+            return True
         if self._doubted is not None:
             doubted, doubted_at = self._doubted
             if not snapshot.is_suspicious_after(doubted):
@@ -326,7 +422,7 @@ class SnapshotRegistry:
                     _log.warning("suspicious_snapshot_confirmed", size=len(snapshot.keys))
                     self._doubted = None
                     self._serve(snapshot, began)
-                    return
+                    return True
                 # The same again, but too soon to count.
                 began = doubted_at
         else:
@@ -337,9 +433,12 @@ class SnapshotRegistry:
                 confirm_seconds=self._confirm_after,
             )
         self._doubted = (snapshot, began)
-        self._serve(served.snapshot.updated_by(snapshot), served.asked_at_steady)
+        self._serve(
+            served.snapshot.updated_by(snapshot), served.asked_at_steady, is_ours=served.is_ours
+        )
+        return False
 
-    def _serve(self, snapshot: SubnetSnapshot, asked_at: float) -> None:
+    def _serve(self, snapshot: SubnetSnapshot, asked_at: float, *, is_ours: bool = True) -> None:
         """Makes a snapshot the one that requests see, in one assignment."""
         usable_until = snapshot.said_at + self._max_age
         self._served = _Served(
@@ -351,8 +450,10 @@ class SnapshotRegistry:
             usable_until=usable_until,
             usable_until_steady=asked_at + self._max_age.total_seconds(),
             asked_at_steady=asked_at,
+            is_ours=is_ours,
         )
         self._stop_asking_for_each()
+        self._announce()
 
     def _tell_rejected(self, rejected: int) -> None:
         if rejected != self._rejected:
@@ -388,26 +489,41 @@ class SnapshotRegistry:
 
     def _plan(self, began: float) -> None:
         """Says when the source is to be asked next, after a question put at `began`."""
+        served = self._usable()
         if self._outage.is_on:
             self._due = self._outage.next_try
         elif self._doubted is not None:
             self._due = self._doubted[1] + self._confirm_after
+        elif served is None:
+            self._due = began + self._refresh_every
         else:
-            # Not for secrets; replicas need only differ.
-            self._due = began + self._refresh_every * random.uniform(1 - _JITTER, 1)  # noqa: S311
+            # Whoever asked last asks next; the others stand by. Not for secrets: they need only
+            # differ.
+            early, late = (1 - _JITTER, 1.0) if served.is_ours else (1.0, 1 + 2 * _JITTER)
+            due = served.asked_at_steady + self._refresh_every * random.uniform(early, late)  # noqa: S311
+            self._due = max(due, began + self._early_every)
         self._due_changed.set()
 
     async def _keep_fresh(self) -> None:
         while True:
-            if self._flight is not None:
-                await asyncio.wait({self._flight})
-            self._due_changed.clear()
-            delay = self._due - self._steady()
-            if delay > 0:
-                try:
-                    async with asyncio.timeout(delay):
-                        await self._due_changed.wait()
-                except TimeoutError:
-                    pass
-            elif self._flight is None:
-                self._ask()
+            try:
+                await self._wait_and_ask()
+            except Exception:  # noqa: BLE001 - the edge of a task that nobody awaits.
+                # A defect; the renewing goes on, and does not write the log full.
+                _log.exception("keeper_crashed")
+                await asyncio.sleep(self._early_every)
+
+    async def _wait_and_ask(self) -> None:
+        """Waits until the source is to be asked, and asks; or takes in news, or waits again."""
+        if self._flight is not None:
+            await asyncio.wait({self._flight})
+        self._due_changed.clear()
+        delay = self._due - self._steady()
+        if delay > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(delay, self._watch_every)):
+                    await self._due_changed.wait()
+            if self._shared is not None and self._flight is None and await self._adopt_news():
+                self._plan(float("-inf"))
+        elif self._flight is None:
+            self._ask(is_early=False)

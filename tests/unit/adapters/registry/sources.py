@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from nexus_auth.adapters.registry.source import BulkNotOffered
+from nexus_auth.adapters.registry.store import StoreUnavailable
 from nexus_auth.domain.hotkey import Hotkey
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock
@@ -55,6 +57,44 @@ class FakeSource:
         if self.error is not None:
             raise self.error
         return self.keys.get(hotkey)
+
+
+@dataclass
+class FakeStore:
+    """A store in memory, away when told to."""
+
+    steady: Callable[[], float] = time.monotonic
+    record: bytes | None = None
+    saved: int = 0
+    is_away: bool = False
+    turn: tuple[str, float] | None = None
+
+    def _reach(self) -> None:
+        if self.is_away:
+            raise StoreUnavailable("the fake store was told to be away")
+
+    async def version(self) -> str | None:
+        self._reach()
+        return str(self.saved) if self.record is not None else None
+
+    async def load(self) -> bytes | None:
+        self._reach()
+        return self.record
+
+    async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> None:
+        self._reach()
+        self.record = record
+        self.saved += 1
+
+    async def claim(self, holder: str, span: timedelta) -> bool:
+        self._reach()
+        if self.turn is not None and self.turn[0] != holder and self.steady() < self.turn[1]:
+            return False
+        self.turn = holder, self.steady() + span.total_seconds()
+        return True
+
+    async def aclose(self) -> None:
+        self.is_away = True
 
 
 class FakeClocks:

@@ -1,0 +1,142 @@
+"""Keeps a snapshot in Redis, for the next start and for a whole fleet."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import inspect
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from nexus_auth.adapters.registry.record import MAX_SKEW
+from nexus_auth.adapters.registry.store import MAX_RECORD_BYTES, RecordRejected, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterator
+
+    from nexus_auth.domain.ports import Clock
+
+TIMEOUT_SECONDS: Final = 0.5
+"""For connecting and for each answer. Redis answers in a millisecond; one that does not is away,
+and the source is asked without it."""
+
+# A record said later stays, unless it claims to come from the future: a writer that was stopped
+# for a while must not bring back what it knew. KEYS: snapshot. ARGV: said_at, now, record, TTL
+# (all times in milliseconds).
+_SAVE: Final = """
+local kept = tonumber(redis.call('HGET', KEYS[1], 'said_at') or '')
+if kept and kept > tonumber(ARGV[1]) and kept <= tonumber(ARGV[2]) then return 0 end
+redis.call('HSET', KEYS[1], 'said_at', ARGV[1], 'record', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return 1
+"""
+
+# KEYS: turn. ARGV: holder, span in milliseconds.
+_CLAIM: Final = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+
+class RedisStore:
+    """A `SnapshotStore` in a Redis server, under keys that depend on the scope.
+
+    Uses HGET, HSTRLEN, HSET, PEXPIRE, GET, SET and EVAL on keys that begin with `nexus-auth:`;
+    an ACL can be as narrow as that.
+    """
+
+    def __init__(self, url: str, *, scope: str, clock: Clock) -> None:
+        """Makes a client; nothing is connected yet.
+
+        Args:
+            url: `redis://` or `rediss://`, as the redis package takes it. May hold a password.
+            scope: What the record is about; one server can hold many.
+            clock: Tells the time (aware, UTC).
+
+        Raises:
+            ValueError: If the URL cannot be understood.
+        """
+        self._clock = clock
+        name = hashlib.sha256(scope.encode()).hexdigest()[:32]
+        # Braces: in a cluster both keys live on the same node.
+        self._snapshot = f"nexus-auth:{{{name}}}:snapshot"
+        self._turn = f"nexus-auth:{{{name}}}:turn"
+        self._redis: Redis = Redis.from_url(
+            url,
+            socket_timeout=TIMEOUT_SECONDS,
+            socket_connect_timeout=TIMEOUT_SECONDS,
+            # Trying again is the caller's business, who has something better to do meanwhile.
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=False,
+        )
+
+    def __repr__(self) -> str:
+        return "RedisStore()"
+
+    async def version(self) -> str | None:
+        """See `SnapshotStore.version`."""
+        with _explained():
+            said_at = await _result(self._redis.hget(self._snapshot, "said_at"))
+        return None if said_at is None else said_at.decode("ascii", "replace")
+
+    async def load(self) -> bytes | None:
+        """See `SnapshotStore.load`."""
+        with _explained():
+            size: int = await _result(self._redis.hstrlen(self._snapshot, "record"))
+            record: bytes | None = None
+            if size <= MAX_RECORD_BYTES:
+                record = await _result(self._redis.hget(self._snapshot, "record"))
+        if size > MAX_RECORD_BYTES:
+            raise RecordRejected("Redis: it is too large")
+        return record
+
+    async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> None:
+        """See `SnapshotStore.save`."""
+        with _explained():
+            await _result(
+                self._redis.eval(
+                    *(_SAVE, 1, self._snapshot),
+                    str(_milliseconds(said_at)),
+                    str(_milliseconds(self._clock() + MAX_SKEW)),
+                    record,
+                    str(max(1, keep_for // timedelta(milliseconds=1))),
+                )
+            )
+
+    async def claim(self, holder: str, span: timedelta) -> bool:
+        """See `SnapshotStore.claim`."""
+        milliseconds = str(max(1, span // timedelta(milliseconds=1)))
+        with _explained():
+            return bool(
+                await _result(self._redis.eval(_CLAIM, 1, self._turn, holder, milliseconds))
+            )
+
+    async def aclose(self) -> None:
+        """See `SnapshotStore.aclose`."""
+        with contextlib.suppress(RedisError, OSError):
+            await self._redis.aclose()
+
+
+async def _result(command: Awaitable[Any] | Any) -> Any:
+    """Awaits a command. The package types each as "perhaps awaitable"; these are."""
+    return await command if inspect.isawaitable(command) else command
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (RedisError, OSError, TimeoutError, ValueError) as exc:
+        # The package's own messages may repeat what a server said, or part of the URL.
+        raise StoreUnavailable(f"Redis: {type(exc).__name__}") from None
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)

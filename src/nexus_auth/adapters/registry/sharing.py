@@ -1,0 +1,128 @@
+"""Shares snapshots with other processes through a store, and takes turns with them in asking.
+
+The store is a help and never a condition: while it is away, everybody asks for himself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from nexus_auth.adapters.registry.outage import Outage
+from nexus_auth.adapters.registry.store import RecordRejected, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from nexus_auth.adapters.registry.record import RecordFormat, StoredSnapshot
+    from nexus_auth.adapters.registry.store import SnapshotStore
+    from nexus_auth.adapters.registry.subnet import SubnetSnapshot
+
+TURN_SECONDS: Final = 2.0
+"""How long a turn lasts without being claimed again: after this time somebody else takes over
+from a process that died, and this far apart are the questions of a whole fleet."""
+
+_log = structlog.get_logger(__name__)
+
+
+class SharedSnapshots:
+    """One process's view of the snapshots that a fleet shares. Raises nothing."""
+
+    def __init__(
+        self,
+        *,
+        store: SnapshotStore,
+        record_format: RecordFormat,
+        turn: timedelta = timedelta(seconds=TURN_SECONDS),
+    ) -> None:
+        """Takes a store, which it closes in `aclose`.
+
+        Args:
+            store: Where the fleet's snapshot is kept.
+            record_format: Writes and reads its records.
+            turn: How long a turn lasts without being claimed again.
+        """
+        self._store = store
+        self._format = record_format
+        self._turn = turn
+        self._holder = uuid.uuid4().hex
+        self._seen: str | None = None
+        self._outage = Outage(
+            source="snapshot store",
+            clock=record_format.clock,
+            steady=record_format.steady,
+            log=_log,
+        )
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store is known to be away, and not worth asking."""
+        return self._outage.is_waiting
+
+    async def fetch_news(self) -> StoredSnapshot | None:
+        """Reads what another process saved since the last time, if it is to be believed."""
+        if self.is_away:
+            return None
+        version = self._seen
+        try:
+            version = await self._store.version()
+            record = None if version == self._seen else await self._store.load()
+            news = None if record is None else self._format.parse(record)
+        except StoreUnavailable as exc:
+            self._outage.failed(exc)
+            return None
+        except RecordRejected as exc:
+            _log.warning("stored_snapshot_ignored", problem=str(exc))
+            news = None
+        self._outage.succeeded()
+        self._seen = version
+        return news
+
+    async def save(self, snapshot: SubnetSnapshot, *, asked_at: float, max_age: timedelta) -> None:
+        """Tells the others what the source said, when the turn was ours."""
+        if self.is_away:
+            return
+        record = self._format.build(snapshot, asked_at=asked_at)
+        try:
+            await self._store.save(record, said_at=snapshot.said_at, keep_for=max_age)
+            self._seen = await self._store.version()
+        except StoreUnavailable as exc:
+            self._outage.failed(exc)
+        else:
+            self._outage.succeeded()
+
+    async def claim(self, span: timedelta | None = None) -> bool:
+        """Takes the turn to ask the source, or keeps it; always granted while the store is away."""
+        if self.is_away:
+            return True
+        try:
+            granted = await self._store.claim(self._holder, span or self._turn)
+        except StoreUnavailable as exc:
+            self._outage.failed(exc)
+            return True
+        self._outage.succeeded()
+        return granted
+
+    @contextlib.asynccontextmanager
+    async def keeping_the_turn(self) -> AsyncIterator[None]:
+        """Keeps a turn that was taken for as long as the question lasts."""
+        keeper = asyncio.create_task(self._keep_the_turn(), name="registry-turn")
+        try:
+            yield
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+    async def aclose(self) -> None:
+        """Lets go of the store."""
+        await self._store.aclose()
+
+    async def _keep_the_turn(self) -> None:
+        while True:
+            await asyncio.sleep(self._turn.total_seconds() / 3)
+            await self.claim()

@@ -1,0 +1,61 @@
+"""What every SnapshotStore must do."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from nexus_auth.adapters.registry.store import SnapshotStore
+from tests.builders import NOW
+
+KEEP = timedelta(minutes=15)
+LONG = timedelta(seconds=30)
+
+Stores = tuple[SnapshotStore, SnapshotStore]
+
+
+class SnapshotStoreContract:
+    """Needs a fixture `stores`: two processes' views of one empty store."""
+
+    async def test_nothing_is_kept_at_first(self, stores: Stores) -> None:
+        """No record, no version."""
+        one, _ = stores
+        assert await one.load() is None
+        assert await one.version() is None
+
+    async def test_record_is_seen_by_the_other(self, stores: Stores) -> None:
+        """What one saves, both read."""
+        one, other = stores
+        await one.save(b"first", said_at=NOW, keep_for=KEEP)
+        assert await other.load() == b"first"
+        assert await other.version() == await one.version() is not None
+
+    async def test_version_changes_with_the_record(self, stores: Stores) -> None:
+        """So that news can be noticed without reading them."""
+        one, other = stores
+        await one.save(b"first", said_at=NOW, keep_for=KEEP)
+        before = await other.version()
+        await one.save(b"other", said_at=NOW + timedelta(seconds=1), keep_for=KEEP)
+        assert await other.version() != before
+        assert await other.load() == b"other"
+
+    async def test_turn_belongs_to_one_at_a_time(self, stores: Stores) -> None:
+        """Whoever has it may keep it; the other has to wait."""
+        one, other = stores
+        assert await one.claim("one", LONG)
+        assert not await other.claim("other", LONG)
+        assert await one.claim("one", LONG)
+        assert not await other.claim("other", LONG)
+
+    async def test_turn_that_is_not_kept_ends(self, stores: Stores) -> None:
+        """A process that died blocks nobody for longer than its turn."""
+        one, other = stores
+        assert await one.claim("one", timedelta(milliseconds=1))
+        await asyncio.sleep(0.02)
+        assert await other.claim("other", LONG)
+        assert not await one.claim("one", LONG)
+
+    async def test_simultaneous_claims_have_one_winner(self, stores: Stores) -> None:
+        """Also when everybody comes at the same moment."""
+        claims = [stores[n % 2].claim(f"holder {n}", LONG) for n in range(20)]
+        assert sum(await asyncio.gather(*claims)) == 1
