@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from nexus_auth.adapters.pylon.errors import PylonAnswerInvalid
 from nexus_auth.domain.ed25519 import is_usable_public_key
 from nexus_auth.domain.errors import InvalidHotkey
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.policy import Neuron
+from nexus_auth.domain.ports import IssuedKeyPair
 
 ED25519_ALGORITHM: Final = 1
 """Pylon's number for Ed25519, the only algorithm there is."""
+
+SEED_BYTES: Final = 32
+"""The length of an Ed25519 private key, RFC 8032 §5.1.5."""
 
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 
@@ -120,6 +126,22 @@ def parse_certificates(answer: object) -> PylonKeyMap:
 
 def _is_error_body(answer: dict[str, Any]) -> bool:
     return "detail" in answer or "status_code" in answer
+
+
+def parse_key_pair(answer: object) -> IssuedKeyPair:
+    """Reads a generated pair; the private key is a seed, or a seed followed by the public key.
+
+    Raises:
+        PylonAnswerInvalid: When it is none, or its halves do not belong together.
+    """
+    public_key = parse_certificate(answer)
+    private_key = answer.get("private_key") if isinstance(answer, dict) else None
+    key = parse_hex(private_key, lengths=(SEED_BYTES, SEED_BYTES + len(public_key)))
+    seed, appended = key[:SEED_BYTES], key[SEED_BYTES:]
+    derived = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    if derived != public_key or appended not in {b"", derived}:
+        raise PylonAnswerInvalid("the private key that Pylon made is not that of its public key")
+    return IssuedKeyPair(public_key=public_key, private_key=seed)
 
 
 def parse_neurons(answer: object) -> tuple[Mapping[Hotkey, Neuron], int]:

@@ -16,7 +16,16 @@ _ROOT: Final = "/api/v1"
 
 def _segment(text: str) -> str:
     """One path segment, whatever the text; dots are escaped too, so that none means "up"."""
-    return quote(text, safe="").replace(".", "%2E")
+    # A name from the environment that is no UTF-8 arrives with its bytes as lone surrogates.
+    return quote(text, safe="", errors="surrogateescape").replace(".", "%2E")
+
+
+def _check_token(token: str | None) -> None:
+    """Refuses what cannot travel in a header: the HTTP library would quote it in a complaint."""
+    if token is None:
+        return
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError("a token is printable ASCII without spaces")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +35,11 @@ class IdentityApi:
     netuid: int
     name: str
     token: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check_token(self.token)
+        if not self.name or not _segment(self.name):
+            raise ValueError("an identity has a name")
 
     @property
     def reading(self) -> str:
@@ -54,6 +68,9 @@ class OpenAccessApi:
     netuid: int
     token: str | None = field(default=None, repr=False)
 
+    def __post_init__(self) -> None:
+        _check_token(self.token)
+
     @property
     def reading(self) -> str:
         """Where certificates are read."""
@@ -74,6 +91,9 @@ class FirstGenerationApi:
     """The API of October 2025: no netuid and no identity, one subnet per Pylon."""
 
     token: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_token(self.token)
 
     @property
     def reading(self) -> str:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, NoReturn, Self
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any, Final, Self, TypeVar
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from nexus_auth.adapters.pylon.answers import (
     PylonKeyMap,
     parse_certificate,
     parse_certificates,
-    parse_hex,
     parse_json,
+    parse_key_pair,
     parse_neurons,
-    require_ed25519,
 )
 from nexus_auth.adapters.pylon.api import (
     FirstGenerationApi,
@@ -36,13 +35,15 @@ from nexus_auth.adapters.pylon.errors import (
 )
 from nexus_auth.domain.errors import (
     IssuerUnavailable,
+    IssuingError,
     IssuingRefused,
-    RegistryAnswerInvalid,
     RegistryError,
 )
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.policy import Neuron
 from nexus_auth.domain.ports import IssuedKeyPair
+
+T = TypeVar("T")
 
 DEFAULT_CONNECT_TIMEOUT_SECONDS: Final = 2.0
 DEFAULT_READ_TIMEOUT_SECONDS: Final = 10.0
@@ -51,32 +52,37 @@ GENERATE_TIMEOUT_SECONDS: Final = 300.0
 
 MAX_SINGLE_BYTES: Final = 64 * 1024
 """One certificate, or an error, has some 200 bytes."""
-MAX_BULK_BYTES: Final = 8 * 1024 * 1024
-"""A certificate takes 150 bytes and a neuron 700; ten times the 4,096 neurons that a subnet can
-have would still fit."""
+MAX_CERTIFICATES_BYTES: Final = 2 * 1024 * 1024
+"""A certificate takes 150 bytes; three times the 4,096 that a subnet can have would still fit."""
+MAX_NEURONS_BYTES: Final = 8 * 1024 * 1024
+"""A neuron takes 700 bytes; nearly three times 4,096 of them would still fit."""
 
 # Pylon refuses nonsense in X-Pylon-Timeout and anything above 300.
 _PYLON_TIMEOUT_CAP_SECONDS: Final = 300
 _MAX_CONNECTIONS: Final = 8
+# Pylon's server closes a quiet connection after 5 s: never write into one that is about to go.
+_KEEP_ALIVE_SECONDS: Final = 2.0
+# From here on, parsing takes long enough for callers of the service to notice.
+_PARSE_ELSEWHERE_BYTES: Final = 64 * 1024
 _NO_CERTIFICATE: Final = "certificate not found"
 _NO_IDENTITY: Final = "identity"
+_NOT_PUBLISHED: Final = "could not generate"
 
 _OK: Final = 200
 _CREATED: Final = 201
 _NOT_FOUND: Final = 404
 _METHOD_NOT_ALLOWED: Final = 405
-_GATEWAY_TIMEOUT: Final = 504
+_BAD_GATEWAY: Final = 502
+_REDIRECTS: Final = range(300, 400)
 _REFUSALS: Final = frozenset({401, 403})
-
-# httpx logs every URL at INFO, and its transport logs headers at DEBUG: the token among them.
-for _name in ("httpx", "httpcore"):
-    logging.getLogger(_name).setLevel(logging.WARNING)
+# Somebody between us and the chain gave up waiting or was not there: nobody said no.
+_UNAVAILABLE: Final = frozenset({_BAD_GATEWAY, 503, 504})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
     status: int
-    body: bytes
+    body: bytes = field(repr=False)  # it may hold a private key
 
     @property
     def detail(self) -> str:
@@ -94,7 +100,8 @@ class PylonClient:
 
     Every request ends by itself: it has a total time and a maximal size. Redirects are never
     followed, so that the token goes to the configured endpoint alone, and neither proxies nor
-    credentials are taken from the environment. No text of an answer is repeated in an error.
+    credentials are taken from the environment. Cookies are not kept. No text of an answer is
+    repeated in an error, and no error refers to another one, whose frames could hold secrets.
 
     Concurrent calls are fine. Whoever creates it closes it.
     """
@@ -118,7 +125,12 @@ class PylonClient:
             read_timeout_seconds: How long a whole answer may take, from the first byte sent.
             generate_timeout_seconds: The same for a new key pair.
             transport: Replaces the network in tests.
+
+        Raises:
+            ValueError: If the endpoint has credentials in it, which would show in messages.
         """
+        if "@" in endpoint:
+            raise ValueError("credentials do not belong into Pylon's URL")
         self._endpoint = endpoint.rstrip("/")
         self._api = api
         self._connect_timeout_seconds = connect_timeout_seconds
@@ -131,8 +143,12 @@ class PylonClient:
             headers=headers,
             follow_redirects=False,
             trust_env=False,
+            verify=_trusted_servers() if self._endpoint.startswith("https:") else True,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             limits=httpx.Limits(
-                max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_CONNECTIONS
+                max_connections=_MAX_CONNECTIONS,
+                max_keepalive_connections=_MAX_CONNECTIONS,
+                keepalive_expiry=_KEEP_ALIVE_SECONDS,
             ),
             transport=transport,
         )
@@ -158,11 +174,11 @@ class PylonClient:
             RegistryError: `PylonUnreachable`, `PylonRefused`, `PylonFailed` or
                 `PylonAnswerInvalid`.
         """
-        answer = await self._get(self._api.reading, max_bytes=MAX_BULK_BYTES)
+        answer = await self._get(self._api.reading, max_bytes=MAX_CERTIFICATES_BYTES)
         if answer.status in {_NOT_FOUND, _METHOD_NOT_ALLOWED} and _NO_IDENTITY not in answer.detail:
             raise BulkNotOffered("this Pylon does not offer all certificates at once")
         self._require(answer, _OK)
-        return parse_certificates(parse_json(answer.body))
+        return await _parsed(answer, parse_certificates)
 
     async def fetch_key(self, hotkey: Hotkey) -> bytes | None:
         """Asks for one hotkey's key: `GET …/certificates/{hotkey}`.
@@ -190,12 +206,12 @@ class PylonClient:
             RegistryError: As `fetch_keys`; `PylonFailed` where this API has no neurons.
         """
         for path in self._api.neurons:
-            answer = await self._get(path, max_bytes=MAX_BULK_BYTES)
+            answer = await self._get(path, max_bytes=MAX_NEURONS_BYTES)
             missing = answer.status in {_NOT_FOUND, _METHOD_NOT_ALLOWED}
             if missing and path != self._api.neurons[-1]:
                 continue
             self._require(answer, _OK)
-            return parse_neurons(parse_json(answer.body))
+            return await _parsed(answer, parse_neurons)
         raise PylonFailed("this generation of Pylon's API offers no neurons", status=_NOT_FOUND)
 
     async def generate(self, *, algorithm: int) -> IssuedKeyPair:
@@ -205,6 +221,7 @@ class PylonClient:
         """
         if not isinstance(self._api, IdentityApi):
             raise IssuingRefused("issuing needs an identity: its name, its token and a netuid")
+        failure: RegistryError
         try:
             answer = await self._request(
                 "POST",
@@ -213,24 +230,26 @@ class PylonClient:
                 max_bytes=MAX_SINGLE_BYTES,
                 total_seconds=self._generate_timeout_seconds,
             )
-            self._require(answer, _CREATED)
-            return _parse_key_pair(parse_json(answer.body))
-        except (PylonRefused, RegistryAnswerInvalid) as exc:
-            raise IssuingRefused(str(exc)) from None
-        except PylonFailed as exc:
-            error = IssuerUnavailable if exc.status == _GATEWAY_TIMEOUT else IssuingRefused
-            raise error(str(exc)) from None
-        except PylonUnreachable as exc:
-            raise IssuerUnavailable(str(exc)) from None
+            if answer.status == _BAD_GATEWAY and _NOT_PUBLISHED in answer.detail:
+                raise IssuingRefused(
+                    f"Pylon at {self._endpoint} could not publish a key; is the hotkey of its "
+                    f"identity registered on subnet {self._api.netuid}?"
+                )
+            if answer.status != _OK:  # a pair is a pair, and there is no second copy of it
+                self._require(answer, _CREATED)
+            return parse_key_pair(parse_json(answer.body))
+        except RegistryError as exc:
+            failure = exc
+        raise _issuing_error(failure)
 
     async def published_key(self, hotkey: Hotkey) -> bytes | None:
         """Reads back which key the chain has for a hotkey. See `CertIssuer.published_key`."""
+        failure: RegistryError
         try:
             return await self.fetch_key(hotkey)
-        except RegistryAnswerInvalid as exc:
-            raise IssuingRefused(str(exc)) from None
         except RegistryError as exc:
-            raise IssuerUnavailable(str(exc)) from None
+            failure = exc
+        raise _issuing_error(failure)
 
     async def _get(self, path: str, *, max_bytes: int) -> _Answer:
         return await self._request(
@@ -246,34 +265,35 @@ class PylonClient:
         total_seconds: float,
         content: dict[str, Any] | None = None,
     ) -> _Answer:
-        url = self._endpoint + path
         patience = max(1, min(_PYLON_TIMEOUT_CAP_SECONDS, int(total_seconds)))
-        timeout = httpx.Timeout(total_seconds, connect=self._connect_timeout_seconds)
+        failure: str
         try:
             # httpx's read timeout starts anew with every byte; this one does not.
             async with (
                 asyncio.timeout(self._connect_timeout_seconds + total_seconds),
                 self._http.stream(
                     method,
-                    url,
+                    self._endpoint + path,
                     json=content,
                     headers={"X-Pylon-Timeout": str(patience)},
-                    timeout=timeout,
+                    timeout=httpx.Timeout(total_seconds, connect=self._connect_timeout_seconds),
                 ) as response,
             ):
                 return _Answer(
                     status=response.status_code, body=await _bounded_body(response, max_bytes)
                 )
         except (TimeoutError, httpx.TimeoutException) as exc:
-            self._unreachable("did not answer in time", exc)
+            failure = f"did not answer in time ({type(exc).__name__})"
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as exc:
-            self._unreachable("could not be asked", exc)
-
-    def _unreachable(self, what: str, exc: Exception) -> NoReturn:
-        # The cause's own text may quote what was sent or received; its type says enough.
-        kind = type(exc).__name__
-        reason = f": {exc}" if isinstance(exc, httpx.ConnectError) else ""
-        raise PylonUnreachable(f"Pylon at {self._endpoint} {what} ({kind}{reason})") from None
+            # The cause's own text may quote what was sent or received; its type says enough.
+            reason = f": {exc}" if isinstance(exc, httpx.ConnectError) else ""
+            failure = f"could not be asked ({type(exc).__name__}{reason})"
+        except RuntimeError as exc:
+            # What httpx raises once its client is closed, and no type of its own for it.
+            failure = f"could not be asked ({type(exc).__name__}: the client is closed)"
+        # Raised out here, so that it does not drag the cause along: a frame of httpx's in its
+        # traceback holds the token.
+        raise PylonUnreachable(f"Pylon at {self._endpoint} {failure}")
 
     def _require(self, answer: _Answer, expected: int) -> None:
         status = answer.status
@@ -291,7 +311,7 @@ class PylonClient:
                 "check NEXUS_PYLON_IDENTITY_NAME",
                 status=status,
             )
-        hint = "; check the netuid of the identity" if 300 <= status < 400 else ""  # noqa: PLR2004 - the class of redirects
+        hint = "; check the netuid of the identity" if status in _REDIRECTS else ""
         raise PylonFailed(f"Pylon at {self._endpoint} answered {status}{hint}", status=status)
 
 
@@ -308,18 +328,29 @@ async def _bounded_body(response: httpx.Response, max_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _parse_key_pair(answer: object) -> IssuedKeyPair:
-    """Reads a generated pair; the private key is a seed, or a seed followed by the public key."""
-    if not isinstance(answer, dict):
-        raise PylonAnswerInvalid("a key pair is not a JSON object")
-    require_ed25519(answer.get("algorithm"))
-    public_key = parse_certificate(answer)
-    private_key = parse_hex(answer.get("private_key"), lengths=(32, 64))
-    seed, appended = private_key[:32], private_key[32:]
-    derived = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
-    if derived != public_key or appended not in {b"", derived}:
-        raise PylonAnswerInvalid("the private key that Pylon made is not that of its public key")
-    return IssuedKeyPair(public_key=public_key, private_key=seed)
+async def _parsed(answer: _Answer, parse: Callable[[Any], T]) -> T:
+    """Parses a body; a large one in a thread, so that nobody waits for it meanwhile."""
+    if len(answer.body) < _PARSE_ELSEWHERE_BYTES:
+        return parse(parse_json(answer.body))
+    return await asyncio.to_thread(lambda: parse(parse_json(answer.body)))
+
+
+def _issuing_error(error: RegistryError) -> IssuingError:
+    """The same, as an error of the issuing port."""
+    match error:
+        case PylonUnreachable():
+            return IssuerUnavailable(str(error))
+        case PylonFailed(status=status) if status in _UNAVAILABLE:
+            return IssuerUnavailable(str(error))
+        case _:
+            return IssuingRefused(str(error))
+
+
+def _trusted_servers() -> ssl.SSLContext:
+    """Trusts what this machine trusts: a private authority of the operator's among them."""
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    return context
 
 
 def _token_setting(api: PylonApi) -> str:

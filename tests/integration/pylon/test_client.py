@@ -1,0 +1,264 @@
+"""Our client against the development Pylon, and against servers that mean it badly."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenAccessApi, PylonApi
+from nexus_auth.adapters.pylon.client import PylonClient
+from nexus_auth.adapters.pylon.errors import (
+    PylonAnswerInvalid,
+    PylonFailed,
+    PylonRefused,
+    PylonUnreachable,
+)
+from nexus_auth.domain.errors import IssuerUnavailable, IssuingRefused, RegistryError
+from tests.builders import a_hotkey, a_key, public_bytes
+from tests.integration.pylon.running import (
+    IDENTITY_NAME,
+    OPEN_ACCESS_TOKEN,
+    TOKEN,
+    RunningPylon,
+)
+
+ALICE = a_hotkey("alice")
+KEY = public_bytes(a_key("alice"))
+IDENTITY = IdentityApi(netuid=1, name=IDENTITY_NAME, token=TOKEN)
+APIS: list[PylonApi] = [
+    IDENTITY,
+    OpenAccessApi(netuid=1, token=OPEN_ACCESS_TOKEN),
+    FirstGenerationApi(),
+]
+
+
+@pytest.mark.parametrize("api", APIS, ids=lambda api: type(api).__name__)
+async def test_every_dialect_reads_keys(pylon: RunningPylon, api: PylonApi) -> None:
+    """All at once, one, and none."""
+    pylon.store.set_certificate(ALICE, KEY)
+    async with PylonClient(endpoint=pylon.url, api=api) as client:
+        assert dict((await client.fetch_keys()).keys) == {ALICE: KEY}
+        assert await client.fetch_key(ALICE) == KEY
+        assert await client.fetch_key(a_hotkey("nobody")) is None
+
+
+async def test_neurons_are_read(pylon: RunningPylon) -> None:
+    """With their stakes."""
+    pylon.store.set_neuron(ALICE, uid=9, alpha=5, tao=1, validator_permit=True)
+    async with PylonClient(endpoint=pylon.url, api=IDENTITY) as client:
+        neurons, rejected = await client.fetch_neurons()
+    assert rejected == 0
+    assert (neurons[ALICE].uid, neurons[ALICE].validator_permit) == (9, True)
+    assert (neurons[ALICE].alpha, neurons[ALICE].total) == (5, 6)
+
+
+async def test_pair_is_generated_and_published(pylon: RunningPylon) -> None:
+    """The answer is a pair, and the chain has its public half."""
+    async with PylonClient(endpoint=pylon.url, api=IDENTITY) as client:
+        pair = await client.generate(algorithm=1)
+        assert await client.published_key(pylon.hotkey) == pair.public_key
+    assert pylon.requests[0].timeout == "300"
+
+
+async def test_refusals_are_told_apart(pylon: RunningPylon) -> None:
+    """Wrong token, wrong name, wrong netuid, and a hotkey that is not registered."""
+    cases: list[tuple[PylonApi, type[RegistryError], str]] = [
+        (IdentityApi(netuid=1, name="dev", token="no"), PylonRefused, "IDENTITY_TOKEN"),
+        (IdentityApi(netuid=1, name="..", token="no"), PylonFailed, "IDENTITY_NAME"),
+        (IdentityApi(netuid=2, name="dev", token=TOKEN), PylonFailed, "netuid"),
+        (OpenAccessApi(netuid=1), PylonRefused, "OPEN_ACCESS_TOKEN"),
+    ]
+    for api, error, words in cases:
+        async with PylonClient(endpoint=pylon.url, api=api) as client:
+            with pytest.raises(error, match=words):
+                await client.fetch_key(ALICE)
+            with pytest.raises(error, match=words):
+                await client.fetch_keys()
+    pylon.store.remove_neuron(pylon.hotkey)
+    async with PylonClient(endpoint=pylon.url, api=IDENTITY) as client:
+        with pytest.raises(IssuingRefused, match="registered on subnet 1"):
+            await client.generate(algorithm=1)
+
+
+async def test_connections_are_kept_and_bounded(pylon: RunningPylon) -> None:
+    """A hundred questions at once are all answered."""
+    pylon.store.set_certificate(ALICE, KEY)
+    async with PylonClient(endpoint=pylon.url, api=IDENTITY) as client:
+        assert await asyncio.gather(*(client.fetch_key(ALICE) for _ in range(100))) == [KEY] * 100
+
+
+async def test_nobody_listening_is_unreachable() -> None:
+    """With the reason in the message."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    async with PylonClient(endpoint=f"http://127.0.0.1:{port}", api=IDENTITY) as client:
+        with pytest.raises(PylonUnreachable, match=f"127.0.0.1:{port} could not be asked"):
+            await client.fetch_keys()
+        with pytest.raises(IssuerUnavailable):
+            await client.generate(algorithm=1)
+
+
+@pytest.mark.parametrize("endpoint", ["ftp://pylon", "pylon:8000", "http://", "http://a b", "//x"])
+async def test_endpoint_that_is_none_is_unreachable(endpoint: str) -> None:
+    """Settings refuse it earlier; here it is no traceback."""
+    async with PylonClient(endpoint=endpoint, api=IDENTITY) as client:
+        with pytest.raises(PylonUnreachable):
+            await client.fetch_keys()
+
+
+Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def a_server(behaviour: Behaviour) -> AsyncIterator[str]:
+    """A server that reads one request head and then does as told."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            await reader.readuntil(b"\r\n\r\n")
+            await behaviour(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+async def _drips_body(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(HEAD + b"Content-Length: 100000\r\n\r\n")
+    while True:
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+async def _drips_head(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(HEAD)
+    while True:
+        writer.write(b"X: y\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+async def _says_to_continue_forever(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def _says_nothing(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(30)
+
+
+@pytest.mark.parametrize(
+    "behaviour", [_drips_body, _drips_head, _says_to_continue_forever, _says_nothing]
+)
+async def test_every_wait_ends(behaviour: Behaviour) -> None:
+    """A byte now and then does not prolong it."""
+    async with (
+        a_server(behaviour) as url,
+        PylonClient(
+            endpoint=url, api=IDENTITY, connect_timeout_seconds=0.2, read_timeout_seconds=0.3
+        ) as client,
+    ):
+        started = time.monotonic()
+        with pytest.raises(PylonUnreachable, match="in time"):
+            await client.fetch_keys()
+        assert time.monotonic() - started < 1.5
+
+
+def _sending(data: bytes) -> Behaviour:
+    async def behave(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        await writer.drain()
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00\xff" * 100,
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: nonsense\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+        HEAD + b"X: " + b"y" * 200_000 + b"\r\n\r\n{}",
+    ],
+)
+async def test_what_is_no_http_is_unreachable(data: bytes) -> None:
+    """Broken servers and other protocols give our error alone."""
+    async with (
+        a_server(_sending(data)) as url,
+        PylonClient(endpoint=url, api=IDENTITY, read_timeout_seconds=1) as client,
+    ):
+        with pytest.raises(PylonUnreachable):
+            await client.fetch_key(ALICE)
+
+
+async def test_compressed_answer_is_not_unpacked() -> None:
+    """A bomb never goes off."""
+    bomb = HEAD + b"Content-Encoding: gzip\r\nConnection: close\r\n\r\n" + b"\x1f\x8b\x08" * 10
+    async with a_server(_sending(bomb)) as url, PylonClient(endpoint=url, api=IDENTITY) as client:
+        with pytest.raises(PylonAnswerInvalid, match="compressed"):
+            await client.fetch_keys()
+
+
+async def test_endless_body_is_cut() -> None:
+    """What is kept has a bound."""
+
+    async def pour(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Connection: close\r\n\r\n")
+        while True:
+            writer.write(b" " * 65_536)
+            await writer.drain()
+
+    async with a_server(pour) as url, PylonClient(endpoint=url, api=IDENTITY) as client:
+        with pytest.raises(PylonAnswerInvalid, match="longer"):
+            await client.fetch_keys()
+
+
+async def test_token_goes_to_the_configured_endpoint_alone() -> None:
+    """A redirect is not followed, not even on the same host."""
+    heads: list[bytes] = []
+
+    async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(b"")
+        writer.write(
+            b"HTTP/1.1 308 Gone there\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n"
+        )
+        await writer.drain()
+        heads[-1] = await reader.read(100)
+
+    async with (
+        a_server(redirect) as url,
+        PylonClient(endpoint=url, api=IDENTITY) as client,
+    ):
+        with pytest.raises(PylonFailed, match="308"):
+            await client.fetch_keys()
+    assert heads == [b""]
+
+
+async def test_loggers_learn_no_secret(
+    pylon: RunningPylon, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even at DEBUG, with the HTTP library's own logging."""
+    for name in (None, "httpx", "httpcore", "asyncio", "anyio"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    async with PylonClient(endpoint=pylon.url, api=IDENTITY) as client:
+        pair = await client.generate(algorithm=1)
+        await client.fetch_keys()
+    assert caplog.records
+    assert TOKEN not in caplog.text
+    assert pair.private_key.hex() not in caplog.text

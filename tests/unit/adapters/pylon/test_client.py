@@ -1,0 +1,425 @@
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import httpx
+import pytest
+
+from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenAccessApi, PylonApi
+from nexus_auth.adapters.pylon.client import MAX_SINGLE_BYTES, PylonClient
+from nexus_auth.adapters.pylon.errors import (
+    BulkNotOffered,
+    PylonAnswerInvalid,
+    PylonFailed,
+    PylonRefused,
+    PylonUnreachable,
+)
+from nexus_auth.domain.errors import IssuerUnavailable, IssuingError, IssuingRefused, RegistryError
+from tests.builders import a_hotkey, a_key, public_bytes
+
+ALICE = a_hotkey("alice")
+KEY = public_bytes(a_key("alice"))
+SEED = a_key("alice").private_bytes_raw()
+TOKEN = "t0p-s3cret-token"
+IDENTITY = IdentityApi(netuid=12, name="dev", token=TOKEN)
+DOCUMENT = {"algorithm": 1, "public_key": KEY.hex()}
+PAIR = {**DOCUMENT, "private_key": SEED.hex()}
+NOT_FOUND = {"status_code": 404, "detail": "Certificate not found or error fetching."}
+NO_IDENTITY = {"status_code": 404, "detail": "Identity 'dev' not found"}
+NO_PATH = {"status_code": 404, "detail": "Not Found"}
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+def a_client(handler: Handler, *, api: PylonApi = IDENTITY) -> PylonClient:
+    """A client whose network is a function."""
+    return PylonClient(
+        endpoint="http://pylon.test:8000/", api=api, transport=httpx.MockTransport(handler)
+    )
+
+
+def a_response(status: int, document: Any = None, **headers: str) -> httpx.Response:
+    """An answer that still has to be read; bytes are sent as they are."""
+    content = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return httpx.Response(status, stream=httpx.ByteStream(content), headers=headers)
+
+
+def answering(status: int, document: Any = None) -> Handler:
+    """Answers everything alike."""
+    return lambda _: a_response(status, document)
+
+
+def raising(error: Exception) -> Handler:
+    """Fails every request."""
+
+    def handle(_: httpx.Request) -> httpx.Response:
+        raise error
+
+    return handle
+
+
+async def test_request_carries_what_pylon_needs_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The token, how long we wait, no compression; nothing from the environment, no cookies."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    seen: list[httpx.Request] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return a_response(200, {}, **{"Set-Cookie": "a=b; Path=/"})
+
+    async with a_client(handle) as client:
+        await client.fetch_keys()
+        await client.fetch_keys()
+    for request in seen:
+        assert request.url == (
+            "http://pylon.test:8000/api/v1/identity/dev/subnet/12/block/latest/certificates"
+        )
+        assert request.headers["authorization"] == f"Bearer {TOKEN}"
+        assert request.headers["x-pylon-timeout"] == "10"
+        assert request.headers["accept-encoding"] == "identity"
+        assert "cookie" not in request.headers
+
+
+async def test_all_keys_are_fetched_in_one_request() -> None:
+    """Good entries count, bad ones are counted."""
+    async with a_client(answering(200, {str(ALICE): DOCUMENT, "self": DOCUMENT})) as client:
+        found = await client.fetch_keys()
+    assert (dict(found.keys), found.rejected) == ({ALICE: KEY}, 1)
+
+
+async def test_large_answer_is_parsed_all_the_same() -> None:
+    """Where it is parsed changes nothing, errors included."""
+    many = {str(a_hotkey(str(number))): DOCUMENT for number in range(600)}
+    async with a_client(answering(200, many)) as client:
+        assert len((await client.fetch_keys()).keys) == 600
+    async with a_client(answering(200, b"[" * 200_000)) as client:
+        with pytest.raises(PylonAnswerInvalid):
+            await client.fetch_keys()
+
+
+@pytest.mark.parametrize(
+    ("status", "document"), [(404, NO_PATH), (404, b"<h1>Not Found</h1>"), (405, NO_PATH)]
+)
+async def test_missing_bulk_endpoint_is_known_as_such(status: int, document: Any) -> None:
+    """Older Pylons give keys one by one only."""
+    async with a_client(answering(status, document)) as client:
+        with pytest.raises(BulkNotOffered):
+            await client.fetch_keys()
+
+
+async def test_unknown_identity_is_no_missing_endpoint() -> None:
+    """A wrong name must not be answered with one request for each hotkey."""
+    async with a_client(answering(404, NO_IDENTITY)) as client:
+        with pytest.raises(PylonFailed, match="NEXUS_PYLON_IDENTITY_NAME"):
+            await client.fetch_keys()
+
+
+async def test_absent_key_is_none() -> None:
+    """Pylon's own 404 means "not registered"."""
+    async with a_client(answering(404, NOT_FOUND)) as client:
+        assert await client.fetch_key(ALICE) is None
+
+
+@pytest.mark.parametrize(
+    "document",
+    [NO_IDENTITY, NO_PATH, b"<html>nginx</html>", b"", b"[]", {"detail": None}, {"detail": 1}],
+)
+async def test_404_of_somebody_else_is_an_error(document: Any) -> None:
+    """A proxy's page, or a wrong path, is no statement about a hotkey."""
+    async with a_client(answering(404, document)) as client:
+        with pytest.raises(PylonFailed):
+            await client.fetch_key(ALICE)
+
+
+STATUSES = [
+    (301, PylonFailed),
+    (308, PylonFailed),
+    (400, PylonFailed),
+    (401, PylonRefused),
+    (403, PylonRefused),
+    (429, PylonFailed),
+    (500, PylonFailed),
+    (502, PylonFailed),
+    (503, PylonFailed),
+    (504, PylonFailed),
+    (201, PylonFailed),
+    (204, PylonFailed),
+    (599, PylonFailed),
+]
+
+
+@pytest.mark.parametrize(("status", "error"), STATUSES)
+@pytest.mark.parametrize("api", [IDENTITY, OpenAccessApi(netuid=1), FirstGenerationApi()])
+async def test_every_other_status_is_a_typed_error_that_names_it(
+    status: int, error: type[RegistryError], api: PylonApi
+) -> None:
+    """With the status in its message, whatever the body claims."""
+    asked: list[httpx.URL] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url)
+        return a_response(status, DOCUMENT, Location="http://evil.test/")
+
+    async with a_client(handle, api=api) as client:
+        with pytest.raises(error, match=str(status)):
+            await client.fetch_key(ALICE)
+        with pytest.raises(error, match=str(status)):
+            await client.fetch_keys()
+    assert {url.host for url in asked} == {"pylon.test"}
+
+
+def exception_classes(root: type[Exception]) -> Iterator[type[Exception]]:
+    """A class and everything below it."""
+    yield root
+    for each in root.__subclasses__():
+        yield from exception_classes(each)
+
+
+HTTPX_ERRORS = sorted(
+    {
+        each
+        for name in dir(httpx)
+        if isinstance(root := getattr(httpx, name), type) and issubclass(root, Exception)
+        for each in exception_classes(root)
+    }
+    - {httpx.CookieConflict},  # needs two cookies, and we keep none
+    key=lambda each: each.__name__,
+)
+
+
+def an_instance(error: type[Exception]) -> Exception:
+    """An exception of that class, however it is built."""
+    request = httpx.Request("GET", "http://pylon.test", headers={"Authorization": TOKEN})
+    if issubclass(error, httpx.HTTPStatusError):
+        return error("x", request=request, response=httpx.Response(500))
+    if issubclass(error, httpx.StreamError) and error is not httpx.StreamError:
+        return cast("Callable[[], Exception]", error)()  # its own message, no argument
+    return error("boom" if issubclass(error, httpx.ConnectError) else f"boom {TOKEN}")
+
+
+@pytest.mark.parametrize("error", [*HTTPX_ERRORS, OSError, TimeoutError, ValueError, RuntimeError])
+async def test_no_foreign_exception_gets_through(error: type[Exception]) -> None:
+    """Each class of httpx's becomes ours, without the cause that could hold a secret."""
+    async with a_client(raising(an_instance(error))) as client:
+        with pytest.raises(PylonUnreachable) as caught:
+            await client.fetch_keys()
+        with pytest.raises(IssuerUnavailable):
+            await client.generate(algorithm=1)
+    assert error.__name__ in str(caught.value)
+    assert TOKEN not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_list_of_foreign_exceptions_is_not_empty() -> None:
+    """The walk above walks."""
+    assert {httpx.ReadTimeout, httpx.InvalidURL, httpx.StreamClosed} <= set(HTTPX_ERRORS)
+
+
+async def test_closed_client_is_unreachable() -> None:
+    """A refresh that is under way while the service ends meets our error."""
+    client = a_client(answering(200, {}))
+    await client.aclose()
+    with pytest.raises(PylonUnreachable, match="closed"):
+        await client.fetch_keys()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "nonsense"])
+async def test_compressed_answer_is_refused(encoding: str) -> None:
+    """It was not asked for, and could be a bomb."""
+
+    def handle(_: httpx.Request) -> httpx.Response:
+        return a_response(200, b"\x1f\x8b rubbish", **{"Content-Encoding": encoding})
+
+    async with a_client(handle) as client:
+        with pytest.raises(PylonAnswerInvalid, match="compressed"):
+            await client.fetch_key(ALICE)
+
+
+async def test_answer_without_end_is_refused() -> None:
+    """Reading stops at the bound, not at the end."""
+    sent = 0
+
+    class Endless(httpx.AsyncByteStream):
+        async def __aiter__(self) -> Any:
+            nonlocal sent
+            while True:
+                sent += 10_000
+                yield b" " * 10_000
+
+    async with a_client(lambda _: httpx.Response(200, stream=Endless())) as client:
+        with pytest.raises(PylonAnswerInvalid, match="longer"):
+            await client.fetch_key(ALICE)
+    assert sent < MAX_SINGLE_BYTES + 20_000
+
+
+@pytest.mark.parametrize("document", [[], None, "x", b"{", b"", {"algorithm": True}])
+async def test_nonsense_with_status_200_is_a_typed_error(document: Any) -> None:
+    """The shape is checked, and the cause of the refusal is kept."""
+    async with a_client(answering(200, document)) as client:
+        with pytest.raises(PylonAnswerInvalid):
+            await client.fetch_key(ALICE)
+
+
+async def test_neurons_come_from_the_cache_where_there_is_one() -> None:
+    """The recent path first; the latest one where the first is missing."""
+    document = {
+        "block": {},
+        "neurons": {
+            str(ALICE): {
+                "uid": 1,
+                "active": True,
+                "validator_permit": True,
+                "stakes": {"alpha": 1, "tao": 1, "total": 2},
+            }
+        },
+    }
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if "recent" in request.url.path:
+            return a_response(404, NO_PATH)
+        return a_response(200, document)
+
+    async with a_client(handle) as client:
+        neurons, rejected = await client.fetch_neurons()
+    assert (list(neurons), rejected) == ([ALICE], 0)
+    async with a_client(handle, api=FirstGenerationApi()) as client:
+        with pytest.raises(PylonFailed, match="no neurons"):
+            await client.fetch_neurons()
+
+
+async def test_pair_is_asked_for_and_checked() -> None:
+    """POST with the algorithm, on the identity's own path, with all the time publishing takes."""
+    seen: list[httpx.Request] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return a_response(201, PAIR)
+
+    async with a_client(handle) as client:
+        pair = await client.generate(algorithm=1)
+    assert (pair.public_key, pair.private_key) == (KEY, SEED)
+    [request] = seen
+    assert request.method == "POST"
+    assert request.url.path == "/api/v1/identity/dev/subnet/12/certificates/self"
+    assert json.loads(request.content) == {"algorithm": 1}
+    assert request.headers["x-pylon-timeout"] == "300"
+
+
+async def test_pair_that_came_with_status_200_is_kept() -> None:
+    """The key on chain is replaced already; there is no second copy of its private half."""
+    async with a_client(answering(200, PAIR)) as client:
+        assert (await client.generate(algorithm=1)).private_key == SEED
+
+
+ISSUING_FAILURES: list[tuple[Handler, type[IssuingError]]] = [
+    (answering(400, {"detail": "Validation failed for POST …"}), IssuingRefused),
+    (answering(401, {}), IssuingRefused),
+    (answering(403, {}), IssuingRefused),
+    (answering(404, NO_IDENTITY), IssuingRefused),
+    (answering(308, {}), IssuingRefused),
+    (answering(500, {}), IssuingRefused),
+    (answering(502, {"detail": "Could not generate certificate pair."}), IssuingRefused),
+    (answering(502, b"<html>Bad Gateway</html>"), IssuerUnavailable),
+    (answering(503, b""), IssuerUnavailable),
+    (answering(504, {"detail": "Request timed out"}), IssuerUnavailable),
+    (answering(201, DOCUMENT), IssuingRefused),
+    (answering(201, {**PAIR, "private_key": "00" * 32}), IssuingRefused),
+    (answering(201, b"{"), IssuingRefused),
+    (raising(httpx.ReadError("gone")), IssuerUnavailable),
+]
+
+
+@pytest.mark.parametrize(("handler", "error"), ISSUING_FAILURES)
+async def test_pair_that_is_none_is_a_typed_error(
+    handler: Handler, error: type[IssuingError]
+) -> None:
+    """Refused where somebody said no, unavailable where nobody could say anything."""
+    async with a_client(handler) as client:
+        with pytest.raises(error) as caught:
+            await client.generate(algorithm=1)
+    assert caught.value.__context__ is None or not isinstance(caught.value, IssuerUnavailable)
+
+
+@pytest.mark.parametrize("api", [OpenAccessApi(netuid=1), FirstGenerationApi()])
+async def test_only_an_identity_can_issue(api: PylonApi) -> None:
+    """Other dialects are refused before anybody is asked."""
+    async with a_client(raising(AssertionError()), api=api) as client:
+        with pytest.raises(IssuingRefused, match="identity"):
+            await client.generate(algorithm=1)
+
+
+@pytest.mark.parametrize(
+    ("handler", "error"),
+    [
+        (answering(200, {}), IssuingRefused),
+        (answering(403, {}), IssuingRefused),
+        (answering(503, {}), IssuerUnavailable),
+        (raising(httpx.ConnectTimeout("slow")), IssuerUnavailable),
+    ],
+)
+async def test_published_key_fails_as_the_issuing_port_says(
+    handler: Handler, error: type[IssuingError]
+) -> None:
+    """The same client serves both ports, each with its own errors."""
+    async with a_client(handler) as client:
+        with pytest.raises(error):
+            await client.published_key(ALICE)
+
+
+async def test_published_key_is_read_back() -> None:
+    """The key, or None."""
+    async with a_client(answering(200, DOCUMENT)) as client:
+        assert await client.published_key(ALICE) == KEY
+    async with a_client(answering(404, NOT_FOUND)) as client:
+        assert await client.published_key(ALICE) is None
+
+
+def test_credentials_in_the_url_are_refused() -> None:
+    """They would show in every message."""
+    with pytest.raises(ValueError, match="credentials"):
+        PylonClient(endpoint=f"http://me:{TOKEN}@pylon.test", api=FirstGenerationApi())
+
+
+def shown_by(error: BaseException) -> str:
+    """Everything that a thorough crash report shows: messages, causes, frames and their locals."""
+    seen = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+    for each in (error.__cause__, error.__context__):
+        if each is not None:
+            seen += shown_by(each)
+    return seen
+
+
+async def test_secrets_show_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    """Not in repr, messages, tracebacks with locals, nor in what any logger says at DEBUG."""
+    caplog.set_level(logging.DEBUG)
+    for name in ("httpx", "httpcore", "asyncio"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    shown = []
+    broken = {**PAIR, "public_key": public_bytes(a_key("bob")).hex()}
+    for handler in (
+        answering(201, PAIR),
+        answering(201, broken),
+        answering(201, {**PAIR, "algorithm": 2}),
+        answering(500, PAIR),
+        raising(httpx.LocalProtocolError(f"Illegal header value b'Bearer {TOKEN}'")),
+    ):
+        async with a_client(handler) as client:
+            shown += [repr(client), str(client)]
+            try:
+                shown += [repr(await client.generate(algorithm=1))]
+            except IssuingError as exc:
+                shown += [str(exc), repr(exc)]
+                # Our own frames; a test's local variables hold the secrets on purpose.
+                exc.__traceback__ = exc.__traceback__ and exc.__traceback__.tb_next
+                shown += [shown_by(exc)]
+    everything = "".join(shown) + caplog.text
+    assert TOKEN not in everything
+    assert SEED.hex() not in everything
+    assert repr(SEED) not in everything
