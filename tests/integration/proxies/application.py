@@ -4,15 +4,39 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import socketserver
 import threading
+from dataclasses import dataclass
 from io import BufferedIOBase
 from types import TracebackType
 from typing import Final, Self
 
 # Long enough for an answer, short enough for a test that expects none.
 _IDLE_SECONDS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One request as the application saw it; header names in lower case."""
+
+    line: str
+    headers: tuple[tuple[str, str], ...]
+    body: str
+    trailers: str
+
+    @property
+    def hotkeys(self) -> list[str]:
+        """Every X-Hotkey that any server could make out, under any spelling, trailers included."""
+        pairs = [*self.headers]
+        pairs += [
+            (name, value)
+            for name, _, value in (line.partition(":") for line in self.trailers.splitlines())
+        ]
+        return [
+            value.strip()
+            for name, value in pairs
+            if name.lower().strip().replace("_", "-").replace(".", "-") == "x-hotkey"
+        ]
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -39,25 +63,19 @@ class _Handler(socketserver.StreamRequestHandler):
             body, trailers = _read_chunks(self.rfile)
         else:
             body = self.rfile.read(int(seen.get("content-length", "0")))
-        self.server.requests.append(lines[0])
+        record = Record(lines[0], tuple(headers), body.decode("latin-1"), trailers)
+        self.server.records.append(record)
         if "upgrade" in seen and "upgrade" in seen.get("connection", "").lower():
             # As willing as an application can be: any protocol is fine with it.
             reply = f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: {seen['upgrade']}\r\n"
-            reply += f"Connection: Upgrade\r\nX-Seen-Hotkey: {seen.get('x-hotkey', '')}\r\n"
+            reply += "Connection: Upgrade\r\n"
             reply += f"Sec-WebSocket-Accept: {_accept(seen.get('sec-websocket-key', ''))}\r\n\r\n"
             self.wfile.write(reply.encode("latin-1"))
             self.wfile.write(self.rfile.readline())
             return False
-        answer = json.dumps(
-            {
-                "line": lines[0],
-                "headers": headers,
-                "body": body.decode("latin-1"),
-                "trailers": trailers,
-            }
-        ).encode()
+        answer = b"Hello from the application\n"
         self.wfile.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: "
             + str(len(answer)).encode()
             + b"\r\n\r\n"
             + (b"" if lines[0].startswith("HEAD ") else answer)
@@ -100,15 +118,15 @@ class _Server(socketserver.ThreadingTCPServer):
     block_on_close = False
     allow_reuse_address = True
     request_queue_size = 128
-    requests: list[str]
+    records: list[Record]
 
 
 class Application:
-    """Answers every request with what it saw. `requests` holds the request lines."""
+    """Lets everybody in, and keeps a record of what reached it."""
 
     def __init__(self) -> None:
         self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.requests = []
+        self._server.records = []
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     @property
@@ -117,9 +135,9 @@ class Application:
         return f"127.0.0.1:{self._server.server_address[1]}"
 
     @property
-    def requests(self) -> list[str]:
-        """The request lines that reached it so far."""
-        return self._server.requests
+    def records(self) -> list[Record]:
+        """The requests that reached it so far."""
+        return self._server.records
 
     def __enter__(self) -> Self:
         self._thread.start()

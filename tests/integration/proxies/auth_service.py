@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import socketserver
 import threading
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
+
+import uvicorn
+
+from nexus_auth.adapters.proxies.presets import PRESETS
+from nexus_auth.adapters.starlette.header_formats import FORMATS
+from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.domain.decision import GRANTED_BODY, Decision, DenialReason, Denied, Granted
+from nexus_auth.domain.verifier import CertificateVerifier
+from tests.fakes import FakeRegistry
+from tests.integration.real import accepts_connections, wait_until_ready
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
 
 
 class _MoodyHandler(socketserver.StreamRequestHandler):
@@ -62,4 +76,70 @@ class MoodyAuthService:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+        self._thread.join()
+
+
+class AuthService:
+    """The real decision behind a proxy, in a thread: `registry` can be changed under way."""
+
+    def __init__(self, proxy: str, port: int, *, reuse_seconds: int) -> None:
+        preset = PRESETS[proxy]
+        self.registry = FakeRegistry(expires_at=datetime.now(UTC) + timedelta(days=1))
+        self.requests = 0
+        self._header = preset.name.lower().encode()
+        self._der_from = FORMATS[preset.format]
+        self._reuse_seconds = reuse_seconds
+        self._verifier = CertificateVerifier(
+            registry=self.registry, clock=lambda: datetime.now(UTC)
+        )
+        config = uvicorn.Config(
+            self._app,
+            host="127.0.0.1",
+            port=port,
+            log_level="critical",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run)
+        self.port = port
+
+    async def _app(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        self.requests += 1
+        values = [value for name, value in scope["headers"] if name == self._header]
+        decision: Decision = Denied(reason=DenialReason.NO_CERTIFICATE)
+        if len(values) == 1:
+            decision = await self._verifier.verify_encoded(
+                values[0], decode=lambda raw: ClientCertificate.from_der(self._der_from(raw))
+            )
+        if isinstance(decision, Granted):
+            status, body = 200, GRANTED_BODY
+            headers = [
+                (b"x-hotkey", decision.hotkey.address.encode()),
+                (b"x-accel-expires", str(self._reuse_seconds).encode()),
+            ]
+        else:
+            status, body = 403, decision.reason.body
+            headers = [
+                (b"x-nexus-auth-reason", decision.reason.value.encode()),
+                (b"cache-control", b"no-store"),
+            ]
+        headers.append((b"content-length", str(len(body)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body.encode()})
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        wait_until_ready(lambda: accepts_connections(self.port), what="the auth service")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.should_exit = True
         self._thread.join()

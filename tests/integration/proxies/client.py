@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import http.client
 import io
-import json
 import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import h2.config
 import h2.connection
@@ -36,23 +35,6 @@ class Answer:
     status: int
     headers: list[tuple[str, str]] = field(default_factory=list)
     body: bytes = b""
-
-    @property
-    def seen(self) -> dict[str, Any]:
-        """What the application saw, where it was asked."""
-        found: dict[str, Any] = json.loads(self.body)
-        return found
-
-    @property
-    def hotkeys(self) -> list[str]:
-        """Every X-Hotkey that the application saw, under any spelling."""
-        pairs = [*self.seen["headers"]]
-        pairs += [line.split(":", 1) for line in self.seen["trailers"].split("\r\n") if ":" in line]
-        return [
-            value.strip()
-            for name, value in pairs
-            if name.lower().replace("_", "-").replace(".", "-").strip() == "x-hotkey"
-        ]
 
     def header(self, name: str) -> str | None:
         """The last header of this name."""

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.builders import a_hotkey, a_key, public_bytes
+from tests.integration.proxies.client import ask
+from tests.integration.proxies.scenarios import (
+    LET_IN,
+    REFUSED,
+    SAFE,
+    SCENARIOS,
+    Scenario,
+    judge,
+    rotated,
+)
+from tests.integration.proxies.stack import REUSE_SECONDS, Stack
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=[f"{s.group}: {s.title}" for s in SCENARIOS])
+def test_a_proxy_lets_in_the_right_ones_under_their_own_name(
+    stack: Stack, scenario: Scenario
+) -> None:
+    """What reaches the application carries the caller's own hotkey, and nothing else gets there."""
+    outcome = judge(scenario, stack)
+    match scenario.expected:
+        case "refused":
+            assert outcome in {REFUSED, "403"}
+        case "let in":
+            assert outcome == LET_IN
+        case _:
+            assert scenario.expected == SAFE
+
+
+def test_a_rotated_key_ends_the_old_one_within_the_time_of_reuse(stack: Stack) -> None:
+    """No proxy goes on letting in by an answer that is older than it was told."""
+    keys, dora = stack.auth.registry.keys, a_hotkey("dora")
+    keys[dora] = public_bytes(a_key("dora"))
+    assert stack.ask("dora").status == 200
+    assert ask(stack.port, rotated(stack, "dora")).status == 403
+    keys[dora] = public_bytes(a_key("dora 2"))
+    assert ask(stack.port, rotated(stack, "dora")).status == 200
+    # A second for the reuse, and one for clocks that count in whole seconds.
+    time.sleep(REUSE_SECONDS + 1.1)
+    assert stack.ask("dora").status == 403
+
+
+def test_two_callers_never_share_an_answer(stack: Stack) -> None:
+    """Whatever a proxy remembers, it remembers by certificate."""
+    for _ in range(3):
+        for who in ("alice", "bob"):
+            count = len(stack.application.records)
+            assert stack.ask(who).status == 200
+            assert [r.hotkeys for r in stack.since(count)] == [[a_hotkey(who).address]]
+        assert stack.ask("carol").status == 403
+        assert stack.ask("nobody").status == 403
+
+
+def test_the_bodies_and_targets_of_callers_arrive_unchanged(stack: Stack) -> None:
+    """Asking first takes nothing away from the request."""
+    from tests.integration.proxies.client import http1_request
+
+    body = b"0123456789" * 5_000
+    count = len(stack.application.records)
+    request = http1_request(
+        method="POST", target="/a/b%20c?d=e&f", headers=[("X-Mine", "yes")], body=body
+    )
+    assert stack.ask("alice", request).status == 200
+    (record,) = stack.since(count)
+    assert record.line == "POST /a/b%20c?d=e&f HTTP/1.1"
+    assert record.body == body.decode()
+    assert ("x-mine", "yes") in record.headers
