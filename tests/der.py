@@ -8,10 +8,14 @@ otherwise. The reader is deliberately independent of the parser under test.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 
 from tests.builders import NOW, a_hotkey, a_key, public_bytes
 
@@ -178,3 +182,113 @@ class Parts:
             tlv(BIT_STRING, bytes([self.unused_bits]) + signature),
             self.trailing,
         )
+
+
+class NotDer(Exception):
+    """Bytes are no DER certificate, as far as this reader looks."""
+
+
+@dataclass(frozen=True)
+class Element:
+    """One element with its place: `whole` is tag, length and contents."""
+
+    tag: int
+    content: bytes
+    whole: bytes
+
+    def children(self) -> list[Element]:
+        """The elements inside."""
+        found = []
+        rest = self.content
+        while rest:
+            element = read_element(rest)
+            found.append(element)
+            rest = rest[len(element.whole) :]
+        return found
+
+
+def read_element(data: bytes) -> Element:
+    """Reads the element at the beginning, in definite and shortest form."""
+    if len(data) < 2 or data[0] & 0x1F == 0x1F:
+        raise NotDer
+    count, start = data[1], 2
+    if count > 0x7F:
+        size = count - 0x80
+        count, start = int.from_bytes(data[2 : 2 + size], "big"), 2 + size
+    if data[1:start] != length(count) or len(data) < start + count:
+        raise NotDer
+    return Element(data[0], data[start : start + count], data[: start + count])
+
+
+_ENCODINGS: Final = {
+    UTF8_STRING: "utf-8",
+    NUMERIC_STRING: "ascii",
+    PRINTABLE_STRING: "ascii",
+    T61_STRING: "ascii",
+    IA5_STRING: "ascii",
+    VISIBLE_STRING: "ascii",
+    OCTET_STRING: "ascii",
+    BMP_STRING: "utf-16-be",
+    UNIVERSAL_STRING: "utf-32-be",
+}
+
+
+def _moment(element: Element) -> datetime:
+    text = element.content.decode("ascii")
+    if element.tag == UTC_TIME:
+        text = ("20" if text < "50" else "19") + text
+    return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+
+
+def proves(data: bytes, *, address: str, key: bytes, now: datetime, leeway: timedelta) -> bool:
+    """Says whether a certificate proves, at that time, that the holder of a key is an address.
+
+    The oracle for every grant: written from the contract, without any of the code under test.
+    """
+    try:
+        return _proves(data, address, key, now, leeway)
+    except (NotDer, ValueError, LookupError):
+        return False
+
+
+def _proves(data: bytes, address: str, key: bytes, now: datetime, leeway: timedelta) -> bool:
+    certificate = read_element(data)
+    signed, outer_algorithm, signature = certificate.children()
+    version, serial, inner_algorithm, _, dates, subject, key_info, *rest = signed.children()
+    begin, end = (_moment(date) for date in dates.children())
+    attributes = [
+        (kind.whole, value)
+        for rdn in subject.children()
+        for kind, value in (pair.children() for pair in rdn.children())
+    ]
+    organizations = [value for kind, value in attributes if kind == oid(O_OID)]
+    extensions = {}
+    for element in rest:
+        if element.tag == 0xA3:
+            for one in element.children()[0].children():
+                kind, *_, value = one.children()
+                if kind.whole in extensions:
+                    return False
+                extensions[kind.whole] = value.content
+    usage = extensions.get(oid(EXTENDED_KEY_USAGE_OID))
+    constraints = extensions.get(oid(BASIC_CONSTRAINTS_OID), tlv(SEQUENCE))
+    if not (
+        certificate.whole == data
+        and version.whole == VERSION_3
+        and int.from_bytes(serial.content, "big", signed=True) > 0
+        and inner_algorithm.whole == outer_algorithm.whole == ED25519
+        and [value.content.decode(_ENCODINGS[value.tag]) for value in organizations] == [address]
+        and key_info.whole == ed25519_key_info(key)
+        and begin <= end
+        and begin - leeway <= now <= end + leeway
+        and (usage is None or oid(CLIENT_AUTH_OID) in usage)
+        and tlv(BOOLEAN, b"\xff") not in constraints
+        and signature.tag == BIT_STRING
+        and signature.content[:1] == b"\0"
+    ):
+        return False
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature.content[1:], signed.whole)
+    except InvalidSignature:
+        return False
+    return True
