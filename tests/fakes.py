@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from nexus_auth.domain.errors import RegistryUnavailable
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.policy import Neuron
 from nexus_auth.domain.ports import Registration
 from tests.builders import NOW
 
@@ -34,6 +35,7 @@ class FakeRegistry:
         expires_at: datetime = NOW + timedelta(minutes=15),
     ) -> None:
         self.keys = dict(keys or {})
+        self.neurons: dict[Hotkey, Neuron] = {}
         self.expires_at = expires_at
         self.at_hand = True
         self.available = True
@@ -52,4 +54,8 @@ class FakeRegistry:
 
     def _registration(self, hotkey: Hotkey) -> Registration | None:
         key = self.keys.get(hotkey)
-        return None if key is None else Registration(public_key=key, expires_at=self.expires_at)
+        if key is None:
+            return None
+        return Registration(
+            public_key=key, expires_at=self.expires_at, neuron=self.neurons.get(hotkey)
+        )

@@ -8,7 +8,7 @@ is named first.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
 from types import MappingProxyType
@@ -78,6 +78,10 @@ class Rule(Protocol):
     def needs_neuron(self) -> bool:
         """Whether the rule looks at the neuron; facts are fetched only where some rule does."""
 
+    @property
+    def demand(self) -> str:
+        """What the rule asks for, in a few words."""
+
     def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:
         """Says why the hotkey must not enter, or None.
 
@@ -97,6 +101,11 @@ class OnlyHotkeys:
     hotkeys: frozenset[Hotkey]
     needs_neuron: ClassVar[bool] = False
 
+    @property
+    def demand(self) -> str:
+        """See `Rule.demand`."""
+        return f"on the list of {len(self.hotkeys)} allowed"
+
     def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
         """See `Rule.objection`."""
         return None if hotkey in self.hotkeys else "is not on the list of allowed hotkeys"
@@ -109,6 +118,11 @@ class NotHotkeys:
     hotkeys: frozenset[Hotkey]
     needs_neuron: ClassVar[bool] = False
 
+    @property
+    def demand(self) -> str:
+        """See `Rule.demand`."""
+        return f"not on the list of {len(self.hotkeys)} denied"
+
     def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
         """See `Rule.objection`."""
         return "is on the list of denied hotkeys" if hotkey in self.hotkeys else None
@@ -120,6 +134,11 @@ class RequireUid:
 
     needs_neuron: ClassVar[bool] = True
 
+    @property
+    def demand(self) -> str:
+        """See `Rule.demand`."""
+        return "a uid on the subnet"
+
     def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
         """See `Rule.objection`."""
         return _NO_PLACE if neuron is None else None
@@ -130,6 +149,11 @@ class RequireValidatorPermit:
     """Refuses whoever may not validate."""
 
     needs_neuron: ClassVar[bool] = True
+
+    @property
+    def demand(self) -> str:
+        """See `Rule.demand`."""
+        return "a validator permit"
 
     def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
         """See `Rule.objection`."""
@@ -143,6 +167,11 @@ class RequireActive:
     """Refuses whoever has not been active lately, as the chain sees it."""
 
     needs_neuron: ClassVar[bool] = True
+
+    @property
+    def demand(self) -> str:
+        """See `Rule.demand`."""
+        return "active"
 
     def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
         """See `Rule.objection`."""
@@ -163,6 +192,11 @@ class MinStake:
         if not math.isfinite(self.minimum) or self.minimum < 0:
             raise ValueError("a minimum stake is a finite number, not negative")
 
+    @property
+    def demand(self) -> str:
+        """See `Rule.demand`."""
+        return f"stake of at least {self.minimum:.12g} {self.kind.value}"
+
     def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
         """See `Rule.objection`."""
         if neuron is None:
@@ -172,6 +206,23 @@ class MinStake:
         if stake >= self.minimum:
             return None
         return f"stake {stake:.12g} below {self.minimum:.12g} {self.kind.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Nobody:
+    """Refuses everybody, for a reason that has nothing to do with who it is."""
+
+    reason: str
+    needs_neuron: ClassVar[bool] = False
+
+    @property
+    def demand(self) -> str:
+        """See `Rule.demand`."""
+        return "nobody"
+
+    def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
+        """See `Rule.objection`."""
+        return self.reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,3 +283,22 @@ class PolicySet:
     def named(self, name: str | None) -> AccessPolicy | None:
         """The policy of that name, the default for None; None when there is no such policy."""
         return self.policies.get(self.default if name is None else name)
+
+    def chosen(self, names: Sequence[str]) -> AccessPolicy:
+        """The policy that whoever asks has chosen: the default unless a name is given.
+
+        More than one name, and a name that no policy has, choose a policy that refuses everybody:
+        somebody wanted something, and it must not be guessed what.
+        """
+        if not names:
+            return self.policies[self.default]
+        if len(names) > 1:
+            return _TWO_POLICIES
+        # The name is not repeated: it comes from outside.
+        return self.policies.get(names[0], _UNKNOWN_POLICY)
+
+
+_TWO_POLICIES: Final = AccessPolicy(name="", rules=(Nobody("more than one policy was asked for"),))
+_UNKNOWN_POLICY: Final = AccessPolicy(
+    name="", rules=(Nobody("the policy that was asked for does not exist"),)
+)

@@ -116,8 +116,10 @@ class CertificateVerifier:
     """Decides whether a presented certificate belongs to a registered hotkey.
 
     Remembers the parsed form and the signature proof of certificates it has granted, in a bounded
-    store keyed by the presented bytes; time and registry are asked every time. Only what was
-    granted once is remembered, so strangers cannot push callers out.
+    store keyed by the presented bytes; time, registry and policy are asked every time. Only what
+    was granted once is remembered there, so strangers cannot push callers out. Those who proved
+    who they are and were refused by the policy alone have a store of their own, which spares the
+    signature when they come again and again, and takes no room from callers.
 
     Safe for concurrent use within one event loop.
     """
@@ -145,11 +147,17 @@ class CertificateVerifier:
         self._leeway = leeway
         self._remember = remember
         self._proven: OrderedDict[bytes, ClientCertificate] = OrderedDict()
+        self._shut_out: OrderedDict[bytes, ClientCertificate] = OrderedDict()
 
     @property
     def remembered(self) -> int:
-        """How many certificates are remembered now."""
+        """How many certificates that were granted are remembered now."""
         return len(self._proven)
+
+    @property
+    def remembered_shut_out(self) -> int:
+        """How many certificates that the policy alone refused are remembered now."""
+        return len(self._shut_out)
 
     async def verify(
         self,
@@ -197,7 +205,7 @@ class CertificateVerifier:
         """
         if not value:
             return Denied(reason=DenialReason.NO_CERTIFICATE, detail="no certificate was presented")
-        proven = certificate = self._proven.get(value)
+        proven = certificate = self._proven.get(value) or self._shut_out.get(value)
         if certificate is None:
             try:
                 certificate = decode(value)
@@ -225,7 +233,11 @@ class CertificateVerifier:
                 return refused
         decision = _compare(certificate, registration, policy, already_proven=proven is not None)
         if isinstance(decision, Granted):
-            self._keep(value, certificate)
+            self._shut_out.pop(value, None)
+            self._keep(self._proven, value, certificate)
+        elif decision.reason is DenialReason.NOT_PERMITTED and value not in self._proven:
+            # Another policy may have granted it: then it stays where it is.
+            self._keep(self._shut_out, value, certificate)
         return decision
 
     def verify_remembered(
@@ -258,13 +270,18 @@ class CertificateVerifier:
         self._proven.move_to_end(value)
         return decision
 
-    def _keep(self, value: bytes, certificate: ClientCertificate) -> None:
+    def _keep(
+        self,
+        store: OrderedDict[bytes, ClientCertificate],
+        value: bytes,
+        certificate: ClientCertificate,
+    ) -> None:
         if not self._remember or len(value) > MAX_REMEMBERED_BYTES:
             return
-        self._proven[value] = certificate
-        self._proven.move_to_end(value)
-        if len(self._proven) > self._remember:
-            self._proven.popitem(last=False)
+        store[value] = certificate
+        store.move_to_end(value)
+        if len(store) > self._remember:
+            store.popitem(last=False)
 
 
 def _parse_pem_or_der(value: bytes) -> ClientCertificate:

@@ -14,6 +14,7 @@ from nexus_auth.domain.policy import (
     AccessPolicy,
     MinStake,
     Neuron,
+    Nobody,
     NotHotkeys,
     OnlyHotkeys,
     PolicySet,
@@ -41,6 +42,7 @@ rules: st.SearchStrategy[Rule] = st.one_of(
     st.builds(OnlyHotkeys, st.frozensets(hotkeys)),
     st.builds(NotHotkeys, st.frozensets(hotkeys)),
     st.just(RequireUid()),
+    st.just(Nobody("closed")),
     st.just(RequireValidatorPermit()),
     st.just(RequireActive()),
     st.builds(MinStake, st.sampled_from(StakeKind), stakes),
@@ -159,6 +161,34 @@ def test_unknown_policy_name_gives_no_policy() -> None:
     assert policies.named("nope") is None
     with pytest.raises(ValueError, match="none of the policies"):
         PolicySet(policies={}, default="registered")
+
+
+@given(hotkeys, neurons, st.lists(st.text(), max_size=3))
+def test_choice_that_is_not_understood_refuses_everybody(
+    hotkey: Hotkey, neuron: Neuron | None, names: list[str]
+) -> None:
+    """No name means the default, one known name that policy, anything else nobody."""
+    policies = PolicySet.of(ADMIT_REGISTERED)
+    assert policies.chosen(["registered"]) is policies.chosen([]) is ADMIT_REGISTERED
+    if names not in ([], ["registered"]):
+        assert not admits(policies.chosen(names), hotkey, neuron)
+
+
+@pytest.mark.parametrize(
+    ("rule", "demand"),
+    [
+        (OnlyHotkeys(frozenset({a_hotkey()})), "on the list of 1 allowed"),
+        (NotHotkeys(frozenset()), "not on the list of 0 denied"),
+        (RequireUid(), "a uid on the subnet"),
+        (RequireValidatorPermit(), "a validator permit"),
+        (RequireActive(), "active"),
+        (MinStake(StakeKind.ALPHA, 2.5), "stake of at least 2.5 alpha"),
+        (Nobody("closed"), "nobody"),
+    ],
+)
+def test_rule_says_what_it_demands(rule: Rule, demand: str) -> None:
+    """For people who want to know why."""
+    assert rule.demand == demand
 
 
 @pytest.mark.parametrize("amount", [float("nan"), float("inf"), -1.0])

@@ -407,8 +407,9 @@ async def test_refused_certificate_is_not_remembered(
     """So that strangers cannot push callers out."""
     _, defect = DEFECTS[first]
     certificate = Parts(**defect).certificate()  # type: ignore[arg-type] # Mixed.
-    await verifier.verify(certificate, policy=NOT_ALICE)
+    decision = await verifier.verify(certificate, policy=NOT_ALICE)
     assert verifier.remembered == 0
+    assert verifier.remembered_shut_out == int(reason_of(decision) is DenialReason.NOT_PERMITTED)
     assert verifier.verify_remembered(certificate) is None
 
 
@@ -443,6 +444,44 @@ async def test_policy_is_asked_every_time(verifier: CertificateVerifier) -> None
     decision = await verifier.verify(certificate, policy=NOT_ALICE)
     assert reason_of(decision) is DenialReason.NOT_PERMITTED
     assert verifier.verify_remembered(certificate) is not None
+
+
+async def test_whoever_the_policy_alone_refuses_is_not_proven_again(
+    verifier: CertificateVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The costly signature is checked once, and a policy that changes its mind counts at once."""
+    certificate = to_der(a_certificate())
+    for _ in range(2):
+        assert (
+            reason_of(await verifier.verify(certificate, policy=NOT_ALICE))
+            is DenialReason.NOT_PERMITTED
+        )
+        assert (verifier.remembered, verifier.remembered_shut_out) == (0, 1)
+        monkeypatch.delattr(ClientCertificate, "is_self_signed", raising=False)
+    assert verifier.verify_remembered(certificate) is None
+    assert reason_of(await verifier.verify(certificate)) is None
+    assert (verifier.remembered, verifier.remembered_shut_out) == (1, 0)
+    assert (
+        reason_of(await verifier.verify(certificate, policy=NOT_ALICE))
+        is DenialReason.NOT_PERMITTED
+    )
+    assert (verifier.remembered, verifier.remembered_shut_out) == (1, 0)
+
+
+async def test_whoever_is_shut_out_takes_no_room_from_callers(
+    registry: FakeRegistry, clock: FakeClock
+) -> None:
+    """One that is registered can make any number of certificates."""
+    verifier = CertificateVerifier(registry=registry, clock=clock, remember=2)
+    bob = a_hotkey("bob")
+    registry.keys[bob] = BOB_KEY
+    certificate = to_der(a_certificate(hotkey=bob, key=a_key("bob")))
+    assert reason_of(await verifier.verify(certificate, policy=NOT_ALICE)) is None
+    for serial_number in range(1, 6):
+        another = to_der(a_certificate(serial_number=serial_number))
+        await verifier.verify(another, policy=NOT_ALICE)
+    assert (verifier.remembered, verifier.remembered_shut_out) == (1, 2)
+    assert verifier.verify_remembered(certificate, policy=NOT_ALICE) is not None
 
 
 async def test_memory_is_bounded_and_the_least_recently_used_goes(

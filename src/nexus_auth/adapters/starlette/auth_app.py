@@ -12,13 +12,14 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from enum import StrEnum, unique
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import GRANTED_BODY, Decision, DenialReason, Denied, Granted
-from nexus_auth.domain.policy import ADMIT_REGISTERED
+from nexus_auth.domain.policy import ADMIT_REGISTERED, PolicySet, StakeKind
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.policy import AccessPolicy
+    from nexus_auth.domain.policy import AccessPolicy, Neuron
     from nexus_auth.domain.ports import Clock
     from nexus_auth.domain.verifier import CertificateVerifier
 
@@ -37,6 +38,9 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 HEAD_ONLY: Final = "nexus_auth.head_only"
 """The ASGI extension by which a server says that `headers` hold no trailers, ever."""
+
+POLICY_HEADER: Final = b"x-nexus-auth-policy"
+"""The header by which a proxy chooses one of several policies for a location."""
 
 _ANSWERS_KEPT: Final = 8192
 """Written-out grants that are kept: twice the certificates that a verifier remembers."""
@@ -78,8 +82,44 @@ class Answer:
     body: bytes
 
 
+@unique
+class GrantHeader(StrEnum):
+    """What a grant can tell the application of the caller's place in the subnet."""
+
+    UID = "uid"
+    """X-Hotkey-Uid: the uid."""
+    VALIDATOR = "validator"
+    """X-Hotkey-Validator: whether it has a validator permit, true or false."""
+    STAKE = "stake"
+    """X-Hotkey-Stake: the total stake in whole tokens, as a decimal number."""
+
+
+def _facts(
+    neuron: Neuron | None, wanted: frozenset[GrantHeader]
+) -> tuple[tuple[bytes, bytes], ...]:
+    """The headers that are wanted, where they are known: nothing is better than a wrong zero."""
+    if neuron is None:
+        return ()
+    told = {
+        GrantHeader.UID: str(neuron.uid),
+        GrantHeader.VALIDATOR: "true" if neuron.validator_permit else "false",
+        # To a rao, and without an exponent.
+        GrantHeader.STAKE: f"{neuron.stake(StakeKind.TOTAL):.9f}".rstrip("0").rstrip("."),
+    }
+    return tuple(
+        (f"x-hotkey-{header.value}".encode("ascii"), told[header].encode("ascii"))
+        for header in GrantHeader
+        if header in wanted
+    )
+
+
 @functools.lru_cache(maxsize=_ANSWERS_KEPT)
-def _grant(hotkey: Hotkey, reusable_seconds: int) -> Answer:
+def _grant(
+    hotkey: Hotkey,
+    reusable_seconds: int,
+    neuron: Neuron | None = None,
+    wanted: frozenset[GrantHeader] = frozenset(),
+) -> Answer:
     body = GRANTED_BODY.encode("ascii")
     # Nothing but X-Accel-Expires, which only the proxy that keys on the certificate understands.
     # Never X-Accel-Expires: 0, so that its presence alone means "keep this".
@@ -92,6 +132,7 @@ def _grant(hotkey: Hotkey, reusable_seconds: int) -> Answer:
         200,
         (
             (b"x-hotkey", hotkey.address.encode("ascii")),
+            *_facts(neuron, wanted),
             reuse,
             (b"content-length", str(len(body)).encode("ascii")),
             _CONTENT_TYPE,
@@ -117,21 +158,38 @@ def _denial(reason: DenialReason) -> Answer:
 _DENIALS: Final = {reason: _denial(reason) for reason in DenialReason}
 
 
-def build_answer(decision: Decision, now: datetime, reuse: timedelta) -> Answer:
+def build_answer(
+    decision: Decision,
+    now: datetime,
+    reuse: timedelta,
+    *,
+    tell: frozenset[GrantHeader] = frozenset(),
+) -> Answer:
     """Writes a decision as a response.
 
     Args:
         decision: What was decided.
         now: The time (aware, UTC).
         reuse: For how long a proxy may reuse a grant at most; whole seconds count.
+        tell: What a grant tells of the caller's place in the subnet.
     """
     match decision:
         case Granted():
             # Rounded down: a proxy must never keep a grant for longer than it is worth.
             left = (min(decision.expires_at, now + reuse) - now).total_seconds()
-            return _grant(decision.hotkey, max(0, int(left)))
+            if not tell:
+                return _grant(decision.hotkey, max(0, int(left)))
+            return _grant(decision.hotkey, max(0, int(left)), decision.neuron, tell)
         case Denied():
             return _DENIALS[decision.reason]
+
+
+_ADMIT_REGISTERED: Final = PolicySet.of(ADMIT_REGISTERED)
+
+
+def admit_registered() -> PolicySet:
+    """The policies of a service that was given none."""
+    return _ADMIT_REGISTERED
 
 
 @asynccontextmanager
@@ -158,7 +216,8 @@ class AuthApp:
         reuse: timedelta,
         observers: Iterable[DecisionObserver] = (),
         trusted_proxies: TrustedProxies | None = None,
-        policy: AccessPolicy = ADMIT_REGISTERED,
+        policies: Callable[[], PolicySet] = admit_registered,
+        tell: frozenset[GrantHeader] = frozenset(),
         lifespan: Callable[[], AbstractAsyncContextManager[None]] = nothing_to_open,
     ) -> None:
         """Wires the application.
@@ -171,7 +230,9 @@ class AuthApp:
             reuse: For how long a proxy may reuse a grant; zero forbids it.
             observers: Told of every decision.
             trusted_proxies: The peers that may ask; None lets ask whoever reaches the listener.
-            policy: Who among the registered may enter.
+            policies: Tells who among the registered may enter now; asked at every decision.
+                `X-Nexus-Auth-Policy` chooses among several.
+            tell: What a grant tells of the caller's place in the subnet.
             lifespan: Opens and closes what the decisions need, such as the registry.
         """
         self.header = header.lower().encode("ascii")
@@ -181,7 +242,8 @@ class AuthApp:
         self._reuse = reuse
         self._observers = tuple(observers)
         self._trusted_proxies = trusted_proxies
-        self._policy = policy
+        self._policies = policies
+        self._tell = tell
         self._lifespan = lifespan
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -212,10 +274,10 @@ class AuthApp:
             A grant, or None: then call the application. None is no denial.
         """
         started = time.perf_counter()
-        decision = self._verifier.verify_remembered(value, policy=self._policy)
+        decision = self._verifier.verify_remembered(value, policy=self._policy(headers))
         if decision is None:
             return None
-        answer = build_answer(decision, self._clock(), self._reuse)
+        answer = build_answer(decision, self._clock(), self._reuse, tell=self._tell)
         seconds = time.perf_counter() - started
         for observer in self._observers:
             observer.decided(
@@ -238,7 +300,7 @@ class AuthApp:
         started = time.perf_counter()
         try:
             decision = await self._decide(scope)
-            answer = build_answer(decision, self._clock(), self._reuse)
+            answer = build_answer(decision, self._clock(), self._reuse, tell=self._tell)
         except Exception:
             log.exception("decision_failed")
             decision = Denied(
@@ -270,7 +332,18 @@ class AuthApp:
                 detail=f"{len(values)} certificate headers, expected one",
             )
         return await self._verifier.verify_encoded(
-            values[0], decode=self._decode, policy=self._policy
+            values[0], decode=self._decode, policy=self._policy(headers)
+        )
+
+    def _policy(self, headers: Headers) -> AccessPolicy:
+        """The policy that the proxy chose; the default where it chose none."""
+        size = len(POLICY_HEADER)
+        return self._policies().chosen(
+            [
+                value.strip(b" \t").decode("latin-1")
+                for name, value in headers
+                if len(name) == size and name.lower() == POLICY_HEADER
+            ]
         )
 
     def _decode(self, value: bytes) -> ClientCertificate:

@@ -27,10 +27,12 @@ _CERTIFICATES_COUNTED: Final = 4096
 
 _MAX_URI: Final = 512
 _MAX_METHOD: Final = 32
+_MAX_POLICY: Final = 64
 
 # What the proxies say of the client's own request; the first one that is there counts.
 _URI_HEADERS: Final = (b"x-original-uri", b"x-forwarded-uri")
 _METHOD_HEADERS: Final = (b"x-original-method", b"x-forwarded-method")
+_POLICY_HEADER: Final = b"x-nexus-auth-policy"
 
 
 @dataclass(slots=True)
@@ -147,4 +149,6 @@ def _request(
     found = {name.lower(): value for name, value in reversed(headers)}
     uri = next((found[name] for name in _URI_HEADERS if name in found), target)
     verb = next((found[name] for name in _METHOD_HEADERS if name in found), method)
-    return {"method": _text(verb, _MAX_METHOD), "uri": _text(uri, _MAX_URI)}
+    told = {"method": _text(verb, _MAX_METHOD), "uri": _text(uri, _MAX_URI)}
+    policy = found.get(_POLICY_HEADER)
+    return told if policy is None else {**told, "policy": _text(policy, _MAX_POLICY)}

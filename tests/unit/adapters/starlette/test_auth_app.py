@@ -10,11 +10,24 @@ from typing import Any
 import pytest
 from starlette.types import Message, Scope
 
-from nexus_auth.adapters.starlette.auth_app import HEAD_ONLY, AuthApp, Headers, build_answer
+from nexus_auth.adapters.starlette.auth_app import (
+    HEAD_ONLY,
+    AuthApp,
+    GrantHeader,
+    Headers,
+    build_answer,
+)
 from nexus_auth.adapters.starlette.header_formats import der_from_percent_encoded_pem
 from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
 from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
-from nexus_auth.domain.policy import AccessPolicy
+from nexus_auth.domain.policy import (
+    AccessPolicy,
+    MinStake,
+    Neuron,
+    OnlyHotkeys,
+    PolicySet,
+    StakeKind,
+)
 from nexus_auth.domain.verifier import CertificateVerifier
 from tests.builders import NOW, a_certificate, a_hotkey, a_key, public_bytes, to_nginx_header
 from tests.fakes import FakeClock, FakeRegistry
@@ -259,17 +272,112 @@ async def test_remembered_grant_is_answered_at_once_and_alike() -> None:
     assert app.answer_remembered(CERTIFICATE, **request) is None
 
 
-async def test_policy_holds_on_both_ways() -> None:
-    """A caller whom the policy refuses is refused, remembered or not."""
+POLICIES = PolicySet(
+    policies={
+        "open": AccessPolicy(name="open"),
+        "closed": AccessPolicy(name="closed", rules=(OnlyHotkeys(frozenset()),)),
+        "rich": AccessPolicy(name="rich", rules=(MinStake(StakeKind.TOTAL, 1000),)),
+    },
+    default="open",
+)
+POLICY = b"x-nexus-auth-policy"
 
-    class Nobody:
-        def objection(self, hotkey: object, neuron: object) -> str:
-            return "nobody may enter"
 
-    policy: Any = Nobody()
-    typed: AccessPolicy = policy
-    status, headers, _ = await ask(an_app(policy=typed), a_scope((HEADER, CERTIFICATE)))
+@pytest.mark.parametrize(
+    ("headers", "detail"),
+    [
+        ([], None),
+        ([(POLICY, b"open")], None),
+        ([(b"X-Nexus-Auth-Policy", b" open\t")], None),
+        ([(POLICY, b"closed")], "is not on the list of allowed hotkeys"),
+        ([(b"X-Nexus-Auth-Policy", b"closed")], "is not on the list of allowed hotkeys"),
+        ([(POLICY, b"rich")], "has no uid on the subnet"),
+        ([(POLICY, b"")], "the policy that was asked for does not exist"),
+        ([(POLICY, b"Open")], "the policy that was asked for does not exist"),
+        ([(POLICY, b"open, open")], "the policy that was asked for does not exist"),
+        ([(POLICY, b"o\xf6en")], "the policy that was asked for does not exist"),
+        ([(POLICY, b"open"), (POLICY, b"open")], "more than one policy was asked for"),
+        ([(POLICY, b"open"), (b"X-NEXUS-AUTH-POLICY", b"")], "more than one policy was asked for"),
+        # Other headers, whatever they look like.
+        ([(b"x_nexus_auth_policy", b"closed"), (b"x-nexus-auth-polic", b"closed")], None),
+    ],
+)
+async def test_proxy_chooses_the_policy_by_one_header(
+    headers: list[tuple[bytes, bytes]], detail: str | None
+) -> None:
+    """One known name chooses, none means the default, anything else refuses; on both ways."""
+    witness = Witness()
+    app = an_app(policies=lambda: POLICIES, observers=[witness])
+    for _ in range(2):  # Parsed, then remembered.
+        status, answered, _body = await ask(app, a_scope((HEADER, CERTIFICATE), *headers))
+        remembered = app.answer_remembered(CERTIFICATE, method=b"GET", target=b"/", headers=headers)
+        if detail is None:
+            assert status == 200
+            assert remembered is not None
+        else:
+            assert (status, answered["x-nexus-auth-reason"]) == (403, "not-permitted")
+            assert "x-hotkey" not in answered
+            assert "x-accel-expires" not in answered
+            assert remembered is None
+            decision = witness.seen[-1][0]
+            assert isinstance(decision, Denied)
+            assert decision.detail == detail
+        # In between, another location lets the same caller in.
+        status, _, _ = await ask(app, a_scope((HEADER, CERTIFICATE)))
+        assert status == 200
+
+
+async def test_policy_is_asked_every_time() -> None:
+    """A policy that was replaced counts from that moment, for callers that are remembered too."""
+    policies = [POLICIES]
+    app = an_app(policies=lambda: policies[-1])
+    request: dict[str, Any] = {"method": b"GET", "target": b"/", "headers": []}
+    await ask(app, a_scope((HEADER, CERTIFICATE)))
+    assert app.answer_remembered(CERTIFICATE, **request) is not None
+    policies.append(PolicySet(policies=POLICIES.policies, default="closed"))
+    assert app.answer_remembered(CERTIFICATE, **request) is None
+    status, headers, _ = await ask(app, a_scope((HEADER, CERTIFICATE)))
     assert (status, headers["x-nexus-auth-reason"]) == (403, "not-permitted")
+
+
+RICH = Neuron(uid=7, validator_permit=True, active=True, alpha=1.0, tao=2.0, total=1234567.5)
+POOR = Neuron(uid=65535, validator_permit=False, active=True, alpha=0.0, tao=0.0, total=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "tell", "told"),
+    [
+        (RICH, set(), {}),
+        (RICH, {GrantHeader.UID}, {"x-hotkey-uid": "7"}),
+        (
+            RICH,
+            set(GrantHeader),
+            {
+                "x-hotkey-uid": "7",
+                "x-hotkey-validator": "true",
+                "x-hotkey-stake": "1234567.5",
+            },
+        ),
+        (
+            POOR,
+            {GrantHeader.VALIDATOR, GrantHeader.STAKE},
+            {"x-hotkey-validator": "false", "x-hotkey-stake": "0.000000001"},
+        ),
+        (None, set(GrantHeader), {}),
+    ],
+)
+async def test_grant_tells_what_is_asked_for_and_known(
+    neuron: Neuron | None, tell: set[GrantHeader], told: dict[str, str]
+) -> None:
+    """The application learns of the caller's place in the subnet where it wants to."""
+    registry = FakeRegistry({ALICE: public_bytes(a_key("alice"))})
+    if neuron is not None:
+        registry.neurons = {ALICE: neuron}
+    app = an_app(registry=registry, tell=frozenset(tell))
+    status, headers, _ = await ask(app, a_scope((HEADER, CERTIFICATE)))
+    assert status == 200
+    assert {name: value for name, value in headers.items() if "hotkey-" in name} == told
+    assert headers["x-accel-expires"] == "5"
 
 
 async def test_observer_sees_the_request_as_it_was_written() -> None:
