@@ -6,20 +6,17 @@ import socketserver
 import threading
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import uvicorn
 
+from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.proxies.presets import PRESETS
+from nexus_auth.adapters.starlette.auth_app import AuthApp
 from nexus_auth.adapters.starlette.header_formats import FORMATS
-from nexus_auth.domain.certificate import ClientCertificate
-from nexus_auth.domain.decision import GRANTED_BODY, Decision, DenialReason, Denied, Granted
 from nexus_auth.domain.verifier import CertificateVerifier
 from tests.fakes import FakeRegistry
 from tests.integration.real import accepts_connections, wait_until_ready
-
-if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
 
 
 class _MoodyHandler(socketserver.StreamRequestHandler):
@@ -80,55 +77,30 @@ class MoodyAuthService:
 
 
 class AuthService:
-    """The real decision behind a proxy, in a thread: `registry` can be changed under way."""
+    """The real auth application, in a thread; its `registry` can be changed under way."""
 
     def __init__(self, proxy: str, port: int, *, reuse_seconds: int) -> None:
         preset = PRESETS[proxy]
         self.registry = FakeRegistry(expires_at=datetime.now(UTC) + timedelta(days=1))
-        self.requests = 0
-        self._header = preset.name.lower().encode()
-        self._der_from = FORMATS[preset.format]
-        self._reuse_seconds = reuse_seconds
-        self._verifier = CertificateVerifier(
-            registry=self.registry, clock=lambda: datetime.now(UTC)
+        app = AuthApp(
+            verifier=CertificateVerifier(registry=self.registry, clock=utc_now),
+            clock=utc_now,
+            header=preset.name,
+            der_from=FORMATS[preset.format],
+            reuse=timedelta(seconds=reuse_seconds),
         )
         config = uvicorn.Config(
-            self._app,
+            app,
             host="127.0.0.1",
             port=port,
             log_level="critical",
             http="httptools",
             ws="none",
             lifespan="off",
-            interface="asgi3",
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
         self.port = port
-
-    async def _app(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        self.requests += 1
-        values = [value for name, value in scope["headers"] if name == self._header]
-        decision: Decision = Denied(reason=DenialReason.NO_CERTIFICATE)
-        if len(values) == 1:
-            decision = await self._verifier.verify_encoded(
-                values[0], decode=lambda raw: ClientCertificate.from_der(self._der_from(raw))
-            )
-        if isinstance(decision, Granted):
-            status, body = 200, GRANTED_BODY
-            headers = [
-                (b"x-hotkey", decision.hotkey.address.encode()),
-                (b"x-accel-expires", str(self._reuse_seconds).encode()),
-            ]
-        else:
-            status, body = 403, decision.reason.body
-            headers = [
-                (b"x-nexus-auth-reason", decision.reason.value.encode()),
-                (b"cache-control", b"no-store"),
-            ]
-        headers.append((b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body.encode()})
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -39,6 +39,7 @@ _XFCC_PAIR: Final = re.compile(
     rb'(?:"(?P<quoted>(?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*)"'
     rb"|(?P<bare>[\x21\x23-\x2b\x2d-\x3a\x3c-\x7e]*))"
 )
+_XFCC_UNQUOTED: Final = frozenset({b"uri", b"dns"})
 _XFCC_ESCAPE: Final = re.compile(rb"\\(.)")
 
 
@@ -145,42 +146,53 @@ def der_from_xfcc(header: bytes) -> bytes:
     one is what somebody else claimed, and is only read as far as finding its end needs. The
     element's `Cert` is percent-encoded PEM; its other keys are not used.
 
-    Does not help where the proxy itself lets a client write into the header: Envoy writes `URI`
-    and `DNS` as they stand in the certificate, so have it send the certificate alone.
+    Envoy writes `URI` and `DNS` as they stand in the client's certificate, without quotes, so that
+    whoever makes a certificate can write elements of their own there (seen with Envoy 1.40). They
+    come after `Cert`; a `Cert` that comes after one of them proves nothing, and is refused.
 
     Raises:
         CertificateRejected: `no-certificate` when the last element has no `Cert`, `bad-encoding`
-            when the header does not keep to the format or names `Cert` twice in an element, and
-            what `der_from_percent_encoded_pem` raises for the certificate itself.
+            when the header does not keep to the format, names `Cert` twice in an element or after
+            a `URI` or `DNS`, and what `der_from_percent_encoded_pem` raises.
     """
-    value = _field_value(header)
     certificate: bytes | None = None
-    at = 0
-    while True:
-        match = _XFCC_PAIR.match(value, at)
-        if match is None:
-            raise _bad_encoding("not a list of key=value pairs")
-        if match["key"].lower() == b"cert":  # Envoy: the keys are case-insensitive.
+    written_by_client = False
+    for begins_element, key, value in _xfcc_pairs(_field_value(header)):
+        if begins_element:
+            certificate = None  # The element before was another hop's.
+        if key in _XFCC_UNQUOTED:
+            written_by_client = True
+        elif key == b"cert":
             if certificate is not None:
                 raise _bad_encoding("an element with two certificates")
-            quoted = match["quoted"]
-            certificate = match["bare"] if quoted is None else _XFCC_ESCAPE.sub(rb"\1", quoted)
-        at = match.end()
-        if at == len(value):
-            break
-        separator = value[at : at + 1]
-        at += 1
-        if separator == b",":
-            # The element before was another hop's. White space may follow the comma, where some
-            # library joined two headers (RFC 9110 §5.3).
-            certificate = None
-            while value[at : at + 1] in {b" ", b"\t"}:
-                at += 1
-        elif separator != b";":
-            raise _bad_encoding("not a list of key=value pairs")
+            if written_by_client:
+                raise _bad_encoding("a certificate after a URI or DNS, which are not quoted")
+            certificate = value
     if not certificate:
         raise _no_certificate("the last element carries no certificate")
     return der_from_percent_encoded_pem(certificate)
+
+
+def _xfcc_pairs(text: bytes) -> Iterator[tuple[bool, bytes, bytes]]:
+    """Takes a header apart: whether an element begins here, the key in lower case, the value."""
+    at, begins_element = 0, True
+    while True:
+        match = _XFCC_PAIR.match(text, at)
+        if match is None:
+            raise _bad_encoding("not a list of key=value pairs")
+        quoted = match["quoted"]
+        value = match["bare"] if quoted is None else _XFCC_ESCAPE.sub(rb"\1", quoted)
+        yield begins_element, match["key"].lower(), value  # Envoy: keys are case-insensitive.
+        at = match.end()
+        if at == len(text):
+            return
+        begins_element = text[at : at + 1] == b","
+        if not begins_element and text[at : at + 1] != b";":
+            raise _bad_encoding("not a list of key=value pairs")
+        at += 1
+        # White space may follow the comma, where some library joined two headers (RFC 9110 §5.3).
+        while begins_element and text[at : at + 1] in {b" ", b"\t"}:
+            at += 1
 
 
 FORMATS: Final[Mapping[str, Callable[[bytes], bytes]]] = MappingProxyType(

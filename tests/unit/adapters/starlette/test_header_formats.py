@@ -232,6 +232,18 @@ def test_the_keys_of_an_element_have_no_case_and_no_order() -> None:
     assert der_from_xfcc(b'CERT="' + ESCAPED + b'";hash=ab;DNS=a;DNS=b') == DER
 
 
+@pytest.mark.parametrize("key", [b"URI", b"DNS", b"uri"])
+def test_names_that_the_client_wrote_cannot_bring_a_certificate(key: bytes) -> None:
+    """Envoy 1.40 writes a certificate's own URI and DNS names into the header without quotes."""
+    honest = as_envoy(DER) + b";" + key + b"=spiffe://a/b"
+    assert der_from_xfcc(honest) == DER
+    of_another = to_der(a_certificate(key=a_key("bob")))
+    for injected in (b"," + as_envoy(of_another), b",Hash=00;DNS=b," + as_envoy(of_another)):
+        with pytest.raises(CertificateRejected) as caught:
+            der_from_xfcc(honest + injected)
+        assert caught.value.reason is DenialReason.BAD_ENCODING
+
+
 def test_the_original_s_bare_body_is_read() -> None:
     """PEM without its armour, as the original service takes it."""
     assert der_from_percent_encoded_pem(quote(B64, safe="").encode()) == DER
