@@ -280,7 +280,9 @@ def _proves(data: bytes, address: str, key: bytes, now: datetime, leeway: timede
         and [value.content.decode(_ENCODINGS[value.tag]) for value in organizations] == [address]
         and key_info.whole == ed25519_key_info(key)
         and begin <= end
-        and begin - leeway <= now <= end + leeway
+        # Year 9999 has no room for a leeway: it is `now` that moves.
+        and begin <= now + leeway
+        and now - leeway <= end
         and (usage is None or oid(CLIENT_AUTH_OID) in usage)
         and tlv(BOOLEAN, b"\xff") not in constraints
         and signature.tag == BIT_STRING

@@ -26,7 +26,10 @@ _OPTIONAL_WHITE_SPACE: Final = b" \t"
 _MAX_BASE64_BYTES: Final = 4 * (MAX_DER_BYTES // 3 + 1)
 
 # Visible ASCII and space; a percent sign only before two hexadecimal digits (RFC 3986 §2.1).
-_PERCENT_ENCODED: Final = re.compile(rb"(?:[\x20-\x24\x26-\x7e]|%[0-9A-Fa-f]{2})+")
+# (Whole runs at once, never given back: an alternative for each character takes five times longer.)
+_PERCENT_ENCODED: Final = re.compile(
+    rb"[\x20-\x24\x26-\x7e]*+(?:%[0-9A-Fa-f]{2}[\x20-\x24\x26-\x7e]*+)*+"
+)
 
 # What Caddy sends for a client without a certificate: the placeholder that it could not replace.
 _CADDY_PLACEHOLDER: Final = re.compile(rb"\{http\.request\.tls\.client\.[a-z0-9_.]+\}")
