@@ -162,6 +162,23 @@ def _optional(parse: Callable[[str], T]) -> Callable[[str], T | None]:
     return parse
 
 
+def _snapshot_store(text: str) -> str | None:
+    if text == "none":
+        return None
+    # The path is absolute, since a service may be started from anywhere.
+    if text.startswith("file:/") and not text.endswith("/"):
+        return text
+    try:
+        parts = urlsplit(text)
+        is_redis = parts.scheme in {"redis", "rediss"} and bool(parts.hostname)
+        is_redis = is_redis and parts.port != 0
+    except ValueError:
+        is_redis = False
+    if not is_redis:
+        raise ValueError("expected none, file:/path, redis://host:port/0 or rediss://host:port/0")
+    return text
+
+
 def _address_or_off(text: str) -> ListenAddress | None:
     return None if text == "off" else parse_listen_address(text)
 
@@ -291,6 +308,22 @@ class Settings:
         flag="registry",
         default="snapshot",
         choices=("snapshot", "lookup"),
+    )
+    snapshot_store: str | None = _setting(
+        "NEXUS_AUTH_SNAPSHOT_STORE",
+        _snapshot_store,
+        "Where registered keys are kept beyond this process: none, file:/path, redis://host:port/0 "
+        "or rediss://host:port/0. Lets restarts and other replicas serve while Pylon is away.",
+        default="none",
+        # A Redis URL may hold a password.
+        secret=True,
+    )
+    snapshot_store_secret: str | None = _setting(
+        "NEXUS_AUTH_SNAPSHOT_STORE_SECRET",
+        _optional(str),
+        "Seals what is kept in the store, so that nobody else can change it; the same for all "
+        "replicas. Where it is not set, the Pylon token serves.",
+        secret=True,
     )
     log_format: str = _setting(
         "NEXUS_AUTH_LOG_FORMAT",

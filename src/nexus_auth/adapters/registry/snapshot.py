@@ -64,6 +64,9 @@ what is known. Callers whose hotkey is known get twice that: they have rotated, 
 _JITTER: Final = 0.05
 """Refreshes come up to this part early, so that replicas started together drift apart."""
 
+_SLEEP_SLACK_SECONDS: Final = 0.01
+"""A sleep may end this much before its time, by another clock."""
+
 _OVERDUE: Final = 3
 """After how many missed refreshes what is known counts as stale, whatever the reason."""
 
@@ -109,7 +112,7 @@ class SnapshotRegistry:
         steady: SteadyClock = steady_seconds,
         shared: SharedSnapshots | None = None,
     ) -> None:
-        """Wires the registry; the source stays its creator's to close, and so does `shared`.
+        """Wires the registry; the source stays its creator's to close.
 
         Args:
             source: Whom to ask.
@@ -120,7 +123,7 @@ class SnapshotRegistry:
             confirm_after: After how long a suspicious answer is checked by asking again.
             patience: How long `lookup` may wait.
             steady: Measures spans.
-            shared: What other processes know, where there are any.
+            shared: What other processes know, where there are any; closed by `aclose`.
         """
         if max_age < timedelta(0) or refresh_every <= timedelta(0):
             raise ValueError("max_age is not negative, refresh_every is positive")
@@ -145,6 +148,7 @@ class SnapshotRegistry:
         # One question at a time; whoever needs the answer waits for the same task.
         self._flight: asyncio.Task[None] | None = None
         self._flight_began = float("-inf")
+        self._is_answered = False
         # Resolved whenever there is something to look at anew.
         self._news: asyncio.Future[None] | None = None
         self._waiting = 0
@@ -188,6 +192,8 @@ class SnapshotRegistry:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._each is not None:
             await self._each.aclose()
+        if self._shared is not None:
+            await self._shared.aclose()
 
     def peek(self, hotkey: Hotkey) -> Registration | None:
         """See `KeyRegistry.peek`. One look into a dictionary and two at clocks."""
@@ -277,7 +283,8 @@ class SnapshotRegistry:
         """Waits for the answer to a question under way, or for one that may be put now or soon."""
         patience_ends = self._steady() + self._patience
         flight = self._flight
-        if flight is None:
+        # Once a question has its answer, what follows (telling the others) brings no news.
+        if flight is None or self._is_answered:
             if self._outage.is_waiting:
                 return
             delay = self._flight_began + self._early_every - self._steady()
@@ -294,7 +301,7 @@ class SnapshotRegistry:
             # Others woke at the same time; the first of them asks.
             flight = self._flight
             if flight is None:
-                if self._steady() < self._flight_began + self._early_every:
+                if self._steady() < self._flight_began + self._early_every - _SLEEP_SLACK_SECONDS:
                     return
                 flight = self._ask(is_early=True)
         # Counted from the question, not from the caller: a source that has been silent for that
@@ -320,6 +327,7 @@ class SnapshotRegistry:
 
     def _ask(self, *, is_early: bool) -> asyncio.Task[None]:
         self._flight_began = self._steady()
+        self._is_answered = False
         flight = asyncio.create_task(self._fly(is_early=is_early), name="registry-refresh")
         self._flight = flight
         return flight
@@ -389,6 +397,7 @@ class SnapshotRegistry:
         snapshot = SubnetSnapshot(keys=answer.keys, said_at=said_at)
         self._tell_rejected(answer.rejected + len(answer.keys) - len(snapshot.keys))
         self._outage.succeeded()
+        self._is_answered = True
         if self._weigh(snapshot, began) and self._shared is not None:
             await self._shared.save(snapshot, asked_at=began, max_age=self._max_age)
 

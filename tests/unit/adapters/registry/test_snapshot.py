@@ -458,7 +458,11 @@ async def test_zero_max_age_asks_every_time(make: Make, source: FakeSource) -> N
 
 async def test_started_registry_renews_by_itself(make: Make, source: FakeSource) -> None:
     """News arrive without any caller."""
-    registry = make(refresh_every=timedelta(seconds=0.05), steady=asyncio.get_running_loop().time)
+    registry = make(
+        refresh_every=timedelta(seconds=0.05),
+        early_every=timedelta(seconds=0.01),
+        steady=asyncio.get_running_loop().time,
+    )
     async with registry:
         await until(lambda: source.bulk_questions >= 3)
         source.keys[ALICE] = key_of("alice's new")

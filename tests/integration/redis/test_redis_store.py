@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.registry.redis_store import RedisStore
+from nexus_auth.adapters.registry.store import (
+    MAX_RECORD_BYTES,
+    RecordRejected,
+    SnapshotStore,
+    StoreUnavailable,
+)
+from tests.builders import NOW
+from tests.fakes import FakeClock
+from tests.integration.real import Process, free_port
+from tests.integration.redis.server import PASSWORD, redis_url
+from tests.unit.contracts.snapshot_store import KEEP, LONG, SnapshotStoreContract
+
+SCOPE = "http://pylon:8000 netuid=12"
+
+Server = tuple[Process, int]
+
+
+@pytest_asyncio.fixture
+async def stores(redis_server: Server) -> AsyncIterator[tuple[RedisStore, RedisStore]]:
+    """Two processes' views of one store."""
+    _, port = redis_server
+    pair = tuple(RedisStore(redis_url(port), scope=SCOPE, clock=FakeClock()) for _ in range(2))
+    yield pair[0], pair[1]
+    for store in pair:
+        await store.aclose()
+
+
+class TestRedisStore(SnapshotStoreContract):
+    """The contract that the other stores keep as well."""
+
+
+async def test_two_subnets_share_one_redis(redis_server: Server, stores: object) -> None:
+    """Neither sees the other's record, or waits for its turn."""
+    _, port = redis_server
+    one = RedisStore(redis_url(port), scope=SCOPE, clock=utc_now)
+    other = RedisStore(redis_url(port), scope="http://pylon:8000 netuid=1", clock=utc_now)
+    await one.save(b"one", said_at=NOW, keep_for=KEEP)
+    assert await other.load() is None
+    assert await one.claim("one", LONG)
+    assert await other.claim("other", LONG)
+    await one.aclose()
+    await other.aclose()
+
+
+async def test_record_said_earlier_does_not_replace_a_later_one(
+    stores: tuple[RedisStore, RedisStore],
+) -> None:
+    """A process that was stopped for a while does not bring back what it knew."""
+    one, other = stores
+    await one.save(b"later", said_at=NOW, keep_for=KEEP)
+    await other.save(b"earlier", said_at=NOW - timedelta(seconds=1), keep_for=KEEP)
+    assert await one.load() == b"later"
+
+
+async def test_record_from_the_future_is_replaced(stores: tuple[RedisStore, RedisStore]) -> None:
+    """A clock that was wrong once blocks the store for nobody."""
+    one, other = stores
+    await one.save(b"future", said_at=NOW + timedelta(hours=1), keep_for=KEEP)
+    await other.save(b"now", said_at=NOW, keep_for=KEEP)
+    assert await one.load() == b"now"
+
+
+async def test_record_ends_with_its_usefulness(stores: tuple[RedisStore, RedisStore]) -> None:
+    """Redis forgets what nobody may use any more."""
+    one, _ = stores
+    await one.save(b"brief", said_at=NOW, keep_for=timedelta(milliseconds=20))
+    await asyncio.sleep(0.05)
+    assert await one.load() is None
+    assert await one.version() is None
+
+
+async def test_record_that_is_too_large_is_not_read(
+    redis_server: Server, stores: tuple[RedisStore, RedisStore]
+) -> None:
+    """Whoever can write the store cannot fill our memory."""
+    _, port = redis_server
+    one, _ = stores
+    await one.save(b"x", said_at=NOW, keep_for=KEEP)
+    client: Redis = Redis.from_url(redis_url(port))
+    (key,) = await client.keys("*:snapshot")
+    await client.hset(key, "record", "x" * (MAX_RECORD_BYTES + 1))
+    await client.aclose()
+    with pytest.raises(RecordRejected, match="too large"):
+        await one.load()
+
+
+async def every_call(store: SnapshotStore) -> list[str]:
+    """What each method says when the store is away."""
+    calls = (
+        store.version(),
+        store.load(),
+        store.save(b"x", said_at=NOW, keep_for=KEEP),
+        store.claim("me", LONG),
+    )
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    errors = [result for result in results if isinstance(result, StoreUnavailable)]
+    assert len(errors) == len(calls), results
+    return [f"{error} {error!r} {error.__cause__!r}" for error in errors]
+
+
+@pytest.mark.parametrize("url", ["redis://:{}@127.0.0.1:{}/0", "rediss://:{}@127.0.0.1:{}/0"])
+async def test_redis_that_is_not_there_is_unavailable(url: str) -> None:
+    """One error, whatever is wrong, and never a password in it."""
+    store = RedisStore(url.format("hush", free_port()), scope=SCOPE, clock=utc_now)
+    for text in [*await every_call(store), repr(store)]:
+        assert "hush" not in text
+    await store.aclose()
+
+
+async def test_wrong_password_is_unavailable(redis_server: Server) -> None:
+    """Redis is there, but not for us."""
+    _, port = redis_server
+    url = redis_url(port).replace("password", "mistake")
+    store = RedisStore(url, scope=SCOPE, clock=utc_now)
+    for text in await every_call(store):
+        assert "mistake" not in text
+        assert PASSWORD not in text
+    await store.aclose()
+
+
+async def test_redis_that_is_silent_is_unavailable_within_a_second(
+    redis_server: Server, stores: tuple[RedisStore, RedisStore]
+) -> None:
+    """A stopped Redis holds nobody up; when it goes on, so does the store."""
+    process, _ = redis_server
+    one, _ = stores
+    await one.save(b"x", said_at=NOW, keep_for=KEEP)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(1.5):
+            await every_call(one)
+    finally:
+        process.send_signal(signal.SIGCONT)
+    assert await one.load() == b"x"
+
+
+async def test_key_of_another_kind_is_unavailable(
+    redis_server: Server, stores: tuple[RedisStore, RedisStore]
+) -> None:
+    """Something else under our name is no reason to fall over."""
+    _, port = redis_server
+    one, _ = stores
+    await one.save(b"x", said_at=NOW, keep_for=KEEP)
+    client: Redis = Redis.from_url(redis_url(port))
+    (key,) = await client.keys("*:snapshot")
+    await client.delete(key)
+    await client.lpush(key, "x")
+    with pytest.raises(StoreUnavailable, match="ResponseError"):
+        await one.load()
+    await client.aclose()

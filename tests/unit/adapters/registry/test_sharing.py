@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import structlog.testing
+import tenacity
+
+from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.registry import outage
+from nexus_auth.adapters.registry.record import RecordFormat
+from nexus_auth.adapters.registry.sharing import SharedSnapshots
+from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
+from nexus_auth.adapters.registry.state import Freshness
+from nexus_auth.domain.errors import RegistryUnavailable
+from tests.builders import a_hotkey
+from tests.unit.adapters.registry.sources import (
+    MAX_AGE,
+    REFRESH_EVERY,
+    FakeClocks,
+    FakeSource,
+    FakeStore,
+    key_of,
+    keys_of,
+    until,
+)
+
+ALICE = a_hotkey("alice")
+DOWN = RegistryUnavailable("connection refused")
+TURN = timedelta(seconds=0.3)
+
+Make = Callable[..., SnapshotRegistry]
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    """A source that knows alice and carol."""
+    return FakeSource(keys_of("alice", "carol"))
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    """A store that all registries share."""
+    return FakeStore()
+
+
+@pytest_asyncio.fixture
+async def make(source: FakeSource, store: FakeStore) -> AsyncIterator[Make]:
+    """Makes registries that share a store, as processes of one machine do."""
+    made: list[SnapshotRegistry] = []
+
+    def build(
+        *, clocks: FakeClocks | None = None, secret: bytes | None = None, **settings: Any
+    ) -> SnapshotRegistry:
+        clock, steady = (
+            (utc_now, time.monotonic) if clocks is None else (clocks.wall, clocks.steady)
+        )
+        shared = SharedSnapshots(
+            store=store,
+            record_format=RecordFormat(
+                scope="a subnet", clock=clock, steady=steady, secret=secret, boot_id="this boot"
+            ),
+            turn=TURN,
+        )
+        registry = SnapshotRegistry(
+            **{
+                "source": source,
+                "clock": clock,
+                "steady": steady,
+                "max_age": MAX_AGE,
+                "refresh_every": REFRESH_EVERY,
+                "early_every": TURN,
+                "shared": shared,
+                **settings,
+            }
+        )
+        made.append(registry)
+        return registry
+
+    yield build
+    for registry in made:
+        await registry.aclose()
+
+
+async def test_restart_serves_what_was_known_while_the_source_is_away(
+    make: Make, source: FakeSource
+) -> None:
+    """The first caller after a restart is served, and nobody waits."""
+    await make().refresh()
+    source.error = DOWN
+    restarted = make()
+    await restarted.start()
+    assert restarted.peek(ALICE) is not None
+    await restarted.refresh()
+    assert restarted.peek(ALICE) is not None
+    assert restarted.state().freshness is Freshness.STALE
+
+
+async def test_restart_costs_the_source_nothing_while_the_snapshot_is_fresh(
+    make: Make, source: FakeSource
+) -> None:
+    """A replica that is restarted again and again is no burden."""
+    await make().refresh()
+    for _ in range(5):
+        await make().start()
+    await asyncio.sleep(0.05)
+    assert source.bulk_questions == 1
+
+
+async def test_age_limit_holds_across_restarts(make: Make, source: FakeSource) -> None:
+    """A snapshot remembers when it was said, whatever happened to the wall clock since."""
+    clocks = FakeClocks()
+    await make(clocks=clocks).refresh()
+    source.error = DOWN
+    clocks.advance(MAX_AGE.total_seconds() - 1)
+    clocks.wall.advance(seconds=-600)
+    restarted = make(clocks=clocks)
+    await restarted.start()
+    assert restarted.peek(ALICE) is not None
+    clocks.advance(1)
+    assert restarted.peek(ALICE) is None
+    another = make(clocks=clocks)
+    await another.start()
+    assert another.peek(ALICE) is None
+
+
+async def test_record_that_is_not_believed_is_ignored_with_a_warning(
+    make: Make, source: FakeSource, store: FakeStore
+) -> None:
+    """Once, and the service starts as if there were none."""
+    await make(secret=b"one").refresh()
+    with structlog.testing.capture_logs() as lines:
+        other = make(secret=b"another")
+        await other.start()
+        assert other.peek(ALICE) is None
+        await other.refresh()
+        assert other.peek(ALICE) is not None
+    assert [line["event"] for line in lines] == ["stored_snapshot_ignored"]
+    assert "another secret" in lines[0]["problem"]
+
+
+async def test_one_refresh_an_interval_serves_everybody(make: Make, source: FakeSource) -> None:
+    """Six processes ask as often as one, and all of them have the news."""
+    fleet = [make(refresh_every=timedelta(seconds=1)) for _ in range(6)]
+    await asyncio.gather(*(registry.start() for registry in fleet))
+    await until(lambda: all(registry.peek(ALICE) for registry in fleet))
+    assert source.bulk_questions == 1
+    source.keys[ALICE] = key_of("alice's new")
+    await asyncio.sleep(2.2)
+    assert 2 <= source.bulk_questions <= 4
+    news = [registry.peek(ALICE) for registry in fleet]
+    assert all(found is not None and found.public_key == key_of("alice's new") for found in news)
+
+
+async def test_early_refreshes_are_limited_for_everybody_together(
+    make: Make, source: FakeSource
+) -> None:
+    """A flood over all processes costs one request a turn, and each caller gets the news."""
+    fleet = [make() for _ in range(6)]
+    await asyncio.gather(*(registry.start() for registry in fleet))
+    await until(lambda: all(registry.peek(ALICE) for registry in fleet))
+    source.keys |= keys_of("bob")
+    began = time.monotonic()
+    found = await asyncio.gather(
+        *(
+            registry.lookup(a_hotkey("bob"), presented=key_of("bob"))
+            for registry in fleet
+            for _ in range(20)
+        )
+    )
+    assert all(found)
+    spent = time.monotonic() - began
+    assert source.bulk_questions <= 1 + 1 + spent / TURN.total_seconds()
+
+
+async def test_holder_of_the_turn_that_dies_is_replaced(make: Make, store: FakeStore) -> None:
+    """A turn ends by itself."""
+    assert await store.claim("the dead", TURN)
+    registry = make()
+    began = time.monotonic()
+    assert await registry.lookup(ALICE, presented=key_of("alice")) is not None
+    assert time.monotonic() - began < 3 * TURN.total_seconds()
+
+
+async def test_holder_keeps_the_turn_while_the_source_takes_its_time(
+    make: Make, source: FakeSource
+) -> None:
+    """A slow answer does not bring everybody to ask."""
+    source.open.clear()
+    fleet = [make() for _ in range(3)]
+    await asyncio.gather(*(registry.start() for registry in fleet))
+    await asyncio.sleep(3 * TURN.total_seconds())
+    assert source.bulk_questions == 1
+    source.open.set()
+    await until(lambda: all(registry.peek(ALICE) for registry in fleet))
+    assert source.bulk_questions == 1
+
+
+@pytest.mark.parametrize("already_refreshed", [1, 0])
+async def test_store_that_is_away_denies_nobody(
+    already_refreshed: int,
+    make: Make,
+    source: FakeSource,
+    store: FakeStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Everybody asks for himself then; the log says so once, and once when it is over."""
+    monkeypatch.setattr(outage, "WAIT", tenacity.wait_fixed(0.1))
+    registry = make()
+    if already_refreshed:
+        await registry.refresh()
+    with structlog.testing.capture_logs() as lines:
+        store.is_away = True
+        await registry.start()
+        await asyncio.sleep(TURN.total_seconds())
+        assert await registry.lookup(ALICE, presented=key_of("alice")) is not None
+        source.keys |= keys_of("bob")
+        await asyncio.sleep(TURN.total_seconds())
+        assert await registry.lookup(a_hotkey("bob"), presented=key_of("bob")) is not None
+        store.is_away = False
+        await asyncio.sleep(0.15)
+        await registry.refresh()
+    assert [line["event"] for line in lines] == ["source_failed", "source_recovered"]
+    assert store.record is not None
+
+
+async def test_suspicious_snapshot_is_settled_by_whoever_doubted_it(
+    make: Make, source: FakeSource, store: FakeStore
+) -> None:
+    """The others keep what they know until it is confirmed, and ask nothing meanwhile."""
+    spans = {"confirm_after": timedelta(seconds=0.5), "patience": timedelta(seconds=0.1)}
+    fleet = [make(**spans) for _ in range(3)]
+    await asyncio.gather(*(registry.start() for registry in fleet))
+    await until(lambda: all(registry.peek(ALICE) for registry in fleet))
+    await asyncio.sleep(TURN.total_seconds())
+    source.keys = {}
+    await fleet[0].refresh()
+    await asyncio.gather(*(each.lookup(a_hotkey("x"), presented=bytes(32)) for each in fleet[1:]))
+    assert all(registry.peek(ALICE) for registry in fleet)
+    await until(lambda: not any(registry.peek(ALICE) for registry in fleet))
+    assert source.bulk_questions <= 4
