@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from typing import TYPE_CHECKING, Final
@@ -42,3 +43,9 @@ def painted(text: str, colour: str, stream: TextIO) -> str:
         stream: Where it will be written.
     """
     return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if wants_colour(stream) else text
+
+
+def as_json(value: object) -> str:
+    """Writes JSON that is safe to show: ASCII alone, control characters as escapes."""
+    # DEL is the one control character that JSON allows as it is.
+    return json.dumps(value, indent=2).replace("\x7f", "\\u007f")

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import io
+import json
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from nexus_auth.entrypoints.terminal import escaped, painted, wants_colour
+from nexus_auth.entrypoints.terminal import as_json, escaped, painted, wants_colour
 
 
 class _Terminal(io.StringIO):
@@ -66,3 +67,12 @@ def test_empty_no_color_is_no_opinion(monkeypatch: pytest.MonkeyPatch) -> None:
     """https://no-color.org: only a value that is not empty counts."""
     monkeypatch.setenv("NO_COLOR", "")
     assert wants_colour(_Terminal())
+
+
+@given(st.text())
+def test_json_is_printable_ascii_and_reads_back(text: str) -> None:
+    """A program gets every character; a terminal gets none that does anything."""
+    shown = as_json({"value": text})
+    assert shown.isascii()
+    assert shown.replace("\n", "").isprintable()
+    assert json.loads(shown) == {"value": text}

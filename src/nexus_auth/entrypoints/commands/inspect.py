@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nexus_auth.entrypoints import exit_codes
 
@@ -38,6 +37,7 @@ def execute(args: argparse.Namespace) -> int:
     from nexus_auth.domain.decision import Denied
     from nexus_auth.domain.errors import CertificateRejected
     from nexus_auth.entrypoints.description import build_description, load_certificate
+    from nexus_auth.entrypoints.terminal import as_json
 
     data = load_certificate(args.certificate)
     now = utc_now()
@@ -46,20 +46,15 @@ def execute(args: argparse.Namespace) -> int:
     except CertificateRejected as exc:
         refusal = Denied(reason=exc.reason, detail=exc.detail)
         if args.json:
-            _print_json({"refusal": {"reason": exc.reason.value, "detail": exc.detail}})
+            print(as_json({"refusal": {"reason": exc.reason.value, "detail": exc.detail}}))
         else:
             print(_verdict(refusal))
         return exit_codes.FAILED
     if args.json:
-        _print_json(description.as_json(now))
+        print(as_json(description.as_json(now)))
     else:
         print("\n".join([*description.as_lines(now), "", _verdict(description.refusal)]))
     return exit_codes.DONE
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    # ASCII only, and DEL as an escape too, which json leaves as it is.
-    print(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
 
 
 def _verdict(refusal: Denied | None) -> str:

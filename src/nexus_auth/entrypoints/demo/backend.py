@@ -10,6 +10,7 @@ from typing import Any, Final
 from nexus_auth.entrypoints.demo.ports import LOOPBACK
 
 _IDLE_SECONDS: Final = 30
+_MAX_BODY_BYTES: Final = 1024 * 1024
 
 
 class EchoBackend:
@@ -52,6 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answers with what was received."""
+        self._skip_body()
         self.server.backend.requests += 1
         hotkeys = self.headers.get_all("X-Hotkey") or []
         answer = {
@@ -68,6 +70,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     do_POST = do_GET  # noqa: N815 - the name that the base class looks for
+
+    def _skip_body(self) -> None:
+        """Reads past the request's body, which would pass for the next request otherwise."""
+        length = self.headers.get("Content-Length", "0")
+        chunked = "Transfer-Encoding" in self.headers
+        if chunked or not length.isdecimal() or int(length) > _MAX_BODY_BYTES:
+            self.close_connection = True
+        else:
+            self.rfile.read(int(length))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's word
         """Keeps the terminal for the demo's own lines."""

@@ -36,6 +36,18 @@ def test_application_tells_what_it_saw(backend: EchoBackend, method: str) -> Non
     assert backend.requests == 1
 
 
+def test_body_is_never_taken_for_a_request(backend: EchoBackend) -> None:
+    """Proxies keep connections open and send the next caller's request on them."""
+    connection = http.client.HTTPConnection("127.0.0.1", backend.port, timeout=5)
+    for expected in (1, 2):
+        connection.request("POST", "/", body=b"hello")
+        response = connection.getresponse()
+        response.read()
+        assert response.status == 200
+        assert backend.requests == expected
+    connection.close()
+
+
 def test_application_that_never_started_can_be_closed() -> None:
     """The demo may fail before it comes to that."""
     EchoBackend().close()
