@@ -8,6 +8,13 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.integration.proxies.documentation import (
+    PAGE,
+    REWRITE,
+    results_section,
+    version_of,
+    with_section,
+)
 from tests.integration.proxies.stack import PROGRAMS, Stack, running_stack
 
 
@@ -21,3 +28,14 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
         Path(folder).chmod(0o755)
         with running_stack(proxy, Path(folder)) as running:
             yield running
+
+
+@pytest.fixture(scope="session")
+def recorded() -> Iterator[dict[tuple[str, str], str]]:
+    """What came of each scenario; written into the documentation where that is wanted."""
+    outcomes: dict[tuple[str, str], str] = {}
+    yield outcomes
+    if REWRITE:
+        versions = {proxy: version_of(proxy) for proxy in PROGRAMS}
+        page = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(with_section("results", results_section(outcomes, versions), page), "utf-8")

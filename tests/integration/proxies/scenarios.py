@@ -56,6 +56,11 @@ class Scenario:
     expected: str
     run: Callable[[Stack], Answer]
 
+    @property
+    def name(self) -> str:
+        """Group and title: unique in the table."""
+        return f"{self.group}: {self.title}"
+
 
 def bobs_certificate_in_every_format(stack: Stack) -> list[str]:
     """A certificate is public: an attacker has everybody's."""

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from tests.builders import a_hotkey, a_key, public_bytes
-from tests.integration.proxies.client import ask
+from tests.integration.proxies.client import ask, http1_request
+from tests.integration.proxies.documentation import PAGE, REWRITE, documented_results, version_of
 from tests.integration.proxies.scenarios import (
     LET_IN,
     REFUSED,
@@ -18,12 +19,13 @@ from tests.integration.proxies.scenarios import (
 from tests.integration.proxies.stack import REUSE_SECONDS, Stack
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=[f"{s.group}: {s.title}" for s in SCENARIOS])
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=[s.name for s in SCENARIOS])
 def test_a_proxy_lets_in_the_right_ones_under_their_own_name(
-    stack: Stack, scenario: Scenario
+    stack: Stack, scenario: Scenario, recorded: dict[tuple[str, str], str]
 ) -> None:
     """What reaches the application carries the caller's own hotkey, and nothing else gets there."""
     outcome = judge(scenario, stack)
+    recorded[stack.proxy, scenario.name] = outcome
     match scenario.expected:
         case "refused":
             assert outcome in {REFUSED, "403"}
@@ -31,6 +33,11 @@ def test_a_proxy_lets_in_the_right_ones_under_their_own_name(
             assert outcome == LET_IN
         case _:
             assert scenario.expected == SAFE
+    documented, versions = documented_results(PAGE.read_text(encoding="utf-8"))
+    if versions.get(stack.proxy) == version_of(stack.proxy) and not REWRITE:
+        assert outcome == documented.get((stack.proxy, scenario.name)), (
+            "docs/proxies.md says otherwise; see tests/integration/proxies/documentation.py"
+        )
 
 
 def test_a_rotated_key_ends_the_old_one_within_the_time_of_reuse(stack: Stack) -> None:
@@ -59,8 +66,6 @@ def test_two_callers_never_share_an_answer(stack: Stack) -> None:
 
 def test_the_bodies_and_targets_of_callers_arrive_unchanged(stack: Stack) -> None:
     """Asking first takes nothing away from the request."""
-    from tests.integration.proxies.client import http1_request
-
     body = b"0123456789" * 5_000
     count = len(stack.application.records)
     request = http1_request(
