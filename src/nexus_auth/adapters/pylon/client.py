@@ -208,11 +208,14 @@ class PylonClient:
         for path in self._api.neurons:
             answer = await self._get(path, max_bytes=MAX_NEURONS_BYTES)
             missing = answer.status in {_NOT_FOUND, _METHOD_NOT_ALLOWED}
-            if missing and path != self._api.neurons[-1]:
+            if missing and _NO_IDENTITY not in answer.detail:
+                continue
+            # The recent ones come from a cache of Pylon's, which may not be filled yet.
+            if answer.status in _UNAVAILABLE and path != self._api.neurons[-1]:
                 continue
             self._require(answer, _OK)
             return await _parsed(answer, parse_neurons)
-        raise PylonFailed("this generation of Pylon's API offers no neurons", status=_NOT_FOUND)
+        raise PylonFailed(f"Pylon at {self._endpoint} offers no neurons", status=_NOT_FOUND)
 
     async def generate(self, *, algorithm: int) -> IssuedKeyPair:
         """Has a new key pair made and published: `POST …/certificates/self`.

@@ -22,11 +22,12 @@ from nexus_auth.domain.errors import RegistryError, RegistryUnavailable
 from nexus_auth.domain.ports import Registration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from datetime import datetime
     from types import TracebackType
 
     from nexus_auth.adapters.registry.sharing import SharedSnapshots
-    from nexus_auth.adapters.registry.source import KeySource
+    from nexus_auth.adapters.registry.source import KeyMap, KeySource, NeuronSource
     from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.policy import Neuron
     from nexus_auth.domain.ports import Clock
@@ -85,6 +86,10 @@ class _Served:
     is_ours: bool
 
 
+def _never() -> bool:
+    return False
+
+
 class SnapshotRegistry:
     """A `KeyRegistry` that holds all keys of a subnet in memory.
 
@@ -92,6 +97,8 @@ class SnapshotRegistry:
     `lookup` is called. What it knows may be used for `max_age` after the source said it, by the
     wall clock and by a steady clock, whichever comes first: a clock that is set back makes
     nothing younger. Safe for concurrent use within one event loop.
+
+    Where somebody needs neurons, they come with the keys: one moment, one age, all or nothing.
 
     With `shared`, processes take turns in asking and tell each other what they heard.
 
@@ -111,6 +118,8 @@ class SnapshotRegistry:
         patience: timedelta = timedelta(seconds=PATIENCE_SECONDS),
         steady: SteadyClock = steady_seconds,
         shared: SharedSnapshots | None = None,
+        neuron_source: NeuronSource | None = None,
+        needs_neurons: Callable[[], bool] = _never,
     ) -> None:
         """Wires the registry; the source stays its creator's to close.
 
@@ -124,6 +133,9 @@ class SnapshotRegistry:
             patience: How long `lookup` may wait.
             steady: Measures spans.
             shared: What other processes know, where there are any; closed by `aclose`.
+            neuron_source: Whom to ask for neurons; often the same as `source`.
+            needs_neurons: Whether somebody looks at neurons now. Then a snapshot without them is
+                of no use, and neither is asking for each hotkey.
         """
         if max_age < timedelta(0) or refresh_every <= timedelta(0):
             raise ValueError("max_age is not negative, refresh_every is positive")
@@ -136,6 +148,8 @@ class SnapshotRegistry:
         self._confirm_after = confirm_after.total_seconds()
         self._patience = patience.total_seconds()
         self._shared = shared
+        self._neuron_source = neuron_source
+        self._needs_neurons = needs_neurons
         self._served: _Served | None = None
         self._outage = Outage(source="pylon", clock=clock, steady=steady, log=_log)
         # A suspicious answer that waits to be confirmed, and when it was asked for.
@@ -200,14 +214,7 @@ class SnapshotRegistry:
         served = self._usable()
         if served is not None:
             return served.registrations.get(hotkey)
-        return None if self._each is None else self._each.peek(hotkey)
-
-    def peek_neuron(self, hotkey: Hotkey) -> Neuron | None:
-        """What the chain says of a hotkey, from the same moment as its key."""
-        served = self._usable()
-        if served is None or served.snapshot.neurons is None:
-            return None
-        return served.snapshot.neurons.get(hotkey)
+        return None if self._each is None or self._needs_neurons() else self._each.peek(hotkey)
 
     async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:
         """See `KeyRegistry.lookup`.
@@ -218,12 +225,12 @@ class SnapshotRegistry:
         known = self.peek(hotkey)
         if known is not None and known.public_key == presented:
             return known
-        if self._each is None or self._usable() is not None:
+        if self._each is None or self._needs_neurons() or self._usable() is not None:
             await self._wait_for_news(hotkey, presented, is_known=known is not None)
         served = self._usable()
         if served is not None:
             return served.registrations.get(hotkey)
-        if self._each is not None:
+        if self._each is not None and not self._needs_neurons():
             return await self._each.lookup(hotkey, presented=presented)
         raise RegistryUnavailable(self._explain())
 
@@ -234,7 +241,7 @@ class SnapshotRegistry:
 
     def state(self) -> RegistryState:
         """Says how good what is known is."""
-        if self._each is not None and self._served is None:
+        if self._each is not None and self._served is None and not self._needs_neurons():
             return self._each.state()
         served = self._served
         age: timedelta | None = None
@@ -266,14 +273,20 @@ class SnapshotRegistry:
             served is None
             or self._steady() >= served.usable_until_steady
             or self._clock() >= served.usable_until
+            or self._lacks_neurons(served.snapshot)
         ):
             return None
         return served
+
+    def _lacks_neurons(self, snapshot: SubnetSnapshot) -> bool:
+        return snapshot.neurons is None and self._needs_neurons()
 
     def _explain(self) -> str:
         if self._outage.last_error is not None:
             return self._outage.last_error
         if self._served is not None:
+            if self._lacks_neurons(self._served.snapshot):
+                return "the neurons that a policy needs are not known yet"
             return "what is known of registered keys is too old to be used"
         return "nothing is known of registered keys yet"
 
@@ -387,24 +400,53 @@ class SnapshotRegistry:
         began, said_at = self._steady(), self._clock()
         try:
             async with asyncio.timeout(FETCH_SECONDS):
-                answer = await self._source.fetch_keys()
+                answer, neurons, rejected = await self._fetch()
         except BulkNotOffered:
+            if self._needs_neurons():
+                raise RegistryUnavailable(
+                    "a policy needs neurons, which go with all keys at once; the source offers "
+                    "keys one by one only"
+                ) from None
             if self._usable() is not None:
                 # It was offered a while ago. What we know serves better than asking for each.
                 raise
             self._ask_for_each()
             return
-        snapshot = SubnetSnapshot(keys=answer.keys, said_at=said_at)
-        self._tell_rejected(answer.rejected + len(answer.keys) - len(snapshot.keys))
+        snapshot = SubnetSnapshot(keys=answer.keys, neurons=neurons, said_at=said_at)
+        self._tell_rejected(answer.rejected + len(answer.keys) - len(snapshot.keys) + rejected)
         self._outage.succeeded()
         self._is_answered = True
         if self._weigh(snapshot, began) and self._shared is not None:
             await self._shared.save(snapshot, asked_at=began, max_age=self._max_age)
 
+    async def _fetch(self) -> tuple[KeyMap, Mapping[Hotkey, Neuron] | None, int]:
+        """Asks for all keys and, where somebody needs them, for all neurons at the same time.
+
+        Returns:
+            The keys, the neurons, and how many neurons were nonsense. It is all or nothing: facts
+            that are used together were true together.
+        """
+        if not self._needs_neurons():
+            return await self._source.fetch_keys(), None, 0
+        if self._neuron_source is None:
+            raise RegistryUnavailable("a policy needs neurons, and nobody can be asked for them")
+        asking = asyncio.create_task(self._neuron_source.fetch_neurons(), name="registry-neurons")
+        try:
+            keys = await self._source.fetch_keys()
+            neurons, rejected = await asking
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        return keys, neurons, rejected
+
     async def _adopt_news(self) -> bool:
         """Takes in what another process saved, where that is newer than what is known here."""
         stored = None if self._shared is None else await self._shared.fetch_news()
-        if stored is None or stored.age >= self._max_age:
+        if (
+            stored is None
+            or stored.age >= self._max_age
+            or self._lacks_neurons(stored.snapshot)  # Its writer has another policy, or an old one.
+        ):
             return False
         asked_at = self._steady() - stored.age.total_seconds()
         served = self._usable()
@@ -439,6 +481,8 @@ class SnapshotRegistry:
                 "suspicious_snapshot",
                 size=len(snapshot.keys),
                 size_before=len(served.snapshot.keys),
+                neurons=len(snapshot.neurons or ()),
+                neurons_before=len(served.snapshot.neurons or ()),
                 confirm_seconds=self._confirm_after,
             )
         self._doubted = (snapshot, began)
@@ -450,10 +494,13 @@ class SnapshotRegistry:
     def _serve(self, snapshot: SubnetSnapshot, asked_at: float, *, is_ours: bool = True) -> None:
         """Makes a snapshot the one that requests see, in one assignment."""
         usable_until = snapshot.said_at + self._max_age
+        neurons = snapshot.neurons or {}
         self._served = _Served(
             snapshot=snapshot,
             registrations={
-                hotkey: Registration(public_key=key, expires_at=usable_until)
+                hotkey: Registration(
+                    public_key=key, expires_at=usable_until, neuron=neurons.get(hotkey)
+                )
                 for hotkey, key in snapshot.keys.items()
             },
             usable_until=usable_until,

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nexus_auth.domain.hotkey import Hotkey
+    from nexus_auth.domain.policy import Neuron
 
 
 class BulkNotOffered(RegistryUnavailable):
@@ -44,6 +45,20 @@ class KeySource(Protocol):
 
     async def fetch_key(self, hotkey: Hotkey) -> bytes | None:
         """Asks for one hotkey's key; None when there is none.
+
+        Raises:
+            RegistryError: If no usable answer came. Nothing else is raised.
+        """
+
+
+class NeuronSource(Protocol):
+    """Tells who the neurons of the subnet are. Concurrent calls are fine; its creator closes it."""
+
+    async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
+        """Asks for all of them; ends by itself, in time and in memory.
+
+        Returns:
+            The good entries, and how many were nonsense and were left out.
 
         Raises:
             RegistryError: If no usable answer came. Nothing else is raised.

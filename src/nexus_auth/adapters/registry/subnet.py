@@ -42,10 +42,11 @@ class SubnetSnapshot:
         Subnets change by a few hotkeys at a time. A chain node that is still catching up, or a
         Pylon that could not read it, is more likely than that many people leaving at once.
         """
-        if not previous.keys:
+        if _shrank(previous.keys, self.keys):
+            return True
+        if previous.neurons is None or self.neurons is None:
             return False
-        lost = sum(1 for hotkey in previous.keys if hotkey not in self.keys)
-        return not self.keys or lost * 2 > len(previous.keys)
+        return _shrank(previous.neurons, self.neurons)
 
     def updated_by(self, later: SubnetSnapshot) -> Self:
         """This snapshot with what `later` says, but without taking anything missing for gone.
@@ -57,3 +58,9 @@ class SubnetSnapshot:
         if neurons is not None and later.neurons is not None:
             neurons = {**neurons, **later.neurons}
         return replace(self, keys={**self.keys, **later.keys}, neurons=neurons)
+
+
+def _shrank(before: Mapping[Hotkey, object], after: Mapping[Hotkey, object]) -> bool:
+    """Whether everything is gone, or more than half of what was there."""
+    lost = sum(1 for hotkey in before if hotkey not in after)
+    return bool(before) and (not after or lost * 2 > len(before))

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from nexus_auth.adapters.registry.source import BulkNotOffered
 from nexus_auth.adapters.registry.store import StoreUnavailable
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.policy import Neuron
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock
 
@@ -35,6 +36,9 @@ class FakeSource:
     error: Exception | None = None
     offers_bulk: bool = True
     rejected: int = 0
+    neurons: dict[Hotkey, Neuron] = field(default_factory=dict)
+    neuron_error: Exception | None = None
+    neuron_questions: int = 0
     bulk_questions: int = 0
     questions: Counter[Hotkey] = field(default_factory=Counter)
     open: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,6 +54,13 @@ class FakeSource:
         if self.error is not None:
             raise self.error
         return Answer(dict(self.keys), self.rejected)
+
+    async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
+        self.neuron_questions += 1
+        await self.open.wait()
+        if self.neuron_error is not None:
+            raise self.neuron_error
+        return dict(self.neurons), 0
 
     async def fetch_key(self, hotkey: Hotkey) -> bytes | None:
         self.questions[hotkey] += 1
@@ -120,6 +131,16 @@ def key_of(name: str) -> bytes:
 def keys_of(*names: str) -> dict[Hotkey, bytes]:
     """The keys of a subnet with these participants."""
     return {a_hotkey(name): key_of(name) for name in names}
+
+
+def neurons_of(*names: str, total: float = 1000.0) -> dict[Hotkey, Neuron]:
+    """The neurons of a subnet with these participants."""
+    return {
+        a_hotkey(name): Neuron(
+            uid=uid, validator_permit=True, active=True, alpha=0.0, tao=total, total=total
+        )
+        for uid, name in enumerate(names)
+    }
 
 
 async def until_idle() -> None:

@@ -1,0 +1,277 @@
+"""Neurons travel with the keys: one snapshot, one age, all or nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import structlog.testing
+
+from nexus_auth.adapters.registry.record import RecordFormat, StoredSnapshot
+from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
+from nexus_auth.adapters.registry.state import Freshness
+from nexus_auth.adapters.registry.subnet import SubnetSnapshot
+from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
+from nexus_auth.domain.policy import Neuron
+from tests.builders import NOW, a_hotkey
+from tests.unit.adapters.registry.sources import (
+    MAX_AGE,
+    REFRESH_EVERY,
+    FakeClocks,
+    FakeSource,
+    key_of,
+    keys_of,
+    neurons_of,
+    until_idle,
+)
+
+ALICE = a_hotkey("alice")
+BOB = a_hotkey("bob")
+NAMES = ("alice", "carol", "dave", "erin")
+
+
+class Need:
+    """Whether some policy looks at neurons, which can change."""
+
+    def __init__(self, *, now: bool = True) -> None:
+        self.now = now
+
+    def __call__(self) -> bool:
+        return self.now
+
+
+@pytest.fixture
+def clocks() -> FakeClocks:
+    """Clocks that stand still."""
+    return FakeClocks()
+
+
+@pytest.fixture
+def source() -> FakeSource:
+    """A source that knows four hotkeys, all of them with a neuron."""
+    return FakeSource(keys_of(*NAMES), neurons=neurons_of(*NAMES))
+
+
+def a_registry(
+    source: FakeSource, clocks: FakeClocks, needs: Need | None = None, **settings: Any
+) -> SnapshotRegistry:
+    """A registry over the source, not started."""
+    return SnapshotRegistry(
+        **{
+            "source": source,
+            "neuron_source": source,
+            "needs_neurons": needs or Need(),
+            "clock": clocks.wall,
+            "steady": clocks.steady,
+            "max_age": MAX_AGE,
+            "refresh_every": REFRESH_EVERY,
+            **settings,
+        }
+    )
+
+
+def neuron_of(registry: SnapshotRegistry, name: str = "alice") -> Neuron | None:
+    """What is known of a hotkey now."""
+    found = registry.peek(a_hotkey(name))
+    return None if found is None else found.neuron
+
+
+async def test_neurons_come_with_the_keys(source: FakeSource, clocks: FakeClocks) -> None:
+    """Both are asked for at the same time, once a refresh, and are of the same age."""
+    del source.neurons[a_hotkey("carol")]
+    registry = a_registry(source, clocks)
+    source.open.clear()
+    asking = asyncio.create_task(registry.refresh())
+    await until_idle()
+    assert (source.bulk_questions, source.neuron_questions) == (1, 1)
+    clocks.advance(7)
+    source.open.set()
+    await asking
+    found = registry.peek(ALICE)
+    assert found is not None
+    assert found.neuron == source.neurons[ALICE]
+    assert found.expires_at == NOW + MAX_AGE
+    assert registry.peek(a_hotkey("carol")) is not None
+    assert neuron_of(registry, "carol") is None
+
+
+async def test_nobody_asks_for_neurons_that_nobody_needs(
+    source: FakeSource, clocks: FakeClocks
+) -> None:
+    """They are fetched only where some rule looks at them."""
+    registry = a_registry(source, clocks, Need(now=False))
+    await registry.refresh()
+    assert source.neuron_questions == 0
+    assert registry.peek(ALICE) is not None
+    assert neuron_of(registry) is None
+
+
+@pytest.mark.parametrize(
+    "error", [RegistryUnavailable("no neurons today"), RegistryAnswerInvalid("no neurons today")]
+)
+async def test_without_neurons_the_whole_snapshot_grows_old(
+    source: FakeSource, clocks: FakeClocks, error: Exception
+) -> None:
+    """What is known keeps serving for as long as it may, then nobody is let in."""
+    registry = a_registry(source, clocks)
+    await registry.refresh()
+    source.neuron_error = error
+    source.keys[BOB] = key_of("bob")
+    clocks.advance(MAX_AGE.total_seconds() - 0.001)
+    await registry.refresh()
+    assert neuron_of(registry) is not None
+    assert registry.peek(BOB) is None
+    assert registry.state().freshness is Freshness.STALE
+    clocks.advance(0.001)
+    assert registry.peek(ALICE) is None
+    assert registry.state().freshness is Freshness.EXPIRED
+    with pytest.raises(RegistryUnavailable, match="no neurons today"):
+        await registry.lookup(ALICE, presented=key_of("alice"))
+
+
+async def test_keys_that_fail_end_the_question_for_neurons(
+    source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Nothing is left running, and one cause is told."""
+    source.error = RegistryUnavailable("no keys today")
+    source.neuron_error = RegistryUnavailable("no neurons today")
+    registry = a_registry(source, clocks)
+    await registry.refresh()
+    assert registry.state().last_error == "no keys today"
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_policy_that_begins_to_need_neurons_waits_for_them(
+    source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Without the facts it is closed; a refresh brings them, and whoever waits is served."""
+    needs = Need(now=False)
+    registry = a_registry(source, clocks, needs)
+    await registry.refresh()
+    needs.now = True
+    assert registry.peek(ALICE) is None
+    assert registry.state().freshness is Freshness.EXPIRED
+    source.neuron_error = RegistryUnavailable("no neurons today")
+    await registry.refresh()
+    with pytest.raises(RegistryUnavailable, match="no neurons today"):
+        await registry.lookup(ALICE, presented=key_of("alice"))
+    source.neuron_error = None
+    clocks.advance(60)
+    found = await registry.lookup(ALICE, presented=key_of("alice"))
+    assert found is not None
+    assert found.neuron == source.neurons[ALICE]
+    needs.now = False
+    assert registry.peek(ALICE) is found
+
+
+@pytest.mark.parametrize("gone", [NAMES, NAMES[:3]], ids=["empty", "more than half"])
+async def test_suspicious_neurons_count_only_when_they_are_said_again(
+    source: FakeSource, clocks: FakeClocks, gone: tuple[str, ...]
+) -> None:
+    """Neurons that vanish all at once are doubted as keys are, and what is said counts."""
+    registry = a_registry(source, clocks)
+    await registry.refresh()
+    for name in gone:
+        del source.neurons[a_hotkey(name)]
+    source.neurons.update(neurons_of("zoe", "erin", total=0.0) if gone != NAMES else {})
+    clocks.advance(30)
+    with structlog.testing.capture_logs() as lines:
+        await registry.refresh()
+    assert [line["event"] for line in lines] == ["suspicious_snapshot"]
+    assert neuron_of(registry) is not None
+    if gone != NAMES:
+        # A right that was lost is lost at once.
+        assert neuron_of(registry, "erin") == source.neurons[a_hotkey("erin")]
+    clocks.advance(5)
+    await registry.refresh()
+    assert registry.peek(ALICE) is not None
+    assert neuron_of(registry) is None
+
+
+async def test_keys_one_by_one_are_of_no_use_to_a_policy_that_needs_neurons(
+    source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Where keys come one by one there are no neurons with them: nobody is let in."""
+    source.offers_bulk = False
+    needs = Need()
+    registry = a_registry(source, clocks, needs)
+    await registry.refresh()
+    with pytest.raises(RegistryUnavailable, match="one by one"):
+        await registry.lookup(ALICE, presented=key_of("alice"))
+    assert not registry.state().can_serve
+    assert not source.questions
+    # As long as nothing needs them.
+    needs.now = False
+    clocks.advance(60)
+    await registry.refresh()
+    found = await registry.lookup(ALICE, presented=key_of("alice"))
+    assert found is not None
+    assert registry.peek(ALICE) is not None
+    needs.now = True
+    assert registry.peek(ALICE) is None
+    clocks.advance(60)
+    with pytest.raises(RegistryUnavailable):
+        await registry.lookup(ALICE, presented=key_of("alice"))
+    assert not registry.state().can_serve
+    await registry.aclose()
+
+
+async def test_registry_that_remembers_nothing_serves_no_policy_that_needs_neurons(
+    source: FakeSource, clocks: FakeClocks
+) -> None:
+    """All neurons for every caller would be too much to ask."""
+    registry = a_registry(source, clocks, max_age=timedelta(0))
+    assert registry.peek(ALICE) is None
+    with pytest.raises(RegistryUnavailable):
+        await registry.lookup(ALICE, presented=key_of("alice"))
+
+
+async def test_nobody_to_ask_for_neurons_is_closed(source: FakeSource, clocks: FakeClocks) -> None:
+    """A registry that was wired without a source of neurons is closed to whoever needs them."""
+    registry = a_registry(source, clocks, neuron_source=None)
+    await registry.refresh()
+    with pytest.raises(RegistryUnavailable, match="nobody can be asked"):
+        await registry.lookup(ALICE, presented=key_of("alice"))
+
+
+class OneRecord:
+    """What another process saved, through the very format of the stores."""
+
+    def __init__(self, clocks: FakeClocks, snapshot: SubnetSnapshot) -> None:
+        self._format = RecordFormat(
+            scope="test", clock=clocks.wall, secret=b"secret", steady=clocks.steady
+        )
+        self._news: bytes | None = self._format.build(snapshot, asked_at=clocks.steady())
+
+    async def fetch_news(self) -> StoredSnapshot | None:
+        news, self._news = self._news, None
+        return None if news is None else self._format.parse(news)
+
+    async def claim(self, span: timedelta | None = None) -> bool:
+        return False
+
+    async def aclose(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("has_neurons", [True, False])
+async def test_record_is_adopted_only_with_the_neurons_that_are_needed(
+    source: FakeSource, clocks: FakeClocks, *, has_neurons: bool
+) -> None:
+    """A record of a process with another policy is no news."""
+    shared = OneRecord(
+        clocks,
+        SubnetSnapshot(
+            keys=source.keys,
+            neurons=source.neurons if has_neurons else None,
+            said_at=clocks.wall(),
+        ),
+    )
+    clocks.advance(10)
+    registry = a_registry(source, clocks, shared=shared)
+    await registry.start()
+    assert (neuron_of(registry) is not None) == has_neurons
+    assert (registry.peek(ALICE) is not None) == has_neurons
+    await registry.aclose()
