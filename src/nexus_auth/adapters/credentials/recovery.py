@@ -1,0 +1,63 @@
+"""The last resort for a pair that cannot be written where it belongs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from nexus_auth.adapters.credentials.files import PRIVATE_MODE
+from nexus_auth.domain.issuing import Credentials
+
+_PREFIX: Final = "nexus-auth-recovered-"
+_SUFFIX: Final = ".pem"
+
+
+def save_recovery_file(credentials: Credentials, *, near: Path) -> Path | None:
+    """Writes key and certificate into one file, wherever that is possible, for the owner alone.
+
+    Args:
+        credentials: The pair.
+        near: Where it belonged; tried first, with its parents.
+
+    Returns:
+        The file, or None where nothing was writable.
+    """
+    for directory in _places(near):
+        path = _try_to_save(credentials, directory)
+        if path is not None:
+            return path
+    return None
+
+
+def _places(near: Path) -> Iterator[Path]:
+    """Where a file may be written, the place that survives longest first."""
+    yield near
+    yield near.absolute().parent
+    with suppress(RuntimeError):  # a user without a home directory
+        yield Path.home()
+    yield Path.cwd()
+    yield Path(tempfile.gettempdir())
+
+
+def _try_to_save(credentials: Credentials, directory: Path) -> Path | None:
+    try:
+        # For the owner alone, and never through a link: what mkstemp promises.
+        descriptor, name = tempfile.mkstemp(dir=directory, prefix=_PREFIX, suffix=_SUFFIX)
+    except OSError:
+        return None
+    path = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), PRIVATE_MODE)
+            file.write(credentials.key_pem + credentials.certificate_pem)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            path.unlink()
+        return None
+    return path

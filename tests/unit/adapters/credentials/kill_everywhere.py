@@ -1,0 +1,91 @@
+"""Saves a pair again and again, killed before another system call each time.
+
+Run as a program of its own, because it forks. Prints what was found each time, as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nexus_auth.adapters.credentials.directory import CredentialsDirectory
+from tests.unit.adapters.credentials.pairs import a_pair, save
+
+KILLED = 9
+CALLS = [
+    *("open", "write", "fsync", "ftruncate", "fchmod", "close", "replace", "rename", "unlink"),
+    *("mkdir", "lseek", "link"),
+]
+
+
+def kill_before(call: int) -> None:
+    """Ends this process, without any clean-up, before so many calls were made."""
+    made = 0
+
+    def counting(original: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*args: Any, **kwargs: Any) -> Any:
+            nonlocal made
+            made += 1
+            if made == call:
+                os._exit(KILLED)
+            return original(*args, **kwargs)
+
+        return called
+
+    for name in CALLS:
+        setattr(os, name, counting(getattr(os, name)))
+
+
+def what_is_left(path: Path) -> dict[str, Any]:
+    """Finishes the work, as the next run does, and says what is there."""
+    directory = CredentialsDirectory(path)
+    before = sorted(each.name for each in path.iterdir())
+    with directory.opened_for_writing():
+        finished = directory.finish_interrupted_work()
+    names = sorted(each.name for each in path.iterdir())
+    known = {a_pair(name).certificate.fingerprint: name for name in ("old", "new")}
+    return {
+        "before": before,
+        "finished": finished is not None,
+        "pair": known[directory.load().certificate.fingerprint],
+        "key_mode": oct(directory.key_path.stat().st_mode & 0o777),
+        "names": names,
+        "old": [
+            (path / f"client.{each}.old").is_file()
+            and (path / f"client.{each}.old").read_bytes() == content
+            for each, content in (
+                ("key", a_pair("old").key_pem),
+                ("crt", a_pair("old").certificate_pem),
+            )
+        ],
+    }
+
+
+def main() -> None:
+    """Tries every moment until the saving is over before the blow falls."""
+    call, code = 0, KILLED
+    results = []
+    while code == KILLED:
+        call += 1
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder)
+            save(path, a_pair("old"))
+            (path / "client.key").chmod(0o644)
+            child = os.fork()
+            if child == 0:
+                kill_before(call)
+                save(path, a_pair("new"))
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            code = os.waitstatus_to_exitcode(status)
+            results.append({"call": call, "code": code, **what_is_left(path)})
+    json.dump(results, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
