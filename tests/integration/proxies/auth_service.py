@@ -5,6 +5,7 @@ from __future__ import annotations
 import socketserver
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +17,7 @@ from nexus_auth.adapters.starlette.auth_app import AuthApp
 from nexus_auth.adapters.starlette.header_formats import FORMATS
 from nexus_auth.domain.verifier import CertificateVerifier
 from tests.fakes import FakeRegistry
-from tests.integration.real import accepts_connections, wait_until_ready
+from tests.integration.real import wait_until_ready
 
 
 class _MoodyHandler(socketserver.StreamRequestHandler):
@@ -79,7 +80,7 @@ class MoodyAuthService:
 class AuthService:
     """The real auth application, in a thread; its `registry` can be changed under way."""
 
-    def __init__(self, proxy: str, port: int, *, reuse_seconds: int) -> None:
+    def __init__(self, proxy: str, place: int | Path, *, reuse_seconds: int) -> None:
         preset = PRESETS[proxy]
         self.registry = FakeRegistry(expires_at=datetime.now(UTC) + timedelta(days=1))
         app = AuthApp(
@@ -89,22 +90,29 @@ class AuthService:
             der_from=FORMATS[preset.format],
             reuse=timedelta(seconds=reuse_seconds),
         )
-        config = uvicorn.Config(
-            app,
-            host="127.0.0.1",
-            port=port,
-            log_level="critical",
-            http="httptools",
-            ws="none",
-            lifespan="off",
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                host="127.0.0.1",
+                port=place if isinstance(place, int) else 0,
+                uds=str(place) if isinstance(place, Path) else None,
+                log_level="critical",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+            )
         )
-        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run)
-        self.port = port
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it got."""
+        port: int = self._server.servers[0].sockets[0].getsockname()[1]
+        return port
 
     def __enter__(self) -> Self:
         self._thread.start()
-        wait_until_ready(lambda: accepts_connections(self.port), what="the auth service")
+        wait_until_ready(lambda: self._server.started, what="the auth service")
         return self
 
     def __exit__(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -15,19 +13,15 @@ from tests.integration.proxies.documentation import (
     version_of,
     with_section,
 )
-from tests.integration.proxies.stack import PROGRAMS, Stack, running_stack
+from tests.integration.proxies.stack import PROGRAMS, Stack, open_folder, running_stack
 
 
 @pytest.fixture(scope="session", params=PROGRAMS)
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """One proxy with everything around it."""
     proxy: str = request.param
-    # Not pytest's own folder: nobody but its owner can enter that, and a proxy that was started by
-    # root works under another name.
-    with TemporaryDirectory(prefix=f"nexus-auth-{proxy}-") as folder:
-        Path(folder).chmod(0o755)
-        with running_stack(proxy, Path(folder)) as running:
-            yield running
+    with open_folder() as folder, running_stack(proxy, folder) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -192,6 +192,17 @@ def upgrade(protocol: str, who: str = "alice", *, more: Headers = ()) -> Run:
     )
 
 
+def extended_connect(protocol: str) -> Headers:
+    """The pseudo-headers that stand for an upgrade in HTTP/2 (RFC 8441 §4)."""
+    return [
+        (":method", "CONNECT"),
+        (":protocol", protocol),
+        (":scheme", "https"),
+        (":authority", "localhost"),
+        (":path", "/"),
+    ]
+
+
 def mood(status: str | None, *headers: str) -> Run:
     """A request while the auth service answers this, or hangs up; X-Hotkey is forged."""
 
@@ -262,6 +273,8 @@ def _not_entitled() -> Iterator[Scenario]:
     for protocol in ("websocket", "h2c"):
         run = upgrade(protocol, "nobody")
         yield Scenario(group, f"no certificate, upgrade to {protocol}", REFUSED, run)
+        run = http2("nobody", pseudo=extended_connect(protocol))
+        yield Scenario(group, f"no certificate, `:protocol {protocol}`, HTTP/2", REFUSED, run)
 
 
 def _forged() -> Iterator[Scenario]:
@@ -353,6 +366,9 @@ def _odd() -> Iterator[Scenario]:
     both = [("Upgrade", "h2c")]
     yield Scenario(group, "upgrade to WebSocket or h2c", SAFE, upgrade("websocket", more=both))
     yield Scenario(group, "upgrade to a list", SAFE, upgrade("websocket, h2c"))
+    for protocol in ("websocket", "h2c"):
+        title = f"`:protocol {protocol}` (RFC 8441), HTTP/2"
+        yield Scenario(group, title, SAFE, http2(pseudo=extended_connect(protocol)))
     long = [("X-Long", "a" * 60_000)]
     yield Scenario(group, "a header of 60 KB", SAFE, http1(headers=long))
     yield from _odd_http2(group)

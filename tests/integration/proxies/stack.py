@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from cryptography import x509
@@ -177,8 +178,26 @@ _numbers = itertools.count()
 
 
 @contextmanager
+def open_folder() -> Iterator[Path]:
+    """A temporary folder that everybody can enter.
+
+    Nobody but its owner can enter pytest's own, and a proxy that was started by root works under
+    another name.
+    """
+    with TemporaryDirectory(prefix="nexus-auth-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@contextmanager
 def running_proxy(
-    proxy: str, folder: Path, *, app: str, auth: str, certificate: tuple[Path, Path]
+    proxy: str,
+    folder: Path,
+    *,
+    app: str,
+    auth: str,
+    certificate: tuple[Path, Path],
+    host: str = "127.0.0.1",
 ) -> Iterator[int]:
     """Starts a proxy from what `nexus-auth proxy-config` writes, and gives its port."""
     program = require_program(proxy, PROGRAMS[proxy])
@@ -188,7 +207,7 @@ def running_proxy(
     port = free_port()
     code = main(
         [
-            *("proxy-config", proxy, "-listen", f"127.0.0.1:{port}", "-app", app, "-auth", auth),
+            *("proxy-config", proxy, "-listen", f"{host}:{port}", "-app", app, "-auth", auth),
             *("-tls-cert", str(certificate[0]), "-tls-key", str(certificate[1])),
             *("-state-dir", str(state), "-output", str(directory)),
         ]

@@ -17,6 +17,10 @@ from nexus_auth.adapters.proxies.headers import (
 from nexus_auth.adapters.proxies.presets import PRESETS
 from nexus_auth.adapters.proxies.site import Site, TcpAddress, UnixAddress, Upstream
 
+# Listening there takes IPv4 as well. Without a host only IPv4 is taken, since a machine may have no
+# IPv6, and the proxy would not start. (Caddy and Traefik find out by themselves.)
+_EVERY_IPV6: Final = "::"
+
 # Not string.Template: its dollar sign is a word of these languages.
 _PLACE: Final = re.compile(r"@\{([a-z0-9_]+)\}")
 
@@ -101,18 +105,18 @@ def _listen_setting(auth: Upstream) -> str:
     return f":{auth.port}"
 
 
+def _without_localhost(address: TcpAddress) -> TcpAddress:
+    return TcpAddress("127.0.0.1", address.port) if address.host == "localhost" else address
+
+
 def _lines(names: Mapping[str, str] | tuple[str, ...], form: str) -> str:
     return "\n".join(form.format(name) for name in names)
 
 
-def _host(address: TcpAddress) -> str:
-    return f"[{address.host}]" if ":" in address.host else address.host
-
-
 def _nginx(site: Site, _prefix: str) -> Configuration:
-    port = site.listen.port
-    # Without a host: both families, as the other proxies do.
-    listen = f"{_host(site.listen)}:{port}" if site.listen.host else f"[::]:{port} ipv6only=off"
+    listen = str(site.listen) if site.listen.host else f"{site.listen.port}"
+    if site.listen.host == _EVERY_IPV6:
+        listen += " ipv6only=off"
     state_dir = (site.state_dir or "/var/cache/nexus-auth-nginx").rstrip("/")
     values = {
         "head": _head("nginx", site),
@@ -162,22 +166,21 @@ def _envoy_address(upstream: Upstream) -> str:
 
 def _envoy_discovery(upstream: Upstream) -> str:
     # A name is looked up again and again, an address is not.
-    if isinstance(upstream, UnixAddress) or re.fullmatch(
-        r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*", upstream.host
-    ):
-        return "STATIC"
-    return "STRICT_DNS"
+    return "STATIC" if isinstance(upstream, UnixAddress) or upstream.is_numeric else "STRICT_DNS"
 
 
 def _envoy(site: Site, _prefix: str) -> Configuration:
     removed = [name.lower() for name in FORGEABLE_HEADERS]
     # Envoy itself replaces this one by the connection's own certificate.
     removed.remove("x-forwarded-client-cert")
+    listen_host = _without_localhost(site.listen).host or "0.0.0.0"  # noqa: S104 - as was asked
+    if not TcpAddress(listen_host, site.listen.port).is_numeric:
+        raise UnsuitableSite("listen", "Envoy listens on addresses, not on names")
     values = {
         "head": _head("envoy", site),
-        "listen_host": site.listen.host or "::",
+        "listen_host": listen_host,
         "listen_port": str(site.listen.port),
-        "ipv4_compat": "false" if site.listen.host else "true",
+        "ipv4_compat": "true" if listen_host == _EVERY_IPV6 else "false",
         "tls_cert": site.tls_cert,
         "tls_key": site.tls_key,
         "remove_forged_headers": _lines(tuple(removed), '                - remove: "{}"'),
@@ -234,10 +237,17 @@ def _haproxy_upstream(upstream: Upstream) -> str:
     return f"unix@{upstream.path}" if isinstance(upstream, UnixAddress) else str(upstream)
 
 
+def _haproxy_listen(listen: TcpAddress) -> str:
+    if listen.host == _EVERY_IPV6:
+        return f"[::]:{listen.port} v4v6"
+    return str(listen) if listen.host else f"*:{listen.port}"
+
+
 def _haproxy_auth(auth: Upstream) -> str:
     if isinstance(auth, UnixAddress):
         return f'{{ url = "http://nexus-auth/", dst = "unix@{auth.path}" }}'
-    return f'{{ url = "http://{auth}/" }}'
+    # HAProxy's own client asks a name server, which need not know this name.
+    return f'{{ url = "http://{_without_localhost(auth)}/" }}'
 
 
 def _haproxy(site: Site, prefix: str) -> Configuration:
@@ -253,7 +263,7 @@ def _haproxy(site: Site, prefix: str) -> Configuration:
         "link_hint": hint,
         "directory": prefix,
         "state_dir": prefix if site.state_dir is None else f"{site.state_dir.rstrip('/')}/",
-        "listen": str(site.listen) if site.listen.host else f":::{site.listen.port} v4v6",
+        "listen": _haproxy_listen(site.listen),
         "auth": _haproxy_auth(site.auth),
         "app": _haproxy_upstream(site.app),
         "remove_forged_headers": _lines(FORGEABLE_HEADERS, "    http-request del-header {}"),

@@ -73,6 +73,15 @@ class TcpAddress:
         return cls(host, int(match["port"]))
 
     @property
+    def is_numeric(self) -> bool:
+        """Whether the host is an address, not a name."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return True
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine is meant."""
         if self.host == "localhost":

@@ -41,7 +41,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.add_argument("name", metavar="NAME", choices=PROXY_NAMES, help=", ".join(PROXY_NAMES))
     for flag, default, text in (
-        ("listen", ":443", "where the proxy listens: :443, host:port or [::1]:port"),
+        (
+            "listen",
+            ":443",
+            "where the proxy listens: :443, host:port, or [::]:443 for IPv6 as well",
+        ),
         ("app", None, f"the application: host:port or unix:/path.sock (default: {_APP})"),
         ("auth", None, f"the auth service: host:port or unix:/path.sock (default: {_AUTH})"),
         ("tls-cert", "/etc/nexus-auth/tls.crt", "the proxy's certificate with its chain, PEM"),
