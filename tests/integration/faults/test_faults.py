@@ -1,0 +1,220 @@
+"""The fault matrix: every fault of Pylon in every state of the registry.
+
+The table in docs/reliability.md is this test's outcome. UPDATE_DOCS=1 writes it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+import structlog.testing
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from nexus_auth.adapters.pylon.api import OpenAccessApi
+from nexus_auth.adapters.pylon.client import PylonClient
+from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
+from nexus_auth.domain.decision import DenialReason, Denied, Granted
+from nexus_auth.domain.verifier import CertificateVerifier
+from tests.builders import a_certificate, a_hotkey, a_key, to_der
+from tests.integration.faults.faults import FAULTS, Fault, end
+from tests.integration.faults.faulty_pylon import NETUID, FaultyPylon
+from tests.unit.adapters.registry.sources import MAX_AGE, REFRESH_EVERY, keys_of
+
+PAGE: Final = Path(__file__).parents[3] / "docs" / "reliability.md"
+BEGIN: Final = "<!-- The fault matrix: written by tests/integration/faults. -->\n"
+END: Final = "<!-- End of the fault matrix. -->\n"
+
+STATES: Final = ("never fetched", "fresh", "stale", "too old")
+EVERYBODY: Final = ("alice", "dave", *(f"miner {n}" for n in range(10)))
+PATIENCE: Final = timedelta(seconds=0.3)
+ANSWER_SECONDS: Final = 0.5
+
+AT_ONCE_SECONDS: Final = 0.25
+"""What "at once" may take on a busy machine, proof of the signature included."""
+
+
+class Clocks:
+    """The real clocks, which can be moved on."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def wall(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.ahead)
+
+    def steady(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+def certificate_of(
+    name: str,
+    *,
+    key: Ed25519PrivateKey | None = None,
+    signed_by: Ed25519PrivateKey | None = None,
+) -> bytes:
+    """A certificate that is valid now; with the key that goes with the name, unless told so."""
+    now = datetime.now(UTC)
+    return to_der(
+        a_certificate(
+            hotkey=a_hotkey(name),
+            key=key or a_key(name),
+            signed_by=signed_by,
+            not_before=now - timedelta(days=1),
+            not_after=now + timedelta(days=1),
+        )
+    )
+
+
+CERTIFICATES: Final = {name: certificate_of(name) for name in ("alice", "dave", "eve", "miner 9")}
+IMPOSTORS: Final = (
+    certificate_of("alice", key=a_key("eve")),
+    certificate_of("miner 9", key=a_key("eve")),
+    certificate_of("alice", signed_by=a_key("eve")),
+)
+
+
+class Scene:
+    """A Pylon, and a service's decisions over it."""
+
+    def __init__(self, pylon: FaultyPylon, registry: SnapshotRegistry, clocks: Clocks) -> None:
+        self.pylon = pylon
+        self.registry = registry
+        self.clocks = clocks
+        self.verifier = CertificateVerifier(registry=registry, clock=clocks.wall)
+
+    async def outcome(self, name: str, *, within: float) -> str:
+        """What a caller is told, and that it did not take longer than that."""
+        began = time.monotonic()
+        decision = await self.verifier.verify(CERTIFICATES[name])
+        spent = time.monotonic() - began
+        assert spent < within, f"{name} was answered after {spent:.2f} s"
+        match decision:
+            case Granted():
+                assert decision.hotkey == a_hotkey(name)
+                return "granted"
+            case Denied():
+                return decision.reason.value
+
+    async def enter(self, state: str, fault: Fault) -> None:
+        """Brings the registry into a state in which the fault is met."""
+        if state != "never fetched":
+            await self.registry.refresh()
+        await fault.begin(self.pylon)
+        if state == "fresh":
+            # An early refresh may meet the fault.
+            self.clocks.ahead += 2
+        elif state == "stale":
+            self.clocks.ahead += 300
+            await self.registry.refresh()
+        elif state == "too old":
+            self.clocks.ahead += MAX_AGE.total_seconds()
+            await self.registry.refresh()
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    """A scene in which nothing has happened yet."""
+    clocks = Clocks()
+    async with (
+        FaultyPylon(keys_of(*EVERYBODY)) as pylon,
+        PylonClient(
+            endpoint=pylon.endpoint,
+            api=OpenAccessApi(netuid=NETUID),
+            connect_timeout_seconds=0.1,
+            read_timeout_seconds=ANSWER_SECONDS - 0.1,
+        ) as client,
+    ):
+        registry = SnapshotRegistry(
+            source=client,
+            clock=clocks.wall,
+            steady=clocks.steady,
+            max_age=MAX_AGE,
+            refresh_every=REFRESH_EVERY,
+            patience=PATIENCE,
+        )
+        yield Scene(pylon, registry, clocks)
+        await registry.aclose()
+
+
+async def play(state: str, fault: Fault) -> str:
+    """Plays one fault in one state, and says what came of it."""
+    async with scene() as stage:
+        with structlog.testing.capture_logs() as lines:
+            await stage.enter(state, fault)
+            is_known = state in {"fresh", "stale"}
+            slow = PATIENCE.total_seconds() + AT_ONCE_SECONDS
+            known = await stage.outcome("alice", within=AT_ONCE_SECONDS if is_known else slow)
+            owner = await stage.outcome("dave", within=slow)
+            stranger = await stage.outcome("eve", within=slow)
+            # The second time, a Pylon that is silent is known to be.
+            if await stage.outcome("eve", within=slow) == DenialReason.REGISTRY_UNAVAILABLE:
+                await stage.outcome("eve", within=AT_ONCE_SECONDS)
+            for impostor in IMPOSTORS:
+                match await stage.verifier.verify(impostor):
+                    case Granted() as wrong:
+                        pytest.fail(f"{fault.name}, {state}: {wrong}")
+                    case Denied():
+                        pass
+            if is_known:
+                assert known == "granted"
+            assert stranger in {DenialReason.NOT_REGISTERED, DenialReason.REGISTRY_UNAVAILABLE}
+            await end(stage.pylon)
+            await expect_recovery(stage)
+        assert len(lines) <= 6, lines
+    people = [known, stranger]
+    if owner != known:
+        people.append(f"owner {owner}")
+    return ", ".join(people)
+
+
+async def expect_recovery(stage: Scene) -> None:
+    """When Pylon is back, so is the service."""
+    stage.clocks.ahead += 10
+    async with asyncio.timeout(3):
+        while [await stage.outcome(name, within=2) for name in ("alice", "dave", "miner 9")] != [
+            "granted"
+        ] * 3:
+            stage.clocks.ahead += 2
+            await asyncio.sleep(0.02)
+    assert await stage.outcome("eve", within=2) == DenialReason.NOT_REGISTERED
+
+
+def committed_rows() -> dict[str, str]:
+    """The rows of the table as they stand in the page, by fault."""
+    table = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    lines = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    return {line.split(" | ", 1)[0].removeprefix("| "): line for line in lines}
+
+
+def write_row(name: str, row: str) -> None:
+    """Puts one row into the page."""
+    rows = committed_rows() | {name: row}
+    ordered = [rows[fault.name] for fault in FAULTS if fault.name in rows]
+    header = f"| fault | {' | '.join(STATES)} |\n|{'---|' * (1 + len(STATES))}\n"
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    table = header + "".join(f"{line}\n" for line in ordered)
+    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+async def test_fault_in_every_state_is_as_the_table_says(fault: Fault) -> None:
+    """No wrong grant, no waiting for the known, a prompt answer for strangers, and recovery."""
+    outcomes = [await play(state, fault) for state in STATES]
+    row = f"| {fault.name} | {' | '.join(outcomes)} |"
+    if os.environ.get("UPDATE_DOCS") == "1":
+        write_row(fault.name, row)
+    assert committed_rows().get(fault.name) == row, "UPDATE_DOCS=1 writes the table anew"
+
+
+def test_table_lists_every_fault() -> None:
+    """Nothing is left out, and nothing remains of faults that are tested no more."""
+    assert list(committed_rows()) == [fault.name for fault in FAULTS]
