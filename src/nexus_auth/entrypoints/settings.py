@@ -23,12 +23,15 @@ from nexus_auth.adapters.proxies.presets import (
     CertificateHeader,
     certificate_header,
 )
+from nexus_auth.adapters.starlette.grant_headers import GrantHeaders
 from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.addresses import ListenAddress, parse_listen_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from nexus_auth.adapters.policy.short_form import HotkeyList, StakeMinimums
 
 T = TypeVar("T")
 
@@ -126,6 +129,24 @@ def _one_of(*choices: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _yes_or_no(text: str) -> bool:
+    if text not in {"true", "false"}:
+        raise ValueError("expected true or false")
+    return text == "true"
+
+
+def _hotkeys(text: str) -> HotkeyList:
+    from nexus_auth.adapters.policy.short_form import HotkeyList  # only where one is given
+
+    return HotkeyList.parse(text)
+
+
+def _stake(text: str) -> StakeMinimums:
+    from nexus_auth.adapters.policy.short_form import StakeMinimums  # only where it is given
+
+    return StakeMinimums.parse(text)
 
 
 def _base_url(text: str) -> str:
@@ -369,6 +390,41 @@ class Settings:
         "is denied. A unix socket is trusted. Unset: whoever reaches the port may ask.",
         flag="trusted-proxies",
     )
+    policy_file: Path | None = _setting(
+        "NEXUS_AUTH_POLICY_FILE",
+        _optional(Path),
+        "TOML file of access policies: who among the registered may enter. Read again when it "
+        "changes. Unset, and none of the four below either: every registered hotkey.",
+        flag="policy-file",
+    )
+    allow_hotkeys: HotkeyList | None = _setting(
+        "NEXUS_AUTH_ALLOW_HOTKEYS",
+        _optional(_hotkeys),
+        "Hotkeys that may enter, separated by commas; nobody else may. Not beside a policy file.",
+    )
+    deny_hotkeys: HotkeyList | None = _setting(
+        "NEXUS_AUTH_DENY_HOTKEYS",
+        _optional(_hotkeys),
+        "Hotkeys that may not enter, whatever else is said. Not beside a policy file.",
+    )
+    require_validator_permit: bool = _setting(
+        "NEXUS_AUTH_REQUIRE_VALIDATOR_PERMIT",
+        _yes_or_no,
+        "Whether only validators with a permit may enter. Not beside a policy file.",
+        default="false",
+        choices=("true", "false"),
+    )
+    min_stake: StakeMinimums | None = _setting(
+        "NEXUS_AUTH_MIN_STAKE",
+        _optional(_stake),
+        "The least stake, in whole tokens: 1000 (total), or total=1000,alpha=5. Not beside a "
+        "policy file.",
+    )
+    grant_headers: GrantHeaders | None = _setting(
+        "NEXUS_AUTH_GRANT_HEADERS",
+        _optional(GrantHeaders.parse),
+        "What a grant tells the application beside X-Hotkey: some of uid, validator, stake.",
+    )
     workers: int = _setting(
         "NEXUS_AUTH_WORKERS",
         _whole_number(1, 64),
@@ -421,6 +477,11 @@ class Settings:
         return settings
 
     @property
+    def offers_neurons(self) -> bool:
+        """Whether neurons are fetched where somebody needs them: with a snapshot of all keys."""
+        return self.registry == "snapshot" and self.cache_duration_mins > 0
+
+    @property
     def certificate_header(self) -> CertificateHeader:
         """The header that carries the certificate: the preset, and what was said differently."""
         return certificate_header(
@@ -443,6 +504,28 @@ class Settings:
                 problem="needed together with NEXUS_PYLON_IDENTITY_NAME, which is set "
                 f"(from {self.origins['identity_name']}); set it or use -net-uid",
             )
+        self._check_policy()
+
+    def _check_policy(self) -> None:
+        simple = ("allow_hotkeys", "deny_hotkeys", "require_validator_permit", "min_stake")
+        for attribute in simple if self.policy_file is not None else ():
+            if getattr(self, attribute):
+                raise ConfigurationError(
+                    setting=_by_attribute(attribute).name,
+                    source=self.origins[attribute],
+                    problem="a policy file is set as well "
+                    f"(NEXUS_AUTH_POLICY_FILE, from {self.origins['policy_file']}); write it "
+                    "into the file",
+                )
+        for attribute in ("require_validator_permit", "min_stake", "grant_headers"):
+            if getattr(self, attribute) and not self.offers_neurons:
+                raise ConfigurationError(
+                    setting=_by_attribute(attribute).name,
+                    source=self.origins[attribute],
+                    problem="looks at neurons, which come with the snapshot of all keys; that "
+                    "needs NEXUS_AUTH_REGISTRY=snapshot and NEXUS_AUTH_CACHE_DURATION_MINS "
+                    "above 0",
+                )
 
 
 def all_settings() -> Iterator[Setting]:

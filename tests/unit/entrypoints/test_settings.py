@@ -11,6 +11,7 @@ import pytest
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.addresses import TcpAddress
 from nexus_auth.entrypoints.settings import Setting, Settings, add_flags, all_settings, load_from
+from tests.builders import a_hotkey
 
 SECRET: Final = "hunter2-hunter2"
 _IDENTITY: Final = {
@@ -230,3 +231,66 @@ def test_every_flag_reaches_its_setting(row: Setting, dashes: str) -> None:
         settings = load_from(args)
         assert getattr(settings, row.attribute) == row.parse(value)
         assert settings.origins[row.attribute] == f"flag -{row.flag}"
+
+
+ALICE: Final = a_hotkey("alice")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NEXUS_AUTH_ALLOW_HOTKEYS", str(ALICE)),
+        ("NEXUS_AUTH_DENY_HOTKEYS", str(ALICE)),
+        ("NEXUS_AUTH_REQUIRE_VALIDATOR_PERMIT", "true"),
+        ("NEXUS_AUTH_MIN_STAKE", "total=0"),
+    ],
+)
+def test_policy_is_said_in_one_place(name: str, value: str) -> None:
+    """A file and a setting that both speak would leave open which of them counts."""
+    with pytest.raises(ConfigurationError, match="write it into the file") as caught:
+        Settings.load(environ={"NEXUS_AUTH_POLICY_FILE": "/policy.toml", name: value})
+    assert caught.value.setting == name
+    settings = Settings.load(
+        environ={
+            "NEXUS_AUTH_POLICY_FILE": "/policy.toml",
+            "NEXUS_AUTH_REQUIRE_VALIDATOR_PERMIT": "false",
+        }
+    )
+    assert settings.policy_file == Path("/policy.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NEXUS_AUTH_REQUIRE_VALIDATOR_PERMIT", "true"),
+        ("NEXUS_AUTH_MIN_STAKE", "1"),
+        ("NEXUS_AUTH_GRANT_HEADERS", "uid"),
+    ],
+)
+@pytest.mark.parametrize(
+    "without",
+    [{"NEXUS_AUTH_REGISTRY": "lookup"}, {"NEXUS_AUTH_CACHE_DURATION_MINS": "0"}],
+    ids=["lookup", "no cache"],
+)
+def test_neurons_come_with_a_snapshot_only(name: str, value: str, without: dict[str, str]) -> None:
+    """What could only refuse everybody is refused at the start."""
+    assert Settings.load(environ={name: value}).offers_neurons
+    with pytest.raises(ConfigurationError, match="NEXUS_AUTH_REGISTRY=snapshot") as caught:
+        Settings.load(environ={name: value, **without})
+    assert caught.value.setting == name
+    assert not Settings.load(environ=without).offers_neurons
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("NEXUS_AUTH_ALLOW_HOTKEYS", f"{ALICE},self", "entry 2"),
+        ("NEXUS_AUTH_REQUIRE_VALIDATOR_PERMIT", "yes", "expected true or false"),
+        ("NEXUS_AUTH_MIN_STAKE", "a lot", "expected an amount"),
+        ("NEXUS_AUTH_GRANT_HEADERS", "uid,name", "expected some of uid, validator, stake"),
+    ],
+)
+def test_rule_that_is_misspelt_is_refused(name: str, value: str, problem: str) -> None:
+    """It must not silently be no rule."""
+    with pytest.raises(ConfigurationError, match=problem):
+        Settings.load(environ={name: value})

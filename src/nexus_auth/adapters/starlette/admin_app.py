@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
@@ -14,6 +14,7 @@ from nexus_auth.adapters.registry.state import Freshness
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from nexus_auth.adapters.policy.live import PolicyState
     from nexus_auth.adapters.registry.state import RegistryState
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
@@ -33,12 +34,36 @@ class TellsState(Protocol):
         """Says it, at once."""
 
 
-def build_admin_app(*, registry: TellsState, is_draining: Callable[[], bool]) -> Starlette:
+class TellsPolicyState(Protocol):
+    """Policies that say where they come from and what is wrong with that."""
+
+    def state(self) -> PolicyState:
+        """Says it, at once."""
+
+
+def _policy(state: PolicyState) -> dict[str, Any]:
+    return {
+        "source": state.source,
+        "default": state.names[0],
+        "names": list(state.names),
+        "loaded_at": state.loaded_at.isoformat(timespec="seconds"),
+        "problem": state.problem,
+    }
+
+
+def build_admin_app(
+    *,
+    registry: TellsState,
+    is_draining: Callable[[], bool],
+    policies: TellsPolicyState | None = None,
+) -> Starlette:
     """Builds the application.
 
     Args:
         registry: Asked for its state at every readiness check.
         is_draining: Whether the service has been told to end.
+        policies: Asked as well, where there are any. A policy file that is broken is told of, and
+            makes nobody unready: the policies of before are in force.
     """
 
     async def health(_: Request) -> JSONResponse:
@@ -47,8 +72,10 @@ def build_admin_app(*, registry: TellsState, is_draining: Callable[[], bool]) ->
     async def readiness(_: Request) -> JSONResponse:
         state = registry.state()
         draining = is_draining()
+        body: dict[str, Any] = {} if policies is None else {"policy": _policy(policies.state())}
         return JSONResponse(
-            {
+            body
+            | {
                 "status": "draining" if draining else _STATUSES[state.freshness],
                 "registry": {
                     "mode": state.mode,

@@ -12,11 +12,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from enum import StrEnum, unique
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
+from nexus_auth.adapters.starlette.grant_headers import GrantHeader
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import GRANTED_BODY, Decision, DenialReason, Denied, Granted
 from nexus_auth.domain.policy import ADMIT_REGISTERED, PolicySet, StakeKind
@@ -82,18 +82,6 @@ class Answer:
     body: bytes
 
 
-@unique
-class GrantHeader(StrEnum):
-    """What a grant can tell the application of the caller's place in the subnet."""
-
-    UID = "uid"
-    """X-Hotkey-Uid: the uid."""
-    VALIDATOR = "validator"
-    """X-Hotkey-Validator: whether it has a validator permit, true or false."""
-    STAKE = "stake"
-    """X-Hotkey-Stake: the total stake in whole tokens, as a decimal number."""
-
-
 def _facts(
     neuron: Neuron | None, wanted: frozenset[GrantHeader]
 ) -> tuple[tuple[bytes, bytes], ...]:
@@ -107,7 +95,7 @@ def _facts(
         GrantHeader.STAKE: f"{neuron.stake(StakeKind.TOTAL):.9f}".rstrip("0").rstrip("."),
     }
     return tuple(
-        (f"x-hotkey-{header.value}".encode("ascii"), told[header].encode("ascii"))
+        (header.header.lower().encode("ascii"), told[header].encode("ascii"))
         for header in GrantHeader
         if header in wanted
     )

@@ -7,6 +7,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
+from nexus_auth.adapters.policy.live import PolicyState
 from nexus_auth.adapters.registry.state import Freshness, RegistryState
 from nexus_auth.adapters.starlette.admin_app import build_admin_app
 from tests.builders import NOW
@@ -64,6 +65,31 @@ async def test_readiness_is_whether_a_registered_caller_would_be_let_in(
         },
     }
     assert (await ask("/healthz", freshness)).status_code == 200
+
+
+async def test_broken_policy_file_is_told_of_and_makes_nobody_unready() -> None:
+    """The policies of before are in force; taking every replica away would help nobody."""
+
+    class Policies:
+        def state(self) -> PolicyState:
+            return PolicyState(
+                source="/etc/policy.toml", names=("b", "a"), loaded_at=NOW, problem="not valid TOML"
+            )
+
+    app = build_admin_app(
+        registry=Registry(Freshness.FRESH), is_draining=lambda: False, policies=Policies()
+    )
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
+        answer = await client.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json()["policy"] == {
+        "source": "/etc/policy.toml",
+        "default": "b",
+        "names": ["b", "a"],
+        "loaded_at": "2026-06-01T12:00:00+00:00",
+        "problem": "not valid TOML",
+    }
 
 
 async def test_ending_service_is_not_ready() -> None:

@@ -13,10 +13,10 @@ from starlette.types import Message, Scope
 from nexus_auth.adapters.starlette.auth_app import (
     HEAD_ONLY,
     AuthApp,
-    GrantHeader,
     Headers,
     build_answer,
 )
+from nexus_auth.adapters.starlette.grant_headers import GrantHeader
 from nexus_auth.adapters.starlette.header_formats import der_from_percent_encoded_pem
 from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
 from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
