@@ -1,38 +1,57 @@
-"""Builds certificates for tests: valid by default, one deviation per call."""
+"""Builds certificates for tests: valid at `NOW` by default, one deviation per call.
+
+The builder itself is the one that `nexus_auth.testing` offers to everybody.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import quote
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.testing import (
+    CLIENT_AND_SERVER,
+    DIGITAL_SIGNATURE,
+    SubjectKey,
+    build_certificate,
+    hotkey_named,
+    key_named,
+)
+
+__all__ = [
+    "CLIENT_AND_SERVER",
+    "DIGITAL_SIGNATURE",
+    "NOW",
+    "SubjectKey",
+    "a_certificate",
+    "a_hotkey",
+    "a_key",
+    "organization",
+    "public_bytes",
+    "to_der",
+    "to_nginx_header",
+    "to_pem",
+]
 
 NOW: Final = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 """The moment at which unit tests take place."""
 
-SubjectKey = (
-    Ed25519PrivateKey | ed448.Ed448PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-)
-
 
 def a_hotkey(name: str = "alice") -> Hotkey:
     """Makes the hotkey that goes with a name, always the same one."""
-    return Hotkey(hashlib.sha256(b"hotkey " + name.encode()).digest())
+    return hotkey_named(name)
 
 
 def a_key(name: str = "alice") -> Ed25519PrivateKey:
     """Makes the private key that goes with a name, always the same one."""
-    return Ed25519PrivateKey.from_private_bytes(hashlib.sha256(b"key " + name.encode()).digest())
+    return key_named(name)
 
 
 def public_bytes(key: Ed25519PrivateKey) -> bytes:
@@ -43,22 +62,6 @@ def public_bytes(key: Ed25519PrivateKey) -> bytes:
 def organization(value: str) -> x509.NameAttribute[str]:
     """One O attribute."""
     return x509.NameAttribute(NameOID.ORGANIZATION_NAME, value)
-
-
-DIGITAL_SIGNATURE: Final = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=False,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
-CLIENT_AND_SERVER: Final = x509.ExtendedKeyUsage(
-    [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
-)
 
 
 def a_certificate(
@@ -77,25 +80,17 @@ def a_certificate(
     serial_number: int = 0x1234567890,
 ) -> x509.Certificate:
     """Builds a self-signed client certificate for alice, with the deviations that are named."""
-    holder = hotkey or a_hotkey()
-    subject_key = key if key is not None else a_key()
-    name = subject if subject is not None else x509.Name([organization(holder.address)])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(issuer if issuer is not None else name)
-        .public_key(subject_key.public_key())
-        .serial_number(serial_number)
-        .not_valid_before(not_before)
-        .not_valid_after(not_after)
+    return build_certificate(
+        hotkey=hotkey or a_hotkey(),
+        key=a_key() if key is None else key,
+        signed_by=signed_by,
+        subject=subject,
+        issuer=issuer,
+        not_before=not_before,
+        not_after=not_after,
+        extensions=extensions,
+        serial_number=serial_number,
     )
-    for value, critical in extensions:
-        builder = builder.add_extension(value, critical=critical)
-    if signed_by is not None:
-        return builder.sign(signed_by, None)
-    if isinstance(subject_key, Ed25519PrivateKey | ed448.Ed448PrivateKey):
-        return builder.sign(subject_key, None)
-    return builder.sign(subject_key, hashes.SHA256())
 
 
 def to_der(certificate: x509.Certificate) -> bytes:

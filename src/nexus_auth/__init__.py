@@ -1,12 +1,142 @@
-"""Checks mutual-TLS client certificates against the keys that Bittensor hotkeys registered."""
+"""Checks mutual-TLS client certificates against the keys that Bittensor hotkeys registered.
+
+    async with nexus_auth.connect("http://pylon:8000", netuid=12) as verifier:
+        match await verifier.verify(certificate):
+            case nexus_auth.Granted(hotkey=hotkey): ...
+            case nexus_auth.Denied(reason=reason): ...
+
+Everything a user of the library needs is here; other modules may change without notice, except
+for `nexus_auth.testing` and `nexus_auth.adapters.starlette.middleware`.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
-def __getattr__(name: str) -> str:
-    """Finds `__version__` when it is asked for: reading package metadata costs at every import."""
-    if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 - see the docstring.
+if TYPE_CHECKING:
+    from nexus_auth.adapters.clock import utc_now
+    from nexus_auth.connecting import connect
+    from nexus_auth.domain.certificate import ClientCertificate
+    from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
+    from nexus_auth.domain.errors import (
+        CertificateRejected,
+        ConfigurationError,
+        CredentialsError,
+        InvalidHotkey,
+        IssuerUnavailable,
+        IssuingError,
+        IssuingRefused,
+        NexusAuthError,
+        RegistryAnswerInvalid,
+        RegistryError,
+        RegistryUnavailable,
+    )
+    from nexus_auth.domain.hotkey import Hotkey
+    from nexus_auth.domain.policy import (
+        AccessPolicy,
+        MinStake,
+        Neuron,
+        NotHotkeys,
+        OnlyHotkeys,
+        RequireActive,
+        RequireUid,
+        RequireValidatorPermit,
+        Rule,
+        StakeKind,
+    )
+    from nexus_auth.domain.ports import (
+        CertIssuer,
+        Clock,
+        IssuedKeyPair,
+        KeyRegistry,
+        Registration,
+    )
+    from nexus_auth.domain.verifier import CertificateVerifier, evaluate
+    from nexus_auth.synchronous import SyncVerifier
 
-        return version("nexus-auth")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    __version__: str
+
+__all__ = [
+    "AccessPolicy",
+    "CertIssuer",
+    "CertificateRejected",
+    "CertificateVerifier",
+    "ClientCertificate",
+    "Clock",
+    "ConfigurationError",
+    "CredentialsError",
+    "Decision",
+    "DenialReason",
+    "Denied",
+    "Granted",
+    "Hotkey",
+    "InvalidHotkey",
+    "IssuedKeyPair",
+    "IssuerUnavailable",
+    "IssuingError",
+    "IssuingRefused",
+    "KeyRegistry",
+    "MinStake",
+    "Neuron",
+    "NexusAuthError",
+    "NotHotkeys",
+    "OnlyHotkeys",
+    "Registration",
+    "RegistryAnswerInvalid",
+    "RegistryError",
+    "RegistryUnavailable",
+    "RequireActive",
+    "RequireUid",
+    "RequireValidatorPermit",
+    "Rule",
+    "StakeKind",
+    "SyncVerifier",
+    "connect",
+    "evaluate",
+    "utc_now",
+]
+
+# Names are fetched when they are first used. The command line passes through here too, and its
+# help would take seven times as long with the parser of certificates loaded.
+_MODULES = {
+    "nexus_auth.adapters.clock": ("utc_now",),
+    "nexus_auth.connecting": ("connect",),
+    "nexus_auth.domain.certificate": ("ClientCertificate",),
+    "nexus_auth.domain.decision": ("Decision", "DenialReason", "Denied", "Granted"),
+    "nexus_auth.domain.errors": (
+        *("CertificateRejected", "ConfigurationError", "CredentialsError", "InvalidHotkey"),
+        *("IssuerUnavailable", "IssuingError", "IssuingRefused", "NexusAuthError"),
+        *("RegistryAnswerInvalid", "RegistryError", "RegistryUnavailable"),
+    ),
+    "nexus_auth.domain.hotkey": ("Hotkey",),
+    "nexus_auth.domain.policy": (
+        *("AccessPolicy", "MinStake", "Neuron", "NotHotkeys", "OnlyHotkeys", "RequireActive"),
+        *("RequireUid", "RequireValidatorPermit", "Rule", "StakeKind"),
+    ),
+    "nexus_auth.domain.ports": (
+        *("CertIssuer", "Clock", "IssuedKeyPair", "KeyRegistry", "Registration"),
+    ),
+    "nexus_auth.domain.verifier": ("CertificateVerifier", "evaluate"),
+    "nexus_auth.synchronous": ("SyncVerifier",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+if not TYPE_CHECKING:  # A type checker would take any name for one that exists.
+
+    def __getattr__(name: str) -> object:
+        """Fetches a public name when it is first used."""
+        if name == "__version__":
+            from importlib.metadata import version  # noqa: PLC0415 - reading it takes long.
+
+            return version("nexus-auth")
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module  # noqa: PLC0415 - see above.
+
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        """Lists public names as well, fetched or not."""
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,106 @@
+"""Uses the public API as a caller would. Only type-checked, never run."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import assert_never, assert_type
+
+import nexus_auth
+from nexus_auth import (
+    AccessPolicy,
+    CertificateRejected,
+    CertificateVerifier,
+    ClientCertificate,
+    Clock,
+    Decision,
+    DenialReason,
+    Denied,
+    Granted,
+    Hotkey,
+    InvalidHotkey,
+    KeyRegistry,
+    MinStake,
+    Neuron,
+    NotHotkeys,
+    Registration,
+    RegistryUnavailable,
+    StakeKind,
+    SyncVerifier,
+    connect,
+    evaluate,
+    utc_now,
+)
+from nexus_auth.testing import Caller, InMemoryRegistry, Subnet
+
+
+class OwnRegistry:
+    """A registry of the caller's own, without a base class."""
+
+    def peek(self, hotkey: Hotkey) -> Registration | None:
+        """As the port says."""
+        return None
+
+    async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:
+        """As the port says."""
+        if hotkey.account_id == presented:
+            raise RegistryUnavailable("away")
+        return Registration(public_key=presented, expires_at=utc_now() + timedelta(minutes=1))
+
+
+async def decide() -> str:
+    """Opens a verifier, and takes both kinds of decision apart."""
+    async with connect("http://pylon:8000", netuid=12) as verifier:
+        assert_type(verifier, CertificateVerifier)
+        decision = await verifier.verify(b"", policy=AccessPolicy(name="all"))
+        assert_type(decision, Granted | Denied)
+        match decision:
+            case Granted(hotkey=hotkey, expires_at=expires_at, neuron=neuron):
+                assert_type(hotkey, Hotkey)
+                assert_type(expires_at, datetime)
+                assert_type(neuron, Neuron | None)
+                return hotkey.address
+            case Denied(reason=reason, detail=detail):
+                assert_type(reason, DenialReason)
+                return f"{reason.value} {reason.body} {detail}"
+            case _:
+                assert_never(decision)
+
+
+def decide_without_a_loop(certificate: str | None) -> Decision:
+    """The synchronous form, around `connect` and around a verifier."""
+    with SyncVerifier(lambda: connect("http://pylon:8000")) as verifier:
+        assert_type(verifier, SyncVerifier)
+        verifier.verify(certificate)
+    return SyncVerifier(verifier_over(OwnRegistry()), timeout_seconds=3.0).verify(certificate)
+
+
+def verifier_over(registry: KeyRegistry, clock: Clock = utc_now) -> CertificateVerifier:
+    """Any registry and any clock will do."""
+    return CertificateVerifier(
+        registry=registry, clock=clock, leeway=timedelta(seconds=10), remember=100
+    )
+
+
+def read(text: str) -> tuple[Hotkey, ClientCertificate] | None:
+    """Parses what strangers wrote."""
+    try:
+        return Hotkey.parse(text), ClientCertificate.from_pem(text)
+    except (InvalidHotkey, CertificateRejected):
+        return None
+
+
+def decide_purely(certificate: ClientCertificate, registration: Registration) -> Decision:
+    """The pure function, with a policy."""
+    rules = (MinStake(StakeKind.ALPHA, 10.0), NotHotkeys(frozenset({certificate.hotkey})))
+    policy = AccessPolicy(name="some", rules=rules)
+    return evaluate(certificate, registration, utc_now(), policy=policy)
+
+
+def test_an_application() -> Caller:
+    """What the helpers for tests give."""
+    subnet = Subnet()
+    assert_type(subnet.registry, InMemoryRegistry)
+    return subnet.rotate(subnet.register("alice"))
+
+
+VERSION: str = nexus_auth.__version__

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from nexus_auth import ConfigurationError, DenialReason, Denied, Granted, connect
+from nexus_auth.adapters.pylon import client as pylon_client
+from nexus_auth.testing import Subnet
+
+ALICE = Subnet().register("alice")
+
+
+class Pylon:
+    """Answers as Pylon does for a subnet of one, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[httpx.Request] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        answer: dict[str, object] = {"algorithm": 1, "public_key": ALICE.public_key.hex()}
+        if request.url.path.endswith("/certificates"):
+            answer = {ALICE.hotkey.address: answer}
+        return httpx.Response(200, stream=httpx.ByteStream(json.dumps(answer).encode()))
+
+
+@pytest.fixture
+def pylon(monkeypatch: pytest.MonkeyPatch) -> Pylon:
+    """Stands in for the network."""
+    pylon = Pylon()
+
+    class Client(pylon_client.PylonClient):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments, transport=httpx.MockTransport(pylon))
+
+    monkeypatch.setattr(pylon_client, "PylonClient", Client)
+    return pylon
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        ({}, "/api/v1/certificates"),
+        ({"netuid": 12}, "/api/v1/subnet/12/block/latest/certificates"),
+        (
+            {"netuid": 12, "identity_name": "me", "identity_token": "secret"},
+            "/api/v1/identity/me/subnet/12/block/latest/certificates",
+        ),
+    ],
+)
+async def test_what_is_given_decides_which_api_is_spoken(
+    pylon: Pylon, arguments: dict[str, Any], path: str
+) -> None:
+    """First generation, open access, identity; a registered caller is granted by each."""
+    async with connect("http://pylon.invalid", **arguments) as verifier:
+        decision = await verifier.verify(ALICE.pem)
+    assert isinstance(decision, Granted)
+    assert decision.hotkey == ALICE.hotkey
+    assert pylon.requests[0].url.path.startswith(path)
+
+
+async def test_one_request_serves_everybody(pylon: Pylon) -> None:
+    """Load on Pylon does not depend on traffic."""
+    async with connect("http://pylon.invalid", netuid=12) as verifier:
+        for _ in range(5):
+            assert isinstance(await verifier.verify(ALICE.pem), Granted)
+    assert len(pylon.requests) == 1
+
+
+async def test_token_is_sent(pylon: Pylon) -> None:
+    """An open-access Pylon may ask for one."""
+    async with connect("http://pylon.invalid", netuid=12, open_access_token="secret") as verifier:
+        await verifier.verify(ALICE.pem)
+    assert pylon.requests[0].headers["Authorization"] == "Bearer secret"
+
+
+async def test_stranger_is_denied(pylon: Pylon) -> None:
+    """The neighbour of the grants, with the setting that asks every time."""
+    async with connect("http://pylon.invalid", netuid=12, max_age=timedelta(0)) as verifier:
+        decision = await verifier.verify(Subnet().impostor(ALICE).pem)
+    assert isinstance(decision, Denied)
+    assert decision.reason is DenialReason.KEY_MISMATCH
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param({"netuid": 1, "identity_name": "me"}, id="name without token"),
+        pytest.param({"netuid": 1, "identity_token": "s3cret"}, id="token without name"),
+        pytest.param({"identity_name": "me", "identity_token": "s3cret"}, id="no netuid"),
+        pytest.param({"open_access_token": "s3cret"}, id="token, no netuid"),
+        pytest.param({"netuid": 1, "open_access_token": "s3cret\r\n"}, id="line end in a token"),
+        pytest.param({"netuid": 1, "identity_name": "", "identity_token": "s3cret"}, id="no name"),
+        pytest.param({"endpoint": "http://me:s3cret@pylon"}, id="credentials in the URL"),
+    ],
+)
+async def test_arguments_that_do_not_fit_are_refused(
+    pylon: Pylon, arguments: dict[str, Any]
+) -> None:
+    """At once, with a typed error that repeats no secret."""
+    with pytest.raises(ConfigurationError) as caught:
+        async with connect(**{"endpoint": "http://pylon.invalid", **arguments}):
+            pass
+    assert "s3cret" not in str(caught.value)
+    assert pylon.requests == []
