@@ -228,6 +228,7 @@ def _over_tls() -> Iterator[Scenario]:
     yield Scenario(group, "a header of 20 KB", LET_IN, http1(headers=long))
     body = b"a" * 200_000
     yield Scenario(group, "a body of 200 KB", LET_IN, http1(method="POST", body=body))
+    yield Scenario(group, "GET with a body", LET_IN, http1(body=b"hello"))
     for method in ("HEAD", "OPTIONS", "DELETE"):
         yield Scenario(group, method, LET_IN, http1(method=method))
     yield Scenario(group, "WebSocket", LET_IN, upgrade("websocket"))
