@@ -1,0 +1,75 @@
+"""The command that a user wants run after the pair on disk has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+
+from nexus_auth.domain.errors import ConfigurationError
+
+FLAG: Final = "-after-change"
+TIMEOUT_SECONDS: Final = 60.0
+"""Reloading a proxy takes a moment; a hook that hangs must not hang a timer's job for ever."""
+
+_OURS: Final = ("NEXUS_AUTH_", "NEXUS_PYLON_")
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A program and its arguments, run without a shell."""
+
+    words: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Splits a command line as a shell would; nothing in it is expanded.
+
+        Raises:
+            ConfigurationError: If it cannot be split, or there is no such program: better said
+                before the key on chain is replaced.
+        """
+        problem: str
+        try:
+            words = tuple(shlex.split(text))
+        except ValueError as exc:
+            problem = f"{text!r}: {exc}"
+        else:
+            if words and shutil.which(words[0]) is not None:
+                return cls(words)
+            problem = f"{text!r}: no such program; for a shell's features write sh -c '...'"
+        raise ConfigurationError(setting=FLAG, problem=problem)
+
+    async def run(self, *, timeout_seconds: float = TIMEOUT_SECONDS) -> str:
+        """Runs the command with our own settings, tokens among them, taken from its environment.
+
+        Returns:
+            What went wrong; empty when nothing did.
+        """
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *self.words,
+                stdin=asyncio.subprocess.DEVNULL,
+                env=_without_ours(os.environ),
+            )
+        except OSError as exc:
+            return f"could not be started: {exc.strerror}"
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                code = await child.wait()
+        except TimeoutError:
+            child.kill()
+            await child.wait()
+            return f"was stopped after {timeout_seconds:g} s"
+        return f"failed with exit code {code}" if code else ""
+
+    def __str__(self) -> str:
+        return shlex.join(self.words)
+
+
+def _without_ours(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if not name.startswith(_OURS)}
