@@ -154,6 +154,10 @@ class CertificateVerifier:
         """How many certificates that were granted are remembered now."""
         return len(self._proven)
 
+    def remembered_certificates(self) -> tuple[ClientCertificate, ...]:
+        """The certificates that are remembered now, the one not seen for longest first."""
+        return tuple(self._proven.values())
+
     @property
     def remembered_shut_out(self) -> int:
         """How many certificates that the policy alone refused are remembered now."""

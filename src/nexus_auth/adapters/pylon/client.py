@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -115,6 +116,7 @@ class PylonClient:
         read_timeout_seconds: float = DEFAULT_READ_TIMEOUT_SECONDS,
         generate_timeout_seconds: float = GENERATE_TIMEOUT_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
+        observe: Callable[[int | None, float], None] | None = None,
     ) -> None:
         """Prepares a client; nothing is opened before the first request.
 
@@ -125,6 +127,8 @@ class PylonClient:
             read_timeout_seconds: How long a whole answer may take, from the first byte sent.
             generate_timeout_seconds: The same for a new key pair.
             transport: Replaces the network in tests.
+            observe: Told of every request's status and seconds; the status is None where no
+                whole answer came. Must not raise.
 
         Raises:
             ValueError: If the endpoint has credentials in it, which would show in messages.
@@ -133,6 +137,7 @@ class PylonClient:
             raise ValueError("credentials do not belong into Pylon's URL")
         self._endpoint = endpoint.rstrip("/")
         self._api = api
+        self._observe = observe
         self._connect_timeout_seconds = connect_timeout_seconds
         self._read_timeout_seconds = read_timeout_seconds
         self._generate_timeout_seconds = generate_timeout_seconds
@@ -270,6 +275,8 @@ class PylonClient:
     ) -> _Answer:
         patience = max(1, min(_PYLON_TIMEOUT_CAP_SECONDS, int(total_seconds)))
         failure: str
+        status: int | None = None
+        began = time.perf_counter()
         try:
             # httpx's read timeout starts anew with every byte; this one does not.
             async with (
@@ -282,9 +289,9 @@ class PylonClient:
                     timeout=httpx.Timeout(total_seconds, connect=self._connect_timeout_seconds),
                 ) as response,
             ):
-                return _Answer(
-                    status=response.status_code, body=await _bounded_body(response, max_bytes)
-                )
+                body = await _bounded_body(response, max_bytes)
+                status = response.status_code
+                return _Answer(status=status, body=body)
         except (TimeoutError, httpx.TimeoutException) as exc:
             failure = f"did not answer in time ({type(exc).__name__})"
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as exc:
@@ -294,6 +301,9 @@ class PylonClient:
         except RuntimeError as exc:
             # What httpx raises once its client is closed, and no type of its own for it.
             failure = f"could not be asked ({type(exc).__name__}: the client is closed)"
+        finally:
+            if self._observe is not None:
+                self._observe(status, time.perf_counter() - began)
         # Raised out here, so that it does not drag the cause along: a frame of httpx's in its
         # traceback holds the token.
         raise PylonUnreachable(f"Pylon at {self._endpoint} {failure}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +34,11 @@ _MAX_POLICY: Final = 64
 # What the proxies say of the client's own request; the first one that is there counts.
 _URI_HEADERS: Final = (b"x-original-uri", b"x-forwarded-uri")
 _METHOD_HEADERS: Final = (b"x-original-method", b"x-forwarded-method")
+_ID_HEADER: Final = b"x-request-id"
+
+_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+"""What an identifier looks like: UUIDs, hexadecimal, base64, `1-5759e988-bd862e3fe1be46a994272793`.
+Anything else is not worth repeating."""
 _POLICY_HEADER: Final = b"x-nexus-auth-policy"
 
 
@@ -93,7 +100,7 @@ class DecisionLog:
                     code="granted",
                     hotkey=decision.hotkey.address,
                     certificate=decision.fingerprint,
-                    **_request(method, target, headers),
+                    **client_request(method, target, headers),
                     duration_ms=round(seconds * 1000, 3),
                 )
             case Denied():
@@ -104,7 +111,7 @@ class DecisionLog:
                     detail=decision.detail,
                     hotkey=None if decision.hotkey is None else decision.hotkey.address,
                     certificate=decision.fingerprint,
-                    **_request(method, target, headers),
+                    **client_request(method, target, headers),
                     duration_ms=round(seconds * 1000, 3),
                 )
 
@@ -142,13 +149,26 @@ class DecisionLog:
             )
 
 
-def _request(
+def client_request(
     method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]
 ) -> dict[str, str]:
-    """The client's own request, as the proxy tells of it; this very request where it does not."""
+    """The client's own request, as the proxy tells of it; this very request where it does not.
+
+    Returns:
+        `request_id`, which is made up where the proxy gives none; `method` and `uri`, ASCII and of
+        bounded length. All of it comes from outside.
+    """
     found = {name.lower(): value for name, value in reversed(headers)}
     uri = next((found[name] for name in _URI_HEADERS if name in found), target)
     verb = next((found[name] for name in _METHOD_HEADERS if name in found), method)
-    told = {"method": _text(verb, _MAX_METHOD), "uri": _text(uri, _MAX_URI)}
-    policy = found.get(_POLICY_HEADER)
-    return told if policy is None else {**told, "policy": _text(policy, _MAX_POLICY)}
+    return {
+        "request_id": _request_id(found.get(_ID_HEADER, b"")),
+        "method": _text(verb, _MAX_METHOD),
+        "uri": _text(uri, _MAX_URI),
+    }
+
+
+def _request_id(given: bytes) -> str:
+    if _ID.fullmatch(given) is None:
+        return uuid.uuid4().hex
+    return given.decode("ascii")

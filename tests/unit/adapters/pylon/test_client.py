@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import traceback
@@ -10,7 +11,7 @@ import httpx
 import pytest
 
 from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenAccessApi, PylonApi
-from nexus_auth.adapters.pylon.client import MAX_SINGLE_BYTES, PylonClient
+from nexus_auth.adapters.pylon.client import MAX_CERTIFICATES_BYTES, MAX_SINGLE_BYTES, PylonClient
 from nexus_auth.adapters.pylon.errors import (
     BulkNotOffered,
     PylonAnswerInvalid,
@@ -423,3 +424,29 @@ async def test_secrets_show_nowhere(caplog: pytest.LogCaptureFixture) -> None:
     assert TOKEN not in everything
     assert SEED.hex() not in everything
     assert repr(SEED) not in everything
+
+
+@pytest.mark.parametrize(
+    ("handler", "expected"),
+    [
+        (answering(200, {}), 200),
+        (answering(503), 503),
+        (answering(200, b"x" * (MAX_CERTIFICATES_BYTES + 1)), None),
+        (raising(httpx.ConnectError("refused")), None),
+    ],
+)
+async def test_every_request_is_observed(handler: Handler, expected: int | None) -> None:
+    """With its status, or with none where no whole answer came."""
+    seen: list[tuple[int | None, float]] = []
+    client = PylonClient(
+        endpoint="http://pylon.test:8000",
+        api=IDENTITY,
+        transport=httpx.MockTransport(handler),
+        observe=lambda status, seconds: seen.append((status, seconds)),
+    )
+    async with client:
+        with contextlib.suppress(RegistryError):
+            await client.fetch_keys()
+    ((status, seconds),) = seen
+    assert status == expected
+    assert 0 <= seconds < 60

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from nexus_auth.adapters.structlog.decision_log import DecisionLog, GrantLogging
+from nexus_auth.adapters.structlog.decision_log import DecisionLog, GrantLogging, client_request
 from nexus_auth.domain.decision import DenialReason, Denied, Granted
 from tests.builders import NOW, a_hotkey
 
@@ -42,7 +43,11 @@ def test_denial_is_written_with_all_its_facts() -> None:
                 hotkey=a_hotkey("alice"),
                 fingerprint="aa",
             ),
-            headers=[(b"X-Original-URI", b"/x?y=z"), (b"x-original-method", b"POST")],
+            headers=[
+                (b"X-Original-URI", b"/x?y=z"),
+                (b"x-original-method", b"POST"),
+                (b"X-Request-ID", b"7f3a"),
+            ],
         )
     assert lines == [
         {
@@ -53,6 +58,7 @@ def test_denial_is_written_with_all_its_facts() -> None:
             "detail": "another key is registered",
             "hotkey": a_hotkey("alice").address,
             "certificate": "aa",
+            "request_id": "7f3a",
             "method": "POST",
             "uri": "/x?y=z",
             "duration_ms": 1.234,
@@ -133,3 +139,26 @@ def test_original_request_is_told_within_bounds(
     with capture_logs() as lines:
         tell(DecisionLog(), DENIED, headers=headers)
     assert (lines[0]["uri"], lines[0]["method"]) == (uri, method)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        b"d9428888122b11e1b85c61cd3cbb3210",
+        b"1-5759e988-bd862e3fe1be46a994272793",
+        b"host/abcDEF-000001",
+        b"x" * 128,
+    ],
+)
+def test_request_id_of_the_proxy_is_taken_over(given: bytes) -> None:
+    """So that our line can be found from the proxy's, and the other way round."""
+    assert client_request(b"GET", b"/", [(b"x-request-id", given)])["request_id"] == given.decode()
+
+
+@pytest.mark.parametrize("given", [None, b"", b"x" * 129, b"a b", b"a\nb", b'a"b', b"\xff"])
+def test_request_id_is_made_where_none_is_usable(given: bytes | None) -> None:
+    """Every line has one, and none holds what could be mistaken for something else."""
+    headers = [] if given is None else [(b"x-request-id", given)]
+    made = {client_request(b"GET", b"/", headers)["request_id"] for _ in range(3)}
+    assert len(made) == 3
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in made)

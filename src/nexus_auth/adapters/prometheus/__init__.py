@@ -1,0 +1,1 @@
+"""Tells Prometheus what the service counted."""
