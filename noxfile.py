@@ -23,6 +23,15 @@ PYTHONS = [
     if classifier.startswith("Programming Language :: Python :: 3.")
 ]
 
+# What users may import; every other module may change.
+PUBLIC_MODULES = (
+    "nexus_auth",
+    "!nexus_auth.domain",
+    "!nexus_auth.adapters",
+    "!nexus_auth.entrypoints",
+    "nexus_auth.adapters.starlette.middleware",
+)
+
 nox.options.sessions = ["lint", "types", "docs", "build", "tests"]
 nox.options.error_on_missing_interpreters = False
 
@@ -49,8 +58,14 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def docs(session: nox.Session) -> None:
-    """Checks that every link between the project's pages leads somewhere."""
+    """Checks every link between the pages, and builds the API reference into site/api/."""
     session.run("python", "scripts/check_links.py")
+    # A docstring that cannot be rendered, or names what is not there, is an error.
+    session.run(
+        *("python", "-W", "error", "-m", "pdoc", "--docformat", "google"),
+        *("--no-show-source", "--output-directory", "site/api"),
+        *PUBLIC_MODULES,
+    )
 
 
 @nox.session(python=False)

@@ -7,8 +7,7 @@ seen the private key used: everybody else's is removed unread.
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, Literal
 
 from starlette.authentication import (
@@ -24,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from nexus_auth.adapters.starlette.header_formats import FORMATS
+from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
 from nexus_auth.domain.hotkey import Hotkey
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from nexus_auth.domain.policy import Neuron
     from nexus_auth.domain.verifier import CertificateVerifier
 
+    VerifierSource = Callable[[Scope], CertificateVerifier]
+    """Finds the verifier for a connection."""
+
 UNIX_SOCKET: Final = "unix"
 """Names the peers that come in through a unix socket in a list of trusted proxies."""
 
@@ -45,7 +48,6 @@ AUTHENTICATED: Final = "authenticated"
 _DECISION_KEY: Final = "nexus_auth.decision"
 _HOTKEY_HEADER: Final = b"x-hotkey"
 _POLICY_VIOLATION: Final = 1008  # RFC 6455 §7.4.1
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class HotkeyUser(BaseUser):
@@ -81,7 +83,7 @@ class AnonymousUser(UnauthenticatedUser):
         self.reason = reason
 
 
-class TrustedProxies:
+class TrustedPeers:
     """Whose certificate header is believed. An empty list trusts nobody."""
 
     def __init__(self, proxies: Iterable[str]) -> None:
@@ -96,10 +98,9 @@ class TrustedProxies:
         if isinstance(proxies, str):
             raise ValueError("trusted proxies are a list, not a text")  # noqa: TRY004 - one type
         entries = set(proxies)
-        self._unix = UNIX_SOCKET in entries
-        self._networks: tuple[_Network, ...] = tuple(
-            ipaddress.ip_network(entry) for entry in sorted(entries - {UNIX_SOCKET})
-        )
+        self._trust_unix = UNIX_SOCKET in entries
+        addresses = sorted(entries - {UNIX_SOCKET})
+        self._proxies = TrustedProxies.parse(",".join(addresses)) if addresses else TrustedProxies()
 
     def include(self, scope: Scope) -> bool:
         """Says whether the peer of a connection is one of them."""
@@ -108,14 +109,27 @@ class TrustedProxies:
             # Servers name no client on a unix socket, and then a path without a port as their
             # own address; a missing client alone could mean anything.
             server = scope.get("server")
-            return self._unix and server is not None and server[1] is None
-        try:
-            address = ipaddress.ip_address(client[0])
-        except ValueError:
-            return False
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        return any(address in network for network in self._networks)
+            return self._trust_unix and server is not None and server[1] is None
+        return self._proxies.trusts(client[0])
+
+
+def verifier_from_state(name: str = "verifier") -> VerifierSource:
+    """Finds the verifier in what the application's lifespan yielded as its state.
+
+        @asynccontextmanager
+        async def lifespan(app):
+            async with nexus_auth.connect(...) as verifier:
+                yield {"verifier": verifier}
+
+    Args:
+        name: Its name in the state.
+    """
+
+    def find(scope: Scope) -> CertificateVerifier:
+        verifier: CertificateVerifier = scope["state"][name]
+        return verifier
+
+    return find
 
 
 class CertificateHeader:
@@ -124,7 +138,7 @@ class CertificateHeader:
     def __init__(
         self,
         *,
-        verifier: CertificateVerifier,
+        verifier: CertificateVerifier | VerifierSource,
         trusted_proxies: Iterable[str],
         header: str = DEFAULT_HEADER,
         header_format: str = DEFAULT_FORMAT,
@@ -132,7 +146,7 @@ class CertificateHeader:
     ) -> None:
         """Wires the reader; see `NexusAuthMiddleware` for the arguments."""
         self._verifier = verifier
-        self._trusted = TrustedProxies(trusted_proxies)
+        self._trusted = TrustedPeers(trusted_proxies)
         self._header = header.lower().encode("ascii")
         if header_format not in FORMATS:
             raise ValueError(f"header_format is one of {', '.join(FORMATS)}")
@@ -143,7 +157,7 @@ class CertificateHeader:
         """Decides on the caller of one request."""
         if not self._trusted.include(scope):
             return Denied(
-                reason=DenialReason.NO_CERTIFICATE, detail="the peer is not a trusted proxy"
+                reason=DenialReason.UNTRUSTED_PEER, detail="the peer is not a trusted proxy"
             )
         values = [value for name, value in scope["headers"] if name == self._header]
         if len(values) != 1:
@@ -151,9 +165,8 @@ class CertificateHeader:
                 reason=DenialReason.NO_CERTIFICATE,
                 detail=f"{len(values)} certificate headers, expected one",
             )
-        return await self._verifier.verify_encoded(
-            values[0], decode=self._decode, policy=self._policy
-        )
+        verifier = self._verifier(scope) if callable(self._verifier) else self._verifier
+        return await verifier.verify_encoded(values[0], decode=self._decode, policy=self._policy)
 
     def _decode(self, value: bytes) -> ClientCertificate:
         return ClientCertificate.from_der(self._der_from(value))
@@ -187,7 +200,7 @@ class NexusAuthMiddleware:
         self,
         app: ASGIApp,
         *,
-        verifier: CertificateVerifier,
+        verifier: CertificateVerifier | VerifierSource,
         trusted_proxies: Iterable[str],
         on_denial: Literal["reject", "anonymous"] = "reject",
         header: str = DEFAULT_HEADER,
@@ -198,7 +211,8 @@ class NexusAuthMiddleware:
 
         Args:
             app: The application to protect.
-            verifier: Takes the decision.
+            verifier: Takes the decision, or finds who does: see `verifier_from_state` for one that
+                is opened in the application's lifespan.
             trusted_proxies: Addresses, networks or `unix`: the peers whose header is believed.
                 An empty list trusts nobody. The peer is what the server reports as the client:
                 do not let the server replace it from `X-Forwarded-For`.
@@ -276,7 +290,8 @@ async def _refuse(denied: Denied, scope: Scope, send: Send) -> None:
 class NexusAuthBackend(AuthenticationBackend):
     """The same check as an authentication backend for Starlette's own middleware.
 
-    Callers without any certificate header are anonymous; a certificate that is refused is an
+    Callers without any certificate header, and those who do not come through a trusted proxy, are
+    anonymous; a certificate that is refused is an
     `AuthenticationError`, which Starlette answers with 400 unless `on_error` says otherwise.
     Unlike `NexusAuthMiddleware` it removes no header from the request.
     """
@@ -284,7 +299,7 @@ class NexusAuthBackend(AuthenticationBackend):
     def __init__(
         self,
         *,
-        verifier: CertificateVerifier,
+        verifier: CertificateVerifier | VerifierSource,
         trusted_proxies: Iterable[str],
         header: str = DEFAULT_HEADER,
         header_format: str = DEFAULT_FORMAT,
@@ -305,7 +320,7 @@ class NexusAuthBackend(AuthenticationBackend):
         match decision:
             case Granted():
                 return AuthCredentials([AUTHENTICATED]), HotkeyUser(decision)
-            case Denied(reason=DenialReason.NO_CERTIFICATE):
+            case Denied(reason=DenialReason.NO_CERTIFICATE | DenialReason.UNTRUSTED_PEER):
                 return None
             case Denied():
                 raise AuthenticationError(decision.reason.body)

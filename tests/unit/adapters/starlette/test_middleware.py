@@ -20,7 +20,7 @@ from nexus_auth.adapters.starlette.middleware import (
     HotkeyUser,
     NexusAuthBackend,
     NexusAuthMiddleware,
-    TrustedProxies,
+    TrustedPeers,
     require_hotkey,
 )
 from nexus_auth.domain.hotkey import Hotkey
@@ -99,7 +99,7 @@ async def test_registered_caller_is_the_user() -> None:
         ([(b"X-Client-Cert", CERTIFICATE)] * 2, PROXY, "no-certificate"),
         ([(b"X_Client_Cert", CERTIFICATE)], PROXY, "no-certificate"),
         ([(b"X-Client-Cert", b"%zz")], PROXY, "bad-encoding"),
-        ([(b"X-Client-Cert", CERTIFICATE)], STRANGER, "no-certificate"),
+        ([(b"X-Client-Cert", CERTIFICATE)], STRANGER, "untrusted-peer"),
         (
             [(b"X-Client-Cert", to_nginx_header(a_certificate(hotkey=a_hotkey("bob"))))],
             PROXY,
@@ -161,14 +161,14 @@ async def test_empty_list_of_proxies_trusts_nobody() -> None:
 )
 def test_trusted_proxies(proxies: list[str], scope: Scope, trusted: bool) -> None:  # noqa: FBT001 - a table
     """Only a listed peer is believed; a missing client is a unix socket only when it looks so."""
-    assert TrustedProxies(proxies).include(scope) is trusted
+    assert TrustedPeers(proxies).include(scope) is trusted
 
 
 @pytest.mark.parametrize("proxies", ["127.0.0.1", ["nginx"], ["10.0.0.1/8"]])
 def test_wrong_list_of_proxies_is_refused(proxies: Any) -> None:
     """A list that cannot mean anything is a mistake at start-up, not a surprise later."""
-    with pytest.raises(ValueError, match=r"list|network|host bits"):
-        TrustedProxies(proxies)
+    with pytest.raises(ValueError, match=r"list|addresses or networks"):
+        TrustedPeers(proxies)
 
 
 async def test_websocket_of_a_stranger_is_closed_before_it_opens() -> None:

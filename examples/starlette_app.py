@@ -1,0 +1,48 @@
+"""A Starlette application that lets in registered hotkeys alone.
+
+uvicorn examples.starlette_app:app --port 8000 --no-proxy-headers
+
+Behind a proxy on the same machine that sends the certificate in X-Client-Cert.
+"""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+import nexus_auth
+from nexus_auth.adapters.starlette.middleware import NexusAuthMiddleware, verifier_from_state
+
+
+@asynccontextmanager
+async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
+    """Opens the verifier with the application, and closes it with it."""
+    async with nexus_auth.connect(
+        os.environ["NEXUS_PYLON_ENDPOINT"],
+        netuid=int(os.environ["NEXUS_PYLON_NETUID"]),
+        open_access_token=os.environ.get("NEXUS_PYLON_OPEN_ACCESS_TOKEN"),
+    ) as verifier:
+        yield {"verifier": verifier}
+
+
+async def hello(request: Request) -> PlainTextResponse:
+    """Greets the caller by name."""
+    return PlainTextResponse(f"hello {request.user.hotkey}")
+
+
+app = Starlette(
+    routes=[Route("/", hello)],
+    lifespan=lifespan,
+    middleware=[
+        Middleware(
+            NexusAuthMiddleware,
+            verifier=verifier_from_state(),
+            trusted_proxies=["127.0.0.1", "::1"],
+        )
+    ],
+)
