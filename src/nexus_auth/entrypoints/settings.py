@@ -122,6 +122,12 @@ def _seconds(lowest: float, highest: float) -> Callable[[str], float]:
     return parse
 
 
+def _file_mode(text: str) -> int:
+    if re.fullmatch(r"0?[0-7]{3}", text) is None:
+        raise ValueError("expected three octal digits, such as 660")
+    return int(text, 8)
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text not in choices:
@@ -235,6 +241,12 @@ class Settings:
         "Where the auth service listens: :8080, host:port, [::1]:8080 or unix:/path.sock.",
         flag="listen-addr",
         default=":8080",
+    )
+    socket_mode: int = _setting(
+        "NEXUS_AUTH_SOCKET_MODE",
+        _file_mode,
+        "Who may connect to a unix socket: its mode, in octal digits.",
+        default="660",
     )
     admin_addr: ListenAddress | None = _setting(
         "NEXUS_AUTH_ADMIN_ADDR",
@@ -361,6 +373,15 @@ class Settings:
         flag="log-level",
         default="info",
         choices=("debug", "info", "warning", "error"),
+    )
+    log_grants: str = _setting(
+        "NEXUS_AUTH_LOG_GRANTS",
+        _one_of("all", "sampled", "none"),
+        "Which grants are logged; sampled is the first of each certificate, then a count every "
+        "minute. Denials always are.",
+        flag="log-grants",
+        default="sampled",
+        choices=("all", "sampled", "none"),
     )
     proxy: str = _setting(
         "NEXUS_AUTH_PROXY",

@@ -16,6 +16,7 @@ import asyncio
 import functools
 import re
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from urllib.parse import unquote
 
@@ -55,9 +56,8 @@ _REQUEST_LINE: Final = re.compile(
 )
 
 _STATUS_LINES: Final = {
-    200: b"HTTP/1.1 200 OK\r\n",
-    400: b"HTTP/1.1 400 Bad Request\r\n",
-    403: b"HTTP/1.1 403 Forbidden\r\n",
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
+    for status in HTTPStatus
 }
 _BAD_REQUEST: Final = b"Bad Request"
 _BAD_REQUEST_HEADERS: Final = (
@@ -104,16 +104,25 @@ class HeadProtocol(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        fast_path: FastPath,
+        fast_path: FastPath | None,
         head_timeout_seconds: float = HEAD_TIMEOUT_SECONDS,
     ) -> None:
-        """Prepares a connection; uvicorn gives the first four arguments."""
+        """Prepares a connection; uvicorn gives the first four arguments.
+
+        Args:
+            config: Holds the application.
+            server_state: Where connections, tasks and requests are counted.
+            app_state: What the lifespan left for requests.
+            _loop: The event loop.
+            fast_path: Answers remembered callers; None has every request go to the application.
+            head_timeout_seconds: How long a connection may be without a complete head.
+        """
         self._app: ASGIApp = config.loaded_app
         self._loop = _loop or asyncio.get_running_loop()
         self._server = server_state
         self._app_state = app_state
         self._fast_path = fast_path
-        self._certificate_header = fast_path.header
+        self._certificate_header = b"" if fast_path is None else fast_path.header
         self._head_timeout = head_timeout_seconds
         self._parser = httptools.HttpRequestParser(self)
 
@@ -121,7 +130,7 @@ class HeadProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._client: tuple[str, int] | None = None
         self._server_name: tuple[str, int | None] | None = None
-        self._trusted = False
+        self._is_fast = False
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._received = bytearray()
@@ -140,6 +149,7 @@ class HeadProtocol(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._messages = 0
         self._keep_alive = False
+        self._is_head = False
 
     # What the transport calls.
 
@@ -155,7 +165,7 @@ class HeadProtocol(asyncio.Protocol):
             self._server_name = (name[0], name[1])
         elif name:
             self._server_name = (str(name), None)
-        self._trusted = self._fast_path.trusts(self._client)
+        self._is_fast = self._fast_path is not None and self._fast_path.trusts(self._client)
         self._deadline = self._loop.time() + self._head_timeout
         self._arm()
 
@@ -297,37 +307,35 @@ class HeadProtocol(asyncio.Protocol):
             self._refuse_malformed()
             return
         headers = self._headers
-        if self._trusted and method != b"HEAD":
-            certificate = self._only_certificate(headers)
-            if certificate is not None:
-                answer = self._remembered(certificate, method, headers)
-                if answer is not None:
-                    self._write(answer.status, answer.headers, answer.body)
-                    return
+        self._is_head = method == b"HEAD"
+        if self._is_fast:
+            answer = self._remembered(method, headers)
+            if answer is not None:
+                self._write(answer.status, answer.headers, answer.body)
+                return
         self._task = self._loop.create_task(self._ask_app(self._scope(method, headers)))
         self._server.tasks.add(self._task)
         self._task.add_done_callback(self._server.tasks.discard)
         if self._transport is not None:
             self._transport.pause_reading()
 
-    def _only_certificate(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
+    def _remembered(self, method: bytes, headers: list[tuple[bytes, bytes]]) -> Answer | None:
+        """What can be answered at once: exactly one certificate header, granted before."""
         wanted = self._certificate_header
-        found = None
+        certificate = None
         for name, value in headers:
             if len(name) == len(wanted) and name.lower() == wanted:
-                if found is not None:
+                if certificate is not None:
                     return None
-                found = value
-        return found
-
-    def _remembered(
-        self, certificate: bytes, method: bytes, headers: list[tuple[bytes, bytes]]
-    ) -> Answer | None:
+                certificate = value
+        if certificate is None or self._fast_path is None:
+            return None
         try:
             return self._fast_path.answer_remembered(
                 certificate, method=method, target=self._target, headers=headers
             )
         except Exception:
+            # The application decides instead, and denies if it must.
             log.exception("fast_path_failed")
             return None
 
@@ -385,7 +393,7 @@ class HeadProtocol(asyncio.Protocol):
                     _kept_lines(headers),
                     self._date,
                     b"\r\n" if self._keep_alive else b"Connection: close\r\n\r\n",
-                    body,
+                    b"" if self._is_head else body,
                 )
             )
         )
@@ -395,12 +403,16 @@ class HeadProtocol(asyncio.Protocol):
             self._end()
 
     def _refuse_malformed(self) -> None:
-        self._keep_alive = False
+        self._keep_alive = self._is_head = False
         self._write(400, _BAD_REQUEST_HEADERS, _BAD_REQUEST)
 
     def _refuse_oversized(self) -> None:
+        """Answers a head that is too long to be looked at: as a decision, where there are any."""
+        self._keep_alive = self._is_head = False
+        if self._fast_path is None:
+            self._write(400, _BAD_REQUEST_HEADERS, _BAD_REQUEST)
+            return
         answer = self._fast_path.refuse_unread("the head of the request is too long")
-        self._keep_alive = False
         self._write(answer.status, answer.headers, answer.body)
 
     def _end(self) -> None:

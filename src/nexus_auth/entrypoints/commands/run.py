@@ -1,0 +1,24 @@
+"""`nexus-auth run`: the auth service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nexus_auth.entrypoints.settings import add_flags, all_settings, load_from
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add_flags(parser, (setting.attribute for setting in all_settings()))
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Serves until SIGTERM or SIGINT."""
+    # The settings first: what is wrong with them is said before anything heavy is loaded.
+    settings = load_from(args)
+    from nexus_auth.entrypoints.service import serve
+
+    return serve(settings)

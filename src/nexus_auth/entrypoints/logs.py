@@ -1,0 +1,165 @@
+"""What the process writes about itself: one event a line, JSON or readable, on standard output.
+
+Everything goes through here, our own events and what libraries say by way of `logging`. Text from
+outside is written as escapes wherever it is not plain ASCII, so that no line can be forged and no
+terminal be driven. A reader that went away, or a full disk, never disturbs a decision.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import traceback
+import warnings
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from nexus_auth.entrypoints.terminal import escaped, painted
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+_MAX_VALUE: Final = 4096
+"""Longer texts are cut: a line stays short enough to be written in one piece."""
+
+_MAX_TRACEBACK: Final = 16 * 1024
+
+_QUIET_LIBRARIES: Final = ("uvicorn", "httpx", "httpcore", "asyncio")
+"""They tell at INFO what our own events tell better, addresses and all."""
+
+
+class _Lines:
+    """Writes whole lines to a stream, and never fails."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        """Writes one line."""
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            # Nobody reads: that is no reason to stop deciding, and there is nowhere to say it.
+            return
+
+    debug = info = warning = error = critical = exception = msg
+
+
+def configure_logging(*, log_format: str, level: str, stream: TextIO | None = None) -> None:
+    """Sets up structlog and the standard library's logging for this process.
+
+    Args:
+        log_format: `json`, `console`, or `auto`: console on a terminal and JSON elsewhere.
+        level: The least severe level that is written: debug, info, warning or error.
+        stream: Where to; standard output by default.
+    """
+    stream = sys.stdout if stream is None else stream
+    console = log_format == "console" or (log_format == "auto" and stream.isatty())
+    processors: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _format_traceback,
+        _Console(stream) if console else render_json,
+    ]
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=lambda *_: _Lines(stream),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_Bridge()]
+    root.setLevel(_LEVELS[level])
+    for name in _QUIET_LIBRARIES:
+        logging.getLogger(name).setLevel(max(logging.WARNING, _LEVELS[level]))
+    _tame_warnings()
+
+
+def _tame_warnings() -> None:
+    """Routes warnings into the log; those that a certificate can provoke are dropped."""
+    from cryptography.utils import CryptographyDeprecationWarning
+
+    logging.captureWarnings(capture=True)
+    # Odd serial numbers, negative lengths and the like: the decision says what is wrong with them,
+    # and whoever sends the certificates must not choose how much we write.
+    warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning)
+    warnings.filterwarnings("ignore", module=r"cryptography\b")
+
+
+class _Bridge(logging.Handler):
+    """Hands on what libraries say by way of `logging`."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one record as the event `library_message`."""
+        level = next(
+            (name for name, number in _LEVELS.items() if record.levelno <= number), "error"
+        )
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):
+            message = record.msg
+        event = {"logger": record.name, "message": message}
+        getattr(structlog.get_logger(), level)(
+            "library_message", **event, **({"exc_info": record.exc_info} if record.exc_info else {})
+        )
+
+
+def _format_traceback(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Turns `exc_info` into text: the traceback without local variables, which may be secret."""
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    elif isinstance(info, BaseException):
+        info = (type(info), info, info.__traceback__)
+    if isinstance(info, tuple) and info[0] is not None:
+        text = "".join(traceback.format_exception(*info))
+        event["traceback"] = text[-_MAX_TRACEBACK:]
+    return event
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= _MAX_VALUE else f"{value[:_MAX_VALUE]} ({len(value)} characters)"
+
+
+def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
+    """One JSON object in one line of ASCII; the time, the level and the event come first."""
+    ordered: dict[str, Any] = {
+        "timestamp": event.pop("timestamp", None),
+        "level": event.pop("level", None),
+        "event": event.pop("event", None),
+    }
+    for name, value in event.items():
+        ordered[name] = _cut(value) if isinstance(value, str) and name != "traceback" else value
+    # DEL is the one control character that JSON leaves as it is.
+    return json.dumps(ordered, default=str).replace("\x7f", "\\u007f")
+
+
+class _Console:
+    """One line that people read: time, level, event, then name=value."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> str:
+        timestamp, level = event.pop("timestamp", ""), event.pop("level", "")
+        text, trace = escaped(_cut(str(event.pop("event", "")))), event.pop("traceback", "")
+        colour = {"warning": "yellow", "error": "red", "critical": "red"}.get(level, "bold")
+        parts = [painted(timestamp, "dim", self._stream), f"{level:<7}"]
+        parts.append(painted(f"{text:<16}", colour, self._stream))
+        for name, value in event.items():
+            if value is not None and value != "":
+                shown = escaped(_cut(str(value)))
+                outcome = {"granted": "green", "denied": "red"}.get(shown, "")
+                parts.append(
+                    f"{name}={painted(shown, outcome, self._stream) if outcome else shown}"
+                )
+        # Indented and escaped line by line: the text of an exception cannot begin a line of ours.
+        parts += [f"\n    {ascii(line)[1:-1]}" for line in trace.splitlines()]
+        return " ".join(parts)

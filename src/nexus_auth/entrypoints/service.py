@@ -1,0 +1,264 @@
+"""Runs the service: binds, starts one process or several, ends them in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Final, Literal
+
+import structlog
+import uvicorn
+
+from nexus_auth.adapters.structlog.decision_log import SUMMARY_SECONDS, DecisionLog
+from nexus_auth.adapters.uvicorn.head_protocol import FastPath, HeadProtocol
+from nexus_auth.domain.errors import ConfigurationError
+from nexus_auth.entrypoints import exit_codes
+from nexus_auth.entrypoints.addresses import ListenAddress, UnixAddress, bind
+from nexus_auth.entrypoints.container import Container, build_container
+from nexus_auth.entrypoints.logs import configure_logging
+from nexus_auth.entrypoints.workers import supervise
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from nexus_auth.entrypoints.settings import Settings
+
+DRAIN_SECONDS: Final = 10
+"""How long requests under way may take after SIGTERM. A decision takes a few seconds at most."""
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+log = structlog.get_logger(__name__)
+
+
+class CannotListen(Exception):
+    """An address is taken, or not ours to listen on."""
+
+
+def serve(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT, and returns the exit code."""
+    if settings.workers > 1 and not hasattr(os, "fork"):
+        raise ConfigurationError(
+            setting="NEXUS_AUTH_WORKERS",
+            source=settings.origins["workers"],
+            problem="more than one worker needs an operating system with fork; use 1",
+        )
+    configure_logging(log_format=settings.log_format, level=settings.log_level)
+    for name in settings.unknown:
+        log.warning("unknown_setting", problem=str(name))
+    with contextlib.ExitStack() as stack:
+        try:
+            auth = stack.enter_context(_listening("listen_addr", settings))
+            admin = (
+                None
+                if settings.admin_addr is None
+                else stack.enter_context(_listening("admin_addr", settings))
+            )
+        except CannotListen as exc:
+            print(f"nexus-auth: {exc}", file=sys.stderr)
+            return exit_codes.FAILED
+        if settings.workers == 1:
+            return run_worker(settings, auth, admin)
+        return supervise(
+            settings.workers,
+            # The first one answers for health and readiness, and so does whoever replaces it.
+            functools.partial(_run_numbered_worker, settings, auth, admin),
+            stop_listening=stack.close,
+            grace_seconds=DRAIN_SECONDS + 5,
+        )
+
+
+@contextlib.contextmanager
+def _listening(attribute: str, settings: Settings) -> Iterator[socket.socket]:
+    """Listens on the address that a setting names, until the block ends."""
+    address: ListenAddress = getattr(settings, attribute)
+    try:
+        if isinstance(address, UnixAddress):
+            # Nobody else for as long as it does not have its mode.
+            mask = os.umask(0o177)
+            try:
+                listener = bind(address)
+            finally:
+                os.umask(mask)
+            address.path.chmod(settings.socket_mode)
+        else:
+            listener = bind(address)
+    except OSError as exc:
+        raise CannotListen(
+            f"cannot listen on {address} (from {settings.origins[attribute]}): "
+            f"{exc.strerror or exc}"
+        ) from exc
+    with listener:
+        try:
+            yield listener
+        finally:
+            if isinstance(address, UnixAddress):
+                address.path.unlink(missing_ok=True)
+
+
+def _run_numbered_worker(
+    settings: Settings,
+    auth: socket.socket,
+    admin: socket.socket | None,
+    number: int,
+    parent_gone: int,
+) -> int:
+    if number > 0 and admin is not None:
+        admin.close()
+        admin = None
+    return run_worker(settings, auth, admin, parent_gone=parent_gone)
+
+
+def run_worker(
+    settings: Settings,
+    auth: socket.socket,
+    admin: socket.socket | None,
+    *,
+    parent_gone: int | None = None,
+) -> int:
+    """Serves in this process until it is told to end, and returns the exit code.
+
+    Args:
+        settings: What to serve with.
+        auth: The auth listener's socket.
+        admin: The admin listener's socket, where this process has it.
+        parent_gone: A file descriptor that becomes readable when the supervisor is gone.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_Worker(settings, parent_gone).run(auth, admin))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves signals to the worker, which has two of them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Worker:
+    """Both listeners in one event loop."""
+
+    def __init__(self, settings: Settings, parent_gone: int | None) -> None:
+        self._settings = settings
+        self._parent_gone = parent_gone
+        self._container: Container = build_container(settings)
+        self._servers: list[_Server] = []
+        self._draining = False
+
+    async def run(self, auth: socket.socket, admin: socket.socket | None) -> int:
+        """Serves until told to end."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._stop)
+        if hasattr(signal, "SIGHUP"):
+            loop.add_signal_handler(signal.SIGHUP, log.info, "nothing_to_reload")
+        if self._parent_gone is not None:
+            loop.add_reader(self._parent_gone, self._stop_alone)
+
+        app = self._container.auth_app(lifespan=self._open)
+        auth_server = self._server(app, fast_path=app, lifespan="on")
+        try:
+            async with self._admin_server(admin):
+                await auth_server.serve(sockets=[auth])
+        except SystemExit:
+            # uvicorn's way to say that the lifespan failed, which is in the log.
+            return exit_codes.FAILED
+        log.info("stopped")
+        return exit_codes.DONE
+
+    @contextlib.asynccontextmanager
+    async def _admin_server(self, admin: socket.socket | None) -> AsyncIterator[None]:
+        """Tells of health and readiness, to the very end."""
+        if admin is None:
+            yield
+            return
+        app = self._container.admin_app(is_draining=lambda: self._draining)
+        server = self._server(app, fast_path=None, lifespan="off")
+        task = asyncio.create_task(server.serve(sockets=[admin]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await task
+
+    def _server(
+        self, app: ASGIApp, *, fast_path: FastPath | None, lifespan: Literal["on", "off"]
+    ) -> _Server:
+        config = uvicorn.Config(
+            app,
+            http=functools.partial(HeadProtocol, fast_path=fast_path),  # type: ignore[arg-type] # it is called like a class
+            ws="none",
+            interface="asgi3",
+            lifespan=lifespan,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+        server = _Server(config)
+        self._servers.append(server)
+        return server
+
+    @contextlib.asynccontextmanager
+    async def _open(self) -> AsyncIterator[None]:
+        """Opens what decisions need, and closes it when the last one is taken."""
+        registry, source = self._container.registry(), self._container.pylon()
+        decisions: DecisionLog = self._container.decision_log()
+        await registry.start()
+        summaries = asyncio.create_task(_summarise(decisions))
+        log.info(
+            "listening",
+            address=str(self._settings.listen_addr),
+            admin=str(self._settings.admin_addr or "off"),
+            pylon=self._settings.pylon_endpoint,
+            registry=self._settings.registry,
+            pid=os.getpid(),
+        )
+        # What lives as long as the process need not be looked at by the collector.
+        gc.collect()
+        gc.freeze()
+        try:
+            yield
+        finally:
+            summaries.cancel()
+            decisions.summarise()
+            await registry.aclose()
+            await source.aclose()
+
+    def _stop(self) -> None:
+        """Drains; a second signal does not wait for anything."""
+        log.info("stopping")
+        for server in self._servers[:1]:
+            server.force_exit = server.should_exit
+            server.should_exit = True
+        self._draining = True
+
+    def _stop_alone(self) -> None:
+        """Ends because nobody is there any more to end or replace this process."""
+        if self._parent_gone is not None:
+            asyncio.get_running_loop().remove_reader(self._parent_gone)
+        log.warning("supervisor_gone")
+        self._stop()
+
+
+async def _summarise(decisions: DecisionLog) -> None:
+    while True:
+        await asyncio.sleep(SUMMARY_SECONDS)
+        decisions.summarise()
