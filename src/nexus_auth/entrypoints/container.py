@@ -12,10 +12,14 @@ import contextlib
 import dataclasses
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 
 from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.policy.live import LivePolicies
+from nexus_auth.adapters.policy.short_form import HotkeyList, StakeMinimums, build_policies
+from nexus_auth.adapters.policy.toml_file import PolicyInvalid
 from nexus_auth.adapters.pylon.api import (
     FirstGenerationApi,
     IdentityApi,
@@ -24,12 +28,17 @@ from nexus_auth.adapters.pylon.api import (
 )
 from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.adapters.registry.lookup import LookupRegistry
+from nexus_auth.adapters.registry.record import RecordFormat, derive_secret, scope_of
+from nexus_auth.adapters.registry.sharing import SharedSnapshots
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
+from nexus_auth.adapters.registry.store import SnapshotStore
 from nexus_auth.adapters.starlette.admin_app import build_admin_app
 from nexus_auth.adapters.starlette.auth_app import AuthApp
+from nexus_auth.adapters.starlette.grant_headers import GrantHeader, GrantHeaders
 from nexus_auth.adapters.starlette.header_formats import FORMATS
 from nexus_auth.adapters.structlog.decision_log import DecisionLog
-from nexus_auth.domain.policy import ADMIT_REGISTERED
+from nexus_auth.domain.errors import ConfigurationError
+from nexus_auth.domain.ports import Clock
 from nexus_auth.domain.verifier import CertificateVerifier
 from nexus_auth.entrypoints.settings import Settings
 
@@ -48,6 +57,8 @@ def _hidden(*names: str) -> Iterator[None]:
 
 
 class _Empty(types.ModuleType):
+    """A package with nothing in it."""
+
     VERSION = "2"  # what is asked of pydantic
 
 
@@ -70,6 +81,100 @@ def build_pylon_api(
     if identity_name is not None and identity_token is not None:
         return IdentityApi(netuid=netuid, name=identity_name, token=identity_token)
     return OpenAccessApi(netuid=netuid, token=open_access_token)
+
+
+def build_shared_snapshots(
+    *,
+    store: str | None,
+    store_secret: str | None,
+    identity_token: str | None,
+    open_access_token: str | None,
+    endpoint: str,
+    netuid: int | None,
+    clock: Clock,
+) -> SharedSnapshots | None:
+    """Makes what processes share of their snapshots, where a store is configured.
+
+    Args:
+        store: `file:/path`, `redis://...` or `rediss://...`; None where there is none.
+        store_secret: Seals the records; the Pylon token serves where it is not set.
+        identity_token: As configured.
+        open_access_token: As configured.
+        endpoint: Which Pylon.
+        netuid: Which subnet.
+        clock: Tells the time (aware, UTC).
+    """
+    if store is None:
+        return None
+    scope = scope_of(endpoint=endpoint, netuid=netuid)
+    secret = derive_secret(store_secret, identity_token, open_access_token, scope=scope)
+    return SharedSnapshots(
+        store=_build_store(store, scope=scope, clock=clock),
+        record_format=RecordFormat(scope=scope, clock=clock, secret=secret),
+    )
+
+
+def _build_store(store: str, *, scope: str, clock: Clock) -> SnapshotStore:
+    # Loaded only where it is wanted: most services have none, and Redis is an extra.
+    if store.startswith("file:"):
+        from nexus_auth.adapters.registry.file_store import FileStore
+
+        return FileStore(Path(store.removeprefix("file:")))
+    try:
+        from nexus_auth.adapters.registry.redis_store import RedisStore
+    except ImportError:
+        raise ConfigurationError(
+            setting="NEXUS_AUTH_SNAPSHOT_STORE",
+            problem="Redis needs the extra of that name: pip install 'nexus-auth[redis]'",
+        ) from None
+    return RedisStore(store, scope=scope, clock=clock)
+
+
+def build_live_policies(
+    *,
+    clock: Clock,
+    policy_file: Path | None,
+    allow_hotkeys: HotkeyList | None,
+    deny_hotkeys: HotkeyList | None,
+    require_validator_permit: bool,
+    min_stake: StakeMinimums | None,
+    registry: str,
+    cache_duration_mins: int,
+) -> LivePolicies:
+    """Reads who among the registered may enter.
+
+    Raises:
+        ConfigurationError: When the policies are not valid, or need what is not fetched.
+    """
+    offers_neurons = registry == "snapshot" and cache_duration_mins > 0
+    try:
+        if policy_file is not None:
+            return LivePolicies(clock=clock, path=policy_file, offers_neurons=offers_neurons)
+        policies = build_policies(
+            allow=allow_hotkeys,
+            deny=deny_hotkeys,
+            require_validator_permit=require_validator_permit,
+            min_stake=min_stake,
+        )
+        return LivePolicies(clock=clock, policies=policies, offers_neurons=offers_neurons)
+    except PolicyInvalid as exc:
+        raise ConfigurationError(
+            setting="the access policy" if policy_file is None else "NEXUS_AUTH_POLICY_FILE",
+            source=None if policy_file is None else str(policy_file),
+            problem=str(exc),
+        ) from exc
+
+
+def _needs_neurons(
+    policies: LivePolicies, grant_headers: GrantHeaders | None
+) -> Callable[[], bool]:
+    if grant_headers is not None and grant_headers.headers:
+        return lambda: True
+    return policies.needs_neurons
+
+
+def _headers_to_tell(grant_headers: GrantHeaders | None) -> frozenset[GrantHeader]:
+    return frozenset() if grant_headers is None else grant_headers.headers
 
 
 def _seconds(number: float) -> timedelta:
@@ -104,6 +209,30 @@ class Container(containers.DeclarativeContainer):
     )
     """A `KeySource` and a `CertIssuer`. Close it."""
 
+    policies = providers.Singleton(
+        build_live_policies,
+        clock=clock,
+        policy_file=config.policy_file,
+        allow_hotkeys=config.allow_hotkeys,
+        deny_hotkeys=config.deny_hotkeys,
+        require_validator_permit=config.require_validator_permit,
+        min_stake=config.min_stake,
+        registry=config.registry,
+        cache_duration_mins=config.cache_duration_mins,
+    )
+    """Tells which policies are in force. Start it and close it."""
+
+    shared_snapshots = providers.Singleton(
+        build_shared_snapshots,
+        store=config.snapshot_store,
+        store_secret=config.snapshot_store_secret,
+        identity_token=config.identity_token,
+        open_access_token=config.open_access_token,
+        endpoint=config.pylon_endpoint,
+        netuid=config.netuid,
+        clock=clock,
+    )
+
     registry = providers.Selector(
         config.registry,
         snapshot=providers.Singleton(
@@ -112,6 +241,9 @@ class Container(containers.DeclarativeContainer):
             clock=clock,
             max_age=providers.Callable(_minutes, config.cache_duration_mins),
             refresh_every=providers.Callable(_seconds, config.refresh_seconds),
+            shared=shared_snapshots,
+            neuron_source=pylon,
+            needs_neurons=providers.Callable(_needs_neurons, policies, config.grant_headers),
         ),
         lookup=providers.Singleton(
             LookupRegistry,
@@ -122,8 +254,6 @@ class Container(containers.DeclarativeContainer):
         ),
     )
     """A `KeyRegistry` that tells its state. Start it and close it."""
-
-    policy = providers.Object(ADMIT_REGISTERED)
 
     verifier = providers.Singleton(
         CertificateVerifier,
@@ -145,7 +275,9 @@ class Container(containers.DeclarativeContainer):
         reuse=providers.Callable(_seconds, config.reuse_seconds),
         observers=providers.List(decision_log),
         trusted_proxies=config.trusted_proxies,
-        policy=policy,
+        # The object itself, which is called at every decision.
+        policies=policies,
+        tell=providers.Callable(_headers_to_tell, config.grant_headers),
     )
     """Takes `lifespan` where it shall open and close what it needs."""
 

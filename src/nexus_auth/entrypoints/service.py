@@ -51,6 +51,10 @@ def serve(settings: Settings) -> int:
             problem="more than one worker needs an operating system with fork; use 1",
         )
     configure_logging(log_format=settings.log_format, level=settings.log_level)
+    # What cannot work is said before anything is opened.
+    container = build_container(settings)
+    container.policies()
+    container.shared_snapshots()
     for name in settings.unknown:
         log.warning("unknown_setting", problem=str(name))
     with contextlib.ExitStack() as stack:
@@ -167,7 +171,7 @@ class _Worker:
         for number in _SIGNALS:
             loop.add_signal_handler(number, self._stop)
         if hasattr(signal, "SIGHUP"):
-            loop.add_signal_handler(signal.SIGHUP, log.info, "nothing_to_reload")
+            loop.add_signal_handler(signal.SIGHUP, self._container.policies().reload)
         if self._parent_gone is not None:
             loop.add_reader(self._parent_gone, self._stop_alone)
 
@@ -220,8 +224,11 @@ class _Worker:
     async def _open(self) -> AsyncIterator[None]:
         """Opens what decisions need, and closes it when the last one is taken."""
         registry, source = self._container.registry(), self._container.pylon()
+        policies = self._container.policies()
         decisions: DecisionLog = self._container.decision_log()
         await registry.start()
+        # Only a snapshot holds neurons, and only with one are policies accepted that need them.
+        await policies.start(on_need=getattr(registry, "refresh", None))
         summaries = asyncio.create_task(_summarise(decisions))
         log.info(
             "listening",
@@ -239,6 +246,7 @@ class _Worker:
         finally:
             summaries.cancel()
             decisions.summarise()
+            await policies.aclose()
             await registry.aclose()
             await source.aclose()
 
