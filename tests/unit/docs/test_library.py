@@ -1,0 +1,97 @@
+"""`docs/library.md`: its snippets run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nexus_auth import AccessPolicy, CertificateVerifier, SyncVerifier
+from tests.pages import ROOT
+
+PAGE = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+
+MY_APP = """
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from nexus_auth.adapters.starlette.middleware import NexusAuthMiddleware
+
+
+async def hello(request):
+    return PlainTextResponse(f"hello {request.user.hotkey}")
+
+
+def make_app(verifier):
+    guard = Middleware(NexusAuthMiddleware, verifier=verifier, trusted_proxies=["127.0.0.1"])
+    return Starlette(routes=[Route("/", hello)], middleware=[guard])
+"""
+
+
+def snippet(heading: str) -> str:
+    """The Python below a heading."""
+    found = re.search(rf"^## {heading}\n.*?```python\n(.*?)```", PAGE, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def run(heading: str) -> dict[str, Any]:
+    """Runs a snippet and gives what it defined."""
+    names: dict[str, Any] = {"__name__": "snippet"}
+    exec(compile(snippet(heading), f"library.md, {heading}", "exec"), names)  # noqa: S102 - our own page
+    return names
+
+
+def test_one_decision(capsys: pytest.CaptureFixture[str]) -> None:
+    """The first snippet decides, and says why."""
+    run("One decision")
+    assert capsys.readouterr().out.startswith("refused, malformed-certificate: ")
+
+
+def test_wsgi_application_refuses_a_stranger() -> None:
+    """The WSGI snippet answers 403 to a request without a certificate."""
+    names = run("Without an event loop")
+    assert isinstance(names["verifier"], SyncVerifier)
+    started: list[str] = []
+    body = names["application"]({}, lambda status, _: started.append(status))
+    names["verifier"].close()
+    assert started == ["403 Forbidden"]
+    assert body == [b"Access denied: No client certificate"]
+
+
+@pytest.mark.parametrize(
+    ("heading", "example"),
+    [("Starlette", "starlette_app.py"), ("FastAPI", "fastapi_app.py")],
+)
+def test_applications_shown_are_the_examples(heading: str, example: str) -> None:
+    """The page shows what the integration tests run."""
+    assert snippet(heading) == (ROOT / "examples" / example).read_text(encoding="utf-8")
+
+
+def test_policy_and_registry_snippets_build_what_they_say() -> None:
+    """The two short snippets are complete."""
+    policy = run("Who among the registered may enter")["validators"]
+    assert isinstance(policy, AccessPolicy)
+    assert policy.needs_neurons
+    assert isinstance(run("Your own registry")["verifier"], CertificateVerifier)
+
+
+def test_ten_line_test_of_an_application_passes(tmp_path: Path) -> None:
+    """A subnet author's first test works as it is shown."""
+    (tmp_path / "my_app.py").write_text(MY_APP, encoding="utf-8")
+    (tmp_path / "test_app.py").write_text(snippet("Testing your application"), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout
