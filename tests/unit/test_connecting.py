@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,7 +11,7 @@ import pytest
 
 from nexus_auth import ConfigurationError, DenialReason, Denied, Granted, connect
 from nexus_auth.adapters.pylon import client as pylon_client
-from nexus_auth.testing import Subnet
+from nexus_auth.testing import Caller, Subnet
 
 ALICE = Subnet().register("alice")
 
@@ -107,3 +109,31 @@ async def test_arguments_that_do_not_fit_are_refused(
             pass
     assert "s3cret" not in str(caught.value)
     assert pylon.requests == []
+
+
+@pytest.mark.usefixtures("pylon")
+@pytest.mark.parametrize(
+    ("caller", "printed"),
+    [
+        (ALICE, f"let in: {ALICE.hotkey.address}\n"),
+        (Subnet().stranger("mallory"), "turned away: not-registered\n"),
+    ],
+    ids=["registered", "stranger"],
+)
+def test_example_of_the_readme_runs(
+    caller: Caller,
+    printed: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As it stands there, in fewer than 15 lines of code."""
+    readme = Path(__file__).resolve().parents[2] / "README.md"
+    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.DOTALL)
+    (example,) = (block for block in blocks if "nexus_auth.connect(" in block)
+    assert len([line for line in example.splitlines() if line.strip()]) < 15
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "certs" / "client.crt").write_bytes(caller.pem)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {})  # noqa: S102 - the point of the test
+    assert capsys.readouterr().out == printed

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Self
+from typing import Final
 
 from nexus_auth.domain.errors import InvalidHotkey
 
@@ -40,8 +40,9 @@ def _neighbours(bits: int) -> tuple[int, int, int]:
 
 _FOLDS: Final = tuple(_neighbours(bits) for bits in (8, 16, 32, 64, 128, 256))
 
-_ADDRESSES_KEPT: Final = 4096
-"""Texts of recently used hotkeys, about 250 bytes each: a grant names its caller every time."""
+_KEPT: Final = 4096
+"""Recently used hotkeys are kept in both directions, some 400 bytes each: a grant names its caller
+every time, and a registry reads the same addresses again every half minute."""
 
 
 def _checksum(payload: bytes) -> bytes:
@@ -61,7 +62,7 @@ def _decode_digits(address: str) -> bytes:
     return number.to_bytes(_RAW_ADDRESS_BYTES, "big")
 
 
-@lru_cache(maxsize=_ADDRESSES_KEPT)
+@lru_cache(maxsize=_KEPT)
 def _encode_account(account_id: bytes) -> str:
     payload = _PREFIX_BYTE + account_id
     number = int.from_bytes(payload + _checksum(payload), "big")
@@ -88,7 +89,7 @@ class Hotkey:
             raise InvalidHotkey(f"an account id has exactly {ACCOUNT_ID_BYTES} bytes")
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> Hotkey:
         """Reads an SS58 address exactly as it stands; nothing is trimmed or repaired.
 
         Args:
@@ -97,15 +98,7 @@ class Hotkey:
         Raises:
             InvalidHotkey: If the text is anything else.
         """
-        if _ADDRESS.fullmatch(text) is None:
-            raise InvalidHotkey("not an SS58 address: 48 base58 characters beginning with 5")
-        raw = _decode_digits(text)
-        payload, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
-        if payload[:1] != _PREFIX_BYTE:
-            raise InvalidHotkey(f"not an SS58 address with the network prefix {SS58_PREFIX}")
-        if checksum != _checksum(payload):
-            raise InvalidHotkey("not an SS58 address: the checksum is wrong")
-        return cls(payload[1:])
+        return _parse(text)
 
     @property
     def address(self) -> str:
@@ -117,3 +110,16 @@ class Hotkey:
 
     def __repr__(self) -> str:
         return f"Hotkey.parse({self.address!r})"
+
+
+@lru_cache(maxsize=_KEPT)
+def _parse(text: str) -> Hotkey:
+    if _ADDRESS.fullmatch(text) is None:
+        raise InvalidHotkey("not an SS58 address: 48 base58 characters beginning with 5")
+    raw = _decode_digits(text)
+    payload, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
+    if payload[:1] != _PREFIX_BYTE:
+        raise InvalidHotkey(f"not an SS58 address with the network prefix {SS58_PREFIX}")
+    if checksum != _checksum(payload):
+        raise InvalidHotkey("not an SS58 address: the checksum is wrong")
+    return Hotkey(payload[1:])
