@@ -32,6 +32,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "proxy-config": "print a safe configuration for your reverse proxy",
     "demo": "try everything on this machine: a real proxy, real certificates",
     "pylon": "run a development Pylon (not for production)",
+    "status": "report on a key pair on disk: whose, how long, is it on chain",
+    "doctor": "find out what is wrong, and what to do next",
     "config": "show the effective settings and where each came from",
     "completion": "print a completion script for your shell",
 }

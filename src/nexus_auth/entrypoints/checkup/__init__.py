@@ -1,0 +1,1 @@
+"""What `nexus-auth doctor` and `nexus-auth status` look at."""

@@ -1,0 +1,146 @@
+"""Is the key pair on disk whole, valid, and what the chain has?"""
+
+from __future__ import annotations
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.domain.errors import CertificateRejected
+from nexus_auth.domain.verifier import refusal_without_registry
+from nexus_auth.entrypoints.checkup.findings import Finding, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime, timedelta
+
+    from nexus_auth.domain.hotkey import Hotkey
+
+KEY_FILE: Final = "client.key"
+CERTIFICATE_FILE: Final = "client.crt"
+_SUBJECT: Final = "certificate"
+_SOON_DAYS: Final = 30
+_MAX_FILE_BYTES: Final = 64 * 1024
+_REISSUE: Final = "nexus-auth generate -ss58-address ADDR -force-recreate replaces the pair"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairCheck:
+    """What was found of a key pair.
+
+    Attributes:
+        findings: What was found.
+        certificate: The certificate; None when there is no readable one.
+    """
+
+    findings: tuple[Finding, ...]
+    certificate: ClientCertificate | None
+
+
+def check_pair(folder: Path, now: datetime, leeway: timedelta) -> PairCheck:
+    """Looks at `client.key` and `client.crt`, without asking anybody."""
+    path = folder / CERTIFICATE_FILE
+    try:
+        certificate = ClientCertificate.from_pem(_read(path))
+    except OSError as exc:
+        return _no_certificate(f"{str(path)!r}: {exc.strerror}", "nexus-auth generate makes one")
+    except CertificateRejected as exc:
+        return _no_certificate(f"{str(path)!r}: {exc}", _REISSUE)
+    days = (certificate.not_after - now).days
+    refused = refusal_without_registry(certificate, now, leeway=leeway)
+    if refused is not None:
+        validity = _wrong(f"{refused.reason.value}: {refused.detail}", _REISSUE)
+    elif not certificate.is_self_signed():
+        validity = _wrong("bad-signature: not signed with its own key", _REISSUE)
+    elif days < _SOON_DAYS:
+        validity = Finding(
+            subject=_SUBJECT,
+            outcome=Outcome.WARNING,
+            text=f"{certificate.hotkey}, {days} days left",
+            next_step=_REISSUE,
+        )
+    else:
+        validity = Finding(
+            subject=_SUBJECT, outcome=Outcome.OK, text=f"{certificate.hotkey}, {days} days left"
+        )
+    return PairCheck(
+        findings=(validity, _check_key(folder / KEY_FILE, certificate)), certificate=certificate
+    )
+
+
+def _check_key(path: Path, certificate: ClientCertificate) -> Finding:
+    subject = "private key"
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        key = load_pem_private_key(_read(path), password=None)
+    except OSError as exc:
+        return Finding(
+            subject=subject,
+            outcome=Outcome.WRONG,
+            text=f"{str(path)!r}: {exc.strerror}",
+            next_step="without it the certificate cannot be used; " + _REISSUE,
+        )
+    except Exception:  # noqa: BLE001 - several types; none may show the file's content
+        return Finding(
+            subject=subject,
+            outcome=Outcome.WRONG,
+            text=f"{str(path)!r} is not an unencrypted PEM private key",
+            next_step=_REISSUE,
+        )
+    if (
+        not isinstance(key, Ed25519PrivateKey)
+        or key.public_key().public_bytes_raw() != certificate.public_key
+    ):
+        return Finding(
+            subject=subject,
+            outcome=Outcome.WRONG,
+            text=f"{str(path)!r} is not the key of the certificate beside it",
+            next_step=_REISSUE,
+        )
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return Finding(
+            subject=subject,
+            outcome=Outcome.WARNING,
+            text=f"{str(path)!r} can be read by others (mode {mode:04o})",
+            next_step=f"chmod 600 {path}",
+        )
+    return Finding(subject=subject, outcome=Outcome.OK, text="belongs to the certificate")
+
+
+def check_published(certificate: ClientCertificate, keys: Mapping[Hotkey, bytes]) -> Finding:
+    """Says whether the chain has the certificate's key."""
+    subject = "on chain"
+    published = keys.get(certificate.hotkey)
+    if published == certificate.public_key:
+        return Finding(subject=subject, outcome=Outcome.OK, text="the chain has this key")
+    if published is None:
+        return Finding(
+            subject=subject,
+            outcome=Outcome.WRONG,
+            text="the chain has no key of this hotkey; its owner is refused everywhere",
+            next_step="is it the hotkey of your Pylon identity? " + _REISSUE,
+        )
+    return Finding(
+        subject=subject,
+        outcome=Outcome.WRONG,
+        text="the chain has another key of this hotkey",
+        next_step="use the newer pair, or make one: " + _REISSUE,
+    )
+
+
+def _no_certificate(text: str, next_step: str) -> PairCheck:
+    return PairCheck(findings=(_wrong(text, next_step),), certificate=None)
+
+
+def _wrong(text: str, next_step: str) -> Finding:
+    return Finding(subject=_SUBJECT, outcome=Outcome.WRONG, text=text, next_step=next_step)
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_MAX_FILE_BYTES)

@@ -1,0 +1,82 @@
+"""One thing that was looked at, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from typing import TYPE_CHECKING, Final
+
+from nexus_auth.entrypoints import exit_codes
+from nexus_auth.entrypoints.terminal import painted
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+
+@unique
+class Outcome(StrEnum):
+    """How good a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    WRONG = "wrong"
+    UNREACHABLE = "unreachable"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        subject: What was looked at, in a word or two.
+        outcome: How good it is.
+        text: What was found, in one line; text from outside is already harmless.
+        next_step: The one thing to do next; empty where nothing need be done.
+    """
+
+    subject: str
+    outcome: Outcome
+    text: str
+    next_step: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """The form that programs read."""
+        return {
+            "subject": self.subject,
+            "outcome": self.outcome.value,
+            "text": self.text,
+            "next_step": self.next_step,
+        }
+
+
+_MARKS: Final = {
+    Outcome.OK: ("ok", "green"),
+    Outcome.WARNING: ("!", "yellow"),
+    Outcome.WRONG: ("WRONG", "red"),
+    Outcome.UNREACHABLE: ("WRONG", "red"),
+    Outcome.SKIPPED: ("-", "dim"),
+}
+
+
+def as_lines(findings: Iterable[Finding], stream: TextIO) -> list[str]:
+    """The form that people read: a line a finding, and what to do below it."""
+    lines = []
+    for finding in findings:
+        mark, colour = _MARKS[finding.outcome]
+        shown = painted(f"{mark:<6}", colour, stream)
+        lines.append(f"{shown}{finding.subject:<14}{finding.text}")
+        if finding.next_step:
+            lines.append(f"{'':<20}-> {finding.next_step}")
+    return lines
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """0 when nothing is wrong, 3 when something could not be reached, 1 otherwise."""
+    outcomes = {finding.outcome for finding in findings}
+    if Outcome.WRONG in outcomes:
+        return exit_codes.FAILED
+    if Outcome.UNREACHABLE in outcomes:
+        return exit_codes.UNREACHABLE
+    return exit_codes.DONE

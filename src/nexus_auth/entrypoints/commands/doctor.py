@@ -1,0 +1,149 @@
+"""`nexus-auth doctor`: what is wrong, and the one thing to do next."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nexus_auth.entrypoints.settings import add_flags, load_from
+
+if TYPE_CHECKING:
+    from nexus_auth.entrypoints.checkup.findings import Finding
+    from nexus_auth.entrypoints.settings import Settings
+
+_SETTINGS = (
+    "pylon_endpoint",
+    "netuid",
+    "identity_name",
+    "identity_token",
+)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.description = (
+        "Checks the configuration, Pylon, the clock, the certificate on disk against the chain,\n"
+        "and the proxy in front; prints what is wrong and what to do next."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  nexus-auth doctor\n"
+        "  nexus-auth doctor --certs ./certs --proxy https://127.0.0.1:8443/\n\n"
+        "exit codes: 0 nothing is wrong · 1 something is · 2 wrong usage or configuration ·\n"
+        "            3 Pylon or the proxy could not be reached"
+    )
+    parser.add_argument(
+        *("-certs", "--certs"),
+        type=Path,
+        metavar="DIR",
+        help="folder of client.key and client.crt (default: ./certs where that exists)",
+    )
+    parser.add_argument(
+        *("-proxy", "--proxy"),
+        dest="proxy_url",  # `proxy` is a setting
+        metavar="URL",
+        help="address of your proxy, https://HOST:PORT/PATH",
+    )
+    parser.add_argument("-json", "--json", action="store_true", help="print JSON")
+    add_flags(parser, _SETTINGS)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Looks at everything and reports."""
+    from nexus_auth.domain.errors import ConfigurationError
+    from nexus_auth.entrypoints.checkup.findings import as_lines, exit_code
+
+    settings = load_from(args)
+    if args.proxy_url is not None and not args.proxy_url.startswith("https://"):
+        raise ConfigurationError(setting="--proxy", problem="expected https://HOST:PORT/PATH")
+    findings = asyncio.run(_examine(settings, args.certs, args.proxy_url))
+    if args.json:
+        print(json.dumps([finding.as_json() for finding in findings], indent=2))
+    else:
+        print("\n".join(as_lines(findings, sys.stdout)))
+    return exit_code(findings)
+
+
+async def _examine(settings: Settings, certs: Path | None, proxy: str | None) -> list[Finding]:
+    from datetime import timedelta
+    from urllib.parse import quote
+
+    from nexus_auth.entrypoints.checkup.certificate_checks import (
+        CERTIFICATE_FILE,
+        check_pair,
+        check_published,
+    )
+    from nexus_auth.entrypoints.checkup.findings import Finding, Outcome
+    from nexus_auth.entrypoints.checkup.proxy_checks import check_proxy
+    from nexus_auth.entrypoints.checkup.pylon_checks import check_pylon, fetch_date, judge_clock
+    from nexus_auth.entrypoints.container import build_container
+
+    container = build_container(settings)
+    leeway = timedelta(seconds=settings.leeway_seconds)
+    now = container.clock()()
+    findings = [_configuration(settings)]
+
+    client = container.pylon()
+    try:
+        pylon = await check_pylon(client, container.pylon_api(), settings)
+    finally:
+        await client.aclose()
+    findings += pylon.findings
+    if not any(finding.outcome is Outcome.UNREACHABLE for finding in pylon.findings):
+        date = await fetch_date(settings)
+        findings.append(judge_clock(date, container.clock()(), leeway))
+
+    folder = certs if certs is not None else Path("certs")
+    certificate = None
+    if certs is None and not (folder / CERTIFICATE_FILE).exists():
+        findings.append(
+            Finding(
+                subject="certificate",
+                outcome=Outcome.SKIPPED,
+                text="no ./certs/client.crt here; --certs DIR names another folder",
+            )
+        )
+    else:
+        pair = check_pair(folder, now, leeway)
+        findings += pair.findings
+        certificate = pair.certificate
+        if certificate is not None and pylon.keys is not None:
+            findings.append(check_published(certificate, pylon.keys))
+
+    if proxy is None:
+        findings.append(
+            Finding(
+                subject="proxy",
+                outcome=Outcome.SKIPPED,
+                text="not asked; --proxy https://HOST:PORT/ has it knocked at",
+            )
+        )
+    else:
+        header = None
+        if certificate is not None:
+            header = quote((folder / CERTIFICATE_FILE).read_text(encoding="ascii"), safe="")
+        findings += await check_proxy(
+            proxy, folder if certificate is not None else None, certificate, header
+        )
+    return findings
+
+
+def _configuration(settings: Settings) -> Finding:
+    from nexus_auth.entrypoints.checkup.findings import Finding, Outcome
+
+    if settings.unknown:
+        return Finding(
+            subject="configuration",
+            outcome=Outcome.WARNING,
+            text="; ".join(str(name) for name in settings.unknown),
+            next_step="correct or remove it; it has no effect",
+        )
+    return Finding(
+        subject="configuration",
+        outcome=Outcome.OK,
+        text="complete (nexus-auth config show prints it)",
+    )

@@ -1,0 +1,91 @@
+"""`nexus-auth status DIR`: whose key pair it is, how long it is good for, is it on chain."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nexus_auth.entrypoints.settings import add_flags, load_from
+
+if TYPE_CHECKING:
+    from nexus_auth.domain.certificate import ClientCertificate
+    from nexus_auth.entrypoints.checkup.findings import Finding
+    from nexus_auth.entrypoints.settings import Settings
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.description = "Reports on a folder with client.key and client.crt."
+    parser.epilog = (
+        "exit codes: 0 the pair is good and on chain · 1 it is not · 3 Pylon could not be reached"
+    )
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("certs"),
+        metavar="DIR",
+        help="default: ./certs",
+    )
+    parser.add_argument(
+        *("-offline", "--offline"),
+        action="store_true",
+        help="do not ask Pylon for the key on chain",
+    )
+    parser.add_argument("-json", "--json", action="store_true", help="print JSON")
+    add_flags(parser, ("pylon_endpoint", "netuid", "identity_name", "identity_token"))
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Looks at the pair and reports."""
+    from datetime import timedelta
+
+    from nexus_auth.adapters.clock import utc_now
+    from nexus_auth.entrypoints.checkup.certificate_checks import check_pair
+    from nexus_auth.entrypoints.checkup.findings import as_lines, exit_code
+
+    settings = load_from(args)
+    now = utc_now()
+    pair = check_pair(args.folder, now, timedelta(seconds=settings.leeway_seconds))
+    findings = list(pair.findings)
+    facts: dict[str, Any] = {}
+    if pair.certificate is not None:
+        facts = {
+            "hotkey": pair.certificate.hotkey.address,
+            "fingerprint_sha256": pair.certificate.fingerprint,
+            "days_left": (pair.certificate.not_after - now).days,
+        }
+        if not args.offline:
+            findings.append(asyncio.run(_published(settings, pair.certificate)))
+    if args.json:
+        print(json.dumps({**facts, "findings": [finding.as_json() for finding in findings]}))
+    else:
+        for name, value in facts.items():
+            print(f"{name.replace('_sha256', '').replace('_', ' '):<14}{value}")
+        print("\n".join(as_lines(findings, sys.stdout)))
+    return exit_code(findings)
+
+
+async def _published(settings: Settings, certificate: ClientCertificate) -> Finding:
+    from nexus_auth.domain.errors import RegistryError
+    from nexus_auth.entrypoints.checkup.certificate_checks import check_published
+    from nexus_auth.entrypoints.checkup.findings import Finding, Outcome
+    from nexus_auth.entrypoints.container import build_container
+
+    client = build_container(settings).pylon()
+    try:
+        key = await client.fetch_key(certificate.hotkey)
+    except RegistryError as exc:
+        return Finding(
+            subject="on chain",
+            outcome=Outcome.UNREACHABLE,
+            text=str(exc),
+            next_step="nexus-auth doctor says more",
+        )
+    finally:
+        await client.aclose()
+    return check_published(certificate, {} if key is None else {certificate.hotkey: key})

@@ -1,0 +1,286 @@
+"""`nexus-auth doctor` and `nexus-auth status` against a real Pylon and a real TLS listener."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from nexus_auth.adapters.clock import utc_now
+from nexus_auth.entrypoints.cli import main
+from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_pem
+from tests.integration.pylon.running import RunningPylon, running_pylon
+
+ALICE = a_hotkey("alice")
+
+
+@pytest.fixture
+def pylon() -> Iterator[RunningPylon]:
+    """A Pylon that knows alice."""
+    with running_pylon() as running:
+        running.store.set_certificate(ALICE, public_bytes(a_key("alice")))
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _settings(pylon: RunningPylon, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NEXUS_PYLON_ENDPOINT", pylon.url)
+    monkeypatch.setenv("NEXUS_PYLON_NETUID", str(pylon.netuid))
+    monkeypatch.setenv("NEXUS_PYLON_IDENTITY_NAME", pylon.identity_name)
+    monkeypatch.setenv("NEXUS_PYLON_IDENTITY_TOKEN", pylon.token)
+
+
+def save_pair(folder: Path, *, key: str = "alice", signer: str = "alice", days: int = 365) -> None:
+    """Writes a key pair as `generate` does."""
+    folder.mkdir(exist_ok=True)
+    now = utc_now()
+    certificate = a_certificate(
+        hotkey=ALICE,
+        key=a_key(key),
+        signed_by=a_key(signer),
+        not_before=now - timedelta(days=400),
+        not_after=now + timedelta(days=days),
+    )
+    (folder / "client.crt").write_bytes(to_pem(certificate))
+    private = a_key(key).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "client.key").write_bytes(private)
+    (folder / "client.key").chmod(0o600)
+
+
+def examine(
+    capsys: pytest.CaptureFixture[str], command: str, *arguments: str
+) -> tuple[int, dict[str, dict[str, str]]]:
+    """Runs a command; the findings by subject (the last one of each)."""
+    code = main([command, "--json", *arguments])
+    document: Any = json.loads(capsys.readouterr().out)
+    findings = document["findings"] if isinstance(document, dict) else document
+    return code, {finding["subject"]: finding for finding in findings}
+
+
+def test_everything_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+    """A pair that the chain has, a Pylon that answers, a clock that agrees."""
+    save_pair(Path("certs"))
+    code, found = examine(capsys, "doctor")
+    assert code == 0
+    assert {subject: finding["outcome"] for subject, finding in found.items()} == {
+        "configuration": "ok",
+        "Pylon": "ok",
+        "clock": "ok",
+        "certificate": "ok",
+        "private key": "ok",
+        "on chain": "ok",
+        "proxy": "skipped",
+    }
+
+
+def test_people_are_told_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The readable form names the setting to look at, and no secret."""
+    monkeypatch.setenv("NEXUS_PYLON_IDENTITY_TOKEN", "a-wrong-token")
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "WRONG" in out
+    assert "-> " in out
+    assert "NEXUS_PYLON_IDENTITY_TOKEN" in out
+    assert "a-wrong-token" not in out
+
+
+def test_wrong_netuid_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pylon redirects to the identity's own netuid; that is told, not followed."""
+    monkeypatch.setenv("NEXUS_PYLON_NETUID", "77")
+    code, found = examine(capsys, "doctor")
+    assert code == 1
+    assert "NEXUS_PYLON_NETUID" in found["Pylon"]["next_step"]
+
+
+def test_pylon_that_is_away_is_unreachable(
+    capsys: pytest.CaptureFixture[str], pylon: RunningPylon
+) -> None:
+    """Exit code 3 tells a script that nothing is known, rather than that something is wrong."""
+    save_pair(Path("certs"))
+    pylon.stop()
+    code, found = examine(capsys, "doctor")
+    assert code == 3
+    assert found["Pylon"]["outcome"] == "unreachable"
+    code, found = examine(capsys, "status")
+    assert code == 3
+    assert found["on chain"]["outcome"] == "unreachable"
+    assert main(["status", "--offline"]) == 0
+
+
+def test_misspelt_setting_is_a_warning(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that is no setting has no effect, which is worth knowing."""
+    monkeypatch.setenv("NEXUS_AUTH_REUSE_SECOND", "1")
+    code, found = examine(capsys, "doctor")
+    assert code == 0
+    assert found["configuration"]["outcome"] == "warning"
+    assert "NEXUS_AUTH_REUSE_SECONDS" in found["configuration"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("pair", "subject", "outcome", "text"),
+    [
+        ({"days": -1}, "certificate", "wrong", "expired"),
+        ({"days": 5}, "certificate", "warning", "4 days left"),
+        ({"signer": "bob"}, "certificate", "wrong", "bad-signature"),
+        ({"key": "bob", "signer": "bob"}, "on chain", "wrong", "another key"),
+    ],
+)
+def test_pair_that_is_not_good_is_named(
+    capsys: pytest.CaptureFixture[str],
+    pair: dict[str, Any],
+    subject: str,
+    outcome: str,
+    text: str,
+) -> None:
+    """Each way in which a pair is of no use, or soon will be."""
+    save_pair(Path("certs"), **pair)
+    code, found = examine(capsys, "status")
+    assert code == (1 if outcome == "wrong" else 0)
+    assert found[subject]["outcome"] == outcome
+    assert text in found[subject]["text"]
+
+
+def test_key_that_others_can_read_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    """The private key is its owner's alone."""
+    save_pair(Path("certs"))
+    Path("certs/client.key").chmod(0o644)
+    code, found = examine(capsys, "status")
+    assert code == 0
+    assert found["private key"]["outcome"] == "warning"
+    assert "chmod 600" in found["private key"]["next_step"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a key"])
+def test_key_that_is_missing_or_nonsense_is_wrong(
+    capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    """A certificate without its key is of no use."""
+    save_pair(Path("certs"))
+    key = Path("certs/client.key")
+    if content is None:
+        key.unlink()
+    else:
+        key.write_bytes(content)
+    code, found = examine(capsys, "status")
+    assert code == 1
+    assert found["private key"]["outcome"] == "wrong"
+
+
+def test_unregistered_hotkey_is_wrong(
+    capsys: pytest.CaptureFixture[str], pylon: RunningPylon
+) -> None:
+    """A wrong address gives a certificate that never works."""
+    save_pair(Path("certs"))
+    pylon.store.remove_certificate(ALICE)
+    code, found = examine(capsys, "status", "certs")
+    assert code == 1
+    assert "no key of this hotkey" in found["on chain"]["text"]
+
+
+def test_missing_folder_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing there is an answer as well."""
+    code, found = examine(capsys, "status", "nowhere")
+    assert code == 1
+    assert found["certificate"]["outcome"] == "wrong"
+
+
+@contextmanager
+def a_proxy(
+    folder: Path, *, open_to_all: bool = False, trusts_header: bool = False
+) -> Iterator[str]:
+    """A TLS listener that serves the pair and lets in whoever shows a client certificate."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            connection = self.connection
+            assert isinstance(connection, ssl.SSLSocket)
+            known = connection.getpeercert(binary_form=True) is not None
+            claimed = trusts_header and "X-Hotkey" in self.headers
+            self.send_response(200 if known or open_to_all or claimed else 403)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+            """Stays quiet."""
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "client.crt"))
+    context.load_cert_chain(folder / "client.crt", folder / "client.key")
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def findings_of_proxy(capsys: pytest.CaptureFixture[str], url: str) -> tuple[int, list[str]]:
+    """What the doctor says of a proxy."""
+    code = main(["doctor", "--json", "--proxy", url])
+    findings = json.loads(capsys.readouterr().out)
+    return code, [
+        f"{finding['outcome']}: {finding['text']}"
+        for finding in findings
+        if finding["subject"] in {"proxy", "server key"}
+    ]
+
+
+def test_good_proxy_passes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Strangers and forgers stay out, the owner is let in, and the key is the one to pin."""
+    save_pair(Path("certs"))
+    with a_proxy(Path("certs")) as url:
+        code, said = findings_of_proxy(capsys, url)
+    assert code == 0
+    assert said == [
+        "ok: refuses a client without a certificate (403)",
+        "ok: refuses a client with forged headers and no certificate (403)",
+        "ok: lets in the owner of the pair (200)",
+        "ok: the proxy serves this pair, as callers pin it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ({"open_to_all": True}, "LETS IN a client without a certificate (200)"),
+        ({"trusts_header": True}, "LETS IN a client with forged headers"),
+    ],
+)
+def test_proxy_that_lets_strangers_in_is_wrong(
+    capsys: pytest.CaptureFixture[str], fault: dict[str, bool], told: str
+) -> None:
+    """The one finding that must never be missed."""
+    save_pair(Path("certs"))
+    with a_proxy(Path("certs"), **fault) as url:
+        code, said = findings_of_proxy(capsys, url)
+    assert code == 1
+    assert any(told in line for line in said)
+
+
+def test_proxy_that_is_away_is_unreachable(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing listens there."""
+    code, said = findings_of_proxy(capsys, "https://127.0.0.1:9/")
+    assert code == 3
+    assert said[0].startswith("unreachable")
+    assert main(["doctor", "--proxy", "http://127.0.0.1:9/"]) == 2
