@@ -57,6 +57,14 @@ def serve(settings: Settings) -> int:
     container.shared_snapshots()
     for name in settings.unknown:
         log.warning("unknown_setting", problem=str(name))
+    if settings.trusted_proxies is None and not settings.listen_addr.is_loopback:
+        log.warning(
+            "anybody_may_ask",
+            listen=str(settings.listen_addr),
+            problem="a certificate is public: whoever reaches this address can show anybody's and "
+            "be told that it is granted; let nobody but the proxy reach it, or name the proxy in "
+            "NEXUS_AUTH_TRUSTED_PROXIES",
+        )
     with contextlib.ExitStack() as stack:
         try:
             auth = stack.enter_context(_listening("listen_addr", settings))

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.integration.pylon.running import running_pylon
+from tests.integration.real import free_port
+from tests.integration.service.running import a_header, register, running_service
+
+
+def test_only_a_trusted_proxy_is_answered(tmp_path: Path) -> None:
+    """The same certificate from the same place: what counts is who is named."""
+    with running_pylon() as pylon:
+        register(pylon, "alice")
+        for named, status, reason in (
+            ("127.0.0.0/8", 200, None),
+            ("10.0.0.1,192.0.2.0/24,::1", 403, "untrusted-peer"),
+        ):
+            with running_service(tmp_path, pylon.url, NEXUS_AUTH_TRUSTED_PROXIES=named) as service:
+                for _ in range(2):
+                    answered = service.ask(a_header("alice"))
+                    assert (answered.status, answered.reason) == (status, reason)
+                assert service.lines("anybody_may_ask") == []
+
+
+def test_listening_to_everybody_is_warned_of_once(tmp_path: Path) -> None:
+    """Who names no proxies and listens beyond this machine is told what that means."""
+    everywhere = f":{free_port()}"
+    with running_service(
+        tmp_path,
+        "http://127.0.0.1:9",
+        wait=False,
+        NEXUS_AUTH_LISTEN_ADDR=everywhere,
+        NEXUS_AUTH_WORKERS="2",
+    ) as service:
+        (line,) = service.lines("anybody_may_ask")
+        assert line["level"] == "warning"
+        assert line["listen"] == everywhere
+        assert "NEXUS_AUTH_TRUSTED_PROXIES" in line["problem"]
