@@ -184,9 +184,9 @@ def test_nginx_gives_the_auth_service_nothing_that_a_client_wrote() -> None:
 
 
 def test_nginx_reuses_grants_by_certificate_and_only_as_told() -> None:
-    """Two certificates never share an answer, and nginx invents no lifetime."""
+    """Two certificates or locations never share an answer, and nginx invents no lifetime."""
     location = find_location("= /auth")
-    assert "proxy_cache_key $ssl_client_escaped_cert;" in location
+    assert "proxy_cache_key $uri$ssl_client_escaped_cert;" in location
     assert "proxy_buffer_size 16k;" in location
     assert "proxy_cache_valid" not in location
     assert "proxy_cache_use_stale" not in location

@@ -281,7 +281,7 @@ class Container(containers.DeclarativeContainer):
     )
     """Takes `lifespan` where it shall open and close what it needs."""
 
-    admin_app = providers.Factory(build_admin_app, registry=registry)
+    admin_app = providers.Factory(build_admin_app, registry=registry, policies=policies)
     """Needs `is_draining`."""
 
 

@@ -13,8 +13,10 @@ import uvicorn
 
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.proxies.presets import PRESETS
-from nexus_auth.adapters.starlette.auth_app import AuthApp
+from nexus_auth.adapters.starlette.auth_app import AuthApp, admit_registered
+from nexus_auth.adapters.starlette.grant_headers import GrantHeader
 from nexus_auth.adapters.starlette.header_formats import FORMATS
+from nexus_auth.domain.policy import PolicySet
 from nexus_auth.domain.verifier import CertificateVerifier
 from tests.fakes import FakeRegistry
 from tests.integration.real import wait_until_ready
@@ -80,7 +82,15 @@ class MoodyAuthService:
 class AuthService:
     """The real auth application, in a thread; its `registry` can be changed under way."""
 
-    def __init__(self, proxy: str, place: int | Path, *, reuse_seconds: int) -> None:
+    def __init__(
+        self,
+        proxy: str,
+        place: int | Path,
+        *,
+        reuse_seconds: int,
+        policies: PolicySet | None = None,
+        tell: frozenset[GrantHeader] = frozenset(),
+    ) -> None:
         preset = PRESETS[proxy]
         self.registry = FakeRegistry(expires_at=datetime.now(UTC) + timedelta(days=1))
         app = AuthApp(
@@ -89,6 +99,8 @@ class AuthService:
             header=preset.name,
             der_from=FORMATS[preset.format],
             reuse=timedelta(seconds=reuse_seconds),
+            policies=admit_registered if policies is None else lambda: policies,
+            tell=tell,
         )
         self._server = uvicorn.Server(
             uvicorn.Config(

@@ -198,6 +198,7 @@ def running_proxy(
     auth: str,
     certificate: tuple[Path, Path],
     host: str = "127.0.0.1",
+    arguments: tuple[str, ...] = (),
 ) -> Iterator[int]:
     """Starts a proxy from what `nexus-auth proxy-config` writes, and gives its port."""
     program = require_program(proxy, PROGRAMS[proxy])
@@ -210,6 +211,7 @@ def running_proxy(
             *("proxy-config", proxy, "-listen", f"{host}:{port}", "-app", app, "-auth", auth),
             *("-tls-cert", str(certificate[0]), "-tls-key", str(certificate[1])),
             *("-state-dir", str(state), "-output", str(directory)),
+            *arguments,
         ]
     )
     if code != 0:

@@ -12,6 +12,7 @@ from typing import Final
 from nexus_auth.adapters.proxies.headers import (
     CERTIFICATE_HEADERS,
     FORGEABLE_HEADERS,
+    POLICY_HEADER,
     with_underscores,
 )
 from nexus_auth.adapters.proxies.presets import PRESETS
@@ -129,8 +130,11 @@ def _nginx(site: Site, _prefix: str) -> Configuration:
         "server_name": site.server_name or "_",
         "tls_cert": site.tls_cert,
         "tls_key": site.tls_key,
+        "policy": f"            proxy_set_header {POLICY_HEADER} {site.policy};\n"
+        if site.policy
+        else "",
         "remove_certificate_headers": _lines(
-            CERTIFICATE_HEADERS, '            proxy_set_header {} "";'
+            (POLICY_HEADER, *CERTIFICATE_HEADERS), '            proxy_set_header {} "";'
         ),
     }
     return Configuration(files=(("nginx.conf", _fill("nginx.conf", values)),))
@@ -149,6 +153,7 @@ def _ingress_nginx(site: Site, _prefix: str) -> Configuration:
     values = {
         "head": _head("ingress-nginx", site),
         "auth": str(site.auth),
+        "policy": site.policy or "",
         "app_service": site.app.host,
         "app_port": str(site.app.port),
         "server_name": site.server_name or "app.example.com",
@@ -169,6 +174,14 @@ def _envoy_discovery(upstream: Upstream) -> str:
     return "STATIC" if isinstance(upstream, UnixAddress) or upstream.is_numeric else "STRICT_DNS"
 
 
+_ENVOY_POLICY: Final = """\
+                # Replaces a client's own.
+                authorization_request:
+                  headers_to_add:
+                  - {{key: "x-nexus-auth-policy", value: "{}"}}
+"""
+
+
 def _envoy(site: Site, _prefix: str) -> Configuration:
     removed = [name.lower() for name in FORGEABLE_HEADERS]
     # Envoy itself replaces this one by the connection's own certificate.
@@ -184,6 +197,7 @@ def _envoy(site: Site, _prefix: str) -> Configuration:
         "tls_cert": site.tls_cert,
         "tls_key": site.tls_key,
         "remove_forged_headers": _lines(tuple(removed), '                - remove: "{}"'),
+        "policy": _ENVOY_POLICY.format(site.policy) if site.policy else "",
         "auth_type": _envoy_discovery(site.auth),
         "auth_address": _envoy_address(site.auth),
         "app_type": _envoy_discovery(site.app),
@@ -202,6 +216,7 @@ def _traefik(site: Site, prefix: str) -> Configuration:
     values = {
         "head": _head("traefik", site),
         "directory": prefix,
+        "policy": site.policy or "",
         "listen": str(site.listen),
         "tls_cert": site.tls_cert,
         "tls_key": site.tls_key,
@@ -227,6 +242,7 @@ def _caddy(site: Site, _prefix: str) -> Configuration:
         "tls_cert": site.tls_cert,
         "tls_key": site.tls_key,
         "auth": _caddy_upstream(site.auth),
+        "policy": f"\t\t\theader_up {POLICY_HEADER} {site.policy}\n" if site.policy else "",
         "app": _caddy_upstream(site.app),
         "remove_forged_headers": _lines(FORGEABLE_HEADERS, "\t\trequest_header -{}"),
     }
@@ -265,6 +281,9 @@ def _haproxy(site: Site, prefix: str) -> Configuration:
         "state_dir": prefix if site.state_dir is None else f"{site.state_dir.rstrip('/')}/",
         "listen": _haproxy_listen(site.listen),
         "auth": _haproxy_auth(site.auth),
+        "policy": f"    http-request set-var(txn.nexus_auth_policy) str({site.policy})\n"
+        if site.policy
+        else "",
         "app": _haproxy_upstream(site.app),
         "remove_forged_headers": _lines(FORGEABLE_HEADERS, "    http-request del-header {}"),
     }

@@ -5,7 +5,15 @@ from __future__ import annotations
 from itertools import product
 from typing import Final
 
+from nexus_auth.adapters.starlette.grant_headers import GrantHeader
+
 HOTKEY_HEADER: Final = "X-Hotkey"
+
+FACT_HEADERS: Final = tuple(each.header for each in GrantHeader)
+"""What a grant tells beside the hotkey, where the auth service is asked to."""
+
+POLICY_HEADER: Final = "X-Nexus-Auth-Policy"
+"""Chooses a policy; the proxy does, never a client."""
 
 CERTIFICATE_HEADERS: Final = (
     "X-Client-Cert",
@@ -26,7 +34,13 @@ CERTIFICATE_HEADERS: Final = (
 HOTKEY_WITH_A_DOT: Final = "X.Hotkey"
 """Servers of the CGI family read a dot as an underscore as well."""
 
-FORGEABLE_HEADERS: Final = (HOTKEY_HEADER, HOTKEY_WITH_A_DOT, *CERTIFICATE_HEADERS)
+FORGEABLE_HEADERS: Final = (
+    HOTKEY_HEADER,
+    HOTKEY_WITH_A_DOT,
+    *FACT_HEADERS,
+    POLICY_HEADER,
+    *CERTIFICATE_HEADERS,
+)
 
 
 def with_underscores(name: str) -> tuple[str, ...]:

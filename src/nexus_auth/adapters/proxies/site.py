@@ -11,6 +11,7 @@ from typing import Final, Self
 # no white space, no $, {, }, ;, #, %, backslash.
 _PATH: Final = re.compile(r"/[A-Za-z0-9._/@+=~-]{1,400}")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_POLICY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST_AND_PORT: Final = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})"
 )
@@ -38,6 +39,17 @@ def parse_host(text: str) -> str:
     """
     if _HOST.fullmatch(text) is None:
         raise ValueError("expected a host name of letters, digits, dots and hyphens")
+    return text
+
+
+def parse_policy_name(text: str) -> str:
+    """Reads the name of an access policy.
+
+    Raises:
+        ValueError: When no policy can have it.
+    """
+    if _POLICY.fullmatch(text) is None:
+        raise ValueError("expected 1 to 64 letters, digits, dots, dashes and underscores")
     return text
 
 
@@ -138,6 +150,8 @@ class Site:
         tls_cert: The proxy's own certificate with its chain, PEM.
         tls_key: Its key, PEM.
         server_name: The public host name, where one is needed.
+        policy: The name of the access policy that the auth service shall apply; None for its
+            default.
         state_dir: Where the proxy may keep its files (cache, process id); None leaves that to the
             proxy's own habits.
     """
@@ -148,4 +162,5 @@ class Site:
     tls_cert: str
     tls_key: str
     server_name: str | None = None
+    policy: str | None = None
     state_dir: str | None = None

@@ -51,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("tls-cert", "/etc/nexus-auth/tls.crt", "the proxy's certificate with its chain, PEM"),
         ("tls-key", "/etc/nexus-auth/tls.key", "its key, PEM"),
         ("server-name", None, "the public host name (nginx, ingress-nginx)"),
+        ("policy", None, "the access policy to apply, by its name in the policy file"),
         ("state-dir", None, "where the proxy may write: cache, process id, sockets"),
         ("output", None, "write the files into this folder instead of printing them"),
     ):
@@ -101,6 +102,7 @@ def _site(args: argparse.Namespace) -> Site:
         TcpAddress,
         parse_host,
         parse_path,
+        parse_policy_name,
         parse_upstream,
     )
 
@@ -117,6 +119,7 @@ def _site(args: argparse.Namespace) -> Site:
         tls_cert=_parsed("-tls-cert", args.tls_cert, parse_path),
         tls_key=_parsed("-tls-key", args.tls_key, parse_path),
         server_name=_optional("-server-name", args.server_name, parse_host),
+        policy=_optional("-policy", args.policy, parse_policy_name),
         state_dir=_optional("-state-dir", args.state_dir, parse_path),
     )
 

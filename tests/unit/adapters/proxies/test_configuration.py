@@ -13,7 +13,7 @@ from nexus_auth.adapters.proxies.configuration import (
 )
 from nexus_auth.adapters.proxies.headers import FORGEABLE_HEADERS
 from nexus_auth.adapters.proxies.presets import PRESETS
-from nexus_auth.adapters.proxies.site import Site, TcpAddress, UnixAddress
+from nexus_auth.adapters.proxies.site import Site, TcpAddress, UnixAddress, parse_policy_name
 
 SITE = Site(
     listen=TcpAddress("", 443),
@@ -81,7 +81,7 @@ def test_every_forgeable_header_is_removed_by_name(proxy: str) -> None:
 def test_yaml_is_yaml(proxy: str) -> None:
     """The files parse, whatever the proxy thinks of them."""
     for _, text in build_configuration(proxy, SITE).files:
-        assert isinstance(yaml.safe_load(text), dict)
+        assert all(isinstance(document, dict) for document in yaml.safe_load_all(text))
 
 
 def test_files_name_one_another_in_their_folder() -> None:
@@ -98,3 +98,24 @@ def test_an_ipv6_listener_is_written_as_each_proxy_wants_it() -> None:
     assert "listen [::1]:443 ssl" in text_of(build_configuration("nginx", site))
     assert 'address: "::1", port_value: 443' in text_of(build_configuration("envoy", site))
     assert "bind ::1" in text_of(build_configuration("caddy", site))
+
+
+@pytest.mark.parametrize("proxy", GENERATORS)
+def test_a_policy_is_named_once_and_only_where_one_is_wanted(proxy: str) -> None:
+    """Without a name the service's default holds, and a client's own header is removed anyway."""
+    plain = text_of(build_configuration(proxy, SITE))
+    named = text_of(build_configuration(proxy, replace(SITE, policy="my-policy")))
+    assert "my-policy" not in plain
+    assert "my-policy" in named
+    for text in (plain, named):
+        lower = text.lower()
+        assert "x-nexus-auth-policy" in lower
+        for fact in ("uid", "validator", "stake"):
+            assert f"x-hotkey-{fact}" in lower
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a;", "a\n", '"', "$x", "é", "a" * 65, "-a", "{a}"])
+def test_a_name_that_no_policy_can_have_is_refused(name: str) -> None:
+    """Nothing in a name has a meaning in any configuration language."""
+    with pytest.raises(ValueError, match="1 to 64"):
+        parse_policy_name(name)

@@ -6,7 +6,10 @@
 local AUTH_SERVICE = @{auth}
 local TIMEOUT_MILLISECONDS = 5000
 
--- Grants, by the whole certificate, for as long as the auth service allows (X-Accel-Expires).
+-- What a grant tells beside the hotkey, where the auth service is asked to.
+local FACTS = { "uid", "validator", "stake" }
+
+-- Grants, by the policy and the whole certificate, for as long as the auth service allows (X-Accel-Expires).
 local MOST_GRANTS = 4096
 local grants, number_of_grants = {}, 0
 
@@ -25,26 +28,42 @@ local function only(response, name)
     return found
 end
 
-local function remember(der, hotkey, seconds)
+local function admit(txn, grant)
+    txn:set_var("txn.nexus_auth_hotkey", grant.hotkey)
+    for _, fact in ipairs(FACTS) do
+        if grant[fact] ~= nil then
+            txn:set_var("txn.nexus_auth_" .. fact, grant[fact])
+        end
+    end
+end
+
+local function remember(key, grant, seconds)
     if seconds == nil or seconds <= 0 then
         return
     end
-    if grants[der] == nil then
+    if grants[key] == nil then
         if number_of_grants >= MOST_GRANTS then
             grants, number_of_grants = {}, 0
         end
         number_of_grants = number_of_grants + 1
     end
-    grants[der] = { hotkey = hotkey, ends = core.now().sec + seconds }
+    grant.ends = core.now().sec + seconds
+    grants[key] = grant
 end
 
 local function nexus_auth(txn)
     local headers = { ["host"] = { "nexus-auth" } }
+    -- Chosen in haproxy.cfg. A name has no zero byte in it, so that no two keys are the same.
+    local policy = txn:get_var("txn.nexus_auth_policy")
+    if policy ~= nil then
+        headers["x-nexus-auth-policy"] = { policy }
+    end
     local der = txn.sf:ssl_c_der()
+    local key = (policy or "") .. "\0" .. (der or "")
     if der ~= nil and #der > 0 then
-        local grant = grants[der]
+        local grant = grants[key]
         if grant ~= nil and core.now().sec < grant.ends then
-            txn:set_var("txn.nexus_auth_hotkey", grant.hotkey)
+            admit(txn, grant)
             return
         end
         local encoded = txn.c:base64(der)
@@ -67,8 +86,12 @@ local function nexus_auth(txn)
     if response.status == 200 then
         local hotkey = only(response, "x-hotkey")
         if der ~= nil and hotkey ~= nil then
-            txn:set_var("txn.nexus_auth_hotkey", hotkey)
-            remember(der, hotkey, tonumber(only(response, "x-accel-expires") or ""))
+            local grant = { hotkey = hotkey }
+            for _, fact in ipairs(FACTS) do
+                grant[fact] = only(response, "x-hotkey-" .. fact)
+            end
+            admit(txn, grant)
+            remember(key, grant, tonumber(only(response, "x-accel-expires") or ""))
         end
     elseif response.status == 403 then
         txn:set_var("txn.nexus_auth_reason", only(response, "x-nexus-auth-reason") or "denied")
