@@ -21,7 +21,7 @@ DEFAULT_LEEWAY: Final = timedelta(seconds=300)
 """How far the clocks of issuer and verifier may differ."""
 
 DEFAULT_REMEMBERED: Final = 4096
-"""Certificates remembered: sixteen times the 256 neurons of a subnet, about 3 KB each."""
+"""Certificates remembered: sixteen times the 256 neurons of a subnet, about 2 KB each."""
 
 MAX_REMEMBERED_BYTES: Final = 4096
 """A presented certificate longer than this is verified every time. An honest one has some 700

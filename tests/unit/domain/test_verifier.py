@@ -495,6 +495,8 @@ async def test_memory_is_bounded_and_the_least_recently_used_goes(
     assert verifier.verify_remembered(one) is not None
     await verifier.verify(three)
     assert verifier.remembered == 2
+    kept = [ClientCertificate.from_der(data).fingerprint for data in (one, three)]
+    assert [certificate.fingerprint for certificate in verifier.remembered_certificates()] == kept
     assert verifier.verify_remembered(two) is None
     assert verifier.verify_remembered(one) is not None
     assert verifier.verify_remembered(three) is not None
