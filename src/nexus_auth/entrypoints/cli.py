@@ -6,12 +6,15 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol, cast
 
 from nexus_auth.entrypoints import exit_codes
 
+# Type checkers take a variable of this name for true. `typing` itself is a tenth of what the
+# overview of commands costs.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Final, NoReturn, Protocol
 
     class CommandModule(Protocol):
         """What a module in `entrypoints/commands` offers."""
@@ -39,6 +42,7 @@ COMMANDS: Final[Mapping[str, str]] = {
 }
 """Every command and what it does, in one line; its module has the command's name."""
 
+_DEFAULT_COLUMNS: Final = 80
 _DESCRIPTION: Final = "May this certificate in? Authentication service of the Nexus Framework."
 _EPILOG: Final = """\
 Every command explains itself: nexus-auth COMMAND --help.
@@ -47,6 +51,23 @@ Flags are accepted with one dash or two; settings also come from the environment
 exit codes: 0 done or granted · 1 failed or denied · 2 wrong usage or configuration ·
             3 the registry or Pylon could not be reached
 """
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """As wide as the terminal; argparse itself loads three compression libraries to find out."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_terminal_columns() - 2)
+
+
+def _terminal_columns() -> int:
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or _DEFAULT_COLUMNS
+    except (AttributeError, OSError, ValueError):
+        return _DEFAULT_COLUMNS  # no terminal
 
 
 class _Parser(argparse.ArgumentParser):
@@ -126,7 +147,7 @@ def build_parser(*, only: str | None = None) -> argparse.ArgumentParser:
         prog="nexus-auth",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
         add_help=False,
     )
@@ -142,7 +163,7 @@ def build_parser(*, only: str | None = None) -> argparse.ArgumentParser:
             name,
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_HelpFormatter,
             allow_abbrev=False,
             add_help=False,
         )
@@ -156,8 +177,11 @@ def build_parser(*, only: str | None = None) -> argparse.ArgumentParser:
 
 def _load(name: str) -> CommandModule:
     """Imports a command's module; a command that is not run costs nothing."""
-    module = importlib.import_module(f"nexus_auth.entrypoints.commands.{name.replace('-', '_')}")
-    return cast("CommandModule", module)
+    module: Any = importlib.import_module(
+        f"nexus_auth.entrypoints.commands.{name.replace('-', '_')}"
+    )
+    command: CommandModule = module
+    return command
 
 
 def _add_help(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+TYPE_CHECKING = False  # see cli.py: `typing` costs time
+if TYPE_CHECKING:
+    from typing import Final
 
 DONE: Final = 0
 """It was done, or granted."""

@@ -215,9 +215,12 @@ def test_help_imports_nothing_heavy() -> None:
         "importlib_metadata",
         "inspect",
         "logging",
+        "shutil",
+        "shutil",
         "ssl",
         "starlette",
         "structlog",
+        "typing",
         "uvicorn",
         "dependency_injector",
     }

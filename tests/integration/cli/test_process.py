@@ -1,0 +1,144 @@
+"""The command line as a process: what it costs, how it ends, what it leaves on the terminal."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from nexus_auth.entrypoints.cli import COMMANDS
+from tests.builders import a_certificate, to_der, to_pem
+from tests.integration.real import require_program
+
+NEXUS_AUTH: Final = (sys.executable, "-m", "nexus_auth")
+_TRIES: Final = 7
+
+
+def _run(*arguments: str, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*NEXUS_AUTH, *arguments], input=given, capture_output=True, timeout=30, check=False
+    )
+
+
+def _processor_seconds(command: list[str]) -> float:
+    """What a command costs: the least of several tries, and not what others do meanwhile."""
+    best = float("inf")
+    for _ in range(_TRIES):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+        best = min(best, used)
+    return best
+
+
+def test_help_costs_at_most_four_empty_interpreters() -> None:
+    """Whoever asks for help, or presses Tab, does not wait for the service's libraries."""
+    script = str(Path(sys.executable).with_name("nexus-auth"))
+    empty = _processor_seconds([sys.executable, "-c", "pass"])
+    assert _processor_seconds([script, "--help"]) <= 4 * empty
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    """With a usage line, a sentence, and the exit code 0."""
+    done = _run(command, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: nexus-auth {command} ".encode())
+    assert b"\x1b" not in done.stdout
+
+
+def test_reader_that_goes_away_is_no_error_message() -> None:
+    """As in `nexus-auth completion bash | head -1`."""
+    with subprocess.Popen(
+        [*NEXUS_AUTH, "completion", "bash"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # So that more is written than a pipe holds before the reader is gone.
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 1
+
+
+@pytest.mark.parametrize("as_pem", [True, False], ids=["pem", "der"])
+def test_certificate_is_inspected_from_a_pipe(as_pem: bool) -> None:  # noqa: FBT001 - a table
+    """Both encodings come through standard input unharmed."""
+    now = datetime.now(UTC)
+    certificate = a_certificate(not_before=now, not_after=now + timedelta(days=1))
+    done = _run("inspect", "-", given=to_pem(certificate) if as_pem else to_der(certificate))
+    assert done.returncode == 0
+    assert b"nothing speaks against it" in done.stdout
+
+
+def test_script_and_module_are_the_same() -> None:
+    """`nexus-auth` and `python -m nexus_auth`."""
+    script = str(Path(sys.executable).with_name("nexus-auth"))
+    done = subprocess.run([script, "--version"], capture_output=True, check=True)
+    assert done.stdout == _run("--version").stdout
+
+
+class TestCompletion:
+    """The completion scripts, in the shells that they are for."""
+
+    @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+    def test_script_names_every_command(self, shell: str) -> None:
+        """A script is printed for each shell, whether or not it is installed here."""
+        done = _run("completion", shell)
+        assert done.returncode == 0, done.stderr
+        assert all(name.encode() in done.stdout for name in COMMANDS)
+
+    def test_unknown_shell_is_wrong_usage(self) -> None:
+        """The ones that are known are named."""
+        done = _run("completion", "fish")
+        assert done.returncode == 2
+        assert b"bash" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("typed", "expected"),
+        [
+            (["ins"], {"inspect"}),
+            (["completion", ""], {"bash", "zsh", "tcsh"}),
+            (["generate", "-ss"], {"-ss58-address"}),
+            (["generate", "--ss"], {"--ss58-address"}),
+            (["demo", "--k"], {"--keep"}),
+        ],
+        ids=str,
+    )
+    def test_bash_completes(self, tmp_path: Path, typed: list[str], expected: set[str]) -> None:
+        """What is offered in a real bash."""
+        bash = require_program("bash", "apt-get install bash")
+        script = tmp_path / "completion.bash"
+        script.write_bytes(_run("completion", "bash").stdout)
+        words = " ".join(f"'{word}'" for word in ["nexus-auth", *typed])
+        ask = (
+            f"source {script}\n"
+            "name=$(complete -p nexus-auth | sed 's/.*-F \\([^ ]*\\).*/\\1/')\n"
+            f"COMP_WORDS=({words}) COMP_CWORD={len(typed)}\n"
+            f"$name nexus-auth '{typed[-1]}' '{(['nexus-auth', *typed])[-2]}'\n"
+            "printf '%s\\n' \"${COMPREPLY[@]}\"\n"
+        )
+        done = subprocess.run(
+            [bash, "--norc", "-c", ask], capture_output=True, text=True, check=True, timeout=30
+        )
+        assert {line.strip() for line in done.stdout.splitlines()} >= expected
+
+    @pytest.mark.parametrize("shell", ["zsh", "tcsh"])
+    def test_other_shells_accept_the_script(self, tmp_path: Path, shell: str) -> None:
+        """It has no syntax error, where the shell is there to say so."""
+        program = shutil.which(shell)
+        if program is None:
+            pytest.skip(f"{shell} is not installed here; get it with: apt-get install {shell}")
+        script = tmp_path / "completion"
+        script.write_bytes(_run("completion", shell).stdout)
+        subprocess.run([program, "-n", script], check=True, capture_output=True, timeout=30)
