@@ -113,3 +113,9 @@ def test_every_denial_code_is_explained() -> None:
         body: [each.value for each in DenialReason if each.body == body]
         for body in {each.body for each in DenialReason}
     }
+
+
+@pytest.mark.parametrize("page", pages(), ids=_PAGE_NAMES)
+def test_page_holds_no_trace_of_a_merge(page: Path) -> None:
+    """Conflict markers are easily overlooked in prose."""
+    assert not re.search(r"^(<{7}|>{7})", page.read_text(encoding="utf-8"), re.MULTILINE)

@@ -216,7 +216,6 @@ def test_help_imports_nothing_heavy() -> None:
         "inspect",
         "logging",
         "shutil",
-        "shutil",
         "ssl",
         "starlette",
         "structlog",
