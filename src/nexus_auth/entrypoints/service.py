@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import gc
 import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -65,7 +67,7 @@ def serve(settings: Settings) -> int:
             "be told that it is granted; let nobody but the proxy reach it, or name the proxy in "
             "NEXUS_AUTH_TRUSTED_PROXIES",
         )
-    with contextlib.ExitStack() as stack:
+    with _shared_among_workers(settings) as shared, contextlib.ExitStack() as stack:
         try:
             auth = stack.enter_context(_listening("listen_addr", settings))
             admin = (
@@ -77,14 +79,37 @@ def serve(settings: Settings) -> int:
             print(f"nexus-auth: {exc}", file=sys.stderr)
             return exit_codes.FAILED
         if settings.workers == 1:
-            return run_worker(settings, auth, admin)
+            return run_worker(shared, auth, admin)
         return supervise(
             settings.workers,
             # The first one answers for health and readiness, and so does whoever replaces it.
-            functools.partial(_run_numbered_worker, settings, auth, admin),
+            functools.partial(_run_numbered_worker, shared, auth, admin),
             stop_listening=stack.close,
             grace_seconds=DRAIN_SECONDS + 5,
         )
+
+
+@contextlib.contextmanager
+def _shared_among_workers(settings: Settings) -> Iterator[Settings]:
+    """Gives several workers without a snapshot store a private one, until the block ends.
+
+    So that they ask Pylon as often as one does, and whoever replaces a worker knows what it knew.
+    """
+    is_wanted = settings.workers > 1 and settings.registry == "snapshot"
+    if not is_wanted or settings.snapshot_store is not None:
+        yield settings
+        return
+    with contextlib.ExitStack() as stack:
+        try:
+            # Made for its owner alone.
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="nexus-auth-", ignore_cleanup_errors=True)
+            )
+        except OSError as exc:
+            log.warning("workers_share_nothing", problem=f"no temporary folder: {exc.strerror}")
+            yield settings
+        else:
+            yield dataclasses.replace(settings, snapshot_store=f"file:{folder}/snapshot.json")
 
 
 @contextlib.contextmanager

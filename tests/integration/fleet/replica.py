@@ -14,7 +14,7 @@ from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.pylon.api import OpenAccessApi
 from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
-from nexus_auth.adapters.registry.stores import open_shared_snapshots
+from nexus_auth.entrypoints.container import build_shared_snapshots
 from tests.builders import a_hotkey
 from tests.integration.faults.faulty_pylon import NETUID
 
@@ -29,11 +29,11 @@ async def run(endpoint: str, location: str, refresh_seconds: float) -> None:
             clock=utc_now,
             max_age=timedelta(minutes=1),
             refresh_every=timedelta(seconds=refresh_seconds),
-            shared=open_shared_snapshots(
-                location,
+            shared=build_shared_snapshots(
+                store=location,
                 endpoint=endpoint,
                 netuid=NETUID,
-                secret="shared by the fleet",
+                store_secret="shared by the fleet",
                 identity_token=None,
                 open_access_token=None,
                 clock=utc_now,

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.builders import a_hotkey
-from tests.integration.faults.faulty_pylon import FaultyPylon
-from tests.integration.real import Process
+from tests.integration.faults.faulty_pylon import NETUID, FaultyPylon
+from tests.integration.real import Process, free_port
 from tests.integration.redis.server import redis_url, running_redis
 from tests.unit.adapters.registry.sources import key_of, keys_of
 
@@ -118,3 +118,34 @@ async def test_fleet_asks_pylon_as_often_as_one_process(kind: str, tmp_path: Pat
                 assert said(worker)[0] in {"nothing", OLD}
                 assert "nothing" not in said(worker)[1:]
                 assert "crashed" not in worker.output
+
+
+@pytest.mark.timeout(60)
+async def test_workers_of_one_service_share_their_refreshes(tmp_path: Path) -> None:
+    """Without any store configured, and nothing is left behind when the service ends."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    port = free_port()
+    environment = {
+        "PATH": os.environ["PATH"],
+        "TMPDIR": str(temporary),
+        "NEXUS_AUTH_LISTEN_ADDR": f"127.0.0.1:{port}",
+        "NEXUS_AUTH_ADMIN_ADDR": "off",
+        "NEXUS_AUTH_WORKERS": "4",
+        "NEXUS_AUTH_REFRESH_SECONDS": "2",
+        "NEXUS_PYLON_NETUID": str(NETUID),
+    }
+    async with FaultyPylon(keys_of("alice")) as pylon:
+        with Process(
+            [sys.executable, "-m", "nexus_auth", "run"],
+            log_file=tmp_path / "service.log",
+            environment={**environment, "NEXUS_PYLON_ENDPOINT": pylon.endpoint},
+            directory=tmp_path,
+        ) as service:
+            await until(lambda: bool(pylon.requests), [service], 20)
+            await asyncio.sleep(2)
+            first, began = len(pylon.requests), time.monotonic()
+            await asyncio.sleep(5)
+            asked = len(pylon.requests) - first
+            assert 1 <= asked <= 1 + (time.monotonic() - began) / (2 * 0.95), service.output
+    assert list(temporary.iterdir()) == []

@@ -39,8 +39,8 @@ CONFIRM_SECONDS: Final = 5.0
 """After how long a key that is suddenly gone is asked for again before that is believed: Pylon
 says "not found" as well when it could not read the chain."""
 
-PATIENCE_SECONDS: Final = 1.9
-"""How long a stranger may wait: he is to be answered within 2 s."""
+PATIENCE_SECONDS: Final = 1.7
+"""How long a stranger may wait: he is to be answered within 2 s, also on a busy machine."""
 
 PATIENCE_IN_OUTAGE_SECONDS: Final = 0.25
 """The same while the source is known to be down."""

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 EARLY_SECONDS: Final = 2.0
 """Requests to the source are at least this far apart, whoever knocks."""
 
-PATIENCE_SECONDS: Final = 1.9
+PATIENCE_SECONDS: Final = 1.7
 """How long a stranger may wait for news, counted from when the question was put: he is to be
-answered within 2 s."""
+answered within 2 s, also on a machine that has other things to do."""
 
 PATIENCE_IN_OUTAGE_SECONDS: Final = 0.25
 """The same while the source is known to be down. A source that has recovered answers sooner."""
@@ -48,6 +48,10 @@ CONFIRM_SECONDS: Final = 5.0
 TURN_PATIENCE_SECONDS: Final = 30.0
 """How long to wait for another process that holds the turn to ask, and gives no news, before
 asking all the same. It died long before that; this is for a turn that can never end."""
+
+TURN_PATIENCE_AT_FIRST_SECONDS: Final = 0.5
+"""The same while nothing is known yet that could be used: callers are waiting, and the turn may be
+that of the process which this one replaces."""
 
 TURN_POLL_SECONDS: Final = 0.1
 """How often to look for news, and for the end of the turn, meanwhile."""
@@ -211,8 +215,14 @@ class SnapshotRegistry:
 
     def peek(self, hotkey: Hotkey) -> Registration | None:
         """See `KeyRegistry.peek`. One look into a dictionary and two at clocks."""
-        served = self._usable()
-        if served is not None:
+        # `_usable`, written out: this is on the path of every request.
+        served = self._served
+        if (
+            served is not None
+            and self._steady() < served.usable_until_steady
+            and self._clock() < served.usable_until
+            and (served.snapshot.neurons is not None or not self._needs_neurons())
+        ):
             return served.registrations.get(hotkey)
         return None if self._each is None or self._needs_neurons() else self._each.peek(hotkey)
 
@@ -371,9 +381,11 @@ class SnapshotRegistry:
             return
         if await self._adopt_news() and not is_early:
             return
-        turn_is_due = self._steady() + TURN_PATIENCE_SECONDS
+        began = self._steady()
         while not await shared.claim():
-            if self._steady() >= turn_is_due:
+            is_first = self._usable() is None
+            patience = TURN_PATIENCE_AT_FIRST_SECONDS if is_first else TURN_PATIENCE_SECONDS
+            if self._steady() >= began + patience:
                 break
             await asyncio.sleep(TURN_POLL_SECONDS)
             if await self._adopt_news():

@@ -191,14 +191,28 @@ async def test_holder_keeps_the_turn_while_the_source_takes_its_time(
     make: Make, source: FakeSource
 ) -> None:
     """A slow answer does not bring everybody to ask."""
-    source.open.clear()
     fleet = [make() for _ in range(3)]
     await asyncio.gather(*(registry.start() for registry in fleet))
-    await asyncio.sleep(3 * TURN.total_seconds())
-    assert source.bulk_questions == 1
-    source.open.set()
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
-    assert source.bulk_questions == 1
+    await asyncio.sleep(TURN.total_seconds())
+    source.keys |= keys_of("bob")
+    source.open.clear()
+    refreshes = [asyncio.create_task(registry.refresh()) for registry in fleet]
+    await asyncio.sleep(3 * TURN.total_seconds())
+    assert source.bulk_questions == 2
+    source.open.set()
+    await asyncio.gather(*refreshes)
+    assert source.bulk_questions == 2
+    assert all(registry.peek(a_hotkey("bob")) for registry in fleet)
+
+
+async def test_process_that_knows_nothing_does_not_wait_long_for_its_turn(
+    make: Make, store: FakeStore
+) -> None:
+    """Its callers wait as well, and the holder may be the dead process that it replaces."""
+    assert await store.claim("the dead", timedelta(minutes=1))
+    registry = make()
+    assert await registry.lookup(ALICE, presented=key_of("alice")) is not None
 
 
 @pytest.mark.parametrize("already_refreshed", [1, 0])

@@ -202,9 +202,10 @@ async def test_only_so_many_strangers_wait_for_the_next_early_refresh(
     make: Make, source: FakeSource
 ) -> None:
     """A flood is answered from what is known instead of piling up."""
-    registry = make(early_every=timedelta(seconds=0.2), steady=asyncio.get_running_loop().time)
+    strangers = [a_hotkey(f"stranger {n}") for n in range(500)]
+    registry = make(early_every=timedelta(seconds=0.5), steady=asyncio.get_running_loop().time)
     await registry.refresh()
-    flood = [asyncio.create_task(find(registry, f"stranger {n}")) for n in range(500)]
+    flood = [asyncio.create_task(registry.lookup(each, presented=bytes(32))) for each in strangers]
     await until_idle()
     assert sum(not task.done() for task in flood) == MAX_WAITING
     assert await asyncio.gather(*flood) == [None] * 500
