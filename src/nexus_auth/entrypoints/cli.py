@@ -32,6 +32,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "generate": "have a key pair made by Pylon and write client.key and client.crt",
     "verify": "decide on a certificate as the service would, against the registry",
     "inspect": "show what is in a certificate, offline",
+    "policy": "check access policies, and explain who is let in and why",
     "proxy-config": "print a safe configuration for your reverse proxy",
     "demo": "try everything on this machine: a real proxy, real certificates",
     "pylon": "run a development Pylon (not for production)",

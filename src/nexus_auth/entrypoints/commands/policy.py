@@ -1,0 +1,217 @@
+"""`nexus-auth policy`: checks access policies, and explains who is let in and why."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from nexus_auth.entrypoints import exit_codes
+
+if TYPE_CHECKING:
+    import argparse
+
+    from nexus_auth.adapters.policy.live import LivePolicies
+    from nexus_auth.domain.hotkey import Hotkey
+    from nexus_auth.domain.policy import AccessPolicy, Neuron
+    from nexus_auth.entrypoints.container import Container
+
+_CHECK_EPILOG = """\
+Reads FILE as the service would, or what the settings name, and shows what it says. Asks nobody.
+
+exit codes: 0 valid · 2 not valid
+"""
+_EXPLAIN_EPILOG = """\
+Asks Pylon once, with the settings that the service would have. What the service knows may be up to
+one refresh older. Nothing is proven here: a caller needs the private key as well.
+
+examples:
+  nexus-auth policy explain 5F... -policy-file /etc/nexus-auth/policy.toml
+  nexus-auth policy explain 5F... -policy validators --json | jq .rules
+
+exit codes: 0 would be admitted · 1 would not · 2 wrong usage or configuration ·
+            3 Pylon could not be asked
+"""
+_PYLON_FLAGS = ("pylon_endpoint", "netuid", "identity_name", "identity_token")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the two actions and their arguments."""
+    from nexus_auth.entrypoints.settings import add_flags
+
+    actions = parser.add_subparsers(
+        title="actions", metavar="ACTION", dest="action", required=True, parser_class=type(parser)
+    )
+
+    def action(name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = actions.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=epilog,
+            formatter_class=parser.formatter_class,
+            allow_abbrev=False,
+            add_help=False,
+        )
+        made.add_argument("-h", "-help", "--help", action="help", help="show this help and exit")
+        made.add_argument("-json", "--json", action="store_true", help="print JSON")
+        return made
+
+    check = action("check", "say whether a policy file is valid, and what it says", _CHECK_EPILOG)
+    check.add_argument(
+        "policy_file", metavar="FILE", nargs="?", help="default: what the settings say"
+    )
+    explain = action(
+        "explain", "say whether a hotkey would be admitted now, rule by rule", _EXPLAIN_EPILOG
+    )
+    explain.add_argument("hotkey", metavar="HOTKEY", help="an SS58 address")
+    explain.add_argument(
+        "-policy", "--policy", metavar="NAME", help="which policy (default: the default one)"
+    )
+    add_flags(explain, (*_PYLON_FLAGS, "policy_file"))
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Checks or explains."""
+    from nexus_auth.entrypoints.container import build_container
+    from nexus_auth.entrypoints.settings import load_from
+
+    container = build_container(load_from(args))
+    policies: LivePolicies = container.policies()
+    if args.action == "check":
+        _show_policies(policies, json=args.json)
+        return exit_codes.DONE
+    return _explain(container, policies, args)
+
+
+def chosen_policy(policies: LivePolicies, name: str | None) -> AccessPolicy:
+    """The policy that a flag names, the default for None.
+
+    Raises:
+        ConfigurationError: When there is none of that name.
+    """
+    from nexus_auth.domain.errors import ConfigurationError
+
+    policy = policies().named(name)
+    if policy is None:
+        raise ConfigurationError(
+            setting="-policy",
+            source="flag",
+            problem=f"{name!r}: there is no such policy, only {', '.join(policies.state().names)}",
+        )
+    return policy
+
+
+def _show_policies(policies: LivePolicies, *, json: bool) -> None:
+    from nexus_auth.entrypoints.terminal import as_json, escaped
+
+    state = policies.state()
+    found = policies().policies
+    if json:
+        shown = {
+            "source": state.source,
+            "default": state.names[0],
+            "policies": {
+                name: {
+                    "rules": [rule.demand for rule in found[name].rules],
+                    "needs_neurons": found[name].needs_neurons,
+                }
+                for name in state.names
+            },
+        }
+        print(as_json(shown))
+        return
+    print(f"{escaped(state.source)}: valid")
+    for name in state.names:
+        print(f"\n{name}{' (default)' if name == state.names[0] else ''}")
+        for rule in found[name].rules:
+            print(f"  {rule.demand}")
+        if not found[name].rules:
+            print("  every registered hotkey")
+
+
+def _explain(container: Container, policies: LivePolicies, args: argparse.Namespace) -> int:
+    import asyncio
+
+    from nexus_auth.domain.errors import ConfigurationError, InvalidHotkey
+    from nexus_auth.domain.hotkey import Hotkey
+
+    try:
+        hotkey = Hotkey.parse(args.hotkey)
+    except InvalidHotkey as exc:
+        raise ConfigurationError(
+            setting="HOTKEY", source="argument", problem=f"{args.hotkey!r}: {exc}"
+        ) from None
+    policy = chosen_policy(policies, args.policy)
+    is_registered, neuron = asyncio.run(_fetch_facts(container, hotkey, policy))
+    explained = policy.explain(hotkey, neuron)
+    objections = [objection for _, objection in explained if objection is not None]
+    shown: dict[str, Any] = {
+        "hotkey": hotkey.address,
+        "policy": policy.name,
+        "source": policies.state().source,
+        "registered": is_registered,
+        "neuron": None if neuron is None else _as_dict(neuron),
+        "rules": [{"demand": rule.demand, "objection": objection} for rule, objection in explained],
+        "admitted": is_registered and not objections,
+    }
+    if not is_registered:
+        shown["reason"], shown["detail"] = "not-registered", "the hotkey is not registered"
+    elif objections:
+        shown["reason"], shown["detail"] = "not-permitted", objections[0]
+    if args.json:
+        from nexus_auth.entrypoints.terminal import as_json
+
+        print(as_json(shown))
+    else:
+        _print_explanation(shown, looked=policy.needs_neurons)
+    return exit_codes.DONE if shown["admitted"] else exit_codes.FAILED
+
+
+async def _fetch_facts(
+    container: Container, hotkey: Hotkey, policy: AccessPolicy
+) -> tuple[bool, Neuron | None]:
+    """Whether the hotkey is registered, and what the chain says of it where a rule looks."""
+    pylon = container.pylon()
+    try:
+        key = await pylon.fetch_key(hotkey)
+        neurons, _ = await pylon.fetch_neurons() if policy.needs_neurons else ({}, 0)
+    finally:
+        await pylon.aclose()
+    return key is not None, neurons.get(hotkey)
+
+
+def _as_dict(neuron: Neuron) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(neuron)
+
+
+def _print_explanation(shown: dict[str, Any], *, looked: bool) -> None:
+    from nexus_auth.entrypoints.terminal import escaped, painted
+
+    out = sys.stdout
+    print(f"{'hotkey':<12} {shown['hotkey']}")
+    print(f"{'policy':<12} {shown['policy']}, from {escaped(shown['source'])}")
+    print(f"{'registered':<12} {'yes' if shown['registered'] else 'no'}")
+    neuron = shown["neuron"]
+    if neuron is not None:
+        print(
+            f"{'neuron':<12} uid {neuron['uid']}, "
+            f"{'' if neuron['validator_permit'] else 'no '}validator permit, "
+            f"{'active' if neuron['active'] else 'not active'}, stake {neuron['total']:.12g} total "
+            f"({neuron['alpha']:.12g} alpha, {neuron['tao']:.12g} tao)"
+        )
+    elif looked:
+        print(f"{'neuron':<12} none: no uid on the subnet")
+    print()
+    for rule in shown["rules"]:
+        objection = rule["objection"]
+        mark = painted("ok", "green", out) if objection is None else painted("no", "red", out)
+        print(f"  {mark}  {rule['demand']}{'' if objection is None else f': {objection}'}")
+    if not shown["rules"]:
+        print(f"  {painted('ok', 'green', out)}  every registered hotkey")
+    print()
+    if shown["admitted"]:
+        print(painted("admitted", "green", out))
+    else:
+        print(f"{painted('not admitted', 'red', out)}: {shown['reason']} ({shown['detail']})")
