@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -26,29 +26,26 @@ def save_recovery_file(credentials: Credentials, *, near: Path) -> Path | None:
     Returns:
         The file, or None where nothing was writable.
     """
-    for directory in _places(near):
-        path = _try_to_save(credentials, directory)
-        if path is not None:
-            return path
+    # The place that survives longest first.
+    places: tuple[Callable[[], Path], ...] = (
+        lambda: near,
+        lambda: near.absolute().parent,
+        Path.home,
+        Path.cwd,
+        lambda: Path(tempfile.gettempdir()),
+    )
+    for place in places:
+        # A place may not exist: a user without a home, a working directory that was removed.
+        with suppress(OSError, RuntimeError):
+            path = _try_to_save(credentials, place())
+            if path is not None:
+                return path
     return None
 
 
-def _places(near: Path) -> Iterator[Path]:
-    """Where a file may be written, the place that survives longest first."""
-    yield near
-    yield near.absolute().parent
-    with suppress(RuntimeError):  # a user without a home directory
-        yield Path.home()
-    yield Path.cwd()
-    yield Path(tempfile.gettempdir())
-
-
 def _try_to_save(credentials: Credentials, directory: Path) -> Path | None:
-    try:
-        # For the owner alone, and never through a link: what mkstemp promises.
-        descriptor, name = tempfile.mkstemp(dir=directory, prefix=_PREFIX, suffix=_SUFFIX)
-    except OSError:
-        return None
+    # For the owner alone, and never through a link: what mkstemp promises.
+    descriptor, name = tempfile.mkstemp(dir=directory, prefix=_PREFIX, suffix=_SUFFIX)
     path = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -169,7 +169,10 @@ def _run(
                 reporter=reporter,
             ).run()
 
-    return asyncio.run(issue())
+    try:
+        return asyncio.run(issue())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None  # the one that was obeyed at last
 
 
 def _order_from(args: argparse.Namespace) -> Order:

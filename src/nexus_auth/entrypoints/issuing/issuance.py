@@ -17,7 +17,7 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from nexus_auth.adapters.credentials.directory import CredentialsDirectory, Holdings, Reservation
-from nexus_auth.adapters.credentials.errors import CredentialsUnusable
+from nexus_auth.adapters.credentials.errors import CredentialsNotPlaced, CredentialsUnusable
 from nexus_auth.adapters.credentials.recovery import save_recovery_file
 from nexus_auth.domain.errors import (
     CredentialsError,
@@ -264,8 +264,10 @@ class Issuance:
         problem: str
         try:
             reservation.save(credentials)
-        except CredentialsUnusable as exc:
-            problem = str(exc)
+        except CredentialsNotPlaced:
+            raise  # it is on disk
+        except Exception as exc:  # noqa: BLE001 - whatever went wrong, this is the only copy
+            problem = str(exc) if isinstance(exc, CredentialsUnusable) else type(exc).__name__
         else:
             return
         self._reporter.warn(f"the new pair could not be written: {problem}")

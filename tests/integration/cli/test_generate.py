@@ -1,0 +1,644 @@
+"""`nexus-auth generate` as a process, against a real HTTP server, killed at awkward moments."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pty
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from nexus_auth.adapters.pylon.embedded import EmbeddedPylonStore
+from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.domain.issuing import Credentials, parse_private_key
+from tests.builders import a_hotkey
+from tests.integration.pylon.running import TOKEN, RunningPylon, prepare, running_pylon
+from tests.integration.real import Process, require_program, wait_until_ready
+
+SLOW_SECONDS = 1.0
+"""Long enough for a signal to arrive while Pylon is at work."""
+
+
+@pytest.fixture(scope="module")
+def _shared_pylon() -> Iterator[RunningPylon]:
+    with running_pylon() as running:
+        yield running
+
+
+@pytest.fixture
+def pylon(_shared_pylon: RunningPylon) -> Iterator[RunningPylon]:
+    """A development Pylon with the identity `dev`, new for each test."""
+    with EmbeddedPylonStore.open(":memory:") as store:
+        prepare(store)
+        _shared_pylon.serve(store)
+        _shared_pylon.start()
+        yield _shared_pylon
+
+
+@pytest.fixture
+def slow_pylon(pylon: RunningPylon) -> RunningPylon:
+    """The same, but publishing takes a while. The new key is on chain from its beginning."""
+    pylon.serve(pylon.store, publish_seconds=SLOW_SECONDS)
+    return pylon
+
+
+@pytest.fixture
+def certs(tmp_path: Path) -> Path:
+    """The directory for the pair; not made yet."""
+    return tmp_path / "certs"
+
+
+def environment(pylon: RunningPylon, **changes: str) -> dict[str, str]:
+    """The settings of the identity `dev`."""
+    return {
+        **os.environ,
+        "NEXUS_PYLON_ENDPOINT": pylon.url,
+        "NEXUS_PYLON_NETUID": str(pylon.netuid),
+        "NEXUS_PYLON_IDENTITY_NAME": pylon.identity_name,
+        "NEXUS_PYLON_IDENTITY_TOKEN": pylon.token,
+        **changes,
+    }
+
+
+def command(pylon: RunningPylon, certs: Path, *arguments: str) -> list[str]:
+    """The command line; later flags win over these."""
+    return [
+        *(sys.executable, "-m", "nexus_auth", "generate"),
+        *("-ss58-address", pylon.hotkey.address, "-output-dir", str(certs), *arguments),
+    ]
+
+
+def generate(
+    pylon: RunningPylon,
+    certs: Path,
+    *arguments: str,
+    settings: dict[str, str] | None = None,
+    **options: Any,
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end. Whatever it says, it never says a secret."""
+    finished = subprocess.run(
+        command(pylon, certs, *arguments),
+        env=environment(pylon, **(settings or {})),
+        cwd=certs.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+        **options,
+    )
+    said = finished.stdout + finished.stderr
+    assert TOKEN not in said
+    assert "Traceback" not in said
+    assert "PRIVATE" not in said
+    if (certs / "client.key").is_file() and (certs / "client.key").stat().st_size < 1000:
+        check_key_is_not_in(said, certs / "client.key")
+    return finished
+
+
+def check_key_is_not_in(said: str, path: Path) -> None:
+    """Neither as PEM nor as hexadecimal."""
+    pem = path.read_bytes()
+    if b"PRIVATE KEY" in pem:
+        assert pem.splitlines()[1].decode() not in said
+        seed = parse_private_key(pem.partition(b"-----BEGIN CERT")[0]).private_bytes_raw()
+        assert seed.hex() not in said
+
+
+def load(certs: Path) -> Credentials:
+    """The pair; fails where its halves do not belong together."""
+    return Credentials.from_pem(
+        key_pem=(certs / "client.key").read_bytes(),
+        certificate_pem=(certs / "client.crt").read_bytes(),
+    )
+
+
+def names(path: Path) -> list[str]:
+    """Every file there, hidden ones included."""
+    return sorted(each.name for each in path.iterdir())
+
+
+def mode(path: Path) -> int:
+    """The permission bits."""
+    return path.stat().st_mode & 0o777
+
+
+def key_on_chain(pylon: RunningPylon) -> bytes | None:
+    """What the identity's hotkey has there."""
+    return pylon.store.certificate(pylon.hotkey)
+
+
+def posts(pylon: RunningPylon) -> int:
+    """How often Pylon was asked for a pair."""
+    return sum(each.method == "POST" for each in pylon.requests)
+
+
+class TestIssuing:
+    """What a person gets."""
+
+    def test_pair_is_written_and_confirmed(self, pylon: RunningPylon, certs: Path) -> None:
+        """The chain has its key, and only its owner can read the private one."""
+        finished = generate(pylon, certs)
+        assert finished.returncode == 0, finished.stderr
+        credentials = load(certs)
+        assert credentials.certificate.public_key == key_on_chain(pylon)
+        assert credentials.certificate.hotkey == pylon.hotkey
+        assert (mode(certs / "client.key"), mode(certs / "client.crt")) == (0o600, 0o644)
+        assert names(certs) == ["client.crt", "client.key"]
+        assert "Confirmed" in finished.stdout
+        assert "WARNING" not in finished.stderr
+
+    def test_openssl_agrees(self, pylon: RunningPylon, certs: Path) -> None:
+        """Certificate, key and signature are what another implementation takes them for."""
+        openssl = str(require_program("openssl", "apt-get install openssl"))
+        generate(pylon, certs, "-not-after-days", "10")
+        shown = subprocess.run(
+            [openssl, "x509", "-in", str(certs / "client.crt"), "-noout", "-text"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        ).stdout
+        for words in (
+            "Version: 3 (0x2)",
+            "Signature Algorithm: ED25519",
+            f"Subject: O = {pylon.hotkey}",
+            "X509v3 Key Usage: critical",
+            "Digital Signature",
+            "TLS Web Client Authentication, TLS Web Server Authentication",
+        ):
+            assert words in shown.replace("O=", "O = ").replace("O =  ", "O = ")
+        for arguments in (
+            ["verify", "-CAfile", str(certs / "client.crt"), str(certs / "client.crt")],
+            ["pkey", "-in", str(certs / "client.key"), "-check", "-noout"],
+        ):
+            subprocess.run([openssl, *arguments], check=True, capture_output=True, timeout=10)
+
+    def test_both_files_present_are_left_alone(self, pylon: RunningPylon, certs: Path) -> None:
+        """No request, no change, no configuration needed, whatever is in the files."""
+        certs.mkdir()
+        for name in ("client.key", "client.crt"):
+            (certs / name).write_text("mine")
+        before = [(each.stat().st_mtime_ns, each.stat().st_mode) for each in certs.iterdir()]
+        nothing = dict.fromkeys(
+            ("NEXUS_PYLON_NETUID", "NEXUS_PYLON_IDENTITY_NAME", "NEXUS_PYLON_IDENTITY_TOKEN"), ""
+        )
+        finished = generate(pylon, certs, settings=nothing)
+        assert finished.returncode == 0
+        assert "-force-recreate" in finished.stdout
+        assert before == [
+            (each.stat().st_mtime_ns, each.stat().st_mode) for each in certs.iterdir()
+        ]
+        assert pylon.requests == []
+
+    @pytest.mark.parametrize(
+        "switch", ["-force-recreate", "--force-recreate", "-force-recreate=true"]
+    )
+    def test_force_replaces_the_pair(self, pylon: RunningPylon, certs: Path, switch: str) -> None:
+        """With the right bits over a key that everybody could read; the old pair goes away."""
+        generate(pylon, certs)
+        old = load(certs)
+        (certs / "client.key").chmod(0o644)
+        assert generate(pylon, certs, switch).returncode == 0
+        assert load(certs).certificate.public_key == key_on_chain(pylon)
+        assert load(certs).certificate.public_key != old.certificate.public_key
+        assert mode(certs / "client.key") == 0o600
+        assert names(certs) == ["client.crt", "client.key"]
+
+    def test_wrong_address_is_warned_of(self, pylon: RunningPylon, certs: Path) -> None:
+        """With the address that the key really went to, and what to do; the old pair stays."""
+        generate(pylon, certs)
+        wrong = a_hotkey("somebody else")
+        finished = generate(pylon, certs, "-ss58-address", wrong.address, "-force-recreate")
+        assert finished.returncode == 0
+        assert "WARNING" in finished.stderr
+        assert f"belongs to {pylon.hotkey}" in finished.stderr
+        assert "Confirmed" not in finished.stdout
+        assert names(certs) == ["client.crt", "client.crt.old", "client.key", "client.key.old"]
+        assert generate(pylon, certs, "-reuse-key").returncode == 0
+        assert load(certs).certificate.hotkey == pylon.hotkey
+        assert posts(pylon) == 2
+
+    def test_progress_is_shown_on_a_terminal(self, slow_pylon: RunningPylon, certs: Path) -> None:
+        """Seconds count up in one line there; elsewhere there is no escape sequence at all."""
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(
+            command(slow_pylon, certs),
+            env=environment(slow_pylon),
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+        ) as child:
+            os.close(theirs)
+            shown = b""
+            try:
+                while more := os.read(ours, 65_536):
+                    shown += more
+            except OSError:
+                pass  # how a terminal says that the other side is gone
+            assert child.wait(10) == 0
+        os.close(ours)
+        assert b"can take a minute (0 s)" in shown
+        assert b"\r\x1b[K" in shown
+        finished = generate(slow_pylon, certs, "-force-recreate")
+        assert "\x1b" not in finished.stdout + finished.stderr
+        assert "\r" not in finished.stdout + finished.stderr
+
+
+class TestRefusals:
+    """What is refused before Pylon is asked, so that the key on chain stays."""
+
+    @pytest.mark.parametrize("name", ["client.key", "client.crt"])
+    def test_half_a_pair_is_refused(self, pylon: RunningPylon, certs: Path, name: str) -> None:
+        """Somebody's key may not be overwritten unasked; force does."""
+        certs.mkdir()
+        (certs / name).write_text("mine")
+        finished = generate(pylon, certs)
+        assert (finished.returncode, pylon.requests) == (1, [])
+        assert f"holds only {name}" in finished.stderr
+        assert names(certs) == [name]
+        assert generate(pylon, certs, "-force-recreate").returncode == 0
+        assert load(certs).certificate.public_key == key_on_chain(pylon)
+
+    def test_file_in_place_of_the_directory_is_refused(
+        self, pylon: RunningPylon, certs: Path
+    ) -> None:
+        """With its name."""
+        certs.write_text("mine")
+        finished = generate(pylon, certs)
+        assert (finished.returncode, pylon.requests) == (1, [])
+        assert "is not a directory" in finished.stderr
+
+    def test_directory_that_cannot_be_written_is_refused(
+        self, pylon: RunningPylon, certs: Path
+    ) -> None:
+        """It is tried, not guessed from permission bits: root may everything, disks may be full."""
+        finished = generate(pylon, certs, preexec_fn=_allow_only_tiny_files)
+        assert (finished.returncode, pylon.requests) == (1, [])
+        assert "File too large" in finished.stderr
+        assert names(certs) == []
+
+    @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a directory like /proc")
+    def test_read_only_place_is_refused(self, pylon: RunningPylon, tmp_path: Path) -> None:
+        """Where not even root can make a directory."""
+        finished = generate(pylon, tmp_path, "-output-dir", "/proc/self/certs")
+        assert (finished.returncode, pylon.requests) == (1, [])
+
+    def test_link_is_refused(self, pylon: RunningPylon, certs: Path) -> None:
+        """Its target would keep the old key."""
+        certs.mkdir()
+        (certs / "target").write_text("mine")
+        (certs / "client.key").symlink_to("target")
+        finished = generate(pylon, certs, "-force-recreate")
+        assert (finished.returncode, pylon.requests) == (1, [])
+        assert "symbolic link" in finished.stderr
+
+
+def _allow_only_tiny_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+
+
+class TestPylonsAnswers:
+    """Exit code 3 when nobody could answer, 1 when the answer was no."""
+
+    @pytest.mark.parametrize(("status", "code"), [(403, 1), (503, 3)])
+    def test_statuses(self, pylon: RunningPylon, certs: Path, status: int, code: int) -> None:
+        """Nothing is written, and the status is named."""
+        pylon.fail_with(status)
+        finished = generate(pylon, certs)
+        assert finished.returncode == code
+        assert str(status) in finished.stderr
+        assert names(certs) == []
+
+    def test_pylon_away_is_exit_code_3(self, pylon: RunningPylon, certs: Path) -> None:
+        """And what was there stays."""
+        generate(pylon, certs)
+        old = load(certs)
+        pylon.stop()
+        finished = generate(pylon, certs, "-force-recreate")
+        assert finished.returncode == 3
+        assert pylon.url in finished.stderr
+        assert load(certs).certificate.fingerprint == old.certificate.fingerprint
+        assert names(certs) == ["client.crt", "client.key"]
+
+    def test_pylon_that_takes_too_long_is_exit_code_3(
+        self, pylon: RunningPylon, certs: Path
+    ) -> None:
+        """The key on chain may have changed: that is said."""
+        pylon.serve(pylon.store, publish_seconds=5)
+        finished = generate(pylon, certs, "-generate-timeout-seconds", "1")
+        assert finished.returncode == 3
+        assert "may be another one now" in finished.stderr
+
+    def test_hotkey_that_is_not_registered_is_refused(
+        self, pylon: RunningPylon, certs: Path
+    ) -> None:
+        """With a question that helps."""
+        pylon.store.remove_neuron(pylon.hotkey)
+        finished = generate(pylon, certs)
+        assert finished.returncode == 1
+        assert "registered on subnet 1" in finished.stderr
+
+
+def started(
+    pylon: RunningPylon, certs: Path, tmp_path: Path, *arguments: str
+) -> tuple[Process, Callable[[], None]]:
+    """Starts the command, and gives what waits until Pylon is at work on a new key."""
+    before = key_on_chain(pylon)
+    process = Process(
+        command(pylon, certs, *arguments),
+        log_file=tmp_path / "output",
+        environment=environment(pylon),
+        directory=tmp_path,
+    )
+
+    def wait() -> None:
+        wait_until_ready(lambda: key_on_chain(pylon) != before, what="the request", process=process)
+
+    return process, wait
+
+
+def says(process: Process, words: str) -> bool:
+    """Tells whether words have been written."""
+    return words in process.output
+
+
+class TestAwkwardMoments:
+    """Signals, crashes and disks, while the only copy of a key is on its way."""
+
+    @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+    def test_signal_waits_until_the_pair_is_on_disk(
+        self, slow_pylon: RunningPylon, certs: Path, tmp_path: Path, which: signal.Signals
+    ) -> None:
+        """It is said why, and the exit code tells of the signal."""
+        process, wait_for_request = started(slow_pylon, certs, tmp_path)
+        with process:
+            wait_for_request()
+            process.send_signal(which)
+            assert process.wait() == 128 + which
+        assert load(certs).certificate.public_key == key_on_chain(slow_pylon)
+        assert "Not now" in process.output
+        assert "not looked up" in process.output
+        check_key_is_not_in(process.output, certs / "client.key")
+
+    def test_second_interrupt_is_warned_of_and_third_obeyed(
+        self, slow_pylon: RunningPylon, certs: Path, tmp_path: Path
+    ) -> None:
+        """Nobody is kept for ever, and nobody is surprised."""
+        slow_pylon.serve(slow_pylon.store, publish_seconds=20)
+        process, wait_for_request = started(slow_pylon, certs, tmp_path)
+        with process:
+            wait_for_request()
+            for words in ("Not now", "once more", "given up"):
+                process.send_signal(signal.SIGINT)
+                wait_until_ready(functools.partial(says, process, words), what=words)
+            assert process.wait() == 130
+        assert names(certs) == []
+
+    def test_kill_while_pylon_works_changes_nothing(
+        self, slow_pylon: RunningPylon, certs: Path, tmp_path: Path
+    ) -> None:
+        """What the killed run left behind is removed by the next, which makes a new pair."""
+        process, wait_for_request = started(slow_pylon, certs, tmp_path)
+        with process:
+            wait_for_request()
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert names(certs) != []
+        assert not any(name.startswith("client.") for name in names(certs))
+        assert generate(slow_pylon, certs).returncode == 0
+        assert names(certs) == ["client.crt", "client.key"]
+        assert load(certs).certificate.public_key == key_on_chain(slow_pylon)
+
+    def test_kill_after_the_answer_is_made_good_by_the_next_run(
+        self, pylon: RunningPylon, certs: Path
+    ) -> None:
+        """Without another key: the one on chain is the one in the journal."""
+        generate(pylon, certs)
+        pair = load(certs)
+        journal = certs / ".client-pair.pending"
+        journal.write_bytes(pair.key_pem + pair.certificate_pem)
+        (certs / "client.crt").unlink()
+        finished = generate(pylon, certs)
+        assert finished.returncode == 0
+        assert "interrupted" in finished.stderr
+        assert "Confirmed" in finished.stdout
+        assert load(certs).certificate.fingerprint == pair.certificate.fingerprint
+        assert names(certs) == ["client.crt", "client.key"]
+        assert posts(pylon) == 1
+
+    def test_directory_that_disappears_leaves_a_recovery_file(
+        self, slow_pylon: RunningPylon, certs: Path, tmp_path: Path
+    ) -> None:
+        """Beside it, for its owner alone, named in the message; exit code 1."""
+        process, wait_for_request = started(slow_pylon, certs, tmp_path)
+        with process:
+            wait_for_request()
+            certs.rename(tmp_path / "moved")
+            assert process.wait() == 1
+        [path] = tmp_path.glob("nexus-auth-recovered-*.pem")
+        assert str(path) in process.output
+        assert mode(path) == 0o600
+        check_key_is_not_in(process.output, path)
+        key, _, certificate = path.read_bytes().partition(b"-----BEGIN CERT")
+        loaded = ClientCertificate.from_pem(b"-----BEGIN CERT" + certificate)
+        assert loaded.public_key == key_on_chain(slow_pylon)
+        assert load_pem_private_key(key, password=None) is not None
+
+    @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs prlimit (Linux)")
+    def test_nowhere_to_write_is_waited_out(
+        self, slow_pylon: RunningPylon, certs: Path, tmp_path: Path
+    ) -> None:
+        """The key stays in the process until there is room, and is then on disk."""
+        output, ours = os.pipe()
+        child = subprocess.Popen(
+            command(slow_pylon, certs),
+            env=environment(slow_pylon),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=ours,
+            stderr=ours,
+        )
+        os.close(ours)
+        with child, open(output, encoding="utf-8") as reader:  # noqa: PTH123 - a pipe has no path
+            wait_until_ready(lambda: key_on_chain(slow_pylon) is not None, what="the request")
+            _, hard = resource.prlimit(child.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (0, hard))
+            said = ""
+            while "only copy" not in said:
+                line = reader.readline()
+                assert line, said
+                said += line
+            resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (hard, hard))
+            said += reader.read()
+        assert child.wait(10) == 1
+        [path] = certs.glob("nexus-auth-recovered-*.pem")
+        assert str(path) in said
+        check_key_is_not_in(said, path)
+
+    def test_closed_terminal_loses_nothing(
+        self, slow_pylon: RunningPylon, certs: Path, tmp_path: Path
+    ) -> None:
+        """Whoever read our output went away; the pair is written all the same."""
+        child = subprocess.Popen(
+            command(slow_pylon, certs),
+            env=environment(slow_pylon),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert child.stdout is not None
+        child.stdout.close()
+        child.wait(20)
+        assert load(certs).certificate.public_key == key_on_chain(slow_pylon)
+
+    def test_second_run_at_once_is_refused(
+        self, slow_pylon: RunningPylon, certs: Path, tmp_path: Path
+    ) -> None:
+        """It would replace on chain what the first is about to write."""
+        slow_pylon.serve(slow_pylon.store, publish_seconds=20)
+        process, wait_for_request = started(slow_pylon, certs, tmp_path)
+        with process:
+            wait_for_request()
+            finished = generate(slow_pylon, certs, "-force-recreate")
+            assert finished.returncode == 1
+            assert "another nexus-auth" in finished.stderr
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert posts(slow_pylon) == 0  # none but the one that is still being answered
+
+
+class TestRenewal:
+    """What a timer runs every day."""
+
+    def test_good_pair_is_left_alone(self, pylon: RunningPylon, certs: Path) -> None:
+        """One question, no change, no hook."""
+        generate(pylon, certs)
+        before = load(certs)
+        hook = f"touch {certs.parent / 'ran'}"
+        finished = generate(pylon, certs, "-renew-before-days", "30", "-after-change", hook)
+        assert finished.returncode == 0
+        assert "Nothing to do" in finished.stdout
+        assert load(certs).certificate.fingerprint == before.certificate.fingerprint
+        assert not (certs.parent / "ran").exists()
+        assert posts(pylon) == 1
+
+    def test_missing_pair_is_made(self, pylon: RunningPylon, certs: Path) -> None:
+        """The first run of the timer needs no other command."""
+        assert generate(pylon, certs, "-renew-before-days", "30").returncode == 0
+        assert load(certs).certificate.public_key == key_on_chain(pylon)
+
+    def test_pair_that_ends_soon_is_replaced_and_the_hook_run(
+        self, pylon: RunningPylon, certs: Path
+    ) -> None:
+        """The hook sees the new pair, and none of our tokens."""
+        generate(pylon, certs, "-not-after-days", "20")
+        old = load(certs)
+        hook = f"sh -c 'env > {certs.parent / 'seen'}; cat client.crt >> {certs.parent / 'seen'}'"
+        finished = generate(
+            pylon,
+            certs,
+            "-renew-before-days",
+            "30",
+            "-after-change",
+            hook.replace("client", f"{certs}/client"),
+        )
+        assert finished.returncode == 0, finished.stderr
+        new = load(certs)
+        assert new.certificate.public_key != old.certificate.public_key
+        assert new.certificate.public_key == key_on_chain(pylon)
+        seen = (certs.parent / "seen").read_text()
+        assert new.certificate_pem.decode() in seen
+        assert TOKEN not in seen
+        assert names(certs) == ["client.crt", "client.key"]
+
+    def test_key_that_is_not_on_chain_is_replaced(self, pylon: RunningPylon, certs: Path) -> None:
+        """Somebody made another one elsewhere."""
+        generate(pylon, certs)
+        pylon.store.set_certificate(pylon.hotkey, b"\x07" * 32)
+        finished = generate(pylon, certs, "-renew-before-days", "30")
+        assert finished.returncode == 0
+        assert load(certs).certificate.public_key == key_on_chain(pylon)
+        assert posts(pylon) == 2
+
+    def test_pylon_away_changes_nothing(self, pylon: RunningPylon, certs: Path) -> None:
+        """What is not known is no reason to replace a key."""
+        generate(pylon, certs, "-not-after-days", "20")
+        before = load(certs)
+        pylon.fail_with(500)
+        assert generate(pylon, certs, "-renew-before-days", "30").returncode == 1
+        pylon.stop()
+        assert generate(pylon, certs, "-renew-before-days", "30").returncode == 3
+        assert load(certs).certificate.fingerprint == before.certificate.fingerprint
+
+    def test_somebody_elses_certificate_is_refused(self, pylon: RunningPylon, certs: Path) -> None:
+        """A timer with a wrong directory must not destroy what is there."""
+        generate(pylon, certs)
+        finished = generate(
+            pylon, certs, "-renew-before-days", "30", "-ss58-address", a_hotkey("x").address
+        )
+        assert finished.returncode == 1
+        assert str(pylon.hotkey) in finished.stderr
+        assert posts(pylon) == 1
+
+    def test_same_key_gets_a_new_certificate(self, pylon: RunningPylon, certs: Path) -> None:
+        """The chain is not touched, no identity is needed, and the key file keeps its bytes."""
+        generate(pylon, certs, "-not-after-days", "20")
+        old = load(certs)
+        reading = dict.fromkeys(("NEXUS_PYLON_IDENTITY_NAME", "NEXUS_PYLON_IDENTITY_TOKEN"), "")
+        reading["NEXUS_PYLON_OPEN_ACCESS_TOKEN"] = pylon.open_access_token
+        finished = generate(
+            pylon, certs, "-reuse-key", "-renew-before-days", "30", settings=reading
+        )
+        assert finished.returncode == 0, finished.stderr
+        new = load(certs)
+        assert new.key_pem == old.key_pem
+        assert new.certificate.not_after > old.certificate.not_after
+        assert "Confirmed" in finished.stdout
+        assert names(certs) == ["client.crt", "client.key"]
+        assert posts(pylon) == 1
+
+    def test_lost_certificate_is_made_again_around_its_key(
+        self, pylon: RunningPylon, certs: Path
+    ) -> None:
+        """The private key is all that cannot be made again."""
+        generate(pylon, certs)
+        (certs / "client.crt").unlink()
+        assert generate(pylon, certs, "-reuse-key").returncode == 0
+        assert load(certs).certificate.public_key == key_on_chain(pylon)
+
+    def test_reusing_what_is_not_there_is_refused(self, pylon: RunningPylon, certs: Path) -> None:
+        """Nothing is asked for in its place."""
+        finished = generate(pylon, certs, "-reuse-key")
+        assert (finished.returncode, posts(pylon)) == (1, 0)
+        assert "client.key" in finished.stderr
+
+    def test_hook_that_fails_is_exit_code_1(self, pylon: RunningPylon, certs: Path) -> None:
+        """The pair is in its place, and the proxy still has the old one: somebody must look."""
+        finished = generate(pylon, certs, "-after-change", "sh -c 'exit 7'")
+        assert finished.returncode == 1
+        assert "exit code 7" in finished.stderr
+        assert load(certs).certificate.public_key == key_on_chain(pylon)
+
+
+def test_old_pair_is_kept_while_the_new_one_is_not_on_chain(
+    pylon: RunningPylon, certs: Path
+) -> None:
+    """And goes away once it is, at the next renewal at the latest."""
+    generate(pylon, certs)
+    assert (
+        generate(pylon, certs, "-force-recreate", "-confirm-timeout-seconds", "0").returncode == 0
+    )
+    assert names(certs) == ["client.crt", "client.crt.old", "client.key", "client.key.old"]
+    started_at = time.monotonic()
+    assert generate(pylon, certs, "-renew-before-days", "30").returncode == 0
+    assert time.monotonic() - started_at < 10
+    assert names(certs) == ["client.crt", "client.key"]
