@@ -17,6 +17,10 @@ from datetime import timedelta
 from pathlib import Path
 
 from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.monitoring.board import Board
+from nexus_auth.adapters.monitoring.monitor import Monitor
+from nexus_auth.adapters.monitoring.source import ObservedSource
+from nexus_auth.adapters.monitoring.tally import Tally
 from nexus_auth.adapters.policy.live import LivePolicies
 from nexus_auth.adapters.policy.short_form import HotkeyList, StakeMinimums, build_policies
 from nexus_auth.adapters.policy.toml_file import PolicyInvalid
@@ -165,6 +169,11 @@ def build_live_policies(
         ) from exc
 
 
+def build_board(workers: int) -> Board | None:
+    """Makes what workers see each other's counts on; to be called before they fork."""
+    return Board(workers) if workers > 1 else None
+
+
 def _needs_neurons(
     policies: LivePolicies, grant_headers: GrantHeaders | None
 ) -> Callable[[], bool]:
@@ -193,6 +202,9 @@ class Container(containers.DeclarativeContainer):
 
     clock = providers.Object(utc_now)
 
+    tally = providers.Singleton(Tally, clock=clock)
+    """What this process counts."""
+
     pylon_api = providers.Callable(
         build_pylon_api,
         netuid=config.netuid,
@@ -206,8 +218,11 @@ class Container(containers.DeclarativeContainer):
         api=pylon_api,
         connect_timeout_seconds=config.pylon_connect_timeout_seconds,
         read_timeout_seconds=config.pylon_read_timeout_seconds,
+        observe=tally.provided.answered,
     )
     """A `KeySource` and a `CertIssuer`. Close it."""
+
+    key_source = providers.Singleton(ObservedSource, pylon, tell=tally.provided.asked)
 
     policies = providers.Singleton(
         build_live_policies,
@@ -237,17 +252,17 @@ class Container(containers.DeclarativeContainer):
         config.registry,
         snapshot=providers.Singleton(
             SnapshotRegistry,
-            source=pylon,
+            source=key_source,
             clock=clock,
             max_age=providers.Callable(_minutes, config.cache_duration_mins),
             refresh_every=providers.Callable(_seconds, config.refresh_seconds),
             shared=shared_snapshots,
-            neuron_source=pylon,
+            neuron_source=key_source,
             needs_neurons=providers.Callable(_needs_neurons, policies, config.grant_headers),
         ),
         lookup=providers.Singleton(
             LookupRegistry,
-            source=pylon,
+            source=key_source,
             clock=clock,
             max_age=providers.Callable(_minutes, config.cache_duration_mins),
             refresh_every=providers.Callable(_seconds, config.refresh_seconds),
@@ -273,7 +288,7 @@ class Container(containers.DeclarativeContainer):
         header=config.header_name,
         der_from=der_from,
         reuse=providers.Callable(_seconds, config.reuse_seconds),
-        observers=providers.List(decision_log),
+        observers=providers.List(tally, decision_log),
         trusted_proxies=config.trusted_proxies,
         # The object itself, which is called at every decision.
         policies=policies,
@@ -281,8 +296,13 @@ class Container(containers.DeclarativeContainer):
     )
     """Takes `lifespan` where it shall open and close what it needs."""
 
-    admin_app = providers.Factory(build_admin_app, registry=registry, policies=policies)
-    """Needs `is_draining`."""
+    monitor = providers.Factory(
+        Monitor, tally=tally, registry=registry, verifier=verifier, clock=clock
+    )
+    """Takes `board` and `worker` where there are several. Start it and close it."""
+
+    admin_app = providers.Factory(build_admin_app, token=config.admin_token, policies=policies)
+    """Needs `monitor` and `is_draining`."""
 
 
 def build_container(settings: Settings) -> Container:

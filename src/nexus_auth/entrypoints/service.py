@@ -23,13 +23,14 @@ from nexus_auth.adapters.uvicorn.head_protocol import FastPath, HeadProtocol
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.addresses import ListenAddress, UnixAddress, bind
-from nexus_auth.entrypoints.container import Container, build_container
+from nexus_auth.entrypoints.container import Container, build_board, build_container
 from nexus_auth.entrypoints.logs import configure_logging
 from nexus_auth.entrypoints.workers import supervise
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from nexus_auth.adapters.monitoring.board import Board
     from nexus_auth.entrypoints.settings import Settings
 
 DRAIN_SECONDS: Final = 10
@@ -83,7 +84,13 @@ def serve(settings: Settings) -> int:
         return supervise(
             settings.workers,
             # The first one answers for health and readiness, and so does whoever replaces it.
-            functools.partial(_run_numbered_worker, shared, auth, admin),
+            functools.partial(
+                _run_numbered_worker,
+                shared,
+                auth,
+                admin,
+                board=build_board(settings.workers),
+            ),
             stop_listening=stack.close,
             grace_seconds=DRAIN_SECONDS + 5,
         )
@@ -146,11 +153,13 @@ def _run_numbered_worker(
     admin: socket.socket | None,
     number: int,
     parent_gone: int,
+    *,
+    board: Board | None,
 ) -> int:
     if number > 0 and admin is not None:
         admin.close()
         admin = None
-    return run_worker(settings, auth, admin, parent_gone=parent_gone)
+    return run_worker(settings, auth, admin, number=number, board=board, parent_gone=parent_gone)
 
 
 def run_worker(
@@ -158,6 +167,8 @@ def run_worker(
     auth: socket.socket,
     admin: socket.socket | None,
     *,
+    number: int = 0,
+    board: Board | None = None,
     parent_gone: int | None = None,
 ) -> int:
     """Serves in this process until it is told to end, and returns the exit code.
@@ -166,10 +177,12 @@ def run_worker(
         settings: What to serve with.
         auth: The auth listener's socket.
         admin: The admin listener's socket, where this process has it.
+        number: Which of several workers this is.
+        board: Where workers see each other's counts, where there are several.
         parent_gone: A file descriptor that becomes readable when the supervisor is gone.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Worker(settings, parent_gone).run(auth, admin))
+        return runner.run(_Worker(settings, number, board, parent_gone).run(auth, admin))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -191,10 +204,13 @@ class _Server(uvicorn.Server):
 class _Worker:
     """Both listeners in one event loop."""
 
-    def __init__(self, settings: Settings, parent_gone: int | None) -> None:
+    def __init__(
+        self, settings: Settings, number: int, board: Board | None, parent_gone: int | None
+    ) -> None:
         self._settings = settings
         self._parent_gone = parent_gone
         self._container: Container = build_container(settings)
+        self._monitor = self._container.monitor(board=board, worker=number)
         self._servers: list[_Server] = []
         self._draining = False
 
@@ -225,7 +241,7 @@ class _Worker:
         if admin is None:
             yield
             return
-        app = self._container.admin_app(is_draining=lambda: self._draining)
+        app = self._container.admin_app(monitor=self._monitor, is_draining=lambda: self._draining)
         server = self._server(app, fast_path=None, lifespan="off")
         task = asyncio.create_task(server.serve(sockets=[admin]))
         try:
@@ -260,6 +276,7 @@ class _Worker:
         policies = self._container.policies()
         decisions: DecisionLog = self._container.decision_log()
         await registry.start()
+        await self._monitor.start()
         # Only a snapshot holds neurons, and only with one are policies accepted that need them.
         await policies.start(on_need=getattr(registry, "refresh", None))
         summaries = asyncio.create_task(_summarise(decisions))
@@ -279,6 +296,7 @@ class _Worker:
         finally:
             summaries.cancel()
             decisions.summarise()
+            await self._monitor.aclose()
             await policies.aclose()
             await registry.aclose()
             await source.aclose()

@@ -251,7 +251,7 @@ class Settings:
     admin_addr: ListenAddress | None = _setting(
         "NEXUS_AUTH_ADMIN_ADDR",
         _address_or_off,
-        "Where health and readiness are served; off disables it.",
+        "Where health, metrics and the status page are served; off disables it.",
         flag="admin-addr",
         default="127.0.0.1:8081",
     )
@@ -510,7 +510,18 @@ class Settings:
         )
 
     def _check_together(self) -> None:
-        """Refuses combinations that cannot mean anything."""
+        """Refuses combinations that cannot mean anything, or nothing good."""
+        if (
+            self.admin_addr is not None
+            and not self.admin_addr.is_loopback
+            and self.admin_token is None
+        ):
+            raise ConfigurationError(
+                setting="NEXUS_AUTH_ADMIN_ADDR",
+                source=self.origins["admin_addr"],
+                problem=f"{self.admin_addr} can be reached from other machines, and needs "
+                "NEXUS_AUTH_ADMIN_TOKEN; or listen on 127.0.0.1",
+            )
         if (self.identity_name is None) != (self.identity_token is None):
             missing = "identity_token" if self.identity_token is None else "identity_name"
             given = "identity_name" if missing == "identity_token" else "identity_token"

@@ -294,3 +294,28 @@ def test_rule_that_is_misspelt_is_refused(name: str, value: str, problem: str) -
     """It must not silently be no rule."""
     with pytest.raises(ConfigurationError, match=problem):
         Settings.load(environ={name: value})
+
+
+@pytest.mark.parametrize(
+    ("address", "token"),
+    [
+        ("127.0.0.1:8081", None),
+        ("[::1]:8081", None),
+        ("unix:/run/nexus-auth/admin.sock", None),
+        ("off", None),
+        (":8081", "an-admin-token"),
+    ],
+)
+def test_admin_listener_needs_no_token_on_loopback(address: str, token: str | None) -> None:
+    """Who may log in on the machine may see the page."""
+    environ = {"NEXUS_AUTH_ADMIN_ADDR": address, "NEXUS_AUTH_ADMIN_TOKEN": token or ""}
+    assert Settings.load(environ=environ).admin_token == token
+
+
+@pytest.mark.parametrize("address", [":8081", "0.0.0.0:8081", "10.0.0.7:8081", "a.example:8081"])
+def test_admin_listener_is_never_public_without_a_token(address: str) -> None:
+    """The status page names callers: not everybody's business."""
+    with pytest.raises(ConfigurationError) as raised:
+        Settings.load(environ={"NEXUS_AUTH_ADMIN_ADDR": address})
+    assert raised.value.setting == "NEXUS_AUTH_ADMIN_ADDR"
+    assert "NEXUS_AUTH_ADMIN_TOKEN" in str(raised.value)

@@ -32,6 +32,7 @@ from nexus_auth.adapters.registry.state import Freshness
 if TYPE_CHECKING:
     from nexus_auth.adapters.monitoring.histogram import Histogram
     from nexus_auth.adapters.monitoring.report import Overview
+    from nexus_auth.adapters.policy.live import PolicyState
 
 CONTENT_TYPE: Final[str] = CONTENT_TYPE_LATEST
 
@@ -39,14 +40,20 @@ CONTENT_TYPE: Final[str] = CONTENT_TYPE_LATEST
 class Exposition:
     """Metrics of the service, freshly added up for every scrape."""
 
-    def __init__(self, overview: Callable[[], Overview]) -> None:
+    def __init__(
+        self,
+        overview: Callable[[], Overview],
+        *,
+        policy: Callable[[], PolicyState] | None = None,
+    ) -> None:
         """Remembers whom to ask.
 
         Args:
             overview: Adds up what all workers counted.
+            policy: Tells of the access policies, where there are any.
         """
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Families(overview))
+        self._registry.register(_Families(overview, policy))
 
     def render(self) -> bytes:
         """All metrics, in the format that `CONTENT_TYPE` names."""
@@ -54,8 +61,11 @@ class Exposition:
 
 
 class _Families(Collector):
-    def __init__(self, overview: Callable[[], Overview]) -> None:
+    def __init__(
+        self, overview: Callable[[], Overview], policy: Callable[[], PolicyState] | None
+    ) -> None:
         self._overview = overview
+        self._policy = policy
 
     def describe(self) -> list[Metric]:
         """Nothing: the names are fixed, and this is the only collector."""
@@ -67,6 +77,8 @@ class _Families(Collector):
         yield from _decisions(overview)
         yield from _registry(overview)
         yield from _pylon(overview)
+        if self._policy is not None:
+            yield from _policies(self._policy())
         yield _gauge(
             "nexus_auth_remembered_certificates",
             "Certificates that are granted without verifying their signature again.",
@@ -134,6 +146,19 @@ def _pylon(overview: Overview) -> Iterator[Metric]:
     for status, histogram in sorted(overview.pylon.items()):
         _add(seconds, status, histogram)
     yield seconds
+
+
+def _policies(policy: PolicyState) -> Iterator[Metric]:
+    yield _gauge(
+        "nexus_auth_policy_broken",
+        "1 while the policy file is not valid and the policies of before are in force.",
+        float(policy.problem is not None),
+    )
+    yield _gauge(
+        "nexus_auth_policy_loaded_timestamp_seconds",
+        "When the policies in force were read.",
+        policy.loaded_at.timestamp(),
+    )
 
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:

@@ -1,4 +1,4 @@
-"""The admin listener's application: is the process alive, and would a caller be let in now."""
+"""The admin listener's application: health, readiness, metrics and the status page."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
+from starlette.middleware import Middleware
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from nexus_auth.adapters.prometheus.exposition import CONTENT_TYPE, Exposition
 from nexus_auth.adapters.registry.state import Freshness
+from nexus_auth.adapters.starlette.admin_guard import AdminGuard
+from nexus_auth.adapters.starlette.status_page import PAGE_HEADERS, render_page
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from nexus_auth.adapters.monitoring.report import Overview
     from nexus_auth.adapters.policy.live import PolicyState
     from nexus_auth.adapters.registry.state import RegistryState
 
@@ -32,6 +37,13 @@ class TellsState(Protocol):
 
     def state(self) -> RegistryState:
         """Says it, at once."""
+
+
+class Overlooks(TellsState, Protocol):
+    """Knows how all workers together are: the monitor."""
+
+    def overview(self) -> Overview:
+        """What they counted, and their state."""
 
 
 class TellsPolicyState(Protocol):
@@ -53,24 +65,27 @@ def _policy(state: PolicyState) -> dict[str, Any]:
 
 def build_admin_app(
     *,
-    registry: TellsState,
+    monitor: Overlooks,
     is_draining: Callable[[], bool],
+    token: str | None,
     policies: TellsPolicyState | None = None,
 ) -> Starlette:
     """Builds the application.
 
     Args:
-        registry: Asked for its state at every readiness check.
+        monitor: Asked at every request.
         is_draining: Whether the service has been told to end.
+        token: Needed for everything but health and readiness. None only on loopback.
         policies: Asked as well, where there are any. A policy file that is broken is told of, and
             makes nobody unready: the policies of before are in force.
     """
+    exposition = Exposition(monitor.overview, policy=None if policies is None else policies.state)
 
-    async def health(_: Request) -> JSONResponse:
+    async def health(_: Request) -> Response:
         return JSONResponse({"status": "alive"}, headers=_NO_STORE)
 
-    async def readiness(_: Request) -> JSONResponse:
-        state = registry.state()
+    async def readiness(_: Request) -> Response:
+        state = monitor.state()
         draining = is_draining()
         body: dict[str, Any] = {} if policies is None else {"policy": _policy(policies.state())}
         return JSONResponse(
@@ -93,6 +108,23 @@ def build_admin_app(
             headers=_NO_STORE,
         )
 
+    async def metrics(_: Request) -> Response:
+        return Response(exposition.render(), headers={**_NO_STORE, "Content-Type": CONTENT_TYPE})
+
+    async def status_page(_: Request) -> Response:
+        page = render_page(
+            monitor.overview(),
+            is_draining=is_draining(),
+            policy=None if policies is None else policies.state(),
+        )
+        return HTMLResponse(page, headers=PAGE_HEADERS)
+
     return Starlette(
-        routes=[Route("/healthz", health), Route("/readyz", readiness)],
+        routes=[
+            Route("/", status_page),
+            Route("/healthz", health),
+            Route("/readyz", readiness),
+            Route("/metrics", metrics),
+        ],
+        middleware=[Middleware(AdminGuard, token=token)],
     )

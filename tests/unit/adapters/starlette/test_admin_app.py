@@ -1,40 +1,45 @@
-"""Health and readiness."""
+"""Health, readiness, metrics and the status page."""
 
 from __future__ import annotations
-
-from datetime import timedelta
 
 import httpx
 import pytest
 
+from nexus_auth.adapters.monitoring.monitor import Monitor
+from nexus_auth.adapters.monitoring.tally import Tally
 from nexus_auth.adapters.policy.live import PolicyState
-from nexus_auth.adapters.registry.state import Freshness, RegistryState
-from nexus_auth.adapters.starlette.admin_app import build_admin_app
+from nexus_auth.adapters.prometheus.exposition import CONTENT_TYPE
+from nexus_auth.adapters.registry.state import Freshness
+from nexus_auth.adapters.starlette.admin_app import TellsPolicyState, build_admin_app
+from nexus_auth.adapters.starlette.status_page import PAGE_HEADERS
 from tests.builders import NOW
+from tests.fakes import FakeClock
+from tests.unit.adapters.monitoring.watched import Registry, Verifier, a_state
 
 
-class Registry:
-    """A registry of which only its state matters."""
-
-    def __init__(self, freshness: Freshness) -> None:
-        self.freshness = freshness
-
-    def state(self) -> RegistryState:
-        return RegistryState(
-            freshness=self.freshness,
-            mode="snapshot",
-            size=3,
-            age=timedelta(seconds=12.34),
-            failing_since=NOW,
-            last_error="nobody answered",
-        )
+def a_monitor(freshness: Freshness) -> Monitor:
+    """The monitor of a worker whose registry is in some state."""
+    clock = FakeClock()
+    state = a_state(freshness, age=12.34, error="nobody answered")
+    return Monitor(
+        tally=Tally(clock=clock), registry=Registry(state), verifier=Verifier(), clock=clock
+    )
 
 
-async def ask(path: str, freshness: Freshness, *, draining: bool = False) -> httpx.Response:
+async def ask(
+    path: str,
+    freshness: Freshness = Freshness.FRESH,
+    *,
+    draining: bool = False,
+    token: str | None = None,
+    policies: TellsPolicyState | None = None,
+) -> httpx.Response:
     """One request to the admin application."""
-    app = build_admin_app(registry=Registry(freshness), is_draining=lambda: draining)
+    app = build_admin_app(
+        monitor=a_monitor(freshness), is_draining=lambda: draining, token=token, policies=policies
+    )
     transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8081") as client:
         return await client.get(path)
 
 
@@ -76,12 +81,7 @@ async def test_broken_policy_file_is_told_of_and_makes_nobody_unready() -> None:
                 source="/etc/policy.toml", names=("b", "a"), loaded_at=NOW, problem="not valid TOML"
             )
 
-    app = build_admin_app(
-        registry=Registry(Freshness.FRESH), is_draining=lambda: False, policies=Policies()
-    )
-    transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
-        answer = await client.get("/readyz")
+    answer = await ask("/readyz", policies=Policies())
     assert answer.status_code == 200
     assert answer.json()["policy"] == {
         "source": "/etc/policy.toml",
@@ -98,7 +98,39 @@ async def test_ending_service_is_not_ready() -> None:
     assert (answer.status_code, answer.json()["status"]) == (503, "draining")
 
 
-@pytest.mark.parametrize("path", ["/", "/auth", "/healthz/"])
+@pytest.mark.parametrize("path", ["/auth", "/healthz/", "/docs", "/style.css"])
 async def test_admin_listener_knows_its_own_paths_only(path: str) -> None:
     """Nobody should take it for the auth listener."""
-    assert (await ask(path, Freshness.FRESH)).status_code != 200
+    assert (await ask(path)).status_code in {307, 404}
+
+
+async def test_status_page_is_served_with_its_policy() -> None:
+    """A document of its own, never kept by anybody."""
+    answer = await ask("/")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert {name: answer.headers[name] for name in PAGE_HEADERS} == PAGE_HEADERS
+    assert "Serving - nexus-auth" in answer.text
+
+
+async def test_metrics_are_served_in_their_format() -> None:
+    """Of the policies as well, where there are any."""
+
+    class Policies:
+        def state(self) -> PolicyState:
+            return PolicyState(source="/p.toml", names=("a",), loaded_at=NOW, problem="no TOML")
+
+    answer = await ask("/metrics", policies=Policies())
+    assert answer.headers["content-type"] == CONTENT_TYPE
+    assert answer.headers["cache-control"] == "no-store"
+    assert 'nexus_auth_decisions_total{code="granted",outcome="granted"} 0.0' in answer.text
+    assert "nexus_auth_policy_broken 1.0" in answer.text
+    assert "nexus_auth_policy_broken" not in (await ask("/metrics")).text
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/healthz", 200), ("/readyz", 200), ("/", 401), ("/metrics", 401), ("/other", 401)],
+)
+async def test_token_is_needed_for_everything_but_the_probes(path: str, status: int) -> None:
+    """See `admin_guard`."""
+    assert (await ask(path, token="an-admin-token")).status_code == status

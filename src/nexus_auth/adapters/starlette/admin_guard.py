@@ -1,0 +1,106 @@
+"""Who may see the admin listener's pages.
+
+Health and readiness answer everybody who reaches the listener, because probes carry no token. With
+a token, everything else needs it. Without one the listener is on loopback, and only web browsers
+are left to be wary of: a page from elsewhere can have its own name resolve to 127.0.0.1 (DNS
+rebinding) and would then read ours, unless the Host that it has to name is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import ipaddress
+import re
+from typing import TYPE_CHECKING, Final
+
+from starlette.responses import PlainTextResponse
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
+
+_HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::[0-9]{1,5})?")
+
+
+class AdminGuard:
+    """ASGI middleware that asks for the token, or else for a Host that means this machine."""
+
+    def __init__(self, app: ASGIApp, *, token: str | None) -> None:
+        """Wraps an application.
+
+        Args:
+            app: Called for what is let through.
+            token: Accepted as `Authorization: Bearer TOKEN`, and for web browsers as the password
+                of `Basic`, with any user name. None: nothing is asked for.
+        """
+        self._app = app
+        self._token = None if token is None else token.encode("ascii")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one connection (ASGI 3)."""
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        await (self._app if refusal is None else refusal)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+        if self._token is None:
+            hosts = _values(scope, b"host")
+            if len(hosts) == 1 and _means_this_machine(hosts[0]):
+                return None
+            return _refuse(421, "ask for this page by address, or as localhost")
+        given = _values(scope, b"authorization")
+        # An empty or doubled header carries no token.
+        if len(given) == 1 and hmac.compare_digest(_credential(given[0]), self._token):
+            return None
+        return _refuse(401, "this page needs the admin token", challenge=True)
+
+
+def _values(scope: Scope, name: bytes) -> list[bytes]:
+    return [value for header, value in scope["headers"] if header == name]
+
+
+def _credential(authorization: bytes) -> bytes:
+    """The token in an Authorization header; nothing where there is none."""
+    scheme, _, rest = authorization.strip().partition(b" ")
+    if scheme.lower() == b"bearer":
+        return rest.strip()
+    if scheme.lower() == b"basic":
+        try:
+            # RFC 7617: user-id ":" password.
+            return base64.b64decode(rest.strip(), validate=True).partition(b":")[2]
+        except (binascii.Error, ValueError):
+            return b""
+    return b""
+
+
+def _means_this_machine(host: bytes) -> bool:
+    """Whether a Host cannot have been chosen by whoever runs a name server: an address, or us."""
+    match = _HOST.fullmatch(host.decode("latin-1"))
+    if match is None:
+        return False
+    name = match["name"].strip("[]").lower()
+    # RFC 6761 §6.3: these names never leave the machine.
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(status: int, text: str, *, challenge: bool = False) -> PlainTextResponse:
+    response = PlainTextResponse(
+        f"{text}\n",
+        status_code=status,
+        headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"},
+    )
+    if challenge:
+        # For web browsers, which cannot send a bearer token but can ask for a password.
+        response.headers["WWW-Authenticate"] = 'Basic realm="nexus-auth: the token is the password"'
+    return response
