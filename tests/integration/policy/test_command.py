@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from nexus_auth.entrypoints.cli import main
-from tests.builders import a_hotkey
+from tests.builders import a_certificate, a_hotkey, a_key, to_pem
 from tests.integration.pylon.running import RunningPylon, running_pylon
 from tests.integration.service.running import register
 
@@ -157,3 +158,26 @@ def test_pylon_that_does_not_answer_is_told(
     monkeypatch.setenv("NEXUS_PYLON_ENDPOINT", "http://127.0.0.1:9")
     assert main(["policy", "explain", ALICE.address]) == 3
     assert "could not be asked" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("who", "arguments", "code", "said"),
+    [
+        ("alice", [], 0, "granted"),
+        ("bob", [], 1, "not-permitted (has no validator permit)"),
+        ("bob", ["-policy", "friends"], 0, "granted"),
+        ("carol", ["--policy", "validators"], 1, "not-permitted (has no uid on the subnet)"),
+        ("alice", ["-policy", "nope"], 2, ""),
+    ],
+)
+def test_verify_takes_the_policy_into_account(
+    capsys: pytest.CaptureFixture[str], who: str, arguments: list[str], code: int, said: str
+) -> None:
+    """As the service would, and under any name."""
+    now = datetime.now(UTC)
+    certificate = a_certificate(
+        hotkey=a_hotkey(who), key=a_key(who), not_before=now, not_after=now + timedelta(days=1)
+    )
+    Path("client.crt").write_bytes(to_pem(certificate))
+    assert main(["verify", "client.crt", *arguments]) == code
+    assert said in capsys.readouterr().out

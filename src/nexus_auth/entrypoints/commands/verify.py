@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import argparse
     from datetime import datetime
 
-    from nexus_auth.adapters.registry.source import KeySource
+    from nexus_auth.adapters.pylon.client import PylonClient
     from nexus_auth.domain.decision import Decision
     from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.ports import Clock, Registration
@@ -24,11 +24,12 @@ printed is what the chain says now. What the service knows may be up to one refr
 examples:
   nexus-auth verify certs/client.crt
   nexus-auth verify --json certs/client.crt | jq .decision
+  nexus-auth verify -policy-file /etc/nexus-auth/policy.toml -policy validators certs/client.crt
   nexus-auth verify -pylon-endpoint http://127.0.0.1:8000 -net-uid 1 - < certs/client.crt
 
 exit codes: 0 granted · 1 denied · 2 wrong usage or configuration · 3 Pylon could not be asked
 """
-_FLAGS = ("pylon_endpoint", "netuid", "identity_name", "identity_token")
+_FLAGS = ("pylon_endpoint", "netuid", "identity_name", "identity_token", "policy_file")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("certificate", metavar="CERT", help="a PEM or DER file; - reads stdin")
     parser.add_argument("-json", "--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "-policy",
+        "--policy",
+        metavar="NAME",
+        help="the access policy to apply (default: the default one)",
+    )
     add_flags(parser, _FLAGS)
     parser.epilog = _EPILOG
 
@@ -51,7 +58,7 @@ def execute(args: argparse.Namespace) -> int:
 
     settings = load_from(args)
     data = load_certificate(args.certificate)
-    decision, registered = asyncio.run(_decide(settings, data))
+    decision, registered = asyncio.run(_decide(settings, data, args.policy))
     if args.json:
         _print_json(decision, registered, data, utc_now())
     else:
@@ -66,9 +73,10 @@ class _AskedOnce:
     person who waits for one answer would rather wait as long as Pylon takes.
     """
 
-    def __init__(self, *, source: KeySource, clock: Clock) -> None:
+    def __init__(self, *, source: PylonClient, clock: Clock, needs_neurons: bool) -> None:
         self._source = source
         self._clock = clock
+        self._needs_neurons = needs_neurons
         self.registered: bytes | None = None
 
     def peek(self, hotkey: Hotkey) -> Registration | None:
@@ -88,20 +96,30 @@ class _AskedOnce:
             return None
         if not is_usable_public_key(self.registered):
             raise RegistryAnswerInvalid(f"the key registered for {hotkey} cannot be used")
-        return Registration(public_key=self.registered, expires_at=self._clock())
+        neurons, _ = await self._source.fetch_neurons() if self._needs_neurons else ({}, 0)
+        return Registration(
+            public_key=self.registered, expires_at=self._clock(), neuron=neurons.get(hotkey)
+        )
 
 
-async def _decide(settings: Settings, data: bytes) -> tuple[Decision, bytes | None]:
-    from dependency_injector import providers
+async def _decide(
+    settings: Settings, data: bytes, policy_name: str | None
+) -> tuple[Decision, bytes | None]:
+    from datetime import timedelta
 
+    from nexus_auth.domain.verifier import CertificateVerifier
+    from nexus_auth.entrypoints.commands.policy import chosen_policy
     from nexus_auth.entrypoints.container import build_container
 
     container = build_container(settings)
-    source = container.pylon()
+    policy = chosen_policy(container.policies(), policy_name)
+    source, clock = container.pylon(), container.clock()
     try:
-        registry = _AskedOnce(source=source, clock=container.clock())
-        container.registry.override(providers.Object(registry))
-        decision = await container.verifier().verify(data)
+        registry = _AskedOnce(source=source, clock=clock, needs_neurons=policy.needs_neurons)
+        verifier = CertificateVerifier(
+            registry=registry, clock=clock, leeway=timedelta(seconds=settings.leeway_seconds)
+        )
+        decision = await verifier.verify(data, policy=policy)
     finally:
         await source.aclose()
     return decision, registry.registered
