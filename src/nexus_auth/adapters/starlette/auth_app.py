@@ -19,6 +19,7 @@ import structlog
 from nexus_auth.adapters.starlette.grant_headers import GrantHeader
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import GRANTED_BODY, Decision, DenialReason, Denied, Granted
+from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.policy import ADMIT_REGISTERED, PolicySet, StakeKind
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
-    from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.policy import AccessPolicy, Neuron
     from nexus_auth.domain.ports import Clock
     from nexus_auth.domain.verifier import CertificateVerifier
@@ -101,9 +101,10 @@ def _facts(
     )
 
 
+# Keyed by the bytes of the account, whose hash Python remembers.
 @functools.lru_cache(maxsize=_ANSWERS_KEPT)
 def _grant(
-    hotkey: Hotkey,
+    account_id: bytes,
     reusable_seconds: int,
     neuron: Neuron | None = None,
     wanted: frozenset[GrantHeader] = frozenset(),
@@ -119,7 +120,7 @@ def _grant(
     return Answer(
         200,
         (
-            (b"x-hotkey", hotkey.address.encode("ascii")),
+            (b"x-hotkey", Hotkey(account_id).address.encode("ascii")),
             *_facts(neuron, wanted),
             reuse,
             (b"content-length", str(len(body)).encode("ascii")),
@@ -164,10 +165,11 @@ def build_answer(
     match decision:
         case Granted():
             # Rounded down: a proxy must never keep a grant for longer than it is worth.
-            left = (min(decision.expires_at, now + reuse) - now).total_seconds()
+            left = min(decision.expires_at - now, reuse)
+            seconds = max(0, int(left.total_seconds()))
             if not tell:
-                return _grant(decision.hotkey, max(0, int(left)))
-            return _grant(decision.hotkey, max(0, int(left)), decision.neuron, tell)
+                return _grant(decision.hotkey.account_id, seconds)
+            return _grant(decision.hotkey.account_id, seconds, decision.neuron, tell)
         case Denied():
             return _DENIALS[decision.reason]
 

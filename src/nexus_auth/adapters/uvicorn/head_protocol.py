@@ -54,6 +54,7 @@ _REQUEST_LINE: Final = re.compile(
     rb"(?P<method>[!#$%&'*+.^_`|~0-9A-Za-z-]+) (?P<target>[\x21-\x7e\x80-\xff]+)"
     rb" HTTP/1\.(?P<minor>[0-9])\r\n"
 )
+_HTTP_1_0: Final = re.compile(rb"[^\r\n]* HTTP/1\.0\r\n")
 
 _STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
@@ -248,11 +249,6 @@ class HeadProtocol(asyncio.Protocol):
 
     # What the parser calls.
 
-    def on_message_begin(self) -> None:
-        """Begins a request."""
-        self._target = b""
-        self._headers = []
-
     def on_url(self, url: bytes) -> None:
         """Notes the target."""
         self._target += url
@@ -272,6 +268,8 @@ class HeadProtocol(asyncio.Protocol):
         """Answers one head, at once or by a task."""
         self._messages = 0
         self._keep_alive = False
+        self._target = b""
+        self._headers = []
         try:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
@@ -280,6 +278,13 @@ class HeadProtocol(asyncio.Protocol):
         except httptools.HttpParserError:
             self._handle_unusual(head)
             return
+        if self._parser.get_http_version() != "1.1":
+            # Only HTTP/1.1 keeps connections without saying so. HTTP/0.9 and the text form of
+            # HTTP/2, both of which llhttp lets pass, are nothing that a proxy would send.
+            self._keep_alive = False
+            if _HTTP_1_0.match(head) is None:
+                self._refuse_malformed()
+                return
         self._decide(self._parser.get_method())
 
     def _handle_unusual(self, head: bytes) -> None:
@@ -290,6 +295,7 @@ class HeadProtocol(asyncio.Protocol):
             return
         self._parser = httptools.HttpRequestParser(self)
         self._messages = 0
+        self._headers = []
         minor = b"0" if line["minor"] == b"0" else b"1"
         try:
             self._parser.feed_data(b"POST / HTTP/1.%s\r\n%s" % (minor, head[line.end() :]))
@@ -298,6 +304,8 @@ class HeadProtocol(asyncio.Protocol):
         except httptools.HttpParserError:
             self._refuse_malformed()
             return
+        if minor == b"0":
+            self._keep_alive = False
         self._target = line["target"]
         self._decide(line["method"])
 
