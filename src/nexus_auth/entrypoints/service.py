@@ -200,6 +200,15 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Whoever the kernel has let in is taken in, then nobody else; one more turn of the loop,
+        # and every connection is one that uvicorn knows and tells to end.
+        await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(0)
+        await super().shutdown(sockets)
+
 
 class _Worker:
     """Both listeners in one event loop."""

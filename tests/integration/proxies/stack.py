@@ -199,8 +199,12 @@ def running_proxy(
     certificate: tuple[Path, Path],
     host: str = "127.0.0.1",
     arguments: tuple[str, ...] = (),
+    edit: Callable[[str], str] | None = None,
 ) -> Iterator[int]:
-    """Starts a proxy from what `nexus-auth proxy-config` writes, and gives its port."""
+    """Starts a proxy from what `nexus-auth proxy-config` writes, and gives its port.
+
+    `edit` does to each file what its owner would do with an editor.
+    """
     program = require_program(proxy, PROGRAMS[proxy])
     directory = folder / f"{proxy}{next(_numbers)}"
     state = directory / "state"
@@ -216,6 +220,9 @@ def running_proxy(
     )
     if code != 0:
         raise AssertionError(f"proxy-config ended with {code}")
+    for path in directory.iterdir():
+        if edit is not None and path.is_file():
+            path.write_text(edit(path.read_text(encoding="utf-8")), encoding="utf-8")
     command = [program, *_ARGUMENTS[proxy](directory)]
     environment = {"HOME": str(state), "PATH": "/usr/bin:/bin", "XDG_CONFIG_HOME": str(state)}
     with Process(

@@ -46,6 +46,11 @@ LINGER_BYTES: Final = 1024 * 1024
 """How long, and for how much, a connection that is ending is still read. Closing it with unread
 bytes would reset it, and the answer could get lost on its way."""
 
+FAREWELL_SECONDS: Final = 1.0
+"""How long an idle connection stays open once the service has been told to end. A busy client sends
+its next request in that time and learns from the answer that it was the last one. Closed at once,
+the connection could cross a request that is on its way, and that request would be lost."""
+
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _CR: Final = 13
 
@@ -465,10 +470,11 @@ class HeadProtocol(asyncio.Protocol):
             transport.close()
 
     def shutdown(self) -> None:
-        """Ends the connection after the request that is under way, if there is one."""
+        """Ends the connection after the request that is under way, or the next if it is near."""
         self._draining = True
         if self._task is None and not self._received and not self._ending and self._transport:
-            self._transport.close()
+            self._deadline = min(self._deadline, self._loop.time() + FAREWELL_SECONDS)
+            self._arm()
 
 
 class _Response:
