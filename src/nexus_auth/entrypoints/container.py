@@ -131,7 +131,14 @@ def _build_store(store: str, *, scope: str, clock: Clock) -> SnapshotStore:
             setting="NEXUS_AUTH_SNAPSHOT_STORE",
             problem="Redis needs the extra of that name: pip install 'nexus-auth[redis]'",
         ) from None
-    return RedisStore(store, scope=scope, clock=clock)
+    try:
+        return RedisStore(store, scope=scope, clock=clock)
+    except ValueError:
+        # The package's message may repeat a part of the URL, and with it a password.
+        raise ConfigurationError(
+            setting="NEXUS_AUTH_SNAPSHOT_STORE",
+            problem="the redis package cannot read this URL; check its options behind the ?",
+        ) from None
 
 
 def build_live_policies(

@@ -13,6 +13,7 @@ from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenA
 from nexus_auth.adapters.registry.lookup import LookupRegistry
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.starlette.auth_app import AuthApp
+from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.container import Container, build_container
 from nexus_auth.entrypoints.settings import Settings
 
@@ -90,3 +91,36 @@ def test_service_loads_no_framework_that_it_does_not_use() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
     )
     assert done.stdout.strip() == ""
+
+
+def test_no_store_is_opened_unless_one_is_named() -> None:
+    """`none` is the default."""
+    assert build_container(Settings.load(environ={})).shared_snapshots() is None
+
+
+@pytest.mark.parametrize(
+    ("location", "store"),
+    [
+        ("file:/var/lib/nexus-auth/snapshot.json", "FileStore"),
+        ("redis://:pw@localhost:6379/0", "RedisStore"),
+        ("rediss://localhost", "RedisStore"),
+    ],
+)
+async def test_store_is_the_one_that_is_named(location: str, store: str) -> None:
+    """Files and Redis, with and without TLS; nothing is opened yet."""
+    settings = Settings.load(environ={"NEXUS_AUTH_SNAPSHOT_STORE": location})
+    shared = build_container(settings).shared_snapshots()
+    assert shared is not None
+    assert type(shared._store).__name__ == store
+    assert "pw" not in repr(settings)
+    await shared.aclose()
+
+
+def test_redis_url_that_cannot_be_read_is_a_configuration_error() -> None:
+    """Said in one line, without the password."""
+    location = "redis://:hush@localhost/0?socket_timeout=soon"
+    settings = Settings.load(environ={"NEXUS_AUTH_SNAPSHOT_STORE": location})
+    with pytest.raises(ConfigurationError) as caught:
+        build_container(settings).shared_snapshots()
+    assert caught.value.setting == "NEXUS_AUTH_SNAPSHOT_STORE"
+    assert "hush" not in str(caught.value)
