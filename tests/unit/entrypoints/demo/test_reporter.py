@@ -27,3 +27,15 @@ def test_verdict_is_the_last_word(all_right: bool, expected: str) -> None:  # no
     stream = io.StringIO()
     Reporter(stream).verdict(all_right=all_right)
     assert stream.getvalue().strip() == expected
+
+
+@pytest.mark.parametrize(("columns", "lines"), [("80", 2), ("96", 1)])
+def test_narrow_terminal_gets_the_reason_on_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, columns: str, lines: int
+) -> None:
+    """No word is broken at the edge."""
+    monkeypatch.setenv("COLUMNS", columns)
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    Reporter(stream).scenario(is_right=True, status=200, asked="a caller", why="it is known")
+    assert len(stream.getvalue().splitlines()) == lines
