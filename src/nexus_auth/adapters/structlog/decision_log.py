@@ -155,17 +155,20 @@ def client_request(
     """The client's own request, as the proxy tells of it; this very request where it does not.
 
     Returns:
-        `request_id`, which is made up where the proxy gives none; `method` and `uri`, ASCII and of
-        bounded length. All of it comes from outside.
+        `request_id`, which is made up where the proxy gives none; `method` and `uri`, and
+        `policy` where the proxy chose one, ASCII and of bounded length. All of it comes from
+        outside.
     """
     found = {name.lower(): value for name, value in reversed(headers)}
     uri = next((found[name] for name in _URI_HEADERS if name in found), target)
     verb = next((found[name] for name in _METHOD_HEADERS if name in found), method)
-    return {
+    told = {
         "request_id": _request_id(found.get(_ID_HEADER, b"")),
         "method": _text(verb, _MAX_METHOD),
         "uri": _text(uri, _MAX_URI),
     }
+    policy = found.get(_POLICY_HEADER)
+    return told if policy is None else {**told, "policy": _text(policy, _MAX_POLICY)}
 
 
 def _request_id(given: bytes) -> str:

@@ -162,3 +162,21 @@ def test_request_id_is_made_where_none_is_usable(given: bytes | None) -> None:
     made = {client_request(b"GET", b"/", headers)["request_id"] for _ in range(3)}
     assert len(made) == 3
     assert all(re.fullmatch("[0-9a-f]{32}", each) for each in made)
+
+
+@pytest.mark.parametrize(
+    ("headers", "policy"),
+    [
+        ([], None),
+        ([(b"X-Nexus-Auth-Policy", b"team")], "team"),
+        (
+            [(b"x-nexus-auth-policy", b"\x1b[2J" + 99 * b"a")],
+            "\x1b[2J" + 60 * "a" + "… (103 bytes)",
+        ),
+    ],
+)
+def test_policy_that_the_proxy_chose_is_told(
+    headers: list[tuple[bytes, bytes]], policy: str | None
+) -> None:
+    """Whoever was refused at one place may be welcome at another."""
+    assert client_request(b"GET", b"/", headers).get("policy") == policy
