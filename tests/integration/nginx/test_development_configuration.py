@@ -121,17 +121,18 @@ class House:
             connection.close()
 
 
-def save_caller(folder: Path, name: str) -> str:
+def save_caller(folder: Path, name: str, *, key_name: str | None = None) -> str:
     """Writes certificate and key of a caller, and gives the header nginx makes of it."""
+    private_key = a_key(key_name or name)
     now = datetime.now(tz=UTC).replace(microsecond=0)
     certificate = a_certificate(
         hotkey=a_hotkey(name),
-        key=a_key(name),
+        key=private_key,
         # nginx looks at the real clock.
         not_before=now - timedelta(hours=1),
         not_after=now + timedelta(hours=1),
     )
-    key = a_key(name).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    key = private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / f"{name}.pem").write_bytes(key + to_pem(certificate))
     return to_nginx_header(certificate).decode()
 

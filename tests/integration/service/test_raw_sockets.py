@@ -317,6 +317,7 @@ MALFORMED: Final = [
     b"GET HTTP/1.1\r\n" + GRANTING + b"\r\n",
     b"(GET) / HTTP/1.1\r\n" + GRANTING + b"\r\n",
     b"G\xc3\x84T / HTTP/1.1\r\n" + GRANTING + b"\r\n",
+    b"GET / HTTP/1.1\nHost: auth\n" + GRANTING[:-2] + b"\n\n",
     b"hello\r\n\r\n",
     b"GET / HTTP/2.0\r\n" + GRANTING + b"\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",

@@ -52,6 +52,7 @@ its next request in that time and learns from the answer that it was the last on
 the connection could cross a request that is on its way, and that request would be lost."""
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
+_BARE_LINE_FEEDS: Final = b"\n\n"
 _CR: Final = 13
 
 # RFC 9112 §3: method, target, version. The version's first digit says how a message is framed.
@@ -236,6 +237,10 @@ class HeadProtocol(asyncio.Protocol):
                 self._refuse_oversized()
                 return
             if end < 0:
+                if received.find(_BARE_LINE_FEEDS, self._searched) >= 0:
+                    # It would end otherwise, and llhttp would not take it: say so at once.
+                    self._refuse_malformed()
+                    return
                 # The empty line may have begun.
                 self._searched = max(0, size - len(_END_OF_HEAD) + 1)
                 return
