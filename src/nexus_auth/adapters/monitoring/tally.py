@@ -54,6 +54,11 @@ class Tally:
     a second.
     """
 
+    __slots__ = (
+        *("_clock", "_granted_counts", "_granted_seconds", "_lately", "_told"),
+        *("callers", "codes", "denials", "minutes", "pylon", "questions", "seconds"),
+    )
+
     def __init__(self, *, clock: Clock) -> None:
         """Starts at nothing.
 
@@ -70,7 +75,6 @@ class Tally:
         self.callers: OrderedDict[str, CallerSeen] = OrderedDict()
         self._granted_seconds = self.seconds[GRANTED]
         self._granted_counts = self._granted_seconds.counts
-        self._granted = 0
         self._lately: dict[bytes, int] = {}
         self._told = (0, 0)
 
@@ -85,8 +89,7 @@ class Tally:
     ) -> None:
         """See `DecisionObserver`."""
         if isinstance(decision, Granted):
-            # The busiest lines of this package.
-            self._granted += 1
+            # The busiest lines of this package. How many there were follows from the histogram.
             self._granted_counts[bisect_left(DECISION_BOUNDS, seconds)] += 1
             self._granted_seconds.total += seconds
             lately, account_id = self._lately, decision.hotkey.account_id
@@ -133,9 +136,7 @@ class Tally:
     def tick(self) -> None:
         """Brings what has a date up to date. To be called every second, and before reading."""
         now = self._clock().timestamp()
-        self.codes[GRANTED] += self._granted
-        self._granted = 0
-        granted = self.codes[GRANTED]
+        granted = self.codes[GRANTED] = self._granted_seconds.observations
         denied = sum(self.codes.values()) - granted
         more = (granted - self._told[0], denied - self._told[1])
         self._told = (granted, denied)
