@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from nexus_auth.domain.errors import RegistryUnavailable
+from nexus_auth.domain.errors import IssuingError, IssuingRefused, RegistryUnavailable
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.policy import Neuron
-from nexus_auth.domain.ports import Registration
-from tests.builders import NOW
+from nexus_auth.domain.ports import IssuedKeyPair, Registration
+from tests.builders import NOW, a_key, public_bytes
 
 
 class FakeClock:
@@ -59,3 +59,39 @@ class FakeRegistry:
         return Registration(
             public_key=key, expires_at=self.expires_at, neuron=self.neurons.get(hotkey)
         )
+
+
+class FakeIssuer:
+    """An issuer whose chain is a dictionary; it speaks for one hotkey."""
+
+    def __init__(self, hotkey: Hotkey) -> None:
+        self.hotkey = hotkey
+        self.chain: dict[Hotkey, bytes] = {}
+        self.made = 0
+        self.asked = 0
+        self.error: IssuingError | None = None
+
+    async def generate(self, *, algorithm: int) -> IssuedKeyPair:
+        """See `CertIssuer.generate`; raises `error` where there is one."""
+        self.raise_if_told()
+        if algorithm != 1:
+            raise IssuingRefused("the fake issuer knows algorithm 1 alone")
+        self.made += 1
+        key = a_key(f"made by the fake issuer, number {self.made}")
+        self.chain[self.hotkey] = public_bytes(key)
+        return IssuedKeyPair(public_key=public_bytes(key), private_key=key.private_bytes_raw())
+
+    async def published_key(self, hotkey: Hotkey) -> bytes | None:
+        """See `CertIssuer.published_key`."""
+        self.asked += 1
+        self.raise_if_told()
+        return self.chain.get(hotkey)
+
+    async def find_holder(self, public_key: bytes) -> Hotkey | None:
+        """Says which hotkey has a key."""
+        return next((each for each, key in self.chain.items() if key == public_key), None)
+
+    def raise_if_told(self) -> None:
+        """Fails while `error` is set."""
+        if self.error is not None:
+            raise self.error

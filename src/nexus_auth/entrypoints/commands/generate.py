@@ -150,11 +150,14 @@ def _run(
 ) -> int:
     import asyncio
 
-    from nexus_auth.adapters.clock import utc_now
+    from nexus_auth.entrypoints.container import build_container
     from nexus_auth.entrypoints.issuing.issuance import Issuance
 
+    container = build_container(settings)
+
     async def issue() -> int:
-        async with _pylon_client(settings, generate_timeout_seconds) as client:
+        client: PylonClient = container.pylon(generate_timeout_seconds=generate_timeout_seconds)
+        async with client:
 
             async def find_holder(public_key: bytes) -> Hotkey | None:
                 keys = (await client.fetch_keys()).keys
@@ -165,7 +168,7 @@ def _run(
                 directory=directory,
                 issuer=client,
                 find_holder=find_holder,
-                clock=utc_now,
+                clock=container.clock(),
                 reporter=reporter,
             ).run()
 
@@ -246,33 +249,6 @@ def _require_identity(settings: Settings) -> None:
     ):
         if value is None:
             raise ConfigurationError(setting=name, problem="needed to have a key pair made")
-
-
-def _pylon_client(settings: Settings, generate_timeout_seconds: float) -> PylonClient:
-    from nexus_auth.adapters.pylon.api import (
-        FirstGenerationApi,
-        IdentityApi,
-        OpenAccessApi,
-        PylonApi,
-    )
-    from nexus_auth.adapters.pylon.client import PylonClient
-
-    api: PylonApi
-    if settings.netuid is None:
-        api = FirstGenerationApi(token=settings.open_access_token)
-    elif settings.identity_name is None or settings.identity_token is None:
-        api = OpenAccessApi(netuid=settings.netuid, token=settings.open_access_token)
-    else:
-        api = IdentityApi(
-            netuid=settings.netuid, name=settings.identity_name, token=settings.identity_token
-        )
-    return PylonClient(
-        endpoint=settings.pylon_endpoint,
-        api=api,
-        connect_timeout_seconds=settings.pylon_connect_timeout_seconds,
-        read_timeout_seconds=settings.pylon_read_timeout_seconds,
-        generate_timeout_seconds=generate_timeout_seconds,
-    )
 
 
 def _add_switch(parser: argparse.ArgumentParser, name: str, explanation: str) -> None:

@@ -6,6 +6,7 @@ Never fails: a closed terminal must not lose a key.
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -27,8 +28,9 @@ class Reporter:
     """Results go to `out`, everything on the way there to `err`."""
 
     def __init__(self, *, out: TextIO | None = None, err: TextIO | None = None) -> None:
-        self._out = sys.stdout if out is None else out
-        self._err = sys.stderr if err is None else err
+        # A process that was started without them has None there.
+        self._out = out or sys.stdout or io.StringIO()
+        self._err = err or sys.stderr or io.StringIO()
         self._is_line_open = False
 
     def result(self, text: str) -> None:
@@ -44,7 +46,10 @@ class Reporter:
     def warn(self, text: str) -> None:
         """Something that the reader has to act on."""
         self._close_line()
-        _write(self._err, f"{painted('WARNING', 'yellow', self._err)}: {text}\n")
+        word = "WARNING"
+        if _is_terminal(self._err):
+            word = painted(word, "yellow", self._err)
+        _write(self._err, f"{word}: {text}\n")
 
     @asynccontextmanager
     async def waiting(self, text: str) -> AsyncIterator[None]:

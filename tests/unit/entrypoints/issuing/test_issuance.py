@@ -1,0 +1,381 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from nexus_auth.adapters.credentials.directory import CredentialsDirectory
+from nexus_auth.domain.errors import (
+    CredentialsError,
+    IssuerUnavailable,
+    IssuingError,
+    IssuingRefused,
+    RegistryUnavailable,
+)
+from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.issuing import Credentials
+from nexus_auth.entrypoints.issuing.hook import Hook
+from nexus_auth.entrypoints.issuing.issuance import FindHolder, Issuance, Order
+from nexus_auth.entrypoints.issuing.reporter import Reporter
+from tests.builders import a_hotkey, a_key, public_bytes
+from tests.fakes import FakeClock, FakeIssuer
+
+ALICE = a_hotkey("alice")
+BOB = a_hotkey("bob")
+DAY = timedelta(days=1)
+
+
+class Scene:
+    """A directory, an issuer for alice and a clock; `run` carries out one order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.directory = CredentialsDirectory(path)
+        self.issuer = FakeIssuer(ALICE)
+        self.find_holder: FindHolder = self.issuer.find_holder
+        self.clock = FakeClock()
+        self.out, self.err = io.StringIO(), io.StringIO()
+
+    async def run(
+        self,
+        *,
+        hotkey: Hotkey = ALICE,
+        days: int = 3650,
+        force: bool = False,
+        reuse_key: bool = False,
+        renew_before: timedelta | None = None,
+        confirm_seconds: float = 0.05,
+        after_change: str | None = None,
+    ) -> int:
+        """Carries out one order, with short waits."""
+        order = Order(
+            hotkey=hotkey,
+            algorithm=1,
+            valid_for=days * DAY,
+            force=force,
+            reuse_key=reuse_key,
+            renew_before=renew_before,
+            confirm_seconds=confirm_seconds,
+            after_change=None if after_change is None else Hook.parse(after_change),
+        )
+        return await Issuance(
+            order=order,
+            directory=self.directory,
+            issuer=self.issuer,
+            find_holder=self.find_holder,
+            clock=self.clock,
+            reporter=Reporter(out=self.out, err=self.err),
+            poll_seconds=0.01,
+        ).run()
+
+    @property
+    def pair(self) -> Credentials:
+        """What is on disk."""
+        return self.directory.load()
+
+    @property
+    def is_on_chain(self) -> bool:
+        """Whether the pair on disk is the one that the chain has."""
+        return self.issuer.chain[ALICE] == self.pair.certificate.public_key
+
+    @property
+    def names(self) -> list[str]:
+        """Every file there, hidden ones included."""
+        return sorted(each.name for each in self.path.iterdir())
+
+
+PAIR = ["client.crt", "client.key"]
+BOTH_PAIRS = ["client.crt", "client.crt.old", "client.key", "client.key.old"]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    """A new scene, with nothing on disk and nothing on chain."""
+    return Scene(tmp_path / "certs")
+
+
+async def test_pair_is_made_written_and_confirmed(scene: Scene) -> None:
+    """With the hotkey that was named and for as long as was asked."""
+    assert await scene.run(days=10) == 0
+    assert scene.is_on_chain
+    assert scene.pair.certificate.hotkey == ALICE
+    assert scene.pair.certificate.not_after == scene.clock.now + 10 * DAY
+    assert scene.names == PAIR
+    assert "Confirmed" in scene.out.getvalue()
+
+
+async def test_pair_that_is_there_is_enough(scene: Scene) -> None:
+    """Nobody is asked."""
+    await scene.run()
+    asked = scene.issuer.asked
+    assert await scene.run() == 0
+    assert (scene.issuer.made, scene.issuer.asked) == (1, asked)
+
+
+@pytest.mark.parametrize("error", [IssuingRefused("no"), IssuerUnavailable("away")])
+async def test_failure_leaves_what_is_there(scene: Scene, error: IssuingError) -> None:
+    """To the last file."""
+    await scene.run()
+    before = scene.pair.certificate.fingerprint
+    scene.issuer.error = error
+    with pytest.raises(type(error)):
+        await scene.run(force=True)
+    assert scene.pair.certificate.fingerprint == before
+    assert scene.names == PAIR
+
+
+async def test_old_pair_is_kept_until_the_new_one_is_on_chain(scene: Scene) -> None:
+    """And removed by whichever run sees it there first."""
+    await scene.run()
+    old = scene.pair
+    await scene.run(force=True, confirm_seconds=0)
+    assert scene.names == BOTH_PAIRS
+    assert (scene.path / "client.key.old").read_bytes() == old.key_pem
+    assert await scene.run(renew_before=30 * DAY) == 0
+    assert scene.names == PAIR
+    assert scene.issuer.made == 2
+
+
+async def test_wrong_address_is_explained(scene: Scene) -> None:
+    """By the hotkey that has the key; the files are written all the same, once."""
+    assert await scene.run(hotkey=BOB) == 0
+    warning = scene.err.getvalue()
+    assert f"names {BOB}" in warning
+    assert f"belongs to {ALICE}" in warning
+    assert f"-reuse-key -ss58-address {ALICE}" in warning
+    assert "Confirmed" not in scene.out.getvalue()
+    assert await scene.run(reuse_key=True) == 0
+    assert scene.pair.certificate.hotkey == ALICE
+    assert scene.issuer.made == 1
+
+
+async def test_wrong_address_is_suspected_where_nobody_can_say_whose_key_it_is(
+    scene: Scene,
+) -> None:
+    """A Pylon without the bulk question knows less, and the old pair stays."""
+
+    async def cannot_say(_: bytes) -> None:
+        raise RegistryUnavailable("no such question")
+
+    scene.find_holder = cannot_say
+    await scene.run()
+    scene.issuer.chain[BOB] = public_bytes(a_key("bob"))
+    assert await scene.run(hotkey=BOB, force=True) == 0
+    assert f"another key for {BOB}" in scene.err.getvalue()
+    assert "kept beside" in scene.err.getvalue()
+    assert scene.names == BOTH_PAIRS
+
+
+async def test_confirmation_waits_for_a_slow_chain(scene: Scene) -> None:
+    """The key may appear later than Pylon's answer."""
+    late = scene.issuer.published_key
+
+    async def published_key(hotkey: Hotkey) -> bytes | None:
+        return None if scene.issuer.asked < 3 and not await late(BOB) else await late(hotkey)
+
+    scene.issuer.published_key = published_key  # type: ignore[method-assign]  # a slow chain
+    scene.find_holder = lambda _: _nobody()
+    assert await scene.run(confirm_seconds=5) == 0
+    assert "Confirmed" in scene.out.getvalue()
+
+
+async def _nobody() -> None:
+    return None
+
+
+async def test_pylon_that_dies_after_issuing_is_a_warning(scene: Scene) -> None:
+    """The pair is written; whether it works is what is not known."""
+    make = scene.issuer.generate
+
+    async def generate_and_die(*, algorithm: int) -> object:
+        pair = await make(algorithm=algorithm)
+        scene.issuer.error = IssuerUnavailable("gone")
+        return pair
+
+    scene.issuer.generate = generate_and_die  # type: ignore[assignment, method-assign]  # as said
+    assert await scene.run() == 0
+    assert scene.is_on_chain
+    assert "could not be found out: gone" in scene.err.getvalue()
+
+
+async def test_interrupted_run_is_finished_and_confirmed(scene: Scene) -> None:
+    """Without another key."""
+    await scene.run()
+    pair = scene.pair
+    (scene.path / ".client-pair.pending").write_bytes(pair.key_pem + pair.certificate_pem)
+    scene.directory.certificate_path.unlink()
+    assert await scene.run() == 0
+    assert scene.pair.certificate.fingerprint == pair.certificate.fingerprint
+    assert scene.issuer.made == 1
+    assert "interrupted" in scene.err.getvalue()
+
+
+@pytest.mark.parametrize("name", PAIR)
+@pytest.mark.parametrize("renew_before", [None, 30 * DAY])
+async def test_half_a_pair_is_refused(
+    scene: Scene, name: str, renew_before: timedelta | None
+) -> None:
+    """It may be somebody's only key; force replaces it."""
+    scene.path.mkdir()
+    (scene.path / name).write_text("mine")
+    with pytest.raises(CredentialsError, match=f"holds only {name}"):
+        await scene.run(renew_before=renew_before)
+    assert scene.issuer.made == 0
+    assert await scene.run(force=True) == 0
+    assert scene.is_on_chain
+
+
+class TestRenewal:
+    """`-renew-before-days`: what a timer runs every day."""
+
+    async def test_good_pair_is_left_alone(self, scene: Scene, tmp_path: Path) -> None:
+        """One question, no change, no hook."""
+        await scene.run()
+        before = scene.pair.certificate.fingerprint
+        assert await scene.run(renew_before=30 * DAY, after_change=f"touch {tmp_path / 'ran'}") == 0
+        assert scene.pair.certificate.fingerprint == before
+        assert not (tmp_path / "ran").exists()
+        assert "3650 more days" in scene.out.getvalue()
+
+    async def test_missing_pair_is_made(self, scene: Scene) -> None:
+        """The first run needs no other command."""
+        assert await scene.run(renew_before=30 * DAY) == 0
+        assert scene.is_on_chain
+
+    @pytest.mark.parametrize(
+        ("passed", "made"),
+        [(timedelta(days=69, hours=23), 1), (70 * DAY, 2), (200 * DAY, 2)],
+    )
+    async def test_pair_is_replaced_when_its_time_has_come(
+        self, scene: Scene, passed: timedelta, made: int
+    ) -> None:
+        """Not before; and long after its end as well."""
+        await scene.run(days=100)
+        scene.clock.now += passed
+        assert await scene.run(days=100, renew_before=30 * DAY) == 0
+        assert scene.issuer.made == made
+        assert scene.is_on_chain
+        assert scene.names == PAIR
+
+    async def test_key_that_is_not_on_chain_is_replaced(self, scene: Scene) -> None:
+        """Somebody made another one elsewhere."""
+        await scene.run()
+        scene.issuer.chain[ALICE] = public_bytes(a_key("elsewhere"))
+        assert await scene.run(renew_before=30 * DAY) == 0
+        assert scene.issuer.made == 2
+        assert scene.is_on_chain
+
+    async def test_key_that_is_nowhere_is_looked_for_more_than_once(self, scene: Scene) -> None:
+        """To Pylon, "not there" and "cannot see now" are one answer."""
+        await scene.run()
+        key = scene.issuer.chain.pop(ALICE)
+        read = scene.issuer.published_key
+
+        async def published_key(hotkey: Hotkey) -> bytes | None:
+            found = await read(hotkey)
+            scene.issuer.chain[ALICE] = key  # from the second time on
+            return found
+
+        scene.issuer.published_key = published_key  # type: ignore[method-assign]  # a bad moment
+        assert await scene.run(renew_before=30 * DAY) == 0
+        assert scene.issuer.made == 1
+        del scene.issuer.chain[ALICE]
+        scene.issuer.published_key = read  # type: ignore[method-assign]
+        assert await scene.run(renew_before=30 * DAY) == 0
+        assert scene.issuer.made == 2
+
+    async def test_what_is_not_known_is_no_reason_to_replace(self, scene: Scene) -> None:
+        """Not even when the certificate ends soon."""
+        await scene.run(days=10)
+        before = scene.pair.certificate.fingerprint
+        scene.issuer.error = IssuerUnavailable("away")
+        with pytest.raises(IssuerUnavailable):
+            await scene.run(renew_before=9 * DAY)
+        assert scene.pair.certificate.fingerprint == before
+
+    async def test_pair_that_cannot_be_read_is_replaced(self, scene: Scene) -> None:
+        """Its remains are in `.old` until the new one is confirmed."""
+        await scene.run()
+        scene.directory.certificate_path.write_text("damaged")
+        assert await scene.run(renew_before=30 * DAY, confirm_seconds=0) == 0
+        assert scene.is_on_chain
+        assert (scene.path / "client.crt.old").read_text() == "damaged"
+
+    async def test_somebody_elses_certificate_is_refused(self, scene: Scene) -> None:
+        """A timer with a wrong directory must not destroy what is there."""
+        await scene.run()
+        with pytest.raises(CredentialsError, match=f"certificate of {ALICE}, not of {BOB}"):
+            await scene.run(hotkey=BOB, renew_before=30 * DAY)
+        assert scene.issuer.made == 1
+
+
+class TestReusingTheKey:
+    """`-reuse-key`: a new certificate, and the chain is not touched."""
+
+    async def test_certificate_is_new_and_key_is_not(self, scene: Scene) -> None:
+        """The key file keeps its bytes."""
+        await scene.run(days=10)
+        old = scene.pair
+        assert await scene.run(reuse_key=True) == 0
+        assert scene.pair.key_pem == old.key_pem
+        assert scene.pair.certificate.not_after == scene.clock.now + 3650 * DAY
+        assert scene.issuer.made == 1
+        assert scene.names == PAIR
+
+    async def test_lost_certificate_is_made_again(self, scene: Scene) -> None:
+        """The private key is all that cannot be."""
+        await scene.run()
+        scene.directory.certificate_path.unlink()
+        assert await scene.run(reuse_key=True) == 0
+        assert scene.is_on_chain
+
+    async def test_renewal_keeps_the_key_where_it_is_good(self, scene: Scene) -> None:
+        """Together with `-renew-before-days`."""
+        await scene.run(days=10)
+        old = scene.pair
+        assert await scene.run(reuse_key=True, renew_before=30 * DAY) == 0
+        assert scene.pair.key_pem == old.key_pem
+        assert scene.pair.certificate.fingerprint != old.certificate.fingerprint
+        assert await scene.run(reuse_key=True, renew_before=30 * DAY) == 0
+        assert scene.issuer.made == 1
+
+    async def test_key_that_is_not_on_chain_is_not_renewed(self, scene: Scene) -> None:
+        """No certificate around it can work."""
+        await scene.run()
+        scene.issuer.chain[ALICE] = public_bytes(a_key("elsewhere"))
+        with pytest.raises(CredentialsError, match=r"leave out -reuse-key"):
+            await scene.run(reuse_key=True, renew_before=30 * DAY)
+
+    async def test_no_key_cannot_be_reused(self, scene: Scene) -> None:
+        """And none is asked for in its place."""
+        with pytest.raises(CredentialsError, match=r"client\.key"):
+            await scene.run(reuse_key=True)
+        assert scene.issuer.made == 0
+
+
+HOOKS: list[tuple[str, int, str]] = [
+    ("true", 0, "Ran true"),
+    ("sh -c 'exit 7'", 1, "exit code 7"),
+]
+
+
+@pytest.mark.parametrize(("hook", "code", "words"), HOOKS)
+async def test_hook_runs_after_a_change(scene: Scene, hook: str, code: int, words: str) -> None:
+    """Its failure is ours, because the proxy may still have the old pair."""
+    assert await scene.run(after_change=hook) == code
+    assert words in scene.err.getvalue()
+    assert scene.is_on_chain
+
+
+@pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("/dev/null")])
+async def test_directory_that_is_none_is_refused_before_anybody_is_asked(
+    scene: Scene, make: Callable[[Path], None]
+) -> None:
+    """The key on chain stays what it is."""
+    make(scene.path)
+    with pytest.raises(CredentialsError, match=r"not a directory"):
+        await scene.run(force=True)
+    assert (scene.issuer.made, scene.issuer.asked) == (0, 0)

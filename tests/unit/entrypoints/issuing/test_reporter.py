@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import asyncio
+import io
+
+import pytest
+
+from nexus_auth.entrypoints.issuing import reporter as module
+from nexus_auth.entrypoints.issuing.reporter import Reporter
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Broken(io.StringIO):
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
+
+    def isatty(self) -> bool:
+        raise OSError
+
+
+def test_results_and_the_rest_go_different_ways() -> None:
+    """What a script reads is not mixed with what a person reads."""
+    out, err = io.StringIO(), io.StringIO()
+    reporter = Reporter(out=out, err=err)
+    reporter.result("done")
+    reporter.say("going on")
+    reporter.warn("beware")
+    assert out.getvalue() == "done\n"
+    assert err.getvalue() == "going on\nWARNING: beware\n"
+
+
+async def test_terminal_shows_one_line_that_is_wiped() -> None:
+    """It counts the seconds, and a message in between stands on its own line."""
+    err = Terminal()
+    reporter = Reporter(out=io.StringIO(), err=err)
+    async with reporter.waiting("waiting"):
+        await asyncio.sleep(0)
+        reporter.say("something")
+    shown = err.getvalue()
+    assert "\r\x1b[K| waiting (0 s)" in shown
+    assert "\r\x1b[Ksomething\n" in shown
+
+
+async def test_log_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One at once, and one every now and then."""
+    monkeypatch.setattr(module, "_LINE_EVERY_SECONDS", 0.01)
+    err = io.StringIO()
+    async with Reporter(out=io.StringIO(), err=err).waiting("waiting"):
+        await asyncio.sleep(0.1)
+    lines = err.getvalue().splitlines()
+    assert lines[0] == "waiting"
+    assert lines[1] == "waiting (0 s)"
+    assert "\x1b" not in err.getvalue()
+
+
+async def test_nobody_listening_is_no_failure() -> None:
+    """A closed pipe must not lose a key."""
+    reporter = Reporter(out=Broken(), err=Broken())
+    async with reporter.waiting("waiting"):
+        reporter.say("something")
+        reporter.warn("something")
+    reporter.result("done")
+
+
+def test_process_without_streams_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python has None in the place of a stream that was closed at the start."""
+    monkeypatch.setattr("sys.stdout", None)
+    monkeypatch.setattr("sys.stderr", None)
+    reporter = Reporter()
+    reporter.result("done")
+    reporter.warn("something")
+
+
+def test_stream_that_was_closed_is_no_failure() -> None:
+    """Whatever is asked of it fails."""
+    stream = io.StringIO()
+    stream.close()
+    Reporter(out=stream, err=stream).warn("something")
