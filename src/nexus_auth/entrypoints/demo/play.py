@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _ROTATION_SECONDS: Final = 20.0
 """How long the old key may live on before the demo calls it a failure; two refreshes and more."""
 
+_CHANGE_SECONDS: Final = 20.0
+"""How long a change of the policy, or of what it looks at, may take to count."""
+
 _PAUSE_SECONDS: Final = 0.1
 _CERTIFICATE_HEADERS: Final = tuple(header.name for header in PRESETS.values())
 
@@ -41,6 +44,7 @@ class Play:
         self._spoofed_headers()
         self._strangers()
         self._rotation()
+        self._policy()
         self._without_pylon()
 
     def _registered_caller(self) -> None:
@@ -126,6 +130,30 @@ class Play:
             self._ask(stage.caller_pair),
             self._named,
         )
+
+    def _policy(self) -> None:
+        stage = self._stage
+        stage.admit("require_validator_permit = true")
+        self._wait_for_status(HTTPStatus.FORBIDDEN)
+        self._expect_denial(
+            "policy, validators only: no permit yet",
+            DenialReason.NOT_PERMITTED,
+            "the log says which rule",
+            client=stage.caller_pair,
+        )
+        stage.permit_caller()
+        self._wait_for_status(HTTPStatus.OK)
+        self._expect_grant(
+            "policy, validators only: with a permit", self._ask(stage.caller_pair), self._named
+        )
+
+    def _wait_for_status(self, status: HTTPStatus) -> None:
+        """Waits until the caller's own certificate gets this answer, or long enough to report."""
+        begun = time.monotonic()
+        while time.monotonic() - begun < _CHANGE_SECONDS:
+            if self._ask(self._stage.caller_pair).status == status:
+                break
+            time.sleep(_PAUSE_SECONDS)
 
     def _without_pylon(self) -> None:
         self._stage.stop_pylon()

@@ -181,8 +181,10 @@ class Stage:
             "NEXUS_AUTH_PROXY": self.proxy.name,
             "NEXUS_AUTH_REFRESH_SECONDS": str(REFRESH_SECONDS),
             "NEXUS_AUTH_REUSE_SECONDS": str(_REUSE_SECONDS),
+            "NEXUS_AUTH_POLICY_FILE": str(self._policy_file),
             "NEXUS_AUTH_LOG_FORMAT": "json",
         }
+        self.admit("")
         self._service = self.children.start("nexus-auth", (*OURSELVES, "run"), environment=settings)
         self.children.wait_until(self._is_service_ready, child=self._service)
 
@@ -197,6 +199,21 @@ class Stage:
             return False
         finally:
             connection.close()
+
+    @property
+    def _policy_file(self) -> Path:
+        return self.directory / "policy.toml"
+
+    def admit(self, rules: str) -> None:
+        """Replaces the access policy by one of these rules; the service notices by itself."""
+        new = self._policy_file.with_suffix(".new")
+        new.write_text(f"[policies.demo]\n{rules}\n")
+        new.replace(self._policy_file)
+
+    def permit_caller(self) -> None:
+        """Gives the caller a validator permit on the development chain."""
+        with EmbeddedPylonStore.open(self._pylon_data) as store:
+            store.set_neuron(self.caller, netuid=NETUID, validator_permit=True)
 
     def _start_proxy(self) -> None:
         if not self.proxy.serves_nameless_certificates:
