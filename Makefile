@@ -1,7 +1,7 @@
 # A thin front for noxfile.py, which says what each task does. Needs only make and Python 3.11+.
 # `make test` and `make demo` set up everything else by themselves.
 .DEFAULT_GOAL := help
-.PHONY: help all build build-docker format lint test coverage clean demo bench soak \
+.PHONY: help all build build-docker format lint test coverage clean demo bench soak audit \
 	python programs
 
 IMAGE ?= nexus-auth:latest
@@ -45,6 +45,9 @@ demo: ## show a real proxy letting a registered hotkey in and turning strangers 
 bench: ## measure speed against a yardstick (installs wrk)
 	@scripts/bootstrap.sh $(PROGRAMS) wrk
 	@$(NOX) bench -- $(ARGS)
+
+audit: python ## ask for known vulnerabilities of the packages in .venv
+	@$(NOX) audit -- $(ARGS)
 
 soak: programs ## two minutes of traffic while everything around the service fails
 	@$(NOX) soak -- $(ARGS)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import tarfile
 import tempfile
 import tomllib
 from pathlib import Path
@@ -113,21 +115,52 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def build(session: nox.Session) -> None:
-    """Builds both archives, then installs the wheel somewhere else and uses it."""
-    session.run("python", "-m", "build", "--outdir", "dist", silent=True)
-    wheel = _newest_wheel()
+    """Builds both archives, checks them, and uses the wheel in an environment of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        session.run("python", "-m", "venv", folder)
-        python = f"{folder}/bin/python"
-        session.run(python, "-m", "pip", "install", "--quiet", str(wheel), external=True)
-        # -P and another working directory: the checkout must not be what is imported.
-        with session.chdir(folder):
-            session.run(
-                *(python, "-P", "-c"),
-                "import nexus_auth; print('nexus_auth', nexus_auth.__version__, 'works')",
-                external=True,
-            )
-            session.run(f"{folder}/bin/nexus-auth", "--version", external=True)
+        built = Path(folder) / "dist"
+        # From here to the source archive, and from that to the wheel: what is missing is missed.
+        session.run("python", "-m", "build", "--outdir", str(built), silent=True)
+        (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
+        session.run("python", "-m", "twine", "--no-color", "check", "--strict", wheel, sdist)
+        session.run("python", "scripts/check_archives.py", str(wheel), str(sdist))
+        _try_wheel(session, wheel, Path(folder) / "environment")
+        _try_sdist(session, sdist, Path(folder) / "source")
+        Path("dist").mkdir(exist_ok=True)
+        for archive in (wheel, sdist):
+            shutil.copy(archive, "dist")
+
+
+def _try_wheel(session: nox.Session, wheel: Path, environment: Path) -> None:
+    """Installs the wheel with what it asks for, and uses it."""
+    session.run("python", "-m", "venv", str(environment))
+    python = str(environment / "bin" / "python")
+    session.run(
+        *(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+        *(f"{wheel}[redis]",),
+        external=True,
+    )
+    script = Path("scripts/try_installed.py").resolve()
+    # -P and another working directory: the checkout must not be what is imported.
+    with session.chdir(environment):
+        session.run(python, "-P", str(script), external=True)
+
+
+def _try_sdist(session: nox.Session, sdist: Path, folder: Path) -> None:
+    """Finds all tests in the unpacked source archive, and runs those about the project's files."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (source,) = folder.iterdir()
+    with session.chdir(source):
+        environment = {"PYTHONPATH": str(source / "src")}
+        pytest = ("python", "-m", "pytest", "--quiet", "-p", "no:cacheprovider")
+        session.run(*pytest, "--collect-only", "tests", silent=True, env=environment)
+        session.run(*pytest, "tests/unit/test_house.py", "tests/unit/docs", env=environment)
+
+
+@nox.session(python=False)
+def audit(session: nox.Session) -> None:
+    """Asks for known vulnerabilities of installed packages; AUDIT_REQUIRED=1 insists on answers."""
+    session.run("python", "scripts/audit.py")
 
 
 @nox.session(python=PYTHONS)
@@ -148,11 +181,6 @@ def oldest(session: nox.Session) -> None:
     constraints.write_text("\n".join(lowest), encoding="utf-8")
     session.install(".[dev]", "--constraint", str(constraints))
     session.run("pytest", *session.posargs)
-
-
-def _newest_wheel() -> Path:
-    wheels = Path("dist").glob("*.whl")
-    return max(wheels, key=lambda wheel: wheel.stat().st_mtime).resolve()
 
 
 def _summary_comes_last() -> None:
