@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ssl
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -105,6 +106,32 @@ def test_pair_works_in_a_tls_library(tmp_path: Path) -> None:
     (tmp_path / "crt").write_bytes(credentials.certificate_pem)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_cert_chain(tmp_path / "crt", tmp_path / "key")
+
+
+def test_pair_serves_both_sides_of_a_mutual_handshake(tmp_path: Path) -> None:
+    """A neuron shows it when it calls and when it is called; each side verifies the other."""
+    credentials = built(now=datetime.now(UTC))
+    (tmp_path / "both").write_bytes(credentials.key_pem + credentials.certificate_pem)
+    sides = []
+    for protocol in (ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER):
+        context = ssl.SSLContext(protocol)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_cert_chain(tmp_path / "both")
+        context.load_verify_locations(cadata=credentials.certificate_pem.decode())
+        sides.append(context)
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = sides[0].wrap_bio(to_client, to_server)
+    server = sides[1].wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(4):
+        for side in (client, server):
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+    assert client.version() == "TLSv1.3"
+    for side in (client, server):
+        shown = side.getpeercert(binary_form=True)
+        assert shown is not None
+        assert ClientCertificate.from_der(shown).hotkey == ALICE
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,8 @@ class Reporter:
             yield
         finally:
             ticker.cancel()
-            with suppress(asyncio.CancelledError):
-                await ticker
+            # Whatever became of it must not keep a key from being written.
+            await asyncio.gather(ticker, return_exceptions=True)
             self._close_line()
 
     async def _spin(self, text: str) -> None:
@@ -98,6 +98,6 @@ def _is_terminal(stream: TextIO) -> bool:
 
 def _write(stream: TextIO, text: str) -> None:
     # A closed pipe, a terminal that went away, a full disk under a log: nothing to fail for.
-    with suppress(OSError, ValueError):
+    with suppress(Exception):
         stream.write(text)
         stream.flush()

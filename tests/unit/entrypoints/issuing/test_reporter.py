@@ -80,3 +80,16 @@ def test_stream_that_was_closed_is_no_failure() -> None:
     stream = io.StringIO()
     stream.close()
     Reporter(out=stream, err=stream).warn("something")
+
+
+class Strange(Terminal):
+    def write(self, _: str) -> int:
+        raise LookupError
+
+
+async def test_display_that_breaks_is_no_failure_of_what_is_waited_for() -> None:
+    """Even in a way that nobody thought of."""
+    reporter = Reporter(out=io.StringIO(), err=Strange())
+    async with reporter.waiting("waiting"):
+        await asyncio.sleep(0)
+    reporter.warn("something")
