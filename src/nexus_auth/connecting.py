@@ -34,6 +34,7 @@ async def connect(
     refresh_every: timedelta = DEFAULT_REFRESH_EVERY,
     leeway: timedelta = DEFAULT_LEEWAY,
     remember: int = DEFAULT_REMEMBERED,
+    neurons: bool = False,
 ) -> AsyncIterator[CertificateVerifier]:
     """Opens a verifier that asks a Pylon who is registered, and closes it at the end.
 
@@ -55,6 +56,8 @@ async def connect(
         refresh_every: How often they are renewed.
         leeway: Tolerance on both ends of a certificate's validity.
         remember: How many certificates are remembered at most.
+        neurons: Whether neurons are fetched along with the keys. Policies with rules about stake,
+            permits, activity or uids need them, and refuse everybody without.
 
     Raises:
         ConfigurationError: When the arguments do not fit together.
@@ -63,6 +66,10 @@ async def connect(
     from nexus_auth.adapters.pylon.client import PylonClient  # noqa: PLC0415 - see above
     from nexus_auth.adapters.registry.snapshot import SnapshotRegistry  # noqa: PLC0415 - see above
 
+    if neurons and not max_age:
+        raise ConfigurationError(
+            setting="neurons", problem="come with all keys at once; that needs a max_age above zero"
+        )
     api = _choose_api(netuid, identity_name, identity_token, open_access_token)
     try:
         client = PylonClient(endpoint=endpoint, api=api)
@@ -71,7 +78,12 @@ async def connect(
     async with (
         client,
         SnapshotRegistry(
-            source=client, clock=utc_now, max_age=max_age, refresh_every=refresh_every
+            source=client,
+            clock=utc_now,
+            max_age=max_age,
+            refresh_every=refresh_every,
+            neuron_source=client,
+            needs_neurons=lambda: neurons,
         ) as registry,
     ):
         yield CertificateVerifier(

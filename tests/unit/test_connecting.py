@@ -9,7 +9,16 @@ from typing import Any
 import httpx
 import pytest
 
-from nexus_auth import ConfigurationError, DenialReason, Denied, Granted, connect
+from nexus_auth import (
+    AccessPolicy,
+    ConfigurationError,
+    DenialReason,
+    Denied,
+    Granted,
+    MinStake,
+    StakeKind,
+    connect,
+)
 from nexus_auth.adapters.pylon import client as pylon_client
 from nexus_auth.testing import Caller, Subnet
 
@@ -27,6 +36,14 @@ class Pylon:
         answer: dict[str, object] = {"algorithm": 1, "public_key": ALICE.public_key.hex()}
         if request.url.path.endswith("/certificates"):
             answer = {ALICE.hotkey.address: answer}
+        if request.url.path.endswith("/neurons"):
+            neuron = {
+                "uid": 7,
+                "validator_permit": True,
+                "active": True,
+                "stakes": {"alpha": 0.0, "tao": 1500.0, "total": 1500.0},
+            }
+            answer = {"neurons": {ALICE.hotkey.address: neuron}}
         return httpx.Response(200, stream=httpx.ByteStream(json.dumps(answer).encode()))
 
 
@@ -73,6 +90,22 @@ async def test_one_request_serves_everybody(pylon: Pylon) -> None:
     assert len(pylon.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("minimum", "neurons", "is_granted"),
+    [(1000, True, True), (2000, True, False), (1, False, False)],
+)
+async def test_rule_about_stake_needs_the_neurons(
+    pylon: Pylon, minimum: float, *, neurons: bool, is_granted: bool
+) -> None:
+    """They are fetched with the keys where that is said; a rule that cannot see them refuses."""
+    policy = AccessPolicy(name="rich", rules=(MinStake(StakeKind.TOTAL, minimum),))
+    async with connect("http://pylon.invalid", netuid=12, neurons=neurons) as verifier:
+        for _ in range(2):
+            decision = await verifier.verify(ALICE.pem, policy=policy)
+            assert isinstance(decision, Granted) == is_granted
+    assert len(pylon.requests) == (2 if neurons else 1)
+
+
 async def test_token_is_sent(pylon: Pylon) -> None:
     """An open-access Pylon may ask for one."""
     async with connect("http://pylon.invalid", netuid=12, open_access_token="secret") as verifier:
@@ -97,6 +130,7 @@ async def test_stranger_is_denied(pylon: Pylon) -> None:
         pytest.param({"open_access_token": "s3cret"}, id="token, no netuid"),
         pytest.param({"netuid": 1, "open_access_token": "s3cret\r\n"}, id="line end in a token"),
         pytest.param({"netuid": 1, "identity_name": "", "identity_token": "s3cret"}, id="no name"),
+        pytest.param({"netuid": 1, "neurons": True, "max_age": timedelta(0)}, id="no snapshot"),
         pytest.param({"endpoint": "http://me:s3cret@pylon"}, id="credentials in the URL"),
     ],
 )

@@ -36,6 +36,10 @@ ROOT: Final = Path(__file__).resolve().parents[3]
 FORGED: Final = {
     "X-Hotkey": "forged",
     "X_Hotkey": "forged",
+    "X-Hotkey-Uid": "forged",
+    "X-Hotkey-Validator": "forged",
+    "X-Hotkey-Stake": "forged",
+    "X-Nexus-Auth-Policy": "forged",
     "X-Client-Cert": "forged",
     "Ssl-Client-Cert": "forged",
     "X-Forwarded-Client-Cert": "forged",

@@ -85,6 +85,7 @@ class LivePolicies:
         self._problem: str | None = None
         self._asked = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
+        self._announcement: asyncio.Task[None] | None = None
         # Taken before the content: if that changes in between, the file looks different again.
         self._print = self._look()
         if path is not None:
@@ -127,10 +128,11 @@ class LivePolicies:
 
     async def aclose(self) -> None:
         """Stops watching. The policies stay in force."""
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
+        tasks = [task for task in (self._watcher, self._announcement) if task is not None]
+        self._watcher = self._announcement = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def reload(self) -> None:
         """Has the file read again soon, changed or not. For SIGHUP; does not wait."""
@@ -169,7 +171,10 @@ class LivePolicies:
         self._policies, self._loaded_at, self._problem = policies, self._clock(), None
         _log.info("policy_reloaded", file=str(path), policies=list(self.state().names))
         if policies.needs_neurons and not needed_before and self._on_need is not None:
-            await self._on_need()
+            # Not awaited: the next change of the file may be a ban, and must not wait for Pylon.
+            self._announcement = asyncio.create_task(
+                _announced(self._on_need), name="policy-announcement"
+            )
 
     def _check(self, policies: PolicySet) -> None:
         if policies.needs_neurons and not self._offers_neurons:
@@ -190,3 +195,7 @@ class LivePolicies:
             return ()
         # ctime as well: permissions that are mended change nothing else.
         return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+
+async def _announced(on_need: Callable[[], Awaitable[None]]) -> None:
+    await on_need()

@@ -152,6 +152,7 @@ async def test_first_need_of_neurons_is_announced(path: Path) -> None:
 
     async def on_need() -> None:
         told.append(policies.needs_neurons())
+        await asyncio.Event().wait()  # Pylon takes its time; the file is watched all the same.
 
     policies = live(path)
     await policies.start(on_need=on_need)
