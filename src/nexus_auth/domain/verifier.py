@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -12,10 +14,11 @@ from nexus_auth.domain.errors import CertificateRejected, RegistryError
 from nexus_auth.domain.policy import ADMIT_REGISTERED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from nexus_auth.domain.policy import AccessPolicy
     from nexus_auth.domain.ports import Clock, KeyRegistry, Registration
+
+Decode = Callable[[bytes], ClientCertificate]
+"""Unwraps and parses a certificate; raises `CertificateRejected` and nothing else."""
 
 DEFAULT_LEEWAY: Final = timedelta(seconds=300)
 """How far the clocks of issuer and verifier may differ."""
@@ -26,6 +29,15 @@ DEFAULT_REMEMBERED: Final = 4096
 MAX_REMEMBERED_BYTES: Final = 4096
 """A presented certificate longer than this is verified every time. An honest one has some 700
 bytes in a header, and a registered caller must not be able to fill the memory with padding."""
+
+
+ORDINARY_BYTES: Final = 1536
+"""What is longer than this is parsed once and then known by its digest: an honest certificate has
+some 700 bytes in a header, and one that is stuffed with thousands of names takes milliseconds."""
+
+_STUFFED_KEPT: Final = 256
+"""How many of those are known, 16 KiB each at the most. To have another one looked at, a client
+must make another TLS handshake."""
 
 
 def refusal_without_registry(
@@ -119,7 +131,8 @@ class CertificateVerifier:
     store keyed by the presented bytes; time, registry and policy are asked every time. Only what
     was granted once is remembered there, so strangers cannot push callers out. Those who proved
     who they are and were refused by the policy alone have a store of their own, which spares the
-    signature when they come again and again, and takes no room from callers.
+    signature when they come again and again, and takes no room from callers. A third one spares
+    the parsing of certificates so large that they can only be meant to cost time.
 
     Safe for concurrent use within one event loop.
     """
@@ -148,6 +161,7 @@ class CertificateVerifier:
         self._remember = remember
         self._proven: OrderedDict[bytes, ClientCertificate] = OrderedDict()
         self._shut_out: OrderedDict[bytes, ClientCertificate] = OrderedDict()
+        self._stuffed: OrderedDict[tuple[Decode, bytes], ClientCertificate | Denied] = OrderedDict()
 
     @property
     def remembered(self) -> int:
@@ -195,7 +209,7 @@ class CertificateVerifier:
         self,
         value: bytes,
         *,
-        decode: Callable[[bytes], ClientCertificate],
+        decode: Decode,
         policy: AccessPolicy = ADMIT_REGISTERED,
     ) -> Decision:
         """Decides on a certificate in some wrapping, such as a proxy's header.
@@ -211,10 +225,10 @@ class CertificateVerifier:
             return Denied(reason=DenialReason.NO_CERTIFICATE, detail="no certificate was presented")
         proven = certificate = self._proven.get(value) or self._shut_out.get(value)
         if certificate is None:
-            try:
-                certificate = decode(value)
-            except CertificateRejected as exc:
-                return Denied(reason=exc.reason, detail=exc.detail)
+            parsed = self._parse(value, decode)
+            if isinstance(parsed, Denied):
+                return parsed
+            certificate = parsed
         now = self._clock()
         refused = refusal_without_registry(certificate, now, leeway=self._leeway)
         if refused is not None:
@@ -274,6 +288,17 @@ class CertificateVerifier:
         self._proven.move_to_end(value)
         return decision
 
+    def _parse(self, value: bytes, decode: Decode) -> ClientCertificate | Denied:
+        if len(value) <= ORDINARY_BYTES:
+            return _parsed(value, decode)
+        key = decode, hashlib.sha256(value).digest()
+        known = self._stuffed.get(key)
+        if known is None:
+            known = self._stuffed[key] = _parsed(value, decode)
+            if len(self._stuffed) > _STUFFED_KEPT:
+                self._stuffed.popitem(last=False)
+        return known
+
     def _keep(
         self,
         store: OrderedDict[bytes, ClientCertificate],
@@ -286,6 +311,13 @@ class CertificateVerifier:
         store.move_to_end(value)
         if len(store) > self._remember:
             store.popitem(last=False)
+
+
+def _parsed(value: bytes, decode: Decode) -> ClientCertificate | Denied:
+    try:
+        return decode(value)
+    except CertificateRejected as exc:
+        return Denied(reason=exc.reason, detail=exc.detail)
 
 
 def _parse_pem_or_der(value: bytes) -> ClientCertificate:

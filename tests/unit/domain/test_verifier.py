@@ -531,6 +531,55 @@ async def test_padded_certificate_is_granted_and_not_remembered(
     assert verifier.remembered == remembered
 
 
+async def test_stuffed_certificate_is_parsed_once(clock: FakeClock) -> None:
+    """Whoever shows milliseconds' worth of parsing again and again makes us spend them once."""
+    parsed: list[bytes] = []
+
+    def decode(value: bytes) -> ClientCertificate:
+        parsed.append(value)
+        if value.endswith(b"x"):
+            raise CertificateRejected(DenialReason.MALFORMED_CERTIFICATE, "stuffed")
+        return ClientCertificate.from_pem(value)
+
+    verifier = CertificateVerifier(registry=FakeRegistry(), clock=clock)
+    nonsense = b"-" * module.ORDINARY_BYTES + b"x"
+    unregistered = to_pem(a_certificate()) + b" " * module.ORDINARY_BYTES
+    for value, reason in (
+        (nonsense, DenialReason.MALFORMED_CERTIFICATE),
+        (unregistered, DenialReason.NOT_REGISTERED),
+    ):
+        for _ in range(3):
+            assert reason_of(await verifier.verify_encoded(value, decode=decode)) is reason
+    assert parsed == [nonsense, unregistered]
+    # Another function may read the same bytes differently.
+    refused = await verifier.verify_encoded(nonsense, decode=lambda value: decode(value))
+    assert reason_of(refused) is DenialReason.MALFORMED_CERTIFICATE
+    assert len(parsed) == 3
+
+
+async def test_stuffed_certificate_is_no_remembered_decision(
+    registry: FakeRegistry, clock: FakeClock
+) -> None:
+    """What is known of it is what stands in it; time and registry are asked every time."""
+    verifier = CertificateVerifier(registry=registry, clock=clock)
+    value = to_pem(a_certificate()) + b" " * module.ORDINARY_BYTES
+    assert reason_of(await verifier.verify(value)) is None
+    registry.keys[ALICE] = BOB_KEY
+    assert reason_of(await verifier.verify(value)) is DenialReason.KEY_MISMATCH
+    registry.keys.clear()
+    assert reason_of(await verifier.verify(value)) is DenialReason.NOT_REGISTERED
+    clock.advance(days=4000)
+    assert reason_of(await verifier.verify(value)) is DenialReason.EXPIRED
+
+
+async def test_stuffed_certificates_take_bounded_room(clock: FakeClock) -> None:
+    """The oldest one goes when there are too many."""
+    verifier = CertificateVerifier(registry=FakeRegistry(), clock=clock)
+    for number in range(300):
+        await verifier.verify(b"-" * module.ORDINARY_BYTES + str(number).encode())
+    assert len(verifier._stuffed) == 256
+
+
 async def test_concurrent_calls_agree(
     verifier: CertificateVerifier, registry: FakeRegistry
 ) -> None:
