@@ -6,7 +6,7 @@ FROM python:${PYTHON_VERSION}-slim AS builder
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
-# Without pip: nothing in the final image can install anything.
+# Without pip, which only the builder needs.
 RUN python -m venv --without-pip /opt/nexus-auth
 
 # Dependencies first: this layer is built again only when pyproject.toml changes.
@@ -27,7 +27,10 @@ FROM python:${PYTHON_VERSION}-slim
 
 RUN groupadd --gid 1000 nexus \
     && useradd --uid 1000 --gid nexus --no-create-home --home-dir /app --shell /usr/sbin/nologin nexus \
-    && install --directory --owner=nexus --group=nexus /app /app/certs /app/data
+    && install --directory --owner=nexus --group=nexus /app /app/certs /app/data \
+    # The base image's own pip: nothing here can install anything.
+    && rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/ensurepip \
+        /usr/local/lib/python3*/site-packages/pip*
 
 COPY --from=builder /opt/nexus-auth /opt/nexus-auth
 ENV PATH=/opt/nexus-auth/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
@@ -38,7 +41,8 @@ VOLUME /app/certs
 USER 1000:1000
 EXPOSE 8080
 
-# The admin listener answers inside the container only. Python asks: the image has no curl.
+# The admin listener answers inside the container only. Python asks: the image has no curl. Where
+# NEXUS_AUTH_ADMIN_ADDR names another port, or "off", give the container a check of its own.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
     CMD ["python", "-c", "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', 8081, timeout=2); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
 

@@ -94,7 +94,9 @@ def test_image_checks_its_health_without_curl(dockerfile: Dockerfile) -> None:
 def test_final_stage_installs_nothing(dockerfile: Dockerfile) -> None:
     """Compilers and package managers stay in the builder."""
     assert len(dockerfile.stages) == 2
-    assert not re.search(r"\b(pip|apt-get|gcc|apk)\b", " ".join(dockerfile.final("RUN")))
+    commands = " ".join(dockerfile.final("RUN"))
+    assert not re.search(r"\b(pip3? install|apt-get|gcc|apk)\b", commands)
+    assert "rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/ensurepip" in commands
 
 
 def test_image_is_built_from_listed_files_only() -> None:
