@@ -10,6 +10,8 @@ ARGS ?=
 
 NOX := PATH="$(CURDIR)/.venv/bin:$$PATH" nox --session
 PROGRAMS := nginx redis-server caddy haproxy
+# Tests also look at the status page with a browser, and try the alert rules with promtool.
+TEST_PROGRAMS := $(PROGRAMS) chromium prometheus
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,4 +64,4 @@ python:
 	@scripts/bootstrap.sh
 
 programs:
-	@scripts/bootstrap.sh $(PROGRAMS)
+	@scripts/bootstrap.sh $(TEST_PROGRAMS)
