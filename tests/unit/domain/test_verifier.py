@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -552,7 +553,7 @@ async def test_stuffed_certificate_is_parsed_once(clock: FakeClock) -> None:
             assert reason_of(await verifier.verify_encoded(value, decode=decode)) is reason
     assert parsed == [nonsense, unregistered]
     # Another function may read the same bytes differently.
-    refused = await verifier.verify_encoded(nonsense, decode=lambda value: decode(value))
+    refused = await verifier.verify_encoded(nonsense, decode=functools.partial(decode))
     assert reason_of(refused) is DenialReason.MALFORMED_CERTIFICATE
     assert len(parsed) == 3
 
