@@ -203,6 +203,26 @@ def test_facts_that_cannot_be_had_close_the_door(tmp_path: Path, file: Path) -> 
             assert "no neurons" in ready["registry"]["last_error"]
 
 
+def test_facts_outlive_a_restart_while_pylon_is_away(tmp_path: Path, file: Path) -> None:
+    """The store holds neurons with the keys, and the policy looks at them as ever."""
+    (tmp_path / "kept").mkdir(mode=0o700)
+    settings = {
+        "NEXUS_AUTH_POLICY_FILE": str(file),
+        "NEXUS_AUTH_SNAPSHOT_STORE": f"file:{tmp_path / 'kept' / 'snapshot'}",
+    }
+    with running_pylon() as pylon:
+        pylon.store.set_neuron(a_hotkey("alice"), tao=5000.0, validator_permit=True)
+        pylon.store.set_neuron(a_hotkey("bob"), tao=12.5, validator_permit=True)
+        register(pylon, "alice", "bob")
+        with running_service(tmp_path, pylon.url, **settings) as service:
+            assert outcome(service, "alice", **VALIDATORS) is None
+        pylon.stop()
+        with running_service(tmp_path, pylon.url, **settings) as service:
+            assert outcome(service, "alice", **VALIDATORS) is None
+            assert outcome(service, "bob", **VALIDATORS) == "not-permitted"
+            assert outcome(service, "bob") is None
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
