@@ -94,6 +94,8 @@ class LivePolicies:
             raise ValueError("either policies or a path are needed")
         self._check(policies)
         self._policies = policies
+        # Asked for each request.
+        self._needs_neurons = policies.needs_neurons
         self._loaded_at = clock()
 
     def __call__(self) -> PolicySet:
@@ -102,7 +104,7 @@ class LivePolicies:
 
     def needs_neurons(self) -> bool:
         """Whether some rule looks at neurons now."""
-        return self._policies.needs_neurons
+        return self._needs_neurons
 
     def state(self) -> PolicyState:
         """Says where the policies come from and whether something is wrong with that."""
@@ -169,6 +171,7 @@ class LivePolicies:
             return
         needed_before = self._policies.needs_neurons
         self._policies, self._loaded_at, self._problem = policies, self._clock(), None
+        self._needs_neurons = policies.needs_neurons
         _log.info("policy_reloaded", file=str(path), policies=list(self.state().names))
         if policies.needs_neurons and not needed_before and self._on_need is not None:
             # Not awaited: the next change of the file may be a ban, and must not wait for Pylon.

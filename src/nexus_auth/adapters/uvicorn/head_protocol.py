@@ -80,16 +80,10 @@ _LINES_KEPT: Final = 8192
 class FastPath(Protocol):
     """Answers at once what can be answered at once: the auth application."""
 
-    @property
-    def header(self) -> bytes:
-        """The certificate header's name in lower case."""
-
     def trusts(self, client: tuple[str, int] | None) -> bool:
         """Whether a peer may ask."""
 
-    def answer_remembered(
-        self, value: bytes, *, method: bytes, target: bytes, headers: Headers
-    ) -> Answer | None:
+    def answer_remembered(self, headers: Headers, method: bytes, target: bytes) -> Answer | None:
         """A grant, or None: then call the application."""
 
     def refuse_unread(self, detail: str) -> Answer:
@@ -129,7 +123,6 @@ class HeadProtocol(asyncio.Protocol):
         self._server = server_state
         self._app_state = app_state
         self._fast_path = fast_path
-        self._certificate_header = b"" if fast_path is None else fast_path.header
         self._head_timeout = head_timeout_seconds
         self._parser = httptools.HttpRequestParser(self)
 
@@ -137,7 +130,7 @@ class HeadProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._client: tuple[str, int] | None = None
         self._server_name: tuple[str, int | None] | None = None
-        self._is_fast = False
+        self._is_trusted = False
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
         self._received = bytearray()
@@ -172,7 +165,7 @@ class HeadProtocol(asyncio.Protocol):
             self._server_name = (name[0], name[1])
         elif name:
             self._server_name = (str(name), None)
-        self._is_fast = self._fast_path is not None and self._fast_path.trusts(self._client)
+        self._is_trusted = self._fast_path is not None and self._fast_path.trusts(self._client)
         self._deadline = self._loop.time() + self._head_timeout
         self._arm()
 
@@ -326,8 +319,13 @@ class HeadProtocol(asyncio.Protocol):
             return
         headers = self._headers
         self._is_head = method == b"HEAD"
-        if self._is_fast:
-            answer = self._remembered(method, headers)
+        if self._fast_path is not None and self._is_trusted:
+            try:
+                answer = self._fast_path.answer_remembered(headers, method, self._target)
+            except Exception:
+                # The application decides instead, and denies if it must.
+                log.exception("fast_path_failed")
+                answer = None
             if answer is not None:
                 self._write(answer.status, answer.headers, answer.body)
                 return
@@ -336,26 +334,6 @@ class HeadProtocol(asyncio.Protocol):
         self._task.add_done_callback(self._server.tasks.discard)
         if self._transport is not None:
             self._transport.pause_reading()
-
-    def _remembered(self, method: bytes, headers: list[tuple[bytes, bytes]]) -> Answer | None:
-        """What can be answered at once: exactly one certificate header, granted before."""
-        wanted = self._certificate_header
-        certificate = None
-        for name, value in headers:
-            if len(name) == len(wanted) and name.lower() == wanted:
-                if certificate is not None:
-                    return None
-                certificate = value
-        if certificate is None or self._fast_path is None:
-            return None
-        try:
-            return self._fast_path.answer_remembered(
-                certificate, method=method, target=self._target, headers=headers
-            )
-        except Exception:
-            # The application decides instead, and denies if it must.
-            log.exception("fast_path_failed")
-            return None
 
     def _scope(self, method: bytes, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
         raw_path, _, query = self._target.partition(b"?")

@@ -260,16 +260,18 @@ async def test_remembered_grant_is_answered_at_once_and_alike() -> None:
     witness = Witness()
     registry = FakeRegistry({ALICE: public_bytes(a_key("alice"))})
     app = an_app(registry=registry, observers=[witness])
-    request: dict[str, Any] = {"method": b"GET", "target": b"/", "headers": ()}
-    assert app.answer_remembered(CERTIFICATE, **request) is None
+    headers_sent = [(b"Host", b"auth"), (b"X-Client-Cert", CERTIFICATE)]
+    assert app.answer_remembered(headers_sent, b"GET", b"/") is None
     status, headers, body = await ask(app, a_scope((HEADER, CERTIFICATE)))
-    answer = app.answer_remembered(CERTIFICATE, **request)
+    answer = app.answer_remembered(headers_sent, b"GET", b"/")
     assert answer is not None
     assert (answer.status, answer.body) == (status, body)
     assert {name.decode(): value.decode() for name, value in answer.headers} == headers
     assert [type(decision) for decision, _, _ in witness.seen] == [Granted, Granted]
+    for other in ([], headers_sent[:1], [*headers_sent, (HEADER, b"")], headers_sent * 2):
+        assert app.answer_remembered(other, b"GET", b"/") is None
     registry.keys[ALICE] = public_bytes(a_key("new"))
-    assert app.answer_remembered(CERTIFICATE, **request) is None
+    assert app.answer_remembered(headers_sent, b"GET", b"/") is None
 
 
 POLICIES = PolicySet(
@@ -310,7 +312,7 @@ async def test_proxy_chooses_the_policy_by_one_header(
     app = an_app(policies=lambda: POLICIES, observers=[witness])
     for _ in range(2):  # Parsed, then remembered.
         status, answered, _body = await ask(app, a_scope((HEADER, CERTIFICATE), *headers))
-        remembered = app.answer_remembered(CERTIFICATE, method=b"GET", target=b"/", headers=headers)
+        remembered = app.answer_remembered([(HEADER, CERTIFICATE), *headers], b"GET", b"/")
         if detail is None:
             assert status == 200
             assert remembered is not None
@@ -331,11 +333,11 @@ async def test_policy_is_asked_every_time() -> None:
     """A policy that was replaced counts from that moment, for callers that are remembered too."""
     policies = [POLICIES]
     app = an_app(policies=lambda: policies[-1])
-    request: dict[str, Any] = {"method": b"GET", "target": b"/", "headers": []}
-    await ask(app, a_scope((HEADER, CERTIFICATE)))
-    assert app.answer_remembered(CERTIFICATE, **request) is not None
+    sent = [(HEADER, CERTIFICATE)]
+    await ask(app, a_scope(*sent))
+    assert app.answer_remembered(sent, b"GET", b"/") is not None
     policies.append(PolicySet(policies=POLICIES.policies, default="closed"))
-    assert app.answer_remembered(CERTIFICATE, **request) is None
+    assert app.answer_remembered(sent, b"GET", b"/") is None
     status, headers, _ = await ask(app, a_scope((HEADER, CERTIFICATE)))
     assert (status, headers["x-nexus-auth-reason"]) == (403, "not-permitted")
 

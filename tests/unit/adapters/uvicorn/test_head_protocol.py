@@ -13,6 +13,7 @@ from uvicorn.server import ServerState
 
 from nexus_auth.adapters.starlette.auth_app import Answer, Headers
 from nexus_auth.adapters.uvicorn.head_protocol import (
+    FAREWELL_SECONDS,
     LINGER_BYTES,
     MAX_HEAD_BYTES,
     FastPath,
@@ -63,17 +64,13 @@ class Transport(asyncio.Transport):
 class Grants:
     """A fast path that knows one certificate."""
 
-    header = b"x-client-cert"
-
     def __init__(self, answer: Callable[[], Answer | None]) -> None:
         self.answer = answer
 
     def trusts(self, client: tuple[str, int] | None) -> bool:
         return client != ("192.0.2.1", 1)
 
-    def answer_remembered(
-        self, value: bytes, *, method: bytes, target: bytes, headers: Headers
-    ) -> Answer | None:
+    def answer_remembered(self, headers: Headers, method: bytes, target: bytes) -> Answer | None:
         return self.answer()
 
     def refuse_unread(self, detail: str) -> Answer:
@@ -219,13 +216,18 @@ async def test_lost_connection_needs_no_answer() -> None:
     assert transport.written == b""
 
 
-async def test_ending_server_closes_what_is_idle_and_finishes_the_rest() -> None:
+async def test_ending_server_closes_what_stays_idle_and_finishes_the_rest() -> None:
     """A request that began is answered; its connection ends with it."""
     idle, idle_transport = connected(denies)
     begun, begun_transport = connected(denies)
     begun.data_received(REQUEST[:20])
     for protocol in (idle, begun):
         protocol.shutdown()
+    # A request may be on its way: the connection is told to end with the answer, or ends soon.
+    assert idle_transport.done == []
+    assert idle._deadline <= asyncio.get_running_loop().time() + FAREWELL_SECONDS
+    idle._deadline = 0.0
+    idle._check_time()
     assert idle_transport.done == ["close"]
     assert begun_transport.done == []
     begun.data_received(REQUEST[20:])
