@@ -206,7 +206,7 @@ def test_facts_that_cannot_be_had_close_the_door(tmp_path: Path, file: Path) -> 
 def test_facts_outlive_a_restart_while_pylon_is_away(tmp_path: Path, file: Path) -> None:
     """The store holds neurons with the keys, and the policy looks at them as ever."""
     (tmp_path / "kept").mkdir(mode=0o700)
-    settings = {
+    settings: dict[str, Any] = {
         "NEXUS_AUTH_POLICY_FILE": str(file),
         "NEXUS_AUTH_SNAPSHOT_STORE": f"file:{tmp_path / 'kept' / 'snapshot'}",
     }
