@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+import operator
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from nexus_auth.adapters.monitoring.histogram import (
     DECISION_BOUNDS,
@@ -15,6 +16,8 @@ from nexus_auth.adapters.monitoring.histogram import (
 )
 from nexus_auth.adapters.registry.state import Freshness, RegistryState
 from nexus_auth.domain.decision import DenialReason
+
+T = TypeVar("T")
 
 GRANTED: Final = "granted"
 DENIED: Final = "denied"
@@ -124,9 +127,9 @@ class Report:
                 "last_error": state.last_error,
             },
             "remembered": self.remembered,
-            "denials": [asdict(each) for each in self.denials],
-            "callers": [asdict(each) for each in self.callers],
-            "certificates": [asdict(each) for each in self.certificates],
+            "denials": _rows(self.denials, DenialSeen),
+            "callers": _rows(self.callers, CallerSeen),
+            "certificates": _rows(self.certificates, CertificateSeen),
         }
         return json.dumps(plain, separators=(",", ":")).encode("ascii")
 
@@ -152,9 +155,9 @@ class Report:
                 last_error=state["last_error"],
             ),
             remembered=plain["remembered"],
-            denials=tuple(DenialSeen(**each) for each in plain["denials"]),
-            callers=tuple(CallerSeen(**each) for each in plain["callers"]),
-            certificates=tuple(CertificateSeen(**each) for each in plain["certificates"]),
+            denials=_from_rows(plain["denials"], DenialSeen),
+            callers=_from_rows(plain["callers"], CallerSeen),
+            certificates=_from_rows(plain["certificates"], CertificateSeen),
         )
 
 
@@ -253,6 +256,16 @@ def _total(
         for name, histogram in each.items():
             total.setdefault(name, Histogram.empty(bounds)).absorb(histogram)
     return total
+
+
+def _rows(seen: Iterable[Any], kind: type) -> list[Any]:
+    # Much quicker than `asdict`, which copies deeply: this runs once a second, between requests.
+    return list(map(operator.attrgetter(*(each.name for each in fields(kind))), seen))
+
+
+def _from_rows(rows: Iterable[Sequence[Any]], kind: type[T]) -> tuple[T, ...]:
+    names = [each.name for each in fields(kind)]  # type: ignore[arg-type] # all are dataclasses
+    return tuple(kind(**dict(zip(names, row, strict=True))) for row in rows)
 
 
 def _histograms(plain: Mapping[str, Any], bounds: tuple[float, ...]) -> dict[str, Histogram]:

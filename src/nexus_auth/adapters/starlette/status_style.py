@@ -23,7 +23,7 @@ body {
   margin: 0; background: var(--page); color: var(--text);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif;
 }
-header, main { max-width: 1120px; margin: 0 auto; padding: 0 20px; }
+header, main { max-width: 1160px; margin: 0 auto; padding: 0 20px; }
 header {
   display: flex; flex-wrap: wrap; align-items: baseline; justify-content: space-between;
   gap: 4px 20px; padding-top: 26px; padding-bottom: 14px;
@@ -66,14 +66,14 @@ rect.hit { fill: transparent; } rect.hit:hover { fill: var(--soft); fill-opacity
 .axis { padding-top: 4px; font-size: 12px; }
 .nothing { padding-top: 8px; }
 .scroll { overflow-x: auto; margin: 8px -16px -6px; padding: 0 16px; }
-table { width: 100%; border-collapse: collapse; }
+table { width: 100%; border-collapse: collapse; font-size: 14px; }
 th { text-align: left; font-weight: 500; padding: 6px 14px 6px 0; white-space: nowrap; }
 td { padding: 8px 14px 8px 0; border-top: 1px solid var(--line); vertical-align: top; }
 th:last-child, td:last-child { padding-right: 0; }
 td time { white-space: nowrap; }
 .number { text-align: right; white-space: nowrap; }
 .mono, .request, .code {
-  font-family: ui-monospace, SFMono-Regular, Menlo, "Liberation Mono", monospace; font-size: 13px;
+  font-family: ui-monospace, SFMono-Regular, Menlo, "Liberation Mono", monospace; font-size: 12px;
 }
 .code { font-weight: 600; white-space: nowrap; }
 .mono, .request { overflow-wrap: anywhere; }
