@@ -27,6 +27,11 @@ TURN_SECONDS: Final = 2.0
 """How long a turn lasts without being claimed again: after this time somebody else takes over
 from a process that died, and this far apart are the questions of a whole fleet."""
 
+_LARGE_BYTES: Final = 64 * 1024
+_LARGE_KEYS: Final = 512
+"""Records from this size on are written and read in a thread, so that no caller waits meanwhile:
+ten thousand hotkeys take some 150 ms, a subnet of today one."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -72,7 +77,7 @@ class SharedSnapshots:
         try:
             version = await self._store.version()
             record = None if version == self._seen else await self._store.load()
-            news = None if record is None else self._format.parse(record)
+            news = None if record is None else await self._parse(record)
         except StoreUnavailable as exc:
             self._outage.failed(exc)
             return None
@@ -87,7 +92,10 @@ class SharedSnapshots:
         """Tells the others what the source said, when the turn was ours."""
         if self.is_away:
             return
-        record = self._format.build(snapshot, asked_at=asked_at)
+        if len(snapshot.keys) < _LARGE_KEYS:
+            record = self._format.build(snapshot, asked_at=asked_at)
+        else:
+            record = await asyncio.to_thread(self._format.build, snapshot, asked_at=asked_at)
         try:
             await self._store.save(record, said_at=snapshot.said_at, keep_for=max_age)
             self._seen = await self._store.version()
@@ -121,6 +129,11 @@ class SharedSnapshots:
     async def aclose(self) -> None:
         """Lets go of the store."""
         await self._store.aclose()
+
+    async def _parse(self, record: bytes) -> StoredSnapshot:
+        if len(record) < _LARGE_BYTES:
+            return self._format.parse(record)
+        return await asyncio.to_thread(self._format.parse, record)
 
     async def _keep_the_turn(self) -> None:
         while True:
