@@ -295,6 +295,41 @@ async def test_neurons_come_from_the_cache_where_there_is_one() -> None:
             await client.fetch_neurons()
 
 
+@pytest.mark.parametrize(
+    ("recent", "latest", "expected", "asked"),
+    [
+        ((200, {"neurons": {}}), (500, None), None, 1),
+        ((404, NO_PATH), (404, NO_PATH), "offers no neurons", 2),
+        ((405, None), (200, {"neurons": {}}), None, 2),
+        # A cache that is not filled yet.
+        ((503, None), (200, {"neurons": {}}), None, 2),
+        ((502, None), (502, None), "answered 502", 2),
+        # Nothing that asking elsewhere would mend.
+        ((403, None), (200, {"neurons": {}}), "refuses the token", 1),
+        ((404, {"detail": "Identity 'x' not found"}), (200, {"neurons": {}}), "identity", 1),
+        ((500, None), (200, {"neurons": {}}), "answered 500", 1),
+        ((200, []), (200, {"neurons": {}}), "not a JSON object", 1),
+    ],
+)
+async def test_neurons_are_asked_for_elsewhere_only_where_that_can_help(
+    recent: tuple[int, Any], latest: tuple[int, Any], expected: str | None, asked: int
+) -> None:
+    """Two questions at most, and the cause of a failure is kept."""
+    seen: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        return a_response(*(recent if "recent" in request.url.path else latest))
+
+    async with a_client(handle) as client:
+        if expected is None:
+            assert await client.fetch_neurons() == ({}, 0)
+        else:
+            with pytest.raises(RegistryError, match=expected):
+                await client.fetch_neurons()
+    assert len(seen) == asked
+
+
 async def test_pair_is_asked_for_and_checked() -> None:
     """POST with the algorithm, on the identity's own path, with all the time publishing takes."""
     seen: list[httpx.Request] = []
