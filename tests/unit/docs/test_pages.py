@@ -119,3 +119,10 @@ def test_every_denial_code_is_explained() -> None:
 def test_page_holds_no_trace_of_a_merge(page: Path) -> None:
     """Conflict markers are easily overlooked in prose."""
     assert not re.search(r"^(<{7}|>{7})", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_index_leads_to_every_page() -> None:
+    """No page is written that nobody finds."""
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name})" in index, page.name
