@@ -30,7 +30,10 @@ _MAX_VALUE: Final = 4096
 
 _MAX_TRACEBACK: Final = 16 * 1024
 
-_QUIET_LIBRARIES: Final = ("uvicorn", "httpx", "httpcore", "asyncio")
+_QUIET_LIBRARIES: Final = (
+    *("uvicorn", "uvicorn.error", "uvicorn.access"),
+    *("httpx", "httpcore", "asyncio"),
+)
 """They tell at INFO what our own events tell better, addresses and all."""
 
 
@@ -78,7 +81,12 @@ def configure_logging(*, log_format: str, level: str, stream: TextIO | None = No
     root.handlers[:] = [_Bridge()]
     root.setLevel(_LEVELS[level])
     for name in _QUIET_LIBRARIES:
-        logging.getLogger(name).setLevel(max(logging.WARNING, _LEVELS[level]))
+        library = logging.getLogger(name)
+        library.setLevel(max(logging.WARNING, _LEVELS[level]))
+        # Whatever configured it before, such as a uvicorn with its own defaults, ends here.
+        library.handlers.clear()
+        library.propagate = True
+        library.disabled = False
     _tame_warnings()
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import logging
+import logging.config
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import structlog
+import uvicorn.config
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,6 +96,15 @@ def test_huge_text_is_cut() -> None:
     log.info("decision", uri="a" * 100_000)
     assert len(stream.getvalue()) < 5_000
     assert "(100000 characters)" in stream.getvalue()
+
+
+def test_what_configured_a_library_before_is_undone() -> None:
+    """A uvicorn that once ran with its own defaults does not keep its messages to itself."""
+    logging.config.dictConfig(uvicorn.config.LOGGING_CONFIG)
+    logging.getLogger("uvicorn.error").disabled = True
+    _, stream = configured()
+    logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+    assert json.loads(stream.getvalue())["event"] == "library_message"
 
 
 def test_level_and_quiet_libraries_are_respected() -> None:
