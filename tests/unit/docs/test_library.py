@@ -84,6 +84,8 @@ def test_policy_and_registry_snippets_build_what_they_say() -> None:
 
 def test_ten_line_test_of_an_application_passes(tmp_path: Path) -> None:
     """A subnet author's first test works as it is shown."""
+    # Where temporary folders lie inside a checkout, its own settings would be found.
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     (tmp_path / "my_app.py").write_text(MY_APP, encoding="utf-8")
     (tmp_path / "test_app.py").write_text(snippet("Testing your application"), encoding="utf-8")
     done = subprocess.run(

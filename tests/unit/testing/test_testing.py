@@ -47,6 +47,7 @@ pytest_plugins = ["pytester"]
 
 def test_ten_lines_test_an_application(pytester: pytest.Pytester) -> None:
     """The example of the docstring, run as somebody else's project."""
+    pytester.makeini("[pytest]")  # not that of a checkout in which temporary folders may lie
     pytester.makeconftest('pytest_plugins = ["nexus_auth.testing.pytest_plugin"]')
     pytester.makepyfile(app=APP, test_app=EXAMPLE)
     pytester.syspathinsert()

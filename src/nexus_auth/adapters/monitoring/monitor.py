@@ -97,9 +97,14 @@ class Monitor:
         self._tick()
 
     def overview(self) -> Overview:
-        """All workers together, this one as it is now."""
+        """All workers together, this one as it is now.
+
+        What is told is kept for whoever replaces this worker: no counter that was seen goes back.
+        """
+        report = self.report()
+        self._publish(report)
         others = (self._read(slot) for slot in self._other_slots())
-        return Overview.of(self.report(), [each for each in others if each is not None])
+        return Overview.of(report, [each for each in others if each is not None])
 
     def state(self) -> RegistryState:
         """The state of the worst worker's registry: a caller may come to any of them."""
@@ -142,7 +147,11 @@ class Monitor:
     def _tick(self) -> None:
         if self._board is None:
             self._tally.tick()
-        elif not self._board.publish(self._worker, self.report().to_bytes()):
+        else:
+            self._publish(self.report())
+
+    def _publish(self, report: Report) -> None:
+        if self._board is not None and not self._board.publish(self._worker, report.to_bytes()):
             log.warning("report_too_long", worker=self._worker)
 
     def _other_slots(self) -> Iterable[int]:
