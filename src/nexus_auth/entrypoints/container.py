@@ -15,6 +15,7 @@ import types
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.monitoring.board import Board
@@ -37,7 +38,7 @@ from nexus_auth.adapters.registry.sharing import SharedSnapshots
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.registry.store import SnapshotStore
 from nexus_auth.adapters.starlette.admin_app import build_admin_app
-from nexus_auth.adapters.starlette.auth_app import AuthApp
+from nexus_auth.adapters.starlette.auth_app import AuthApp, DecisionObserver
 from nexus_auth.adapters.starlette.grant_headers import GrantHeader, GrantHeaders
 from nexus_auth.adapters.starlette.header_formats import FORMATS
 from nexus_auth.adapters.structlog.decision_log import DecisionLog
@@ -45,6 +46,9 @@ from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.domain.ports import Clock
 from nexus_auth.domain.verifier import CertificateVerifier
 from nexus_auth.entrypoints.settings import Settings
+
+if TYPE_CHECKING:
+    from nexus_auth.adapters.opentelemetry.decision_traces import DecisionTraces
 
 
 @contextlib.contextmanager
@@ -181,6 +185,30 @@ def build_board(workers: int) -> Board | None:
     return Board(workers) if workers > 1 else None
 
 
+def build_traces(traces: str) -> DecisionTraces | None:
+    """Makes what tells an OpenTelemetry collector of decisions, where that is wanted.
+
+    Raises:
+        ConfigurationError: When the packages for it are not installed.
+    """
+    if traces == "off":
+        return None
+    try:
+        from nexus_auth.adapters.opentelemetry.decision_traces import DecisionTraces
+    except ImportError:
+        raise ConfigurationError(
+            setting="NEXUS_AUTH_TRACES",
+            problem="otlp needs the extra otel: pip install 'nexus-auth[otel]'",
+        ) from None
+    return DecisionTraces()
+
+
+def _observers(
+    tally: Tally, decision_log: DecisionLog, traces: DecisionTraces | None
+) -> tuple[DecisionObserver, ...]:
+    return (tally, decision_log) if traces is None else (tally, decision_log, traces)
+
+
 def _needs_neurons(
     policies: LivePolicies, grant_headers: GrantHeaders | None
 ) -> Callable[[], bool]:
@@ -286,6 +314,9 @@ class Container(containers.DeclarativeContainer):
 
     decision_log = providers.Singleton(DecisionLog, grants=config.log_grants)
 
+    traces = providers.Singleton(build_traces, config.traces)
+    """None where they are off. Start it and close it."""
+
     der_from = providers.Callable(FORMATS.__getitem__, config.header_format)
 
     auth_app = providers.Factory(
@@ -295,7 +326,7 @@ class Container(containers.DeclarativeContainer):
         header=config.header_name,
         der_from=der_from,
         reuse=providers.Callable(_seconds, config.reuse_seconds),
-        observers=providers.List(tally, decision_log),
+        observers=providers.Callable(_observers, tally, decision_log, traces),
         trusted_proxies=config.trusted_proxies,
         # The object itself, which is called at every decision.
         policies=policies,

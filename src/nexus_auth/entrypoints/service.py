@@ -58,6 +58,7 @@ def serve(settings: Settings) -> int:
     container = build_container(settings)
     container.policies()
     container.shared_snapshots()
+    container.traces()
     for name in settings.unknown:
         log.warning("unknown_setting", problem=str(name))
     if settings.trusted_proxies is None and not settings.listen_addr.is_loopback:
@@ -282,12 +283,14 @@ class _Worker:
     async def _open(self) -> AsyncIterator[None]:
         """Opens what decisions need, and closes it when the last one is taken."""
         registry, source = self._container.registry(), self._container.pylon()
-        policies = self._container.policies()
+        policies, traces = self._container.policies(), self._container.traces()
         decisions: DecisionLog = self._container.decision_log()
         await registry.start()
         await self._monitor.start()
         # Only a snapshot holds neurons, and only with one are policies accepted that need them.
         await policies.start(on_need=getattr(registry, "refresh", None))
+        if traces is not None:
+            await traces.start()
         summaries = asyncio.create_task(_summarise(decisions))
         log.info(
             "listening",
@@ -305,6 +308,8 @@ class _Worker:
         finally:
             summaries.cancel()
             decisions.summarise()
+            if traces is not None:
+                await traces.aclose()
             await self._monitor.aclose()
             await policies.aclose()
             await registry.aclose()

@@ -383,6 +383,15 @@ class Settings:
         default="sampled",
         choices=("all", "sampled", "none"),
     )
+    traces: str = _setting(
+        "NEXUS_AUTH_TRACES",
+        _one_of("off", "otlp"),
+        "Whether a span of each decision goes to an OpenTelemetry collector; otlp needs the extra "
+        "otel, and OTEL_EXPORTER_OTLP_ENDPOINT says where to.",
+        flag="traces",
+        default="off",
+        choices=("off", "otlp"),
+    )
     proxy: str = _setting(
         "NEXUS_AUTH_PROXY",
         _one_of(*PRESETS),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -85,7 +86,8 @@ def test_service_loads_no_framework_that_it_does_not_use() -> None:
     """dependency-injector would, where it finds one: memory and start-up are part of the deal."""
     script = (
         "import sys, nexus_auth.entrypoints.service\n"
-        "print(*sorted({'fastapi', 'pydantic', 'pydantic_settings', 'redis'} & set(sys.modules)))"
+        "unwanted = {'fastapi', 'opentelemetry', 'pydantic', 'pydantic_settings', 'redis'}\n"
+        "print(*sorted(unwanted & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
@@ -124,3 +126,23 @@ def test_redis_url_that_cannot_be_read_is_a_configuration_error() -> None:
         build_container(settings).shared_snapshots()
     assert caught.value.setting == "NEXUS_AUTH_SNAPSHOT_STORE"
     assert "hush" not in str(caught.value)
+
+
+async def test_traces_are_made_only_where_they_are_wanted() -> None:
+    """Off by default; with them, the application tells one observer more."""
+    assert a_container().traces() is None
+    assert len(a_container().auth_app()._observers) == 2
+    traced = a_container(NEXUS_AUTH_TRACES="otlp")
+    assert traced.auth_app()._observers[2] is traced.traces() is not None
+
+
+def test_traces_without_their_packages_are_a_configuration_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The extra is named."""
+    monkeypatch.delitem(
+        sys.modules, "nexus_auth.adapters.opentelemetry.decision_traces", raising=False
+    )
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(ConfigurationError, match=re.escape("nexus-auth[otel]")):
+        a_container(NEXUS_AUTH_TRACES="otlp").traces()

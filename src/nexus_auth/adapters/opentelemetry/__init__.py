@@ -1,0 +1,1 @@
+"""Tells a collector of traces what was decided."""
