@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+from nexus_auth.entrypoints.ending_signals import exit_code_of, handled_by
 
 if TYPE_CHECKING:
     from types import FrameType
-
-_ENDING: Final = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
-_SIGNALLED: Final = 128
-"""Shells report a process that a signal ended as this plus the signal's number."""
 
 
 class Interrupts:
@@ -25,15 +20,9 @@ class Interrupts:
         self._pending: int | None = None
         self._closing = False
 
-    @contextmanager
-    def caught(self) -> Iterator[None]:
+    def caught(self) -> AbstractContextManager[None]:
         """Takes over the signals' handlers for the length of the block."""
-        before: dict[int, Any] = {each: signal.signal(each, self._handle) for each in _ENDING}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+        return handled_by(self._handle)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -60,4 +49,4 @@ class Interrupts:
 
 
 def _leave(number: int) -> NoReturn:
-    raise SystemExit(_SIGNALLED + number)
+    raise SystemExit(exit_code_of(number))

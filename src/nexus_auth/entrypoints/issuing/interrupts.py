@@ -6,16 +6,12 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from nexus_auth.entrypoints.ending_signals import exit_code_of, handled_by
 
 if TYPE_CHECKING:
     from types import FrameType
-
-_ENDING: Final = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
-_SIGNALLED: Final = 128
-"""Shells report a process that a signal ended as this plus the signal's number."""
 
 _FIRST: Final = (
     "Not now: Pylon may be replacing the key on chain, and the answer holds the only copy of the "
@@ -46,7 +42,7 @@ class HeldSignals:
     @property
     def exit_code(self) -> int | None:
         """What a shell reports of a process that the signal ended; None when none came."""
-        return None if self.received is None else _SIGNALLED + self.received
+        return None if self.received is None else exit_code_of(self.received)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -54,12 +50,10 @@ class HeldSignals:
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         if task is not None:
             self._give_up = lambda: loop.call_soon_threadsafe(task.cancel)
-        before: dict[int, Any] = {each: signal.signal(each, self._handle) for each in _ENDING}
         try:
-            yield
+            with handled_by(self._handle):
+                yield
         finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
             self._give_up = None
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
