@@ -1,55 +1,18 @@
-"""Where a listener listens: a TCP address or a unix socket."""
+"""Reads where a listener listens, and opens it."""
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_MAX_PORT: Final = 65535
+from nexus_auth.adapters.addresses import MAX_PORT, TcpAddress, UnixAddress
+
 _BACKLOG: Final = 2048
 _HOST_AND_PORT: Final = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^:\[\]/\s]*)):(?P<port>[0-9]{1,5})"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class TcpAddress:
-    """A host and a port; an empty host means every interface, port 0 any free port."""
-
-    host: str
-    port: int
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
-    """A unix socket in the file system."""
-
-    path: Path
-
-    @property
-    def is_loopback(self) -> bool:
-        """Always true: only this machine can reach it."""
-        return True
-
-    def __str__(self) -> str:
-        return f"unix:{self.path}"
 
 
 ListenAddress = TcpAddress | UnixAddress
@@ -69,7 +32,7 @@ def parse_listen_address(text: str) -> ListenAddress:
             )
         return UnixAddress(path)
     match = _HOST_AND_PORT.fullmatch(text)
-    if match is None or int(match["port"]) > _MAX_PORT:
+    if match is None or int(match["port"]) > MAX_PORT:
         raise ValueError("expected :8080, host:port, [::1]:8080 or unix:/path.sock")
     return TcpAddress(match["v6"] or match["host"] or "", int(match["port"]))
 

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Final, Literal
 import structlog
 import uvicorn
 
+from nexus_auth.adapters.addresses import UnixAddress
 from nexus_auth.adapters.structlog.decision_log import SUMMARY_SECONDS, DecisionLog
 from nexus_auth.adapters.uvicorn.head_protocol import FastPath, HeadProtocol
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints import exit_codes
-from nexus_auth.entrypoints.addresses import ListenAddress, UnixAddress, bind
+from nexus_auth.entrypoints.addresses import ListenAddress, bind
 from nexus_auth.entrypoints.container import Container, build_board, build_container
 from nexus_auth.entrypoints.logs import configure_logging
 from nexus_auth.entrypoints.workers import supervise

@@ -13,8 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from nexus_auth.adapters.addresses import TcpAddress
 from nexus_auth.adapters.proxies.configuration import build_configuration
-from nexus_auth.adapters.proxies.site import Site, TcpAddress
+from nexus_auth.adapters.proxies.site import Site
 from tests.integration.proxies.scenarios import SCENARIOS
 from tests.integration.proxies.stack import PROGRAMS
 from tests.integration.real import require_program

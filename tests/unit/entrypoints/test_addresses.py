@@ -5,12 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nexus_auth.entrypoints.addresses import (
-    TcpAddress,
-    UnixAddress,
-    bind,
-    parse_listen_address,
-)
+from nexus_auth.adapters.addresses import TcpAddress, UnixAddress
+from nexus_auth.entrypoints.addresses import bind, parse_listen_address
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import pytest
 
+from nexus_auth.adapters.addresses import TcpAddress
 from nexus_auth.domain.errors import ConfigurationError
-from nexus_auth.entrypoints.addresses import TcpAddress
 from nexus_auth.entrypoints.settings import Setting, Settings, add_flags, all_settings, load_from
 from tests.builders import a_hotkey
 

@@ -9,6 +9,7 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Final
 
+from nexus_auth.adapters.addresses import TcpAddress, UnixAddress
 from nexus_auth.adapters.proxies.headers import (
     CERTIFICATE_HEADERS,
     FORGEABLE_HEADERS,
@@ -16,7 +17,7 @@ from nexus_auth.adapters.proxies.headers import (
     with_underscores,
 )
 from nexus_auth.adapters.proxies.presets import PRESETS
-from nexus_auth.adapters.proxies.site import Site, TcpAddress, UnixAddress, Upstream
+from nexus_auth.adapters.proxies.site import Site, Upstream
 
 # Listening there takes IPv4 as well. Without a host only IPv4 is taken, since a machine may have no
 # IPv6, and the proxy would not start. (Caddy and Traefik find out by themselves.)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import Final, Self
+from pathlib import Path
+from typing import Final
+
+from nexus_auth.adapters.addresses import MAX_PORT, TcpAddress, UnixAddress
 
 # Nothing in these has a meaning in any configuration language that is written here: no quotes,
 # no white space, no $, {, }, ;, #, %, backslash.
@@ -15,7 +18,6 @@ _POLICY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST_AND_PORT: Final = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})"
 )
-_MAX_PORT: Final = 65535
 # sun_path, 108 bytes with its final zero.
 _MAX_SOCKET_PATH: Final = 107
 
@@ -53,73 +55,28 @@ def parse_policy_name(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True)
-class TcpAddress:
-    """A host and a port. An empty host means every interface, and is only for listening."""
+def parse_tcp_address(text: str, *, every_interface: bool = False) -> TcpAddress:
+    """Reads `host:port` or `[::1]:port`, and `:port` where every interface is meant.
 
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str, *, every_interface: bool = False) -> Self:
-        """Reads `host:port` or `[::1]:port`, and `:port` where every interface is meant.
-
-        Raises:
-            ValueError: When it is none of these.
-        """
-        example = ":443, " if every_interface else ""
-        problem = f"expected {example}host:port or [::1]:port"
-        match = _HOST_AND_PORT.fullmatch(text)
-        if match is None or not 0 < int(match["port"]) <= _MAX_PORT:
-            raise ValueError(problem)
-        host = match["v6"] or match["host"]
-        if match["v6"]:
-            try:
-                host = str(ipaddress.IPv6Address(host))
-            except ValueError:
-                raise ValueError(problem) from None
-        elif host:
-            parse_host(host)
-        elif not every_interface:
-            raise ValueError(problem)
-        return cls(host, int(match["port"]))
-
-    @property
-    def is_numeric(self) -> bool:
-        """Whether the host is an address, not a name."""
+    Raises:
+        ValueError: When it is none of these.
+    """
+    example = ":443, " if every_interface else ""
+    problem = f"expected {example}host:port or [::1]:port"
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match is None or not 0 < int(match["port"]) <= MAX_PORT:
+        raise ValueError(problem)
+    host = match["v6"] or match["host"]
+    if match["v6"]:
         try:
-            ipaddress.ip_address(self.host)
+            host = str(ipaddress.IPv6Address(host))
         except ValueError:
-            return False
-        return True
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine is meant."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class UnixAddress:
-    """A unix socket."""
-
-    path: str
-
-    @property
-    def is_loopback(self) -> bool:
-        """Always true."""
-        return True
-
-    def __str__(self) -> str:
-        return f"unix:{self.path}"
+            raise ValueError(problem) from None
+    elif host:
+        parse_host(host)
+    elif not every_interface:
+        raise ValueError(problem)
+    return TcpAddress(host, int(match["port"]))
 
 
 Upstream = TcpAddress | UnixAddress
@@ -132,11 +89,11 @@ def parse_upstream(text: str) -> Upstream:
         ValueError: When it is none of these.
     """
     if not text.startswith("unix:"):
-        return TcpAddress.parse(text)
+        return parse_tcp_address(text)
     path = parse_path(text.removeprefix("unix:"))
     if len(path) > _MAX_SOCKET_PATH:
         raise ValueError(f"a unix socket's path has at most {_MAX_SOCKET_PATH} characters")
-    return UnixAddress(path)
+    return UnixAddress(Path(path))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from nexus_auth.entrypoints import exit_codes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from nexus_auth.adapters.addresses import TcpAddress
     from nexus_auth.adapters.proxies.configuration import Configuration
     from nexus_auth.adapters.proxies.site import Site
 
@@ -99,15 +100,15 @@ def execute(args: argparse.Namespace) -> int:
 def _site(args: argparse.Namespace) -> Site:
     from nexus_auth.adapters.proxies.site import (
         Site,
-        TcpAddress,
         parse_host,
         parse_path,
         parse_policy_name,
+        parse_tcp_address,
         parse_upstream,
     )
 
     def listen(text: str) -> TcpAddress:
-        return TcpAddress.parse(text, every_interface=True)
+        return parse_tcp_address(text, every_interface=True)
 
     in_cluster = args.name == "ingress-nginx"
     app = args.app or (_CLUSTER["app"] if in_cluster else _APP)

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Generator, Mapping
 
+    from nexus_auth.adapters.addresses import TcpAddress
     from nexus_auth.adapters.pylon.embedded import (
         EmbeddedPylonStore,
         IdentityRecord,
         RequestRecord,
     )
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.entrypoints.addresses import TcpAddress
 
 T = TypeVar("T")
 
@@ -372,7 +372,8 @@ def _parse_publish_seconds(text: str) -> float:
 
 
 def _parse_address(args: argparse.Namespace) -> TcpAddress:
-    from nexus_auth.entrypoints.addresses import TcpAddress, parse_listen_address
+    from nexus_auth.adapters.addresses import TcpAddress
+    from nexus_auth.entrypoints.addresses import parse_listen_address
 
     address = _checked("--listen", args.listen, parse_listen_address)
     if not isinstance(address, TcpAddress):

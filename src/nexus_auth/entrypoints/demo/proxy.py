@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from nexus_auth.adapters.addresses import TcpAddress
 from nexus_auth.adapters.proxies.configuration import build_configuration
-from nexus_auth.adapters.proxies.site import Site, TcpAddress, parse_path
+from nexus_auth.adapters.proxies.site import Site, parse_path
 from nexus_auth.adapters.proxies.syntax_check import find_program, write_configuration
 from nexus_auth.entrypoints.demo.errors import DemoFailed
 from nexus_auth.entrypoints.demo.ports import LOOPBACK

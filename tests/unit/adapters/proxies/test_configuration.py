@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
 
+from nexus_auth.adapters.addresses import TcpAddress, UnixAddress
 from nexus_auth.adapters.proxies.configuration import (
     GENERATORS,
     Configuration,
@@ -13,7 +15,7 @@ from nexus_auth.adapters.proxies.configuration import (
 )
 from nexus_auth.adapters.proxies.headers import FORGEABLE_HEADERS
 from nexus_auth.adapters.proxies.presets import PRESETS
-from nexus_auth.adapters.proxies.site import Site, TcpAddress, UnixAddress, parse_policy_name
+from nexus_auth.adapters.proxies.site import Site, parse_policy_name
 
 SITE = Site(
     listen=TcpAddress("", 443),
@@ -23,7 +25,7 @@ SITE = Site(
     tls_key="/tls/site.key",
 )
 ON_SOCKETS = replace(
-    SITE, app=UnixAddress("/run/app.sock"), auth=UnixAddress("/run/nexus/auth.sock")
+    SITE, app=UnixAddress(Path("/run/app.sock")), auth=UnixAddress(Path("/run/nexus/auth.sock"))
 )
 
 

@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nexus_auth.adapters.addresses import TcpAddress, UnixAddress
 from nexus_auth.adapters.proxies.site import (
-    TcpAddress,
-    UnixAddress,
     parse_host,
     parse_path,
+    parse_tcp_address,
     parse_upstream,
 )
 
@@ -33,7 +34,7 @@ def test_nothing_special_survives(parse: Callable[[str], object], text: str) -> 
         ("127.0.0.1:80", TcpAddress("127.0.0.1", 80)),
         ("app.example:65535", TcpAddress("app.example", 65535)),
         ("[::1]:80", TcpAddress("::1", 80)),
-        ("unix:/run/a.sock", UnixAddress("/run/a.sock")),
+        ("unix:/run/a.sock", UnixAddress(Path("/run/a.sock"))),
     ],
 )
 def test_an_upstream_reads_back(text: str, expected: object) -> None:
@@ -69,7 +70,7 @@ def test_a_wrong_upstream_is_refused(text: str) -> None:
 
 def test_listening_on_every_interface_is_for_listening_alone() -> None:
     """Only a listener may leave out the host."""
-    assert TcpAddress.parse(":443", every_interface=True) == TcpAddress("", 443)
+    assert parse_tcp_address(":443", every_interface=True) == TcpAddress("", 443)
 
 
 @pytest.mark.parametrize("path", ["a", "", "/a;b", "/a b", "/a\n", '/"', "/$a", "/{a}", "/é"])
