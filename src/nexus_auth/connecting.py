@@ -97,26 +97,23 @@ def _choose_api(
     identity_token: str | None,
     open_access_token: str | None,
 ) -> PylonApi:
-    from nexus_auth.adapters.pylon.api import (  # noqa: PLC0415 - as above
-        FirstGenerationApi,
-        IdentityApi,
-        OpenAccessApi,
-    )
+    from nexus_auth.adapters.pylon.api import build_api  # noqa: PLC0415 - as above
 
     if (identity_name is None) is not (identity_token is None):
         raise ConfigurationError(
             setting="identity_name, identity_token", problem="give both or neither"
         )
-    if netuid is None:
-        if identity_name is not None or open_access_token is not None:
-            raise ConfigurationError(
-                setting="netuid", problem="needed with an identity or a token: which subnet?"
-            )
-        return FirstGenerationApi()
+    if netuid is None and (identity_name is not None or open_access_token is not None):
+        raise ConfigurationError(
+            setting="netuid", problem="needed with an identity or a token: which subnet?"
+        )
     try:
-        if identity_name is not None and identity_token is not None:
-            return IdentityApi(netuid=netuid, name=identity_name, token=identity_token)
-        return OpenAccessApi(netuid=netuid, token=open_access_token)
+        return build_api(
+            netuid=netuid,
+            identity_name=identity_name,
+            identity_token=identity_token,
+            open_access_token=open_access_token,
+        )
     except ValueError as exc:
         # Says what is wrong with a token or a name, and repeats neither.
         raise ConfigurationError(setting="connect", problem=str(exc)) from None

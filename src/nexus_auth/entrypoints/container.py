@@ -25,12 +25,7 @@ from nexus_auth.adapters.monitoring.tally import Tally
 from nexus_auth.adapters.policy.live import LivePolicies
 from nexus_auth.adapters.policy.short_form import HotkeyList, StakeMinimums, build_policies
 from nexus_auth.adapters.policy.toml_file import PolicyInvalid
-from nexus_auth.adapters.pylon.api import (
-    FirstGenerationApi,
-    IdentityApi,
-    OpenAccessApi,
-    PylonApi,
-)
+from nexus_auth.adapters.pylon.api import build_api
 from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.adapters.registry.lookup import LookupRegistry
 from nexus_auth.adapters.registry.record import RecordFormat, derive_secret, scope_of
@@ -74,21 +69,6 @@ class _Empty(types.ModuleType):
 # libraries wherever it finds them: a second at every start, and 30 MB in every worker.
 with _hidden("fastapi", "fastapi.params", "pydantic", "pydantic_settings", "werkzeug"):
     from dependency_injector import containers, providers
-
-
-def build_pylon_api(
-    *,
-    netuid: int | None,
-    identity_name: str | None,
-    identity_token: str | None,
-    open_access_token: str | None,
-) -> PylonApi:
-    """Says which dialect of Pylon's API follows from what is configured."""
-    if netuid is None:
-        return FirstGenerationApi(token=open_access_token)
-    if identity_name is not None and identity_token is not None:
-        return IdentityApi(netuid=netuid, name=identity_name, token=identity_token)
-    return OpenAccessApi(netuid=netuid, token=open_access_token)
 
 
 def build_shared_snapshots(
@@ -153,15 +133,13 @@ def build_live_policies(
     deny_hotkeys: HotkeyList | None,
     require_validator_permit: bool,
     min_stake: StakeMinimums | None,
-    registry: str,
-    cache_duration_mins: int,
+    offers_neurons: bool,
 ) -> LivePolicies:
     """Reads who among the registered may enter.
 
     Raises:
         ConfigurationError: When the policies are not valid, or need what is not fetched.
     """
-    offers_neurons = registry == "snapshot" and cache_duration_mins > 0
     try:
         if policy_file is not None:
             return LivePolicies(clock=clock, path=policy_file, offers_neurons=offers_neurons)
@@ -233,7 +211,8 @@ class Container(containers.DeclarativeContainer):
     """Everything that the commands are made of, made when it is first asked for."""
 
     config = providers.Configuration(strict=True)
-    """The settings by their attribute names, and `certificate_header`'s two parts."""
+    """The settings by their attribute names, and what follows from them: the two parts of
+    `certificate_header`, and `offers_neurons`."""
 
     clock = providers.Object(utc_now)
 
@@ -241,7 +220,7 @@ class Container(containers.DeclarativeContainer):
     """What this process counts."""
 
     pylon_api = providers.Callable(
-        build_pylon_api,
+        build_api,
         netuid=config.netuid,
         identity_name=config.identity_name,
         identity_token=config.identity_token,
@@ -267,8 +246,7 @@ class Container(containers.DeclarativeContainer):
         deny_hotkeys=config.deny_hotkeys,
         require_validator_permit=config.require_validator_permit,
         min_stake=config.min_stake,
-        registry=config.registry,
-        cache_duration_mins=config.cache_duration_mins,
+        offers_neurons=config.offers_neurons,
     )
     """Tells which policies are in force. Start it and close it."""
 
@@ -353,7 +331,12 @@ def build_container(settings: Settings) -> Container:
     }
     header = settings.certificate_header
     container.config.from_dict(
-        {**values, "header_name": header.name, "header_format": header.format}
+        {
+            **values,
+            "header_name": header.name,
+            "header_format": header.format,
+            "offers_neurons": settings.offers_neurons,
+        }
     )
     container.check_dependencies()
     return container

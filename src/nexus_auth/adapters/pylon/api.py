@@ -109,6 +109,25 @@ class FirstGenerationApi:
 PylonApi = IdentityApi | OpenAccessApi | FirstGenerationApi
 
 
+def build_api(
+    *,
+    netuid: int | None,
+    identity_name: str | None,
+    identity_token: str | None,
+    open_access_token: str | None,
+) -> PylonApi:
+    """Makes the dialect that follows from what is given.
+
+    Raises:
+        ValueError: When a name or a token cannot be one; it is not repeated.
+    """
+    if netuid is None:
+        return FirstGenerationApi(token=open_access_token)
+    if identity_name is not None and identity_token is not None:
+        return IdentityApi(netuid=netuid, name=identity_name, token=identity_token)
+    return OpenAccessApi(netuid=netuid, token=open_access_token)
+
+
 def certificate_path(api: PylonApi, hotkey: Hotkey) -> str:
     """The path of one hotkey's certificate. A checked address is never `self`."""
     return f"{api.reading}/{_segment(hotkey.address)}"
