@@ -32,7 +32,7 @@ clocks differ."""
 LAST_MOMENT: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 """RFC 5280 §4.1.2.5: the last date that a certificate can say."""
 
-_USAGE: Final = x509.KeyUsage(
+DIGITAL_SIGNATURE: Final = x509.KeyUsage(
     digital_signature=True,
     content_commitment=False,
     key_encipherment=False,
@@ -43,10 +43,11 @@ _USAGE: Final = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
-# Both: a neuron shows the same pair when it calls and when it is called.
-_EXTENDED_USAGE: Final = x509.ExtendedKeyUsage(
+"""All that an Ed25519 key can do in TLS."""
+CLIENT_AND_SERVER: Final = x509.ExtendedKeyUsage(
     [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
 )
+"""Both: a neuron shows the same pair when it calls and when it is called."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,8 +133,8 @@ def build_credentials(
         .serial_number(x509.random_serial_number() if serial_number is None else serial_number)
         .not_valid_before(now - BACKDATING)
         .not_valid_after(not_after)
-        .add_extension(_USAGE, critical=True)
-        .add_extension(_EXTENDED_USAGE, critical=False)
+        .add_extension(DIGITAL_SIGNATURE, critical=True)
+        .add_extension(CLIENT_AND_SERVER, critical=False)
         .sign(key, None)
     )
     return Credentials.from_pem(

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PYLON_FLAGS: Final = ("pylon_endpoint", "netuid", "identity_name", "identity_token")
+"""The settings that every command has flags for that asks Pylon."""
+
 ENV_FILE_VARIABLE: Final = "NEXUS_AUTH_ENV_FILE"
 _PREFIXES: Final = ("NEXUS_AUTH_", "NEXUS_PYLON_")
 # Read elsewhere than from this table: by the loader itself, by the development Pylon, by tests.

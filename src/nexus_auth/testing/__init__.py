@@ -28,11 +28,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import NameOID
 
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.domain.errors import RegistryUnavailable
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.issuing import CLIENT_AND_SERVER, DIGITAL_SIGNATURE
 from nexus_auth.domain.ports import Registration
 from nexus_auth.domain.verifier import CertificateVerifier
 
@@ -56,21 +57,6 @@ SubjectKey = (
     Ed25519PrivateKey | ed448.Ed448PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 )
 """Kinds of keys that a test may put into a certificate; only the first is any good."""
-
-DIGITAL_SIGNATURE: Final = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=False,
-    crl_sign=False,
-    encipher_only=False,
-    decipher_only=False,
-)
-CLIENT_AND_SERVER: Final = x509.ExtendedKeyUsage(
-    [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
-)
 
 _USABLE_FOR: Final = timedelta(minutes=15)
 

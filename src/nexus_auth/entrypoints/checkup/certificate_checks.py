@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
+from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME, KEY_NAME
 from nexus_auth.domain.certificate import ClientCertificate
-from nexus_auth.domain.errors import CertificateRejected
+from nexus_auth.domain.errors import CertificateRejected, CredentialsError
+from nexus_auth.domain.issuing import parse_private_key
 from nexus_auth.domain.verifier import refusal_without_registry
 from nexus_auth.entrypoints.checkup.findings import Finding, Outcome
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
     from nexus_auth.domain.hotkey import Hotkey
 
-KEY_FILE: Final = "client.key"
-CERTIFICATE_FILE: Final = "client.crt"
 _SUBJECT: Final = "certificate"
 _SOON_DAYS: Final = 30
 _MAX_FILE_BYTES: Final = 64 * 1024
@@ -44,7 +41,7 @@ class PairCheck:
 
 def check_pair(folder: Path, now: datetime, leeway: timedelta) -> PairCheck:
     """Looks at `client.key` and `client.crt`, without asking anybody."""
-    path = folder / CERTIFICATE_FILE
+    path = folder / CERTIFICATE_NAME
     try:
         certificate = ClientCertificate.from_pem(_read(path))
     except OSError as exc:
@@ -69,7 +66,7 @@ def check_pair(folder: Path, now: datetime, leeway: timedelta) -> PairCheck:
             subject=_SUBJECT, outcome=Outcome.OK, text=f"{certificate.hotkey}, {days} days left"
         )
     return PairCheck(
-        findings=(validity, _check_key(folder / KEY_FILE, certificate)), certificate=certificate
+        findings=(validity, _check_key(folder / KEY_NAME, certificate)), certificate=certificate
     )
 
 
@@ -77,7 +74,7 @@ def _check_key(path: Path, certificate: ClientCertificate) -> Finding:
     subject = "private key"
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
-        key = load_pem_private_key(_read(path), password=None)
+        key = parse_private_key(_read(path))
     except OSError as exc:
         return Finding(
             subject=subject,
@@ -85,17 +82,14 @@ def _check_key(path: Path, certificate: ClientCertificate) -> Finding:
             text=f"{str(path)!r}: {exc.strerror}",
             next_step="without it the certificate cannot be used; " + _REISSUE,
         )
-    except Exception:  # noqa: BLE001 - several types; none may show the file's content
+    except CredentialsError as exc:
         return Finding(
             subject=subject,
             outcome=Outcome.WRONG,
-            text=f"{str(path)!r} is not an unencrypted PEM private key",
+            text=f"{str(path)!r}: {exc}",
             next_step=_REISSUE,
         )
-    if (
-        not isinstance(key, Ed25519PrivateKey)
-        or key.public_key().public_bytes_raw() != certificate.public_key
-    ):
+    if key.public_key().public_bytes_raw() != certificate.public_key:
         return Finding(
             subject=subject,
             outcome=Outcome.WRONG,

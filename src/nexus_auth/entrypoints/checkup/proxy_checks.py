@@ -14,7 +14,7 @@ import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from nexus_auth.entrypoints.checkup.certificate_checks import CERTIFICATE_FILE, KEY_FILE
+from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME, KEY_NAME
 from nexus_auth.entrypoints.checkup.findings import Finding, Outcome
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _context(folder: Path | None) -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     if folder is not None:
-        context.load_cert_chain(folder / CERTIFICATE_FILE, folder / KEY_FILE)
+        context.load_cert_chain(folder / CERTIFICATE_NAME, folder / KEY_NAME)
     return context
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.settings import Setting, Settings, add_flags, all_settings, load_from
+from nexus_auth.entrypoints.terminal import as_json
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def execute(args: argparse.Namespace) -> int:
         for setting in all_settings()
     ]
     if args.json:
-        print(json.dumps({"settings": rows, "unknown": [str(name) for name in settings.unknown]}))
+        print(as_json({"settings": rows, "unknown": [str(name) for name in settings.unknown]}))
         return exit_codes.DONE
     width = max(len(row["name"]) for row in rows)
     value_width = max(len(row["value"]) for row in rows)

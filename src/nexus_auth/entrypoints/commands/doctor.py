@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nexus_auth.entrypoints.settings import add_flags, load_from
+from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from
+from nexus_auth.entrypoints.terminal import as_json
 
 if TYPE_CHECKING:
     from nexus_auth.entrypoints.checkup.findings import Finding
     from nexus_auth.entrypoints.settings import Settings
-
-_SETTINGS = (
-    "pylon_endpoint",
-    "netuid",
-    "identity_name",
-    "identity_token",
-)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="address of your proxy, https://HOST:PORT/PATH",
     )
     parser.add_argument("-json", "--json", action="store_true", help="print JSON")
-    add_flags(parser, _SETTINGS)
+    add_flags(parser, PYLON_FLAGS)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -62,7 +55,7 @@ def execute(args: argparse.Namespace) -> int:
         raise ConfigurationError(setting="--proxy", problem="expected https://HOST:PORT/PATH")
     findings = asyncio.run(_examine(settings, args.certs, args.proxy_url))
     if args.json:
-        print(json.dumps([finding.as_json() for finding in findings], indent=2))
+        print(as_json([finding.as_json() for finding in findings]))
     else:
         print("\n".join(as_lines(findings, sys.stdout)))
     return exit_code(findings)
@@ -72,11 +65,8 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
     from datetime import timedelta
     from urllib.parse import quote
 
-    from nexus_auth.entrypoints.checkup.certificate_checks import (
-        CERTIFICATE_FILE,
-        check_pair,
-        check_published,
-    )
+    from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME
+    from nexus_auth.entrypoints.checkup.certificate_checks import check_pair, check_published
     from nexus_auth.entrypoints.checkup.findings import Finding, Outcome
     from nexus_auth.entrypoints.checkup.proxy_checks import check_proxy
     from nexus_auth.entrypoints.checkup.pylon_checks import check_pylon, fetch_date, judge_clock
@@ -99,7 +89,7 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
 
     folder = certs if certs is not None else Path("certs")
     certificate = None
-    if certs is None and not (folder / CERTIFICATE_FILE).exists():
+    if certs is None and not (folder / CERTIFICATE_NAME).exists():
         findings.append(
             Finding(
                 subject="certificate",
@@ -125,7 +115,7 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
     else:
         header = None
         if certificate is not None:
-            header = quote((folder / CERTIFICATE_FILE).read_text(encoding="ascii"), safe="")
+            header = quote((folder / CERTIFICATE_NAME).read_text(encoding="ascii"), safe="")
         findings += await check_proxy(
             proxy, folder if certificate is not None else None, certificate, header
         )

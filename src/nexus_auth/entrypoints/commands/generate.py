@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from nexus_auth.entrypoints import exit_codes
-from nexus_auth.entrypoints.settings import add_flags, load_from
+from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from
 
 if TYPE_CHECKING:
     import argparse
@@ -111,7 +111,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="how long Pylon may take to make and publish the pair (default 300)",
     )
-    add_flags(parser, ["pylon_endpoint", "netuid", "identity_name", "identity_token"])
+    add_flags(parser, PYLON_FLAGS)
     parser.epilog = _EPILOG
 
 

@@ -31,12 +31,11 @@ examples:
 exit codes: 0 would be admitted · 1 would not · 2 wrong usage or configuration ·
             3 Pylon could not be asked
 """
-_PYLON_FLAGS = ("pylon_endpoint", "netuid", "identity_name", "identity_token")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the two actions and their arguments."""
-    from nexus_auth.entrypoints.settings import add_flags
+    from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags
 
     actions = parser.add_subparsers(
         title="actions", metavar="ACTION", dest="action", required=True, parser_class=type(parser)
@@ -67,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     explain.add_argument(
         "-policy", "--policy", metavar="NAME", help="which policy (default: the default one)"
     )
-    add_flags(explain, (*_PYLON_FLAGS, "policy_file"))
+    add_flags(explain, (*PYLON_FLAGS, "policy_file"))
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -131,6 +130,7 @@ def _show_policies(policies: LivePolicies, *, json: bool) -> None:
 
 def _explain(container: Container, policies: LivePolicies, args: argparse.Namespace) -> int:
     import asyncio
+    import dataclasses
 
     from nexus_auth.domain.errors import ConfigurationError, InvalidHotkey
     from nexus_auth.domain.hotkey import Hotkey
@@ -150,7 +150,7 @@ def _explain(container: Container, policies: LivePolicies, args: argparse.Namesp
         "policy": policy.name,
         "source": policies.state().source,
         "registered": is_registered,
-        "neuron": None if neuron is None else _as_dict(neuron),
+        "neuron": None if neuron is None else dataclasses.asdict(neuron),
         "rules": [{"demand": rule.demand, "objection": objection} for rule, objection in explained],
         "admitted": is_registered and not objections,
     }
@@ -178,12 +178,6 @@ async def _fetch_facts(
     finally:
         await pylon.aclose()
     return key is not None, neurons.get(hotkey)
-
-
-def _as_dict(neuron: Neuron) -> dict[str, Any]:
-    import dataclasses
-
-    return dataclasses.asdict(neuron)
 
 
 def _print_explanation(shown: dict[str, Any], *, looked: bool) -> None:

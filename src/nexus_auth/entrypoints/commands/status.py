@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nexus_auth.entrypoints.settings import add_flags, load_from
+from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from
+from nexus_auth.entrypoints.terminal import as_json
 
 if TYPE_CHECKING:
     from nexus_auth.domain.certificate import ClientCertificate
@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="do not ask Pylon for the key on chain",
     )
     parser.add_argument("-json", "--json", action="store_true", help="print JSON")
-    add_flags(parser, ("pylon_endpoint", "netuid", "identity_name", "identity_token"))
+    add_flags(parser, PYLON_FLAGS)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -62,7 +62,7 @@ def execute(args: argparse.Namespace) -> int:
         if not args.offline:
             findings.append(asyncio.run(_published(settings, pair.certificate)))
     if args.json:
-        print(json.dumps({**facts, "findings": [finding.as_json() for finding in findings]}))
+        print(as_json({**facts, "findings": [finding.as_json() for finding in findings]}))
     else:
         for name, value in facts.items():
             print(f"{name.replace('_sha256', '').replace('_', ' '):<14}{value}")

@@ -29,12 +29,11 @@ examples:
 
 exit codes: 0 granted · 1 denied · 2 wrong usage or configuration · 3 Pylon could not be asked
 """
-_FLAGS = ("pylon_endpoint", "netuid", "identity_name", "identity_token", "policy_file")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    from nexus_auth.entrypoints.settings import add_flags
+    from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags
 
     parser.add_argument("certificate", metavar="CERT", help="a PEM or DER file; - reads stdin")
     parser.add_argument("-json", "--json", action="store_true", help="print JSON")
@@ -44,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the access policy to apply (default: the default one)",
     )
-    add_flags(parser, _FLAGS)
+    add_flags(parser, (*PYLON_FLAGS, "policy_file"))
     parser.epilog = _EPILOG
 
 

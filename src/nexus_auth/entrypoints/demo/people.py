@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME, KEY_NAME
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.entrypoints.demo.ports import LOOPBACK
 
@@ -39,7 +40,7 @@ class KeyPair:
     @classmethod
     def in_directory(cls, directory: Path) -> KeyPair:
         """The pair that `nexus-auth generate` writes into a directory."""
-        return cls(key=directory / "client.key", certificate=directory / "client.crt")
+        return cls(key=directory / KEY_NAME, certificate=directory / CERTIFICATE_NAME)
 
 
 def a_hotkey(name: str) -> Hotkey:

@@ -20,7 +20,6 @@ from nexus_auth.entrypoints.demo.proxy import Proxy, Wiring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.entrypoints.demo.interrupts import Interrupts
@@ -70,12 +69,7 @@ class Stage:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end()
 
     def _end(self) -> None:
@@ -103,11 +97,6 @@ class Stage:
         if self.proxy.serves_nameless_certificates:
             return self.miner_pair
         return KeyPair.in_directory(self.directory / "server")
-
-    @property
-    def auth_address(self) -> str:
-        """Where the auth service listens."""
-        return self._auth_port.address
 
     def _start(self) -> None:
         self._fill_pylon()
