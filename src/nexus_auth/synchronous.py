@@ -17,8 +17,6 @@ from nexus_auth.domain.policy import ADMIT_REGISTERED
 from nexus_auth.domain.verifier import CertificateVerifier
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from nexus_auth.domain.policy import AccessPolicy
 
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
@@ -81,12 +79,7 @@ class SyncVerifier:
         self._ensure_open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def verify(

@@ -8,7 +8,6 @@ import socketserver
 import threading
 from dataclasses import dataclass
 from io import BufferedIOBase
-from types import TracebackType
 from typing import Final, Self
 
 # Long enough for an answer, short enough for a test that expects none.
@@ -143,12 +142,7 @@ class Application:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -19,7 +19,6 @@ from nexus_auth.domain.ports import Registration
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from types import TracebackType
 
     from nexus_auth.adapters.registry.source import KeySource
     from nexus_auth.domain.hotkey import Hotkey
@@ -164,12 +163,7 @@ class LookupRegistry:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def start(self) -> None:

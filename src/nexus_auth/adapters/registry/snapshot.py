@@ -24,7 +24,6 @@ from nexus_auth.domain.ports import Registration
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
-    from types import TracebackType
 
     from nexus_auth.adapters.registry.sharing import SharedSnapshots
     from nexus_auth.adapters.registry.source import KeyMap, KeySource, NeuronSource
@@ -179,12 +178,7 @@ class SnapshotRegistry:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def start(self) -> None:
