@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
@@ -16,6 +17,8 @@ from nexus_auth.domain.policy import ADMIT_REGISTERED
 if TYPE_CHECKING:
     from nexus_auth.domain.policy import AccessPolicy
     from nexus_auth.domain.ports import Clock, KeyRegistry, Registration
+
+_Kept = TypeVar("_Kept")
 
 Decode = Callable[[bytes], ClientCertificate]
 """Unwraps and parses a certificate; raises `CertificateRejected` and nothing else."""
@@ -124,6 +127,26 @@ def _denied(certificate: ClientCertificate, reason: DenialReason, detail: str) -
     )
 
 
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Proven:
+    """A certificate that was granted, and what the last grant looked like.
+
+    That is no decision: it only spares making an equal object where every check passes again. It
+    was made of the certificate and of a registration, neither of which can change; another
+    registration object, equal or not, makes another grant.
+    """
+
+    certificate: ClientCertificate
+    valid_from: datetime
+    valid_until: datetime
+    granted: Granted | None = None
+    registration: Registration | None = None
+
+
 class CertificateVerifier:
     """Decides whether a presented certificate belongs to a registered hotkey.
 
@@ -159,7 +182,7 @@ class CertificateVerifier:
         self._clock = clock
         self._leeway = leeway
         self._remember = remember
-        self._proven: OrderedDict[bytes, ClientCertificate] = OrderedDict()
+        self._proven: OrderedDict[bytes, _Proven] = OrderedDict()
         self._shut_out: OrderedDict[bytes, ClientCertificate] = OrderedDict()
         self._stuffed: OrderedDict[tuple[Decode, bytes], ClientCertificate | Denied] = OrderedDict()
 
@@ -170,7 +193,7 @@ class CertificateVerifier:
 
     def remembered_certificates(self) -> tuple[ClientCertificate, ...]:
         """The certificates that are remembered now, the one not seen for longest first."""
-        return tuple(self._proven.values())
+        return tuple(proven.certificate for proven in self._proven.values())
 
     @property
     def remembered_shut_out(self) -> int:
@@ -223,7 +246,9 @@ class CertificateVerifier:
         """
         if not value:
             return Denied(reason=DenialReason.NO_CERTIFICATE, detail="no certificate was presented")
-        proven = certificate = self._proven.get(value) or self._shut_out.get(value)
+        known = self._proven.get(value)
+        certificate = self._shut_out.get(value) if known is None else known.certificate
+        proven = certificate
         if certificate is None:
             parsed = self._parse(value, decode)
             if isinstance(parsed, Denied):
@@ -252,7 +277,7 @@ class CertificateVerifier:
         decision = _compare(certificate, registration, policy, already_proven=proven is not None)
         if isinstance(decision, Granted):
             self._shut_out.pop(value, None)
-            self._keep(self._proven, value, certificate)
+            self._keep(self._proven, value, known or self._provable(certificate))
         elif decision.reason is DenialReason.NOT_PERMITTED and value not in self._proven:
             # Another policy may have granted it: then it stays where it is.
             self._keep(self._shut_out, value, certificate)
@@ -268,13 +293,24 @@ class CertificateVerifier:
         Returns:
             A grant that holds now, or None: then ask `verify_encoded`. None is no denial.
         """
-        certificate = self._proven.get(value)
-        if certificate is None:
+        proven = self._proven.get(value)
+        if proven is None:
             return None
+        certificate = proven.certificate
         now = self._clock()
         registration = self._registry.peek(certificate.hotkey)
         if registration is None or registration.expires_at < now:
             return None
+        if (
+            # 9 to 11. The very registration that held this certificate's key last time.
+            registration is proven.registration
+            # 7. Valid now. (8 cannot change.)
+            and proven.valid_from <= now <= proven.valid_until
+            # 12. The policy admits the hotkey.
+            and policy.objection(certificate.hotkey, registration.neuron) is None
+        ):
+            self._proven.move_to_end(value)
+            return proven.granted
         decision = evaluate(
             certificate,
             registration,
@@ -285,8 +321,21 @@ class CertificateVerifier:
         )
         if not isinstance(decision, Granted):
             return None
+        proven.granted, proven.registration = decision, registration
         self._proven.move_to_end(value)
         return decision
+
+    def _provable(self, certificate: ClientCertificate) -> _Proven:
+        """What is remembered of a certificate: its dates with the leeway, where they can have it.
+
+        Those that would not fit a datetime have none, and are decided on the long way.
+        """
+        begin, end, leeway = certificate.not_before, certificate.not_after, self._leeway
+        return _Proven(
+            certificate=certificate,
+            valid_from=begin - leeway if begin - _EARLIEST > leeway else begin,
+            valid_until=end + leeway if _LATEST - end > leeway else end,
+        )
 
     def _parse(self, value: bytes, decode: Decode) -> ClientCertificate | Denied:
         if len(value) <= ORDINARY_BYTES:
@@ -299,12 +348,7 @@ class CertificateVerifier:
                 self._stuffed.popitem(last=False)
         return known
 
-    def _keep(
-        self,
-        store: OrderedDict[bytes, ClientCertificate],
-        value: bytes,
-        certificate: ClientCertificate,
-    ) -> None:
+    def _keep(self, store: OrderedDict[bytes, _Kept], value: bytes, certificate: _Kept) -> None:
         if not self._remember or len(value) > MAX_REMEMBERED_BYTES:
             return
         store[value] = certificate

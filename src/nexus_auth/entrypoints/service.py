@@ -20,7 +20,7 @@ import uvicorn
 
 from nexus_auth.adapters.addresses import UnixAddress
 from nexus_auth.adapters.structlog.decision_log import SUMMARY_SECONDS, DecisionLog
-from nexus_auth.adapters.uvicorn.head_protocol import FastPath, HeadProtocol
+from nexus_auth.adapters.uvicorn.head_protocol import FastPath, HeadProtocol, Known
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.addresses import ListenAddress, bind
@@ -266,7 +266,7 @@ class _Worker:
     ) -> _Server:
         config = uvicorn.Config(
             app,
-            http=functools.partial(HeadProtocol, fast_path=fast_path),  # type: ignore[arg-type] # it is called like a class
+            http=functools.partial(HeadProtocol, fast_path=fast_path, known=Known()),  # type: ignore[arg-type] # it is called like a class
             ws="none",
             interface="asgi3",
             lifespan=lifespan,

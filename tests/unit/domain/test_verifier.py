@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -399,6 +400,43 @@ async def test_granted_certificate_is_not_parsed_or_proven_again(
     assert await verifier.verify(certificate) == first
     assert verifier.verify_remembered(certificate) == first
     assert verifier.remembered == 1
+
+
+async def test_grant_is_not_made_anew_while_nothing_has_changed(
+    registry: FakeRegistry, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same registration object, the same grant; an equal one is looked at."""
+    found = Registration(public_key=ALICE_KEY, expires_at=NOW + timedelta(hours=1))
+    monkeypatch.setattr(registry, "peek", lambda _hotkey: found)
+    verifier = CertificateVerifier(registry=registry, clock=clock)
+    built = a_certificate()
+    certificate = to_pem(built)
+    await verifier.verify(certificate)
+    first = verifier.verify_remembered(certificate)
+    assert first is not None
+    assert verifier.verify_remembered(certificate) is first
+    # The policy is asked all the same.
+    assert verifier.verify_remembered(certificate, policy=NOT_ALICE) is None
+    assert verifier.verify_remembered(certificate) is first
+    later = dataclasses.replace(found, expires_at=NOW + timedelta(minutes=1))
+    found = later
+    second = verifier.verify_remembered(certificate)
+    assert second is not None
+    assert second.expires_at == later.expires_at
+    # So is the clock, by the registration's end and by the certificate's.
+    clock.now = later.expires_at + timedelta(microseconds=1)
+    assert verifier.verify_remembered(certificate) is None
+    found = dataclasses.replace(found, expires_at=datetime.max.replace(tzinfo=UTC))
+    end = built.not_valid_after_utc + DEFAULT_LEEWAY
+    begin = built.not_valid_before_utc - DEFAULT_LEEWAY
+    for clock.now, is_granted in (
+        (end, True),
+        (end + timedelta(microseconds=1), False),
+        (begin, True),
+        (begin - timedelta(microseconds=1), False),
+        (begin, True),
+    ):
+        assert (verifier.verify_remembered(certificate) is not None) is is_granted
 
 
 @pytest.mark.parametrize("first", range(len(DEFECTS)))

@@ -36,6 +36,24 @@ log = structlog.get_logger(__name__)
 
 Headers = Sequence[tuple[bytes, bytes]]
 
+
+class KnownHeaders(list[tuple[bytes, bytes]]):
+    """The headers of a request that has come before, byte for byte.
+
+    Attributes:
+        reading: What the application read in them, so that it need not look again.
+    """
+
+    __slots__ = ("reading",)
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        super().__init__(headers)
+        self.reading: Reading | None = None
+
+
+Reading = tuple[bytes, tuple[str, ...]]
+"""What counts in a head: the certificate's header, and the policies that the proxy chose."""
+
 HEAD_ONLY: Final = "nexus_auth.head_only"
 """The ASGI extension by which a server says that `headers` hold no trailers, ever."""
 
@@ -240,6 +258,8 @@ class AuthApp:
         self._policies = policies
         self._tell = tell
         self._lifespan = lifespan
+        # By the certificate's fingerprint: the grant, until when its text holds, and the text.
+        self._written: dict[str, tuple[Granted, datetime, Answer]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection (ASGI 3)."""
@@ -272,6 +292,34 @@ class AuthApp:
         """
         # These are the busiest lines of the service: they make nothing that need not be made.
         started = time.perf_counter()
+        reading = headers.reading if type(headers) is KnownHeaders else None
+        if reading is None:
+            reading = self._read(headers)
+            if reading is None:
+                return None
+            if type(headers) is KnownHeaders:
+                headers.reading = reading
+        certificate, chosen = reading
+        decision = self._verifier.verify_remembered(
+            certificate, policy=self._policies().chosen(chosen)
+        )
+        if decision is None:
+            return None
+        now = self._clock()
+        written = self._written.get(decision.fingerprint)
+        if written is not None and written[0] is decision and now <= written[1]:
+            answer = written[2]
+        else:
+            answer = self._write(decision, now)
+        seconds = time.perf_counter() - started
+        for observer in self._observers:
+            observer.decided(
+                decision, seconds=seconds, method=method, target=target, headers=headers
+            )
+        return answer
+
+    def _read(self, headers: Headers) -> Reading | None:
+        """Finds what counts in a head; None where there is not exactly one certificate."""
         wanted, certificate = self.header, None
         chosen: tuple[str, ...] = ()
         for name, value in headers:
@@ -282,19 +330,17 @@ class AuthApp:
                 certificate = value
             elif size == _POLICY_HEADER_BYTES and name.lower() == POLICY_HEADER:
                 chosen = (*chosen, _policy_name(value))
-        if certificate is None:
-            return None
-        decision = self._verifier.verify_remembered(
-            certificate, policy=self._policies().chosen(chosen)
-        )
-        if decision is None:
-            return None
-        answer = build_answer(decision, self._clock(), self._reuse, tell=self._tell)
-        seconds = time.perf_counter() - started
-        for observer in self._observers:
-            observer.decided(
-                decision, seconds=seconds, method=method, target=target, headers=headers
-            )
+        return None if certificate is None else (certificate, chosen)
+
+    def _write(self, granted: Granted, now: datetime) -> Answer:
+        """Writes a grant as a response, and keeps that for as long as it says the same."""
+        answer = build_answer(granted, now, self._reuse, tell=self._tell)
+        if granted.expires_at - now > self._reuse:
+            # Until shortly before the end, what may be reused is the same.
+            self._written.pop(granted.fingerprint, None)
+            self._written[granted.fingerprint] = granted, granted.expires_at - self._reuse, answer
+            if len(self._written) > _ANSWERS_KEPT:
+                del self._written[next(iter(self._written))]
         return answer
 
     def refuse_unread(self, detail: str) -> Answer:

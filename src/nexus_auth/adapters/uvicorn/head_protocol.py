@@ -16,6 +16,7 @@ import asyncio
 import functools
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from urllib.parse import unquote
@@ -23,7 +24,7 @@ from urllib.parse import unquote
 import httptools
 import structlog
 
-from nexus_auth.adapters.starlette.auth_app import HEAD_ONLY
+from nexus_auth.adapters.starlette.auth_app import HEAD_ONLY, KnownHeaders
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message
@@ -76,6 +77,18 @@ _BAD_REQUEST_HEADERS: Final = (
 _LINES_KEPT: Final = 8192
 """Written-out header fields that are kept; there are a few for each caller."""
 
+HEADS_KEPT: Final = 1024
+_MAX_KNOWN_HEAD_BYTES: Final = 4096
+"""How many heads of granted requests are known again, and how long they are at most: some 2 KB each
+with an honest certificate. Only what was granted is kept, so that strangers cannot fill this."""
+
+PATIENCE_WITH_NEW_HEADS: Final = 64
+"""After so many heads in a row that were all new, a connection no longer looks for known ones: its
+proxy gives every request a name of its own."""
+
+_RESPONSES_KEPT: Final = 2048
+"""Responses that are kept for the second in which they are right."""
+
 
 class FastPath(Protocol):
     """Answers at once what can be answered at once: the auth application."""
@@ -88,6 +101,47 @@ class FastPath(Protocol):
 
     def refuse_unread(self, detail: str) -> Answer:
         """A denial for a request that is not even parsed."""
+
+
+@dataclass(slots=True, eq=False)
+class _KnownHead:
+    """What parsing a head gave: an HTTP/1.1 request without a body that keeps the connection."""
+
+    headers: KnownHeaders
+    method: bytes
+    target: bytes
+
+
+class Known:
+    """What the connections of one server need not work out again: how heads parse, and responses.
+
+    No decision is among it. Parsing depends on the bytes alone; and a response is found by the
+    answer that was decided on, not by the question.
+    """
+
+    __slots__ = ("date", "date_headers", "heads", "responses")
+
+    def __init__(self) -> None:
+        self.heads: dict[bytes, _KnownHead] = {}
+        # By the identity of the answer, which the entry keeps alive.
+        self.responses: dict[int, tuple[Answer, bytes]] = {}
+        self.date_headers: list[tuple[bytes, bytes]] | None = None
+        self.date = b""
+
+    def remember(self, head: bytes, known: _KnownHead) -> None:
+        """Keeps how a head parses; forgets the one that was kept first."""
+        self.heads[head] = known
+        if len(self.heads) > HEADS_KEPT:
+            del self.heads[next(iter(self.heads))]
+
+    def date_lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """The header fields that all responses have: the date."""
+        if headers is not self.date_headers:
+            # uvicorn makes a new list every second.
+            self.date_headers = headers
+            self.date = _lines(headers)
+            self.responses.clear()
+        return self.date
 
 
 class HeadProtocol(asyncio.Protocol):
@@ -106,6 +160,7 @@ class HeadProtocol(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         fast_path: FastPath | None,
+        known: Known | None = None,
         head_timeout_seconds: float = HEAD_TIMEOUT_SECONDS,
     ) -> None:
         """Prepares a connection; uvicorn gives the first four arguments.
@@ -116,6 +171,7 @@ class HeadProtocol(asyncio.Protocol):
             app_state: What the lifespan left for requests.
             _loop: The event loop.
             fast_path: Answers remembered callers; None has every request go to the application.
+            known: Shared by all connections of a server; None for one that has it to itself.
             head_timeout_seconds: How long a connection may be without a complete head.
         """
         self._app: ASGIApp = config.loaded_app
@@ -123,6 +179,8 @@ class HeadProtocol(asyncio.Protocol):
         self._server = server_state
         self._app_state = app_state
         self._fast_path = fast_path
+        self._known = Known() if known is None else known
+        self._patience = PATIENCE_WITH_NEW_HEADS
         self._head_timeout = head_timeout_seconds
         self._parser = httptools.HttpRequestParser(self)
 
@@ -141,12 +199,11 @@ class HeadProtocol(asyncio.Protocol):
         self._draining = False
         self._ending = False
         self._discarded = 0
-        self._date_headers: list[tuple[bytes, bytes]] | None = None
-        self._date = b""
 
         # The request that is being read.
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._http_version = "1.1"
         self._messages = 0
         self._keep_alive = False
         self._is_head = False
@@ -269,6 +326,18 @@ class HeadProtocol(asyncio.Protocol):
 
     def _handle(self, head: bytes) -> None:
         """Answers one head, at once or by a task."""
+        if self._patience > 0:
+            known = self._known.heads.get(head)
+            if known is not None:
+                self._patience = PATIENCE_WITH_NEW_HEADS
+                self._messages = 1
+                self._keep_alive = True
+                self._http_version = "1.1"
+                self._target = known.target
+                self._headers = known.headers
+                self._decide(known.method)
+                return
+            self._patience -= 1
         self._messages = 0
         self._keep_alive = False
         self._target = b""
@@ -281,14 +350,25 @@ class HeadProtocol(asyncio.Protocol):
         except httptools.HttpParserError:
             self._handle_unusual(head)
             return
-        if self._parser.get_http_version() != "1.1":
+        self._http_version = self._parser.get_http_version()
+        if self._http_version != "1.1":
             # Only HTTP/1.1 keeps connections without saying so. HTTP/0.9 and the text form of
             # HTTP/2, both of which llhttp lets pass, are nothing that a proxy would send.
             self._keep_alive = False
             if _HTTP_1_0.match(head) is None:
                 self._refuse_malformed()
                 return
-        self._decide(self._parser.get_method())
+        method = self._parser.get_method()
+        is_granted = self._decide(method)
+        if (
+            is_granted
+            and self._keep_alive
+            and self._patience
+            and len(head) <= _MAX_KNOWN_HEAD_BYTES
+        ):
+            self._known.remember(
+                head, _KnownHead(KnownHeaders(self._headers), method, self._target)
+            )
 
     def _handle_unusual(self, head: bytes) -> None:
         """Answers a head whose request line llhttp does not know, or refuses it."""
@@ -309,14 +389,16 @@ class HeadProtocol(asyncio.Protocol):
             return
         if minor == b"0":
             self._keep_alive = False
+        self._http_version = self._parser.get_http_version()
         self._target = line["target"]
         self._decide(line["method"])
 
-    def _decide(self, method: bytes) -> None:
+    def _decide(self, method: bytes) -> bool:
+        """Answers at once, or by a task; returns whether it was at once, and so a grant."""
         if self._messages > 1:
             # Cannot be: the stream was cut at the first empty line. Then it must not go on either.
             self._refuse_malformed()
-            return
+            return False
         headers = self._headers
         self._is_head = method == b"HEAD"
         if self._fast_path is not None and self._is_trusted:
@@ -327,20 +409,21 @@ class HeadProtocol(asyncio.Protocol):
                 log.exception("fast_path_failed")
                 answer = None
             if answer is not None:
-                self._write(answer.status, answer.headers, answer.body)
-                return
+                self._write_answer(answer)
+                return True
         self._task = self._loop.create_task(self._ask_app(self._scope(method, headers)))
         self._server.tasks.add(self._task)
         self._task.add_done_callback(self._server.tasks.discard)
         if self._transport is not None:
             self._transport.pause_reading()
+        return False
 
     def _scope(self, method: bytes, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
         raw_path, _, query = self._target.partition(b"?")
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": self._parser.get_http_version(),
+            "http_version": self._http_version,
             "server": self._server_name,
             "client": self._client,
             "scheme": "http",
@@ -371,15 +454,39 @@ class HeadProtocol(asyncio.Protocol):
 
     # Answering and ending.
 
+    def _write_answer(self, answer: Answer) -> None:
+        """Writes a grant: from what is kept, where the connection goes on."""
+        transport, server, known = self._transport, self._server, self._known
+        if transport is None or self._draining or self._is_head or not self._keep_alive:
+            self._write(answer.status, answer.headers, answer.body)
+            return
+        date = known.date
+        if server.default_headers is not known.date_headers:
+            date = known.date_lines(server.default_headers)
+        kept = known.responses.get(id(answer))
+        if kept is None:
+            response = b"".join(
+                (
+                    _STATUS_LINES[answer.status],
+                    _lines(answer.headers),
+                    date,
+                    b"\r\n",
+                    answer.body,
+                )
+            )
+            if len(known.responses) < _RESPONSES_KEPT:
+                known.responses[id(answer)] = answer, response
+        else:
+            response = kept[1]
+        transport.write(response)
+        server.total_requests += 1
+        self._deadline = self._loop.time() + self._head_timeout
+
     def _write(self, status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes) -> None:
         transport = self._transport
         if transport is None:
             return
         server = self._server
-        if server.default_headers is not self._date_headers:
-            # uvicorn makes a new list every second, with the date.
-            self._date_headers = server.default_headers
-            self._date = _lines(server.default_headers)
         if self._draining:
             self._keep_alive = False
         transport.write(
@@ -387,7 +494,7 @@ class HeadProtocol(asyncio.Protocol):
                 (
                     _STATUS_LINES[status],
                     _kept_lines(headers),
-                    self._date,
+                    self._known.date_lines(server.default_headers),
                     b"\r\n" if self._keep_alive else b"Connection: close\r\n\r\n",
                     b"" if self._is_head else body,
                 )

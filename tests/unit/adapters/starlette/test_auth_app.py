@@ -14,6 +14,7 @@ from nexus_auth.adapters.starlette.auth_app import (
     HEAD_ONLY,
     AuthApp,
     Headers,
+    KnownHeaders,
     build_answer,
 )
 from nexus_auth.adapters.starlette.grant_headers import GrantHeader
@@ -272,6 +273,24 @@ async def test_remembered_grant_is_answered_at_once_and_alike() -> None:
         assert app.answer_remembered(other, b"GET", b"/") is None
     registry.keys[ALICE] = public_bytes(a_key("new"))
     assert app.answer_remembered(headers_sent, b"GET", b"/") is None
+
+
+async def test_known_headers_are_decided_anew_and_answered_alike() -> None:
+    """What was read in a head is kept with it; the registry is asked all the same."""
+    registry = FakeRegistry({ALICE: public_bytes(a_key("alice"))})
+    app = an_app(registry=registry)
+    headers_sent = [(b"Host", b"auth"), (b"X-Client-Cert", CERTIFICATE)]
+    known = KnownHeaders(headers_sent)
+    assert app.answer_remembered(known, b"GET", b"/") is None
+    await ask(app, a_scope((HEADER, CERTIFICATE)))
+    first = app.answer_remembered(headers_sent, b"GET", b"/")
+    assert first is not None
+    assert app.answer_remembered(known, b"GET", b"/") == first
+    assert known.reading == (CERTIFICATE, ())
+    assert app.answer_remembered(known, b"GET", b"/") == first
+    assert app.answer_remembered(KnownHeaders(headers_sent * 2), b"GET", b"/") is None
+    registry.keys[ALICE] = public_bytes(a_key("new"))
+    assert app.answer_remembered(known, b"GET", b"/") is None
 
 
 POLICIES = PolicySet(

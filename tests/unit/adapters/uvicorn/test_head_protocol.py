@@ -14,10 +14,13 @@ from uvicorn.server import ServerState
 from nexus_auth.adapters.starlette.auth_app import Answer, Headers
 from nexus_auth.adapters.uvicorn.head_protocol import (
     FAREWELL_SECONDS,
+    HEADS_KEPT,
     LINGER_BYTES,
     MAX_HEAD_BYTES,
+    PATIENCE_WITH_NEW_HEADS,
     FastPath,
     HeadProtocol,
+    Known,
 )
 
 REQUEST = b"GET /a%20b?c=d HTTP/1.1\r\nHost: auth\r\nX-Client-Cert: \tc \r\n\r\n"
@@ -88,12 +91,15 @@ async def denies(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def connected(
-    app: ASGIApp, fast_path: FastPath | None = None, **peer: object
+    app: ASGIApp,
+    fast_path: FastPath | None = None,
+    known: Known | None = None,
+    **peer: object,
 ) -> tuple[HeadProtocol, Transport]:
     """A protocol with a connection."""
     config = uvicorn.Config(app, interface="asgi3", log_config=None)
     config.load()
-    protocol = HeadProtocol(config, ServerState(), {}, fast_path=fast_path)
+    protocol = HeadProtocol(config, ServerState(), {}, fast_path=fast_path, known=known)
     transport = Transport(**peer)
     protocol.connection_made(transport)
     return protocol, transport
@@ -233,3 +239,127 @@ async def test_ending_server_closes_what_stays_idle_and_finishes_the_rest() -> N
     begun.data_received(REQUEST[20:])
     await rest()
     assert b"\r\nConnection: close\r\n" in begun_transport.written
+
+
+class Reads(Grants):
+    """A fast path that notes what it is shown."""
+
+    def __init__(self, answer: Callable[[], Answer | None]) -> None:
+        super().__init__(answer)
+        self.seen: list[tuple[list[tuple[bytes, bytes]], bytes, bytes]] = []
+
+    def answer_remembered(self, headers: Headers, method: bytes, target: bytes) -> Answer | None:
+        self.seen.append((list(headers), method, target))
+        return self.answer()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        REQUEST,
+        REQUEST.replace(b"GET", b"HEAD"),
+        REQUEST.replace(b"GET", b"PURGE"),
+        REQUEST.replace(b"\r\n\r\n", b"\r\nContent-Length: 0\r\n\r\n"),
+    ],
+)
+async def test_known_head_is_shown_and_answered_as_the_first_time(request_bytes: bytes) -> None:
+    """Knowing a head spares the parser and nothing else."""
+    fast_path = Reads(lambda: GRANT)
+    protocol, transport = connected(denies, fast_path)
+    protocol.data_received(request_bytes)
+    first = transport.written
+    protocol.data_received(request_bytes)
+    protocol.data_received(request_bytes)
+    assert transport.written == first * 3
+    assert fast_path.seen == [fast_path.seen[0]] * 3
+
+
+async def test_known_head_is_decided_anew_every_time() -> None:
+    """Nothing about a decision is kept with it: the application denies what was granted before."""
+    answers: list[Answer | None] = [GRANT, GRANT, None]
+    protocol, transport = connected(denies, Grants(lambda: answers.pop(0)))
+    protocol.data_received(REQUEST)
+    protocol.data_received(REQUEST)
+    transport.written = b""
+    protocol.data_received(REQUEST)
+    await rest()
+    assert transport.written.startswith(b"HTTP/1.1 403 Forbidden\r\nX-A-B: c\r\n")
+
+
+async def test_known_head_is_answered_with_what_was_decided_this_time() -> None:
+    """A response is found by the answer, not by the question."""
+    answers = [GRANT, GRANT, Answer(200, ((b"content-length", b"1"),), b"!")]
+    protocol, transport = connected(denies, Grants(lambda: answers.pop(0)))
+    for _ in range(3):
+        transport.written = b""
+        protocol.data_received(REQUEST)
+    assert transport.written == b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n!"
+
+
+async def test_known_head_of_a_draining_connection_ends_it() -> None:
+    """The answer says that it was the last one."""
+    protocol, transport = connected(denies, Grants(lambda: GRANT))
+    protocol.data_received(REQUEST)
+    protocol.data_received(REQUEST)
+    protocol.shutdown()
+    transport.written = b""
+    protocol.data_received(REQUEST)
+    assert b"Connection: close\r\n" in transport.written
+    assert "write_eof" in transport.done
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+        REQUEST.replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\n"),
+        REQUEST.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        REQUEST.replace(b"\r\n\r\n", b"\r\nX-Padding: " + b"a" * 5000 + b"\r\n\r\n"),
+    ],
+)
+async def test_unusual_heads_are_not_known_again(request_bytes: bytes) -> None:
+    """Only short ones without a body, after which the connection goes on."""
+    known = Known()
+    for _ in range(2):
+        protocol, _ = connected(denies, Grants(lambda: GRANT), known=known)
+        protocol.data_received(request_bytes)
+    assert not known.heads
+    protocol, _ = connected(denies, Grants(lambda: GRANT), known=known)
+    protocol.data_received(REQUEST)
+    assert list(known.heads) == [REQUEST]
+
+
+async def test_only_heads_that_were_granted_are_known_and_so_many() -> None:
+    """Strangers fill no memory with heads, and neither do callers."""
+    known = Known()
+    protocol, _ = connected(denies, Grants(lambda: None), known=known)
+    protocol.data_received(REQUEST)
+    await rest()
+    assert not known.heads
+    for number in range(HEADS_KEPT + 100):
+        if number % PATIENCE_WITH_NEW_HEADS == 0:
+            protocol, _ = connected(denies, Grants(lambda: GRANT), known=known)
+        protocol.data_received(REQUEST.replace(b"c=d", b"%d" % number))
+    assert len(known.heads) == HEADS_KEPT
+
+
+async def test_connection_on_which_every_head_is_new_keeps_none_of_them_in_the_end() -> None:
+    """A proxy that names its requests pays for no search that finds nothing."""
+    known = Known()
+    protocol, _ = connected(denies, Grants(lambda: GRANT), known=known)
+    for number in range(2 * PATIENCE_WITH_NEW_HEADS):
+        protocol.data_received(REQUEST.replace(b"c=d", b"%d" % number))
+    assert len(known.heads) <= PATIENCE_WITH_NEW_HEADS
+
+
+async def test_response_carries_the_date_of_its_second() -> None:
+    """A kept response is not sent when uvicorn has a new date."""
+    protocol, transport = connected(denies, Grants(lambda: GRANT))
+    server = protocol._server
+    for date in (b"one", b"two"):
+        server.default_headers = [(b"date", date)]
+        for _ in range(2):
+            transport.written = b""
+            protocol.data_received(REQUEST)
+            assert b"\r\nDate: %s\r\n" % date in transport.written
