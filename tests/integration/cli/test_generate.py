@@ -9,38 +9,21 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from nexus_auth.adapters.pylon.embedded import EmbeddedPylonStore
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.issuing import Credentials, parse_private_key
 from tests.builders import a_hotkey
-from tests.integration.pylon.running import TOKEN, RunningPylon, prepare, running_pylon
+from tests.integration.pylon.running import TOKEN, RunningPylon
 from tests.integration.real import Process, require_program, wait_until_ready
 
 SLOW_SECONDS = 1.0
 """Long enough for a signal to arrive while Pylon is at work."""
-
-
-@pytest.fixture(scope="module")
-def _shared_pylon() -> Iterator[RunningPylon]:
-    with running_pylon() as running:
-        yield running
-
-
-@pytest.fixture
-def pylon(_shared_pylon: RunningPylon) -> Iterator[RunningPylon]:
-    """A development Pylon with the identity `dev`, new for each test."""
-    with EmbeddedPylonStore.open(":memory:") as store:
-        prepare(store)
-        _shared_pylon.serve(store)
-        _shared_pylon.start()
-        yield _shared_pylon
 
 
 @pytest.fixture

@@ -32,18 +32,6 @@ DOWN = RegistryUnavailable("connection refused")
 Make = Callable[..., SnapshotRegistry]
 
 
-@pytest.fixture
-def clocks() -> FakeClocks:
-    """Clocks that stand still."""
-    return FakeClocks()
-
-
-@pytest.fixture
-def source() -> FakeSource:
-    """A source that knows alice and carol."""
-    return FakeSource(keys_of("alice", "carol"))
-
-
 @pytest_asyncio.fixture
 async def make(source: FakeSource, clocks: FakeClocks) -> AsyncIterator[Make]:
     """Makes registries over the source, not started; closes them at the end."""

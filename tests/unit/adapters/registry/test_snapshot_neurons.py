@@ -43,12 +43,6 @@ class Need:
 
 
 @pytest.fixture
-def clocks() -> FakeClocks:
-    """Clocks that stand still."""
-    return FakeClocks()
-
-
-@pytest.fixture
 def source() -> FakeSource:
     """A source that knows four hotkeys, all of them with a neuron."""
     return FakeSource(keys_of(*NAMES), neurons=neurons_of(*NAMES))

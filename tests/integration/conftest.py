@@ -1,4 +1,4 @@
-"""A development Pylon for each test of this folder."""
+"""A development Pylon for each test that asks for none of its own."""
 
 from __future__ import annotations
 
