@@ -17,6 +17,8 @@ examples:
 
 For the running bash alone:
   eval "$(nexus-auth completion bash)"
+
+exit codes: 0 printed · 2 wrong usage
 """
 
 

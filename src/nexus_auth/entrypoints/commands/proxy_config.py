@@ -34,6 +34,9 @@ examples:
   nexus-auth proxy-config nginx -tls-cert /etc/ssl/site.crt -tls-key /etc/ssl/site.key
   nexus-auth proxy-config nginx -auth unix:/run/nexus-auth/auth.sock -check > nginx.conf
   nexus-auth proxy-config haproxy -listen :8443 -output /etc/haproxy/nexus
+
+exit codes: 0 printed or written · 1 the files could not be written, or the check did not pass ·
+            2 wrong usage
 """
 
 

@@ -9,9 +9,16 @@ from nexus_auth.entrypoints.settings import add_flags, all_settings, load_from
 if TYPE_CHECKING:
     import argparse
 
+_EPILOG = """\
+SIGTERM or Ctrl-C ends it in good order. nexus-auth config show prints what would be in force.
+
+exit codes: 0 ended by a signal · 1 an address is taken · 2 wrong usage or configuration
+"""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
+    parser.epilog = _EPILOG
     add_flags(parser, (setting.attribute for setting in all_settings()))
 
 
