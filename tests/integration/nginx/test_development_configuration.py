@@ -23,6 +23,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.builders import a_certificate, a_hotkey, a_key, to_nginx_header, to_pem
+from tests.integration.nginx.configurations import save_main_configuration
 from tests.integration.real import (
     Process,
     accepts_connections,
@@ -156,23 +157,7 @@ def save_configuration(folder: Path, *, port: int, auth: Recorder, application: 
         assert shipped in text
         text = text.replace(shipped, ours)
     (folder / "default.conf").write_text(text, encoding="utf-8")
-    temporary = "".join(
-        f"{kind}_temp_path {folder}/{kind};\n"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    main = folder / "nginx.conf"
-    main.write_text(
-        f"""
-        {"user root;" if os.geteuid() == 0 else ""}
-        daemon off;
-        worker_processes 1;
-        pid {folder}/nginx.pid;
-        events {{}}
-        http {{ {temporary} include {folder}/default.conf; }}
-        """,
-        encoding="utf-8",
-    )
-    return main
+    return save_main_configuration(folder, f"include {folder}/default.conf;")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import a_hotkey, a_key, public_bytes
+from tests.integration.nginx.configurations import save_main_configuration
 from tests.integration.nginx.test_development_configuration import (
     FORGED,
     ROOT,
@@ -38,47 +39,33 @@ ALICE = a_hotkey("alice")
 
 def save_simple_configuration(folder: Path, *, port: int, auth: int, application: int) -> Path:
     """Writes a configuration without anything that is not needed."""
-    temporary = "".join(
-        f"{kind}_temp_path {folder}/{kind};\n"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    main = folder / "nginx.conf"
-    main.write_text(
+    return save_main_configuration(
+        folder,
         f"""
-        {"user root;" if os.geteuid() == 0 else ""}
-        daemon off;
-        worker_processes 1;
-        pid {folder}/nginx.pid;
-        events {{}}
-        http {{
-            {temporary}
-            access_log off;
-            server {{
-                listen 127.0.0.1:{port} ssl;
-                ssl_certificate {folder}/nginx.crt;
-                ssl_certificate_key {folder}/nginx.key;
-                ssl_verify_client optional_no_ca;
-                location / {{
-                    auth_request /auth;
-                    auth_request_set $hotkey $upstream_http_x_hotkey;
-                    proxy_pass http://127.0.0.1:{application};
-                    proxy_set_header X-Hotkey $hotkey;
-                }}
-                location = /auth {{
-                    internal;
-                    proxy_pass http://127.0.0.1:{auth};
-                    proxy_pass_request_body off;
-                    proxy_set_header Content-Length "";
-                    proxy_set_header X-Original-URI $request_uri;
-                    proxy_set_header X-Original-Method $request_method;
-                    proxy_set_header X-Client-Cert $ssl_client_escaped_cert;
-                }}
+        access_log off;
+        server {{
+            listen 127.0.0.1:{port} ssl;
+            ssl_certificate {folder}/nginx.crt;
+            ssl_certificate_key {folder}/nginx.key;
+            ssl_verify_client optional_no_ca;
+            location / {{
+                auth_request /auth;
+                auth_request_set $hotkey $upstream_http_x_hotkey;
+                proxy_pass http://127.0.0.1:{application};
+                proxy_set_header X-Hotkey $hotkey;
+            }}
+            location = /auth {{
+                internal;
+                proxy_pass http://127.0.0.1:{auth};
+                proxy_pass_request_body off;
+                proxy_set_header Content-Length "";
+                proxy_set_header X-Original-URI $request_uri;
+                proxy_set_header X-Original-Method $request_method;
+                proxy_set_header X-Client-Cert $ssl_client_escaped_cert;
             }}
         }}
         """,
-        encoding="utf-8",
     )
-    return main
 
 
 @pytest.fixture
