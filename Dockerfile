@@ -10,9 +10,12 @@ WORKDIR /src
 RUN python -m venv --without-pip /opt/nexus-auth
 
 # Dependencies first: this layer is built again only when pyproject.toml changes.
+# Extras, separated by spaces; for traces: --build-arg EXTRAS="redis otel".
+ARG EXTRAS="redis"
 COPY pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-    print(*p['dependencies'], *p['optional-dependencies']['redis'], sep='\n')" > requirements.txt \
+    extras = [p['optional-dependencies'][name] for name in '${EXTRAS}'.split()]; \
+    print(*p['dependencies'], *sum(extras, []), sep='\n')" > requirements.txt \
     && pip --python /opt/nexus-auth/bin/python install --requirement requirements.txt
 
 COPY README.md LICENSE ./
