@@ -8,6 +8,7 @@ is named first.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
@@ -223,6 +224,21 @@ class Nobody:
     def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
         """See `Rule.objection`."""
         return self.reason
+
+
+# Plain in every place where it stands: a file, a header, a proxy's configuration.
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def parse_policy_name(text: str) -> str:
+    """Reads the name of an access policy.
+
+    Raises:
+        ValueError: When no policy can have it.
+    """
+    if _NAME.fullmatch(text) is None:
+        raise ValueError("expected 1 to 64 letters, digits, dots, dashes and underscores")
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

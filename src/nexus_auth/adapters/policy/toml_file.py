@@ -34,12 +34,12 @@ from nexus_auth.domain.policy import (
     RequireValidatorPermit,
     Rule,
     StakeKind,
+    parse_policy_name,
 )
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 """A policy that lists every hotkey of a subnet several times over stays far below."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _AMOUNT: Final = re.compile(
     r"(?P<number>[0-9]+(?:\.[0-9]+)?(?:e[0-9]{1,2})?) *(?P<unit>tokens?|rao)?", re.IGNORECASE
 )
@@ -103,10 +103,10 @@ def parse_policies(text: str) -> PolicySet:
 
 def _parse_policy(name: str, table: object) -> AccessPolicy:
     place = f"policies.{name}"
-    if _NAME.fullmatch(name) is None:
-        raise PolicyInvalid(
-            "policies", "a name has 1 to 64 letters, digits, dots, dashes and underscores"
-        )
+    try:
+        parse_policy_name(name)
+    except ValueError as exc:
+        raise PolicyInvalid("policies", f"{exc} for a name") from None
     if not isinstance(table, dict):
         raise PolicyInvalid(place, "expected a table")
     _refuse_unknown(place, table, _RULES)

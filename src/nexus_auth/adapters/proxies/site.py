@@ -14,7 +14,6 @@ from nexus_auth.adapters.addresses import MAX_PORT, TcpAddress, UnixAddress
 # no white space, no $, {, }, ;, #, %, backslash.
 _PATH: Final = re.compile(r"/[A-Za-z0-9._/@+=~-]{1,400}")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-_POLICY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST_AND_PORT: Final = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})"
 )
@@ -41,17 +40,6 @@ def parse_host(text: str) -> str:
     """
     if _HOST.fullmatch(text) is None:
         raise ValueError("expected a host name of letters, digits, dots and hyphens")
-    return text
-
-
-def parse_policy_name(text: str) -> str:
-    """Reads the name of an access policy.
-
-    Raises:
-        ValueError: When no policy can have it.
-    """
-    if _POLICY.fullmatch(text) is None:
-        raise ValueError("expected 1 to 64 letters, digits, dots, dashes and underscores")
     return text
 
 

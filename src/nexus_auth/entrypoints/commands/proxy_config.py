@@ -105,10 +105,10 @@ def _site(args: argparse.Namespace) -> Site:
         Site,
         parse_host,
         parse_path,
-        parse_policy_name,
         parse_tcp_address,
         parse_upstream,
     )
+    from nexus_auth.domain.policy import parse_policy_name
 
     def listen(text: str) -> TcpAddress:
         return parse_tcp_address(text, every_interface=True)

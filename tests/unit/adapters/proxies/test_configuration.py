@@ -15,7 +15,8 @@ from nexus_auth.adapters.proxies.configuration import (
 )
 from nexus_auth.adapters.proxies.headers import FORGEABLE_HEADERS
 from nexus_auth.adapters.proxies.presets import PRESETS
-from nexus_auth.adapters.proxies.site import Site, parse_policy_name
+from nexus_auth.adapters.proxies.site import Site
+from nexus_auth.domain.policy import parse_policy_name
 
 SITE = Site(
     listen=TcpAddress("", 443),
