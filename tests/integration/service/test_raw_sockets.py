@@ -368,6 +368,19 @@ def test_request_may_come_byte_by_byte(listener: Listener) -> None:
     assert listener.exchange(b"\r\n", b"\r\n\r\n", head).startswith(GRANTED)
 
 
+@pytest.mark.parametrize("size", range(1, 6))
+def test_first_piece_may_have_any_size(listener: Listener, size: int) -> None:
+    """Three bytes are no head either, though that is where the search for its end fails."""
+    head = a_request(b"GET / HTTP/1.1", GRANTING[:-2])
+    for before in (b"", head):
+        answers = listener.exchange(
+            *filter(None, (before, head[:size], head[size:])),
+            answers=2 if before else 1,
+            pause_seconds=0.02,
+        )
+        assert answers.count(GRANTED) == (2 if before else 1)
+
+
 def test_pipelined_requests_are_answered_in_order() -> None:
     """Also where the first one waits for the registry and the next ones need not."""
     registry = SlowRegistry({a_hotkey("alice"): public_bytes(a_key("alice"))})

@@ -55,6 +55,7 @@ the connection could cross a request that is on its way, and that request would 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _BARE_LINE_FEEDS: Final = b"\n\n"
 _CR: Final = 13
+_NO_HEAD: Final = len(_END_OF_HEAD) - 1
 
 # RFC 9112 §3: method, target, version. The version's first digit says how a message is framed.
 _REQUEST_LINE: Final = re.compile(
@@ -254,7 +255,8 @@ class HeadProtocol(asyncio.Protocol):
         elif not self._received and self._task is None and not self._write_paused:
             # The usual case: nothing waits, and this is exactly one head.
             size = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
-            if size == len(data) <= MAX_HEAD_BYTES and data[0] != _CR:
+            # Where there is no empty line the size is 3: no head is as short as that.
+            if _NO_HEAD < size == len(data) <= MAX_HEAD_BYTES and data[0] != _CR:
                 self._handle(data)
             else:
                 self._received += data
