@@ -8,11 +8,8 @@ Nothing is opened here: the registry is started, and the source closed, by whoev
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import sys
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,34 +37,18 @@ from nexus_auth.adapters.structlog.decision_log import DecisionLog
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.domain.ports import Clock
 from nexus_auth.domain.verifier import CertificateVerifier
+from nexus_auth.entrypoints.hidden_packages import hidden
 from nexus_auth.entrypoints.settings import Settings
 
 if TYPE_CHECKING:
     from nexus_auth.adapters.opentelemetry.decision_traces import DecisionTraces
 
 
-@contextlib.contextmanager
-def _hidden(*names: str) -> Iterator[None]:
-    """Makes packages look empty to an import, where nobody has loaded them yet."""
-    hidden = [name for name in names if name not in sys.modules]
-    for name in hidden:
-        sys.modules[name] = _Empty(name)
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
-
-
-class _Empty(types.ModuleType):
-    """A package with nothing in it."""
-
-    VERSION = "2"  # what is asked of pydantic
-
-
 # For its wiring, which is not used here, dependency-injector loads web frameworks and settings
 # libraries wherever it finds them: a second at every start, and 30 MB in every worker.
-with _hidden("fastapi", "fastapi.params", "pydantic", "pydantic_settings", "werkzeug"):
+with hidden(
+    "yaml", emptied=("fastapi", "fastapi.params", "pydantic", "pydantic_settings", "werkzeug")
+):
     from dependency_injector import containers, providers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nexus_auth.entrypoints.hidden_packages import hidden
 from nexus_auth.entrypoints.settings import add_flags, all_settings, load_from
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ def execute(args: argparse.Namespace) -> int:
     """Serves until SIGTERM or SIGINT."""
     # The settings first: what is wrong with them is said before anything heavy is loaded.
     settings = load_from(args)
-    from nexus_auth.entrypoints.service import serve
+
+    # structlog takes rich for tracebacks and httpx takes h2, which is not used, where they find
+    # them: 7 MB in every worker.
+    with hidden("rich", "h2"):
+        from nexus_auth.entrypoints.service import serve
 
     return serve(settings)
