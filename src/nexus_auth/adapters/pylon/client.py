@@ -148,7 +148,7 @@ class PylonClient:
             headers=headers,
             follow_redirects=False,
             trust_env=False,
-            verify=_trusted_servers() if self._endpoint.startswith("https:") else True,
+            verify=_trusted_servers() if self._endpoint.startswith("https:") else _nobody(),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             limits=httpx.Limits(
                 max_connections=_MAX_CONNECTIONS,
@@ -364,6 +364,15 @@ def _trusted_servers() -> ssl.SSLContext:
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     return context
+
+
+def _nobody() -> ssl.SSLContext:
+    """Trusts no server, for clients that open no TLS: reading the authorities takes time and room.
+
+    No redirect is followed, so that plain HTTP stays plain HTTP; were TLS tried all the same, it
+    would fail.
+    """
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _token_setting(api: PylonApi) -> str:
