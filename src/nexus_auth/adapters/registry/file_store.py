@@ -144,7 +144,7 @@ class FileStore:
         try:
             turn: dict[str, Any] = json.loads(text)
             holder, until, boot = str(turn["holder"]), float(turn["until"]), turn["boot"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
         if boot != self._boot_id or not math.isfinite(until):
             return None

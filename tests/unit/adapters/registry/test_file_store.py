@@ -114,6 +114,7 @@ async def test_leftovers_of_killed_writers_are_cleared_away(path: Path) -> None:
         b"[]",
         b'{"holder": "x", "until": 1e999, "boot": null}',
         b'{"holder": "x", "until": 1e300, "boot": null}',
+        b'{"holder": "x", "until": 1' + b"0" * 400 + b', "boot": null}',
         b'{"holder": "x"}',
         b"[" * 1000,
     ],
