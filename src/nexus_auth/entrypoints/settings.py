@@ -499,7 +499,8 @@ class Settings:
                 values[setting.attribute] = setting.parse(text)
             except ValueError as exc:
                 # The text of a secret is not repeated, and neither is a parser's own message of it.
-                shown = "" if setting.secret else f" {text!r}:"
+                # Before an @ in a URL may stand a password.
+                shown = "" if setting.secret or "@" in text else f" {text!r}:"
                 raise ConfigurationError(
                     setting=setting.name, source=origin, problem=f"{shown} {exc}".strip()
                 ) from None

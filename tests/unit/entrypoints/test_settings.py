@@ -148,6 +148,16 @@ def test_wrong_secret_is_not_repeated(value: str) -> None:
     assert SECRET not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url", ["http://u:{}@pylon", "ftp://u:{}@pylon", "http://u:{}@pylon:99999"]
+)
+def test_password_in_a_refused_url_is_not_repeated(url: str) -> None:
+    """Whatever is wrong with the URL, its password stays out of the message."""
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(environ={"NEXUS_PYLON_ENDPOINT": url.format(SECRET)})
+    assert SECRET not in str(caught.value)
+
+
 @pytest.mark.parametrize("show", [repr, str, "{}".format])
 def test_secret_is_never_shown(show: Any) -> None:
     """Printing the settings, as in a debugger or a log, does not print tokens."""
