@@ -19,7 +19,10 @@ from cryptography.x509.oid import NameOID
 
 from bench.callers import a_caller, callers
 from nexus_auth.adapters.clock import utc_now
-from nexus_auth.adapters.starlette.header_formats import der_from_percent_encoded_pem
+from nexus_auth.adapters.starlette.header_formats import (
+    MAX_HEADER_BYTES,
+    der_from_percent_encoded_pem,
+)
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import Denied, Granted
 from nexus_auth.domain.hotkey import Hotkey
@@ -147,7 +150,7 @@ def flood() -> dict[str, list[float]]:
     stranger = Hotkey(b"\x05" * 32)
     known = a_caller(0)
     kinds = {
-        "96 KiB of text that is no certificate": b"A" * (96 * 1024),
+        "the longest text that is read": b"A" * MAX_HEADER_BYTES,
         "wrong percent-escapes": b"%zz" * 300,
         "16 KiB of base64 that is no certificate": b"MIIB" + b"A" * 21_000,
         "no organization that is a hotkey": _certificate(key, "somebody"),

@@ -19,7 +19,7 @@ from nexus_auth.domain.certificate import MAX_DER_BYTES, parse_base64_der, parse
 from nexus_auth.domain.decision import DenialReason
 from nexus_auth.domain.errors import CertificateRejected
 
-MAX_HEADER_BYTES: Final = 96 * 1024
+MAX_HEADER_BYTES: Final = 72 * 1024
 """16 KiB of DER as PEM in which every single character is percent-encoded, and some room."""
 
 _OPTIONAL_WHITE_SPACE: Final = b" \t"
