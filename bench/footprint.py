@@ -16,7 +16,10 @@ _ROUNDS: Final = 11
 _COMMANDS: Final = {
     "an empty interpreter": ["-c", "pass"],
     "import cryptography.x509": ["-c", "import cryptography.x509"],
-    "import nexus_auth and its verifier": ["-c", "import nexus_auth; nexus_auth.CertificateVerifier"],
+    "import nexus_auth and its verifier": [
+        "-c",
+        "import nexus_auth; nexus_auth.CertificateVerifier",
+    ],
     "nexus-auth --help": ["-m", "nexus_auth", "--help"],
 }
 
