@@ -91,9 +91,11 @@ def test_health_and_readiness_are_told_elsewhere(service: RunningService) -> Non
 def test_decisions_are_logged_in_one_line_each(pylon: RunningPylon, tmp_path: Path) -> None:
     """The first grant and every denial with all facts; what repeats is counted to the end."""
     uri = "/x?y=\u202e\x1b[31m"
+    # One and the same: another second would make another certificate.
+    certificate = a_header("alice")
     with running_service(tmp_path, pylon.url) as service:
         for _ in range(5):
-            service.ask(a_header("alice"), **{"X-Original-Method": "PUT"})
+            service.ask(certificate, **{"X-Original-Method": "PUT"})
         sent = uri.encode().decode("latin-1")
         service.ask(None, **{"X-Original-URI": sent.replace("\x1b", "%1b")})
         service.process.send_signal(signal.SIGTERM)
