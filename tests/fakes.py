@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from nexus_auth.domain.errors import IssuingError, IssuingRefused, RegistryUnavailable
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.policy import Neuron
+from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.ports import IssuedKeyPair, Registration
 from tests.builders import NOW, a_key, public_bytes
 

@@ -31,24 +31,22 @@ if TYPE_CHECKING:
         RegistryUnavailable,
     )
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.policy import (
-        AccessPolicy,
-        MinStake,
-        Neuron,
-        NotHotkeys,
-        OnlyHotkeys,
-        RequireActive,
-        RequireUid,
-        RequireValidatorPermit,
-        Rule,
-        StakeKind,
-    )
+    from nexus_auth.domain.neuron import Neuron, StakeKind
+    from nexus_auth.domain.policy import AccessPolicy, Rule
     from nexus_auth.domain.ports import (
         CertIssuer,
         Clock,
         IssuedKeyPair,
         KeyRegistry,
         Registration,
+    )
+    from nexus_auth.domain.rules import (
+        MinStake,
+        NotHotkeys,
+        OnlyHotkeys,
+        RequireActive,
+        RequireUid,
+        RequireValidatorPermit,
     )
     from nexus_auth.domain.verifier import CertificateVerifier, evaluate
     from nexus_auth.synchronous import SyncVerifier
@@ -108,12 +106,14 @@ _MODULES = {
         *("RegistryAnswerInvalid", "RegistryError", "RegistryUnavailable"),
     ),
     "nexus_auth.domain.hotkey": ("Hotkey",),
-    "nexus_auth.domain.policy": (
-        *("AccessPolicy", "MinStake", "Neuron", "NotHotkeys", "OnlyHotkeys", "RequireActive"),
-        *("RequireUid", "RequireValidatorPermit", "Rule", "StakeKind"),
-    ),
+    "nexus_auth.domain.neuron": ("Neuron", "StakeKind"),
+    "nexus_auth.domain.policy": ("AccessPolicy", "Rule"),
     "nexus_auth.domain.ports": (
         *("CertIssuer", "Clock", "IssuedKeyPair", "KeyRegistry", "Registration"),
+    ),
+    "nexus_auth.domain.rules": (
+        *("MinStake", "NotHotkeys", "OnlyHotkeys", "RequireActive", "RequireUid"),
+        "RequireValidatorPermit",
     ),
     "nexus_auth.domain.verifier": ("CertificateVerifier", "evaluate"),
     "nexus_auth.synchronous": ("SyncVerifier",),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.policy import Neuron
+    from nexus_auth.domain.neuron import Neuron
 
 
 @unique

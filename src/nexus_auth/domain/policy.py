@@ -2,74 +2,18 @@
 
 A policy is a set of rules, and admits a hotkey only when no rule objects. Each rule can only
 refuse, so that adding one never admits more, and their order decides nothing but which objection
-is named first.
+is named first. Which rules there are stands in a module of its own, `rules`: who only asks a
+policy need not load them.
 """
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum, unique
-from types import MappingProxyType
-from typing import ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from nexus_auth.domain.hotkey import Hotkey
-
-_MAX_UID: Final = 2**16 - 1
-
-
-@unique
-class StakeKind(StrEnum):
-    """Which stake is meant. Amounts are whole tokens (1 token = 10^9 rao)."""
-
-    ALPHA = "alpha"
-    """Stake in the subnet's own token."""
-    TAO = "tao"
-    """Stake in TAO on the root network, as it counts for the subnet."""
-    TOTAL = "total"
-    """What the chain weighs the neuron with: both of them together."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Neuron:
-    """What the chain says of one hotkey on the subnet.
-
-    Source: `GET …/block/recent/neurons` and `…/block/latest/neurons` of Pylon.
-
-    Attributes:
-        uid: Its place in the subnet, 0 to 65535.
-        validator_permit: Whether it may validate.
-        active: Whether it has set weights lately.
-        alpha: Stake in the subnet's token, whole tokens.
-        tao: Stake in TAO, whole tokens.
-        total: Both as the chain weighs them, whole tokens.
-    """
-
-    uid: int
-    validator_permit: bool
-    active: bool
-    alpha: float
-    tao: float
-    total: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.uid <= _MAX_UID:
-            raise ValueError(f"a uid lies between 0 and {_MAX_UID}")
-        for amount in (self.alpha, self.tao, self.total):
-            if not math.isfinite(amount) or amount < 0:
-                raise ValueError("a stake is a finite number, not negative")
-
-    def stake(self, kind: StakeKind) -> float:
-        """The stake of one kind, in whole tokens."""
-        match kind:
-            case StakeKind.ALPHA:
-                return self.alpha
-            case StakeKind.TAO:
-                return self.tao
-            case StakeKind.TOTAL:  # pragma: no branch - the last of them
-                return self.total
+if TYPE_CHECKING:
+    from nexus_auth.domain.hotkey import Hotkey
+    from nexus_auth.domain.neuron import Neuron
 
 
 class Rule(Protocol):
@@ -90,155 +34,6 @@ class Rule(Protocol):
             hotkey: Who wants to enter.
             neuron: What the chain says of it; None when it has no place in the subnet.
         """
-
-
-_NO_PLACE: Final = "has no uid on the subnet"
-
-
-@dataclass(frozen=True, slots=True)
-class OnlyHotkeys:
-    """Admits the listed hotkeys alone. An empty list admits nobody."""
-
-    hotkeys: frozenset[Hotkey]
-    needs_neuron: ClassVar[bool] = False
-
-    @property
-    def demand(self) -> str:
-        """See `Rule.demand`."""
-        return f"on the list of {len(self.hotkeys)} allowed"
-
-    def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
-        """See `Rule.objection`."""
-        return None if hotkey in self.hotkeys else "is not on the list of allowed hotkeys"
-
-
-@dataclass(frozen=True, slots=True)
-class NotHotkeys:
-    """Refuses the listed hotkeys, whatever other rules say."""
-
-    hotkeys: frozenset[Hotkey]
-    needs_neuron: ClassVar[bool] = False
-
-    @property
-    def demand(self) -> str:
-        """See `Rule.demand`."""
-        return f"not on the list of {len(self.hotkeys)} denied"
-
-    def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
-        """See `Rule.objection`."""
-        return "is on the list of denied hotkeys" if hotkey in self.hotkeys else None
-
-
-@dataclass(frozen=True, slots=True)
-class RequireUid:
-    """Refuses whoever has no place in the subnet now."""
-
-    needs_neuron: ClassVar[bool] = True
-
-    @property
-    def demand(self) -> str:
-        """See `Rule.demand`."""
-        return "a uid on the subnet"
-
-    def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
-        """See `Rule.objection`."""
-        return _NO_PLACE if neuron is None else None
-
-
-@dataclass(frozen=True, slots=True)
-class RequireValidatorPermit:
-    """Refuses whoever may not validate."""
-
-    needs_neuron: ClassVar[bool] = True
-
-    @property
-    def demand(self) -> str:
-        """See `Rule.demand`."""
-        return "a validator permit"
-
-    def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
-        """See `Rule.objection`."""
-        if neuron is None:
-            return _NO_PLACE
-        return None if neuron.validator_permit else "has no validator permit"
-
-
-@dataclass(frozen=True, slots=True)
-class RequireActive:
-    """Refuses whoever has not been active lately, as the chain sees it."""
-
-    needs_neuron: ClassVar[bool] = True
-
-    @property
-    def demand(self) -> str:
-        """See `Rule.demand`."""
-        return "active"
-
-    def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
-        """See `Rule.objection`."""
-        if neuron is None:
-            return _NO_PLACE
-        return None if neuron.active else "is not active"
-
-
-@dataclass(frozen=True, slots=True)
-class MinStake:
-    """Refuses whoever has less stake of a kind than so many whole tokens."""
-
-    kind: StakeKind
-    minimum: float
-    needs_neuron: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        if not math.isfinite(self.minimum) or self.minimum < 0:
-            raise ValueError("a minimum stake is a finite number, not negative")
-
-    @property
-    def demand(self) -> str:
-        """See `Rule.demand`."""
-        return f"stake of at least {self.minimum:.12g} {self.kind.value}"
-
-    def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
-        """See `Rule.objection`."""
-        if neuron is None:
-            return _NO_PLACE
-        stake = neuron.stake(self.kind)
-        # Written so that a stake that is no number would be refused as well.
-        if stake >= self.minimum:
-            return None
-        return f"stake {stake:.12g} below {self.minimum:.12g} {self.kind.value}"
-
-
-@dataclass(frozen=True, slots=True)
-class Nobody:
-    """Refuses everybody, for a reason that has nothing to do with who it is."""
-
-    reason: str
-    needs_neuron: ClassVar[bool] = False
-
-    @property
-    def demand(self) -> str:
-        """See `Rule.demand`."""
-        return "nobody"
-
-    def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
-        """See `Rule.objection`."""
-        return self.reason
-
-
-# Plain in every place where it stands: a file, a header, a proxy's configuration.
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-def parse_policy_name(text: str) -> str:
-    """Reads the name of an access policy.
-
-    Raises:
-        ValueError: When no policy can have it.
-    """
-    if _NAME.fullmatch(text) is None:
-        raise ValueError("expected 1 to 64 letters, digits, dots, dashes and underscores")
-    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,49 +67,3 @@ class AccessPolicy:
 
 ADMIT_REGISTERED: Final = AccessPolicy(name="registered")
 """Admits every registered hotkey."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicySet:
-    """Named policies, one of which is the default."""
-
-    policies: Mapping[str, AccessPolicy]
-    default: str
-
-    def __post_init__(self) -> None:
-        if self.default not in self.policies:
-            raise ValueError("the default policy is none of the policies")
-        object.__setattr__(self, "policies", MappingProxyType(dict(self.policies)))
-
-    @classmethod
-    def of(cls, policy: AccessPolicy) -> PolicySet:
-        """A set of one policy."""
-        return cls(policies={policy.name: policy}, default=policy.name)
-
-    @property
-    def needs_neurons(self) -> bool:
-        """Whether some rule of some policy looks at neurons."""
-        return any(policy.needs_neurons for policy in self.policies.values())
-
-    def named(self, name: str | None) -> AccessPolicy | None:
-        """The policy of that name, the default for None; None when there is no such policy."""
-        return self.policies.get(self.default if name is None else name)
-
-    def chosen(self, names: Sequence[str]) -> AccessPolicy:
-        """The policy that whoever asks has chosen: the default unless a name is given.
-
-        More than one name, and a name that no policy has, choose a policy that refuses everybody:
-        somebody wanted something, and it must not be guessed what.
-        """
-        if not names:
-            return self.policies[self.default]
-        if len(names) > 1:
-            return _TWO_POLICIES
-        # The name is not repeated: it comes from outside.
-        return self.policies.get(names[0], _UNKNOWN_POLICY)
-
-
-_TWO_POLICIES: Final = AccessPolicy(name="", rules=(Nobody("more than one policy was asked for"),))
-_UNKNOWN_POLICY: Final = AccessPolicy(
-    name="", rules=(Nobody("the policy that was asked for does not exist"),)
-)

@@ -14,7 +14,7 @@ from nexus_auth.domain.ed25519 import is_usable_public_key
 
 if TYPE_CHECKING:
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.policy import Neuron
+    from nexus_auth.domain.neuron import Neuron
 
 Clock = Callable[[], datetime]
 """Tells the time: aware, UTC."""

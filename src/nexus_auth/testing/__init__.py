@@ -38,7 +38,7 @@ from nexus_auth.domain.ports import Registration
 from nexus_auth.domain.verifier import CertificateVerifier
 
 if TYPE_CHECKING:
-    from nexus_auth.domain.policy import Neuron
+    from nexus_auth.domain.neuron import Neuron
     from nexus_auth.domain.ports import Clock
 
 __all__ = [

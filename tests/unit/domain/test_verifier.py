@@ -18,8 +18,10 @@ from nexus_auth.domain.errors import (
     RegistryUnavailable,
 )
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.policy import AccessPolicy, Neuron, NotHotkeys
+from nexus_auth.domain.neuron import Neuron
+from nexus_auth.domain.policy import AccessPolicy
 from nexus_auth.domain.ports import Registration
+from nexus_auth.domain.rules import NotHotkeys
 from nexus_auth.domain.verifier import (
     DEFAULT_LEEWAY,
     MAX_REMEMBERED_BYTES,

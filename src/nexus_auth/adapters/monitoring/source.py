@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from nexus_auth.adapters.registry.source import KeyMap, KeySource, NeuronSource
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.policy import Neuron
+    from nexus_auth.domain.neuron import Neuron
 
     class _Source(KeySource, NeuronSource, Protocol):
         """Tells both."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from nexus_auth.domain.policy import PolicySet
+    from nexus_auth.domain.policy_set import PolicySet
     from nexus_auth.domain.ports import Clock
 
 POLL_SECONDS: Final = 0.5

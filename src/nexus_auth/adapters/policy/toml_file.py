@@ -23,18 +23,16 @@ from typing import Final
 
 from nexus_auth.domain.errors import InvalidHotkey, NexusAuthError
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.policy import (
-    AccessPolicy,
+from nexus_auth.domain.neuron import StakeKind
+from nexus_auth.domain.policy import AccessPolicy, Rule
+from nexus_auth.domain.policy_set import PolicySet, parse_policy_name
+from nexus_auth.domain.rules import (
     MinStake,
     NotHotkeys,
     OnlyHotkeys,
-    PolicySet,
     RequireActive,
     RequireUid,
     RequireValidatorPermit,
-    Rule,
-    StakeKind,
-    parse_policy_name,
 )
 
 MAX_FILE_BYTES: Final = 1024 * 1024

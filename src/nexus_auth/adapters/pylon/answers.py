@@ -14,7 +14,7 @@ from nexus_auth.adapters.pylon.errors import PylonAnswerInvalid
 from nexus_auth.domain.ed25519 import is_usable_public_key
 from nexus_auth.domain.errors import InvalidHotkey
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.policy import Neuron
+from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.ports import IssuedKeyPair
 
 ED25519_ALGORITHM: Final = 1

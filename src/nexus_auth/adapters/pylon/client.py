@@ -41,7 +41,7 @@ from nexus_auth.domain.errors import (
     RegistryError,
 )
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.policy import Neuron
+from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.ports import IssuedKeyPair
 
 T = TypeVar("T")

@@ -22,7 +22,7 @@ from nexus_auth.adapters.registry.store import MAX_RECORD_BYTES, RecordRejected
 from nexus_auth.adapters.registry.subnet import SubnetSnapshot
 from nexus_auth.domain.ed25519 import is_usable_public_key
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.policy import Neuron
+from nexus_auth.domain.neuron import Neuron
 
 if TYPE_CHECKING:
     from nexus_auth.domain.ports import Clock

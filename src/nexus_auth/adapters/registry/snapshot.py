@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nexus_auth.adapters.registry.sharing import SharedSnapshots
     from nexus_auth.adapters.registry.source import KeyMap, KeySource, NeuronSource
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.policy import Neuron
+    from nexus_auth.domain.neuron import Neuron
     from nexus_auth.domain.ports import Clock
 
 EARLY_SECONDS: Final = 2.0

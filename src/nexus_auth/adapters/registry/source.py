@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.policy import Neuron
+    from nexus_auth.domain.neuron import Neuron
 
 
 class BulkNotOffered(RegistryUnavailable):

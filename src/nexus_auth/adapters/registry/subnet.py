@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.policy import Neuron
+    from nexus_auth.domain.neuron import Neuron
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,9 @@ from nexus_auth.adapters.starlette.grant_headers import GrantHeader
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import GRANTED_BODY, Decision, DenialReason, Denied, Granted
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.policy import ADMIT_REGISTERED, PolicySet, StakeKind
+from nexus_auth.domain.neuron import StakeKind
+from nexus_auth.domain.policy import ADMIT_REGISTERED
+from nexus_auth.domain.policy_set import PolicySet
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
-    from nexus_auth.domain.policy import AccessPolicy, Neuron
+    from nexus_auth.domain.neuron import Neuron
+    from nexus_auth.domain.policy import AccessPolicy
     from nexus_auth.domain.ports import Clock
     from nexus_auth.domain.verifier import CertificateVerifier
 

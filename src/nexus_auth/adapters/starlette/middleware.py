@@ -32,7 +32,7 @@ from nexus_auth.domain.policy import ADMIT_REGISTERED, AccessPolicy
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from nexus_auth.domain.policy import Neuron
+    from nexus_auth.domain.neuron import Neuron
     from nexus_auth.domain.verifier import CertificateVerifier
 
     VerifierSource = Callable[[Scope], CertificateVerifier]

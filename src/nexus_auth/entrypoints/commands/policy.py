@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from nexus_auth.adapters.policy.live import LivePolicies
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.policy import AccessPolicy, Neuron
+    from nexus_auth.domain.neuron import Neuron
+    from nexus_auth.domain.policy import AccessPolicy
     from nexus_auth.entrypoints.container import Container
 
 _CHECK_EPILOG = """\

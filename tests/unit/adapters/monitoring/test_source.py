@@ -10,7 +10,7 @@ from nexus_auth.adapters.monitoring.source import CAUSES, ObservedSource
 from nexus_auth.adapters.pylon import errors
 from nexus_auth.domain.errors import NexusAuthError, RegistryError
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.policy import Neuron
+from nexus_auth.domain.neuron import Neuron
 from tests.builders import a_hotkey
 from tests.unit.adapters.registry.sources import Answer
 

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_auth.adapters.policy.toml_file import PolicyInvalid, load_policies, parse_policies
-from nexus_auth.domain.policy import (
+from nexus_auth.domain.neuron import StakeKind
+from nexus_auth.domain.rules import (
     MinStake,
     NotHotkeys,
     OnlyHotkeys,
     RequireActive,
     RequireUid,
     RequireValidatorPermit,
-    StakeKind,
 )
 from tests.builders import a_hotkey
 

@@ -16,7 +16,7 @@ from nexus_auth.adapters.proxies.configuration import (
 from nexus_auth.adapters.proxies.headers import FORGEABLE_HEADERS
 from nexus_auth.adapters.proxies.presets import PRESETS
 from nexus_auth.adapters.proxies.site import Site
-from nexus_auth.domain.policy import parse_policy_name
+from nexus_auth.domain.policy_set import parse_policy_name
 
 SITE = Site(
     listen=TcpAddress("", 443),

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from nexus_auth.adapters.registry.source import BulkNotOffered
 from nexus_auth.adapters.registry.store import StoreUnavailable
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.policy import Neuron
+from nexus_auth.domain.neuron import Neuron
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nexus_auth.adapters.registry.record import RecordFormat, derive_secret, scope_of
 from nexus_auth.adapters.registry.store import MAX_RECORD_BYTES, RecordRejected
 from nexus_auth.adapters.registry.subnet import SubnetSnapshot
-from nexus_auth.domain.policy import Neuron
+from nexus_auth.domain.neuron import Neuron
 from tests.builders import NOW, a_hotkey
 from tests.fakes import FakeClock
 from tests.unit.adapters.registry.sources import FakeClocks, keys_of

@@ -14,7 +14,7 @@ from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.registry.state import Freshness
 from nexus_auth.adapters.registry.subnet import SubnetSnapshot
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
-from nexus_auth.domain.policy import Neuron
+from nexus_auth.domain.neuron import Neuron
 from tests.builders import NOW, a_hotkey
 from tests.unit.adapters.registry.sources import (
     MAX_AGE,
