@@ -16,7 +16,6 @@ import asyncio
 import functools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from urllib.parse import unquote
@@ -24,7 +23,8 @@ from urllib.parse import unquote
 import httptools
 import structlog
 
-from nexus_auth.adapters.starlette.auth_app import HEAD_ONLY, KnownHeaders
+from nexus_auth.adapters.starlette.auth_app import HEAD_ONLY
+from nexus_auth.adapters.uvicorn.known_heads import KnownHeads
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message
@@ -78,14 +78,9 @@ _BAD_REQUEST_HEADERS: Final = (
 _LINES_KEPT: Final = 8192
 """Written-out header fields that are kept; there are a few for each caller."""
 
-HEADS_KEPT: Final = 1024
-_MAX_KNOWN_HEAD_BYTES: Final = 4096
-"""How many heads of granted requests are known again, and how long they are at most: some 2 KB each
-with an honest certificate. Only what was granted is kept, so that strangers cannot fill this."""
-
 PATIENCE_WITH_NEW_HEADS: Final = 64
-"""After so many heads in a row that were all new, a connection no longer looks for known ones: its
-proxy gives every request a name of its own."""
+"""After so many heads in a row that were all new, a connection no longer looks for known ones:
+something in them is different every time."""
 
 _RESPONSES_KEPT: Final = 2048
 """Responses that are kept for the second in which they are right."""
@@ -104,15 +99,6 @@ class FastPath(Protocol):
         """A denial for a request that is not even parsed."""
 
 
-@dataclass(slots=True, eq=False)
-class _KnownHead:
-    """What parsing a head gave: an HTTP/1.1 request without a body that keeps the connection."""
-
-    headers: KnownHeaders
-    method: bytes
-    target: bytes
-
-
 class Known:
     """What the connections of one server need not work out again: how heads parse, and responses.
 
@@ -123,17 +109,11 @@ class Known:
     __slots__ = ("date", "date_headers", "heads", "responses")
 
     def __init__(self) -> None:
-        self.heads: dict[bytes, _KnownHead] = {}
+        self.heads = KnownHeads()
         # By the identity of the answer, which the entry keeps alive.
         self.responses: dict[int, tuple[Answer, bytes]] = {}
         self.date_headers: list[tuple[bytes, bytes]] | None = None
         self.date = b""
-
-    def remember(self, head: bytes, known: _KnownHead) -> None:
-        """Keeps how a head parses; forgets the one that was kept first."""
-        self.heads[head] = known
-        if len(self.heads) > HEADS_KEPT:
-            del self.heads[next(iter(self.heads))]
 
     def date_lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
         """The header fields that all responses have: the date."""
@@ -329,7 +309,7 @@ class HeadProtocol(asyncio.Protocol):
     def _handle(self, head: bytes) -> None:
         """Answers one head, at once or by a task."""
         if self._patience > 0:
-            known = self._known.heads.get(head)
+            known = self._known.heads.find(head)
             if known is not None:
                 self._patience = PATIENCE_WITH_NEW_HEADS
                 self._messages = 1
@@ -361,16 +341,8 @@ class HeadProtocol(asyncio.Protocol):
                 self._refuse_malformed()
                 return
         method = self._parser.get_method()
-        is_granted = self._decide(method)
-        if (
-            is_granted
-            and self._keep_alive
-            and self._patience
-            and len(head) <= _MAX_KNOWN_HEAD_BYTES
-        ):
-            self._known.remember(
-                head, _KnownHead(KnownHeaders(self._headers), method, self._target)
-            )
+        if self._decide(method) and self._keep_alive and self._patience:
+            self._known.heads.remember(head, self._headers, method, self._target)
 
     def _handle_unusual(self, head: bytes) -> None:
         """Answers a head whose request line llhttp does not know, or refuses it."""

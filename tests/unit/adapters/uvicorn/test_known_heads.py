@@ -1,0 +1,103 @@
+"""A head that is known again is taken for what parsing it would give, and for nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from nexus_auth.adapters.uvicorn.head_protocol import Known
+from nexus_auth.adapters.uvicorn.known_heads import HEADS_KEPT, KnownHeads
+from tests.unit.adapters.uvicorn.test_head_protocol import (
+    GRANT,
+    Reads,
+    connected,
+    denies,
+    rest,
+)
+
+
+def a_head(*fields: bytes, line: bytes = b"GET / HTTP/1.1") -> bytes:
+    """A head of these lines."""
+    return b"\r\n".join((line, *fields, b"", b""))
+
+
+NAMED = a_head(b"Host: auth", b"X-Client-Cert: c", b"X-Request-ID: 1")
+
+# Lines that have to do with a request's name, or look as if they had, and some others.
+names = st.sampled_from([b"X-Request-ID", b"x-request-id", b"X-Request-Id", b"X_Request_ID"])
+values = st.sampled_from(
+    [b"", b"1", b"2", b"a-b", b" 1", b"1 ", b"1\x00", b"\x00", b"1\r", b"1\n", b"\xff", b"a" * 200]
+)
+separators = st.sampled_from([b": ", b":", b":  ", b" : "])
+fields = st.one_of(
+    st.builds(lambda name, colon, value: name + colon + value, names, separators, values),
+    st.sampled_from(
+        [
+            *(b"X-Client-Cert: c", b"X-Client-Cert: d", b"X-Nexus-Auth-Policy: p", b"A: b"),
+            *(b" folded", b"\tX-Request-ID: 1", b"A: X-Request-ID: 1", b"A: \rX-Request-ID: 1"),
+            *(b"Connection: close", b"Content-Length: 1", b"Transfer-Encoding: chunked"),
+            *(b"Content-Length: 0", b"Upgrade: x", b"Connection: upgrade", b"Expect: 100-continue"),
+        ]
+    ),
+)
+lines = st.sampled_from(
+    [b"GET / HTTP/1.1", b"HEAD / HTTP/1.1", b"ODD / HTTP/1.1", b"GET /?X-Request-ID:%20 HTTP/1.1"]
+)
+heads = st.builds(
+    lambda line, several: a_head(*several, line=line), lines, st.lists(fields, max_size=4)
+)
+
+
+@given(st.lists(heads, min_size=2, max_size=6))
+@example([NAMED, a_head(b"Host: auth", b"X-Client-Cert: c", b"X-Request-ID: ")])
+@example([NAMED, a_head(b"Host: auth", b"X-Client-Cert: c", b"X-Request-ID: \x00")])
+@example([NAMED, NAMED.replace(b"X-Request-ID: 1", b"X-Request-ID: 1\r\n folded")])
+@example([NAMED, NAMED.replace(b"X-Request-ID: 1", b"X-Request-ID:1\r\nX-Request-ID: 1")])
+@example([a_head(b"X-Request-ID:1", b"X-Request-ID: %d" % number) for number in (1, 2)])
+@example([NAMED, NAMED.replace(b"X-Request-ID", b"x-request-id"), NAMED.replace(b"1", b"2")])
+async def test_knowing_heads_changes_nothing_that_can_be_seen(several: list[bytes]) -> None:
+    """Whatever was known before: the same request is decided on, and the same answer written."""
+    known = Known()
+    for head in several * 2:
+        knowing, ignorant = Reads(lambda: GRANT), Reads(lambda: GRANT)
+        protocol, transport = connected(denies, knowing, known=known)
+        protocol.data_received(head)
+        fresh, fresh_transport = connected(denies, ignorant)
+        fresh.data_received(head)
+        await rest()
+        assert knowing.seen == ignorant.seen
+        assert transport.written == fresh_transport.written
+        assert transport.done == fresh_transport.done
+
+
+@pytest.mark.parametrize("spelt", [b"X-Request-ID", b"x-request-id", b"X-Request-Id"])
+def test_requests_that_differ_in_their_name_are_known(spelt: bytes) -> None:
+    """However the proxy spells the field; each is shown with its own name."""
+    heads = KnownHeads()
+    first = [(b"X-Client-Cert", b"c"), (spelt, b"1")]
+    head = a_head(b"X-Client-Cert: c", spelt + b": 1")
+    assert heads.find(head) is None
+    heads.remember(head, first, b"GET", b"/")
+    for name in (b"2", b"0f" * 16, b"1"):
+        known = heads.find(a_head(b"X-Client-Cert: c", spelt + b": " + name))
+        assert known is not None
+        assert known.headers == [(b"X-Client-Cert", b"c"), (spelt, name)]
+    assert heads.find(a_head(b"X-Client-Cert: d", spelt + b": 1")) is None
+    assert len(heads) == 1
+
+
+def test_so_many_are_kept_whichever_kind_they_are_of() -> None:
+    """A proxy that begins to name its requests, or stops, finds room."""
+    heads = KnownHeads()
+    for number in range(HEADS_KEPT + 10):
+        certificate = b"%d" % number
+        for fields in (
+            [(b"X-Client-Cert", certificate)],
+            [(b"X-Client-Cert", certificate), (b"X-Request-ID", b"1")],
+        ):
+            head = a_head(*(b": ".join(field) for field in fields))
+            heads.remember(head, fields, b"GET", b"/")
+            assert heads.find(head)
+            assert len(heads) <= HEADS_KEPT
+    assert len(heads) == HEADS_KEPT
