@@ -10,8 +10,9 @@ ARGS ?=
 
 NOX := PATH="$(CURDIR)/.venv/bin:$$PATH" nox --session
 PROGRAMS := nginx redis-server caddy haproxy
-# Tests also look at the status page with a browser, and try the alert rules with promtool.
-TEST_PROGRAMS := $(PROGRAMS) chromium prometheus
+# Tests also look at the status page with a browser, try the alert rules with promtool, and have
+# each shell complete a command.
+TEST_PROGRAMS := $(PROGRAMS) chromium prometheus zsh tcsh
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bench import callers, end_to_end, footprint, report, subjects, verifier
+from bench import callers, end_to_end, footprint, micro, report, subjects
+from bench.comparisons import BEHIND_NGINX, BY_ITSELF, comparisons
 from bench.load import Load, put_load, write_script
 from bench.programs import BenchError
+from bench.regressions import regressions
 
 RESULTS: Final = Path(__file__).parent / "results.json"
-_WORSE: Final = 0.10
 
 
 def main() -> int:
@@ -57,12 +58,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         with stage.stack:
             pylon = stage.start_pylon(everybody)
             service = subjects.our_service(stage, pylon, name="nexus-auth", env={})
+            two_workers = subjects.our_service(
+                stage, pylon, name="nexus-auth two workers", env={"NEXUS_AUTH_WORKERS": "2"}
+            )
             direct = [
                 subjects.yardstick(stage),
                 service,
-                subjects.our_service(
-                    stage, pylon, name="nexus-auth two workers", env={"NEXUS_AUTH_WORKERS": "2"}
-                ),
+                subjects.named(service),
+                two_workers,
+                subjects.named(two_workers),
                 subjects.our_service(
                     stage,
                     pylon,
@@ -74,12 +78,17 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             original = None
             if args.original is not None:
                 original = subjects.original_service(stage, pylon, args.original.resolve())
-                direct.append(original)
+                direct += [original, subjects.named(original)]
             through = end_to_end.subjects(stage, service, original)
-            loads = _load_in_turn(args, folder, everybody, [*direct, *through])
+            by_itself = _load_in_turn(args, folder, everybody, direct)
+            for each in direct:
+                subjects.look_at_everything(each)
             memory = {
-                each.name: footprint.memory_mib(each.pid) for each in direct if each.pid is not None
+                each.name: footprint.memory_mb(each.pid)
+                for each in direct
+                if each.pid is not None and not each.names_requests
             }
+            behind_nginx = _load_in_turn(args, folder, everybody, [direct[0], *through])
             ready = {
                 "nexus-auth": footprint.service_ready_seconds(
                     [sys.executable, "-m", "nexus_auth", "run"], folder, pylon
@@ -95,13 +104,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.machine()}",
         },
-        "direct": {each.name: _summary(loads, each.name) for each in direct},
-        "through nginx": {each.name: _summary(loads, each.name) for each in through},
-        "verifier": _medians(verifier.measure()),
-        "flood": _medians(verifier.flood()),
+        "direct": {each.name: _summary(by_itself, each.name) for each in direct},
+        "through nginx": {each.name: _summary(behind_nginx, each.name) for each in through},
+        "side by side": [
+            *comparisons(by_itself, BY_ITSELF),
+            *comparisons(behind_nginx, BEHIND_NGINX),
+        ],
+        **micro.measure(1 if args.quick else micro.ROUNDS),
         "start-up": _medians(footprint.start_up_seconds(), digits=4),
         "ready": {name: round(seconds, 3) for name, seconds in ready.items()},
-        "memory": {name: round(mib, 1) for name, mib in memory.items()},
+        "memory": {name: round(mb, 1) for name, mb in memory.items()},
     }
 
 
@@ -113,16 +125,20 @@ def _load_in_turn(
 ) -> dict[str, list[Load]]:
     """Loads the subjects in turn, round by round, so that a slow moment hits all of them."""
     headers = [caller.header for caller in everybody]
-    scripts: Mapping[str | None, Path] = {
-        header: write_script(folder / f"{header}.lua", header or "", headers if header else [])
-        for header in {each.header for each in targets}
+    scripts: Mapping[tuple[str | None, bool], Path] = {
+        (header, named): write_script(
+            folder / f"{header}-{named}.lua", header or "", headers if header else [], named=named
+        )
+        for header, named in {(each.header, each.names_requests) for each in targets}
     }
     loads: dict[str, list[Load]] = {each.name: [] for each in targets}
     for each in targets:
-        put_load(each.url, scripts[each.header], seconds=1)  # warm every cache
+        put_load(each.url, scripts[each.header, each.names_requests], seconds=1)  # warm every cache
     for number in range(args.rounds):
         for each in targets:
-            load = put_load(each.url, scripts[each.header], seconds=args.seconds)
+            load = put_load(
+                each.url, scripts[each.header, each.names_requests], seconds=args.seconds
+            )
             loads[each.name].append(load)
             print(f"round {number + 1}: {each.name}: {load.per_second:,.0f}/s", file=sys.stderr)
     return loads
@@ -147,27 +163,6 @@ def _summary(loads: dict[str, list[Load]], name: str) -> dict[str, float]:
 
 def _medians(times: dict[str, list[float]], *, digits: int = 2) -> dict[str, float]:
     return {name: round(statistics.median(values), digits) for name, values in times.items()}
-
-
-def regressions(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Every ratio that is more than a tenth worse than the committed one."""
-    found = []
-    for section in ("direct", "through nginx"):
-        for name, committed in before.get(section, {}).items():
-            measured = now[section].get(name)
-            if measured is None or not name.startswith(("nexus-auth", "our ")):
-                continue
-            if measured["ratio"] < committed["ratio"] * (1 - _WORSE):
-                found.append(
-                    f"{name}: {measured['ratio']} of the yardstick, was {committed['ratio']}"
-                )
-    for name in ("a remembered caller, 1000 registered", "a new caller"):
-        unit = "one Ed25519 verification"
-        was = before["verifier"][name] / before["verifier"][unit]
-        is_now = now["verifier"][name] / now["verifier"][unit]
-        if is_now > was * (1 + _WORSE):
-            found.append(f"{name}: {is_now:.4f} of {unit}, was {was:.4f}")
-    return found
 
 
 if __name__ == "__main__":

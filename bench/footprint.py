@@ -60,6 +60,6 @@ def service_ready_seconds(command: list[str], folder: Path, pylon: str) -> float
     return statistics.median(times)
 
 
-def memory_mib(pid: int) -> float:
-    """Resident memory of the largest process of a tree, MiB."""
-    return max(resident_bytes(each) for each in process_tree(pid)) / 2**20
+def memory_mb(pid: int) -> float:
+    """Resident memory of the largest process of a tree, megabytes."""
+    return max(resident_bytes(each) for each in process_tree(pid)) / 1e6

@@ -30,18 +30,34 @@ class Load:
     p99_ms: float
 
 
-def write_script(path: Path, header: str, values: Sequence[str]) -> Path:
-    """Writes a wrk script that sends each header value in turn; no values mean no header."""
+NAMES: Final = 24
+"""How many requests of one certificate bear different names: with 256 certificates several times
+more heads than the service knows again, so that none of them ever is."""
+
+
+def write_script(path: Path, header: str, values: Sequence[str], *, named: bool = False) -> Path:
+    """Writes a wrk script that sends each header value in turn; no values mean no header.
+
+    Args:
+        path: Where to.
+        header: The header's name.
+        values: Its values.
+        named: Whether each request bears an `X-Request-ID` too, 32 digits as nginx makes them.
+    """
     if not values:
         path.write_text("")
         return path
     lines = ",\n".join(f'  "{value}"' for value in values)
+    names = f'["X-Request-ID"] = string.format("%032x", name * {len(values)} + i)' if named else ""
     path.write_text(
         f"local values = {{\n{lines}\n}}\n"
         "local requests, at = {}, 0\n"
         "init = function(args)\n"
-        "  for i, value in ipairs(values) do\n"
-        f'    requests[i] = wrk.format("GET", nil, {{["{header}"] = value}})\n'
+        f"  for name = 1, {NAMES if named else 1} do\n"
+        "    for i, value in ipairs(values) do\n"
+        f'      local fields = {{["{header}"] = value, {names}}}\n'
+        '      requests[#requests + 1] = wrk.format("GET", nil, fields)\n'
+        "    end\n"
         "  end\n"
         "end\n"
         "request = function()\n"

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 from xml.sax.saxutils import escape
 
+from bench.verifier import YARDSTICK
+
 _DOCS: Final = Path(__file__).parents[1] / "docs"
 PAGE: Final = _DOCS / "benchmarks.md"
 PICTURE: Final = _DOCS / "benchmarks.svg"
@@ -20,8 +22,13 @@ def tables(results: dict[str, Any]) -> list[Table]:
     return [
         _loads("The service by itself", results["direct"]),
         _loads("A whole request through nginx", results["through nginx"]),
-        _verifier(results["verifier"]),
-        _flood(results["flood"], results["verifier"]["one Ed25519 verification"]),
+        _side_by_side(results["side by side"]),
+        _timed("The verifier as a library", "decision", results["verifier"]),
+        _timed(
+            "What a stranger can make the service spend, by kind of certificate",
+            "what is presented",
+            results["flood"],
+        ),
         _start_up(results),
     ]
 
@@ -44,28 +51,51 @@ def _loads(title: str, rows: dict[str, dict[str, float]]) -> Table:
     )
 
 
-def _verifier(rows: dict[str, float]) -> Table:
-    unit = rows["one Ed25519 verification"]
+def _side_by_side(rows: list[dict[str, Any]]) -> Table:
     return (
-        "The verifier as a library",
-        ["decision", "time", "of one Ed25519 verification"],
-        [[name, f"{value:.2f} µs", f"{value / unit:.3f}"] for name, value in rows.items()],
+        "Side by side",
+        ["subject", "compared with", "requests/s", "spread", "p99"],
+        [
+            [
+                row["ours"],
+                row["other"],
+                f"{row['rate']:.2f} times",
+                f"{row['lowest']:.2f} to {row['highest']:.2f}",
+                f"{row['p99']:.2f} times",
+            ]
+            for row in rows
+        ],
     )
 
 
-def _flood(rows: dict[str, float], unit: float) -> Table:
+_Figures = dict[str, dict[str, float]]
+
+
+def _timed(title: str, what: str, rows: _Figures) -> Table:
     return (
-        "What a stranger can make the service spend, by kind of certificate",
-        ["what is presented", "time", "of one Ed25519 verification"],
-        [[name, f"{value:.1f} µs", f"{value / unit:.2f}"] for name, value in rows.items()],
+        title,
+        [what, "time", f"of {YARDSTICK}", "spread"],
+        [
+            [
+                name,
+                f"{row['us']:.2f} µs",
+                f"{row['ratio']:.3f}",
+                f"{row['lowest']:.3f} to {row['highest']:.3f}",
+            ]
+            for name, row in rows.items()
+        ],
     )
 
 
 def _start_up(results: dict[str, Any]) -> Table:
     times = results["start-up"]
-    empty = times["an empty interpreter"]
+    empty, parser = times["an empty interpreter"], times["import cryptography.x509"]
     rows = [
-        [name, f"{seconds * 1000:.0f} ms", f"{seconds / empty:.1f} empty interpreters"]
+        [
+            name,
+            f"{seconds * 1000:.0f} ms",
+            f"{seconds / empty:.1f} empty interpreters, {seconds / parser:.2f} of the second line",
+        ]
         for name, seconds in times.items()
     ]
     rows += [
@@ -73,8 +103,8 @@ def _start_up(results: dict[str, Any]) -> Table:
         for name, seconds in results["ready"].items()
     ]
     rows += [
-        [f"{name}: memory of a worker after the load", f"{mib:.1f} MiB", ""]
-        for name, mib in results["memory"].items()
+        [f"{name}: memory of a worker after the load", f"{mb:.1f} MB", ""]
+        for name, mb in results["memory"].items()
     ]
     return "Start-up and memory", ["what", "cost", "in other words"], rows
 

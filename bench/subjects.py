@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import httpx
 
 from bench.callers import Caller
 from bench.programs import find_program, free_port, running
@@ -30,12 +33,16 @@ class Subject:
         url: Where it listens.
         header: Which header carries the certificate; None where no certificate is sent.
         pid: The process whose memory is measured; None where nobody asks.
+        admin: Where its health, metrics and status page are; None where it has none.
+        names_requests: Whether every request bears a name of its own, as a proxy gives it.
     """
 
     name: str
     url: str
     header: str | None = HEADER
     pid: int | None = None
+    admin: str | None = None
+    names_requests: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,14 +115,14 @@ def yardstick(stage: Stage) -> Subject:
 
 def our_service(stage: Stage, pylon: str, *, name: str, env: Mapping[str, str]) -> Subject:
     """The auth service as `nexus-auth run` starts it."""
-    port = free_port()
+    port, admin_port = free_port(), free_port()
     pid = stage.start(
         name.replace(" ", "-"),
         [sys.executable, "-m", "nexus_auth", "run"],
         port,
         {
             "NEXUS_AUTH_LISTEN_ADDR": f"127.0.0.1:{port}",
-            "NEXUS_AUTH_ADMIN_ADDR": "off",
+            "NEXUS_AUTH_ADMIN_ADDR": f"127.0.0.1:{admin_port}",
             "NEXUS_AUTH_LOG_FORMAT": "json",
             "NEXUS_PYLON_ENDPOINT": pylon,
             "NEXUS_PYLON_NETUID": str(NETUID),
@@ -124,7 +131,26 @@ def our_service(stage: Stage, pylon: str, *, name: str, env: Mapping[str, str]) 
             **env,
         },
     )
-    return Subject(name=name, url=f"http://127.0.0.1:{port}/", pid=pid)
+    return Subject(
+        name=name,
+        url=f"http://127.0.0.1:{port}/",
+        pid=pid,
+        admin=f"http://127.0.0.1:{admin_port}",
+    )
+
+
+def named(subject: Subject) -> Subject:
+    """The same, asked with an `X-Request-ID` that no other request bears."""
+    return dataclasses.replace(
+        subject, name=f"{subject.name}, each request named", names_requests=True
+    )
+
+
+def look_at_everything(subject: Subject) -> None:
+    """Asks for metrics, readiness and status page, since all of them are looked at in earnest."""
+    if subject.admin is not None:
+        for path in ("/metrics", "/readyz", "/"):
+            httpx.get(subject.admin + path).raise_for_status()
 
 
 def original_service(stage: Stage, pylon: str, binary: Path) -> Subject:

@@ -1,10 +1,13 @@
-"""The verifier as a library, in one process: what a decision costs, by kind of certificate."""
+"""The verifier as a library, in one process: what is timed, by kind of certificate.
+
+`test_verifier.py` times it with pytest-benchmark.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import statistics
-import time
+import base64
+import functools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -13,7 +16,7 @@ from urllib.parse import quote_from_bytes
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
@@ -29,8 +32,13 @@ from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.ports import Registration
 from nexus_auth.domain.verifier import CertificateVerifier
 
-_ROUNDS: Final = 15
 _FOREVER: Final = datetime(9000, 1, 1, tzinfo=UTC)
+
+
+YARDSTICK: Final = "one Ed25519 verification"
+REGISTERED: Final = (2, 1_000, 100_000)
+
+Work = Callable[[], object]
 
 
 class _Registry:
@@ -55,18 +63,6 @@ def _decode(value: bytes) -> ClientCertificate:
     return ClientCertificate.from_der(der_from_percent_encoded_pem(value))
 
 
-def microseconds(work: Callable[[], object], *, repeat: int) -> list[float]:
-    """Time of one call in microseconds, once a round."""
-    rounds = []
-    work()
-    for _ in range(_ROUNDS):
-        begin = time.perf_counter()
-        for _ in range(repeat):
-            work()
-        rounds.append((time.perf_counter() - begin) / repeat * 1e6)
-    return rounds
-
-
 def _verifier(registered: int) -> CertificateVerifier:
     keys = {caller.hotkey: caller.public_key for caller in callers(2)}
     for number in range(registered - len(keys)):
@@ -74,37 +70,40 @@ def _verifier(registered: int) -> CertificateVerifier:
     return CertificateVerifier(registry=_Registry(keys), clock=utc_now)
 
 
-def _bare_verification() -> Callable[[], object]:
+def _bare_verification() -> Work:
     certificate = x509.load_pem_x509_certificate(a_caller(0).pem)
     key, signature = certificate.public_key(), certificate.signature
     signed = certificate.tbs_certificate_bytes
-    assert hasattr(key, "verify")  # noqa: S101 - tells the type checker
+    assert isinstance(key, Ed25519PublicKey)  # noqa: S101 - tells the type checker
     return lambda: key.verify(signature, signed)
 
 
-def measure() -> dict[str, list[float]]:
-    """The decision in microseconds: a remembered caller, a new one, and the yardstick."""
-    header = a_caller(0).header.encode()
-    results = {"one Ed25519 verification": microseconds(_bare_verification(), repeat=200)}
-    for registered in (2, 1_000, 100_000):
-        verifier = _verifier(registered)
-        granted = asyncio.run(verifier.verify_encoded(header, decode=_decode))
-        if not isinstance(granted, Granted):
-            raise TypeError(granted)
-        results[f"a remembered caller, {registered} registered"] = microseconds(
-            lambda verifier=verifier: verifier.verify_remembered(header),  # type: ignore[misc] # bound now
-            repeat=20_000,
-        )
-    forgetful = CertificateVerifier(
-        registry=_Registry({a_caller(0).hotkey: a_caller(0).public_key}),
-        clock=utc_now,
-        remember=0,
-    )
-    results["a new caller"] = _each_awaited(forgetful, header, repeat=200)
-    return results
+def decisions() -> dict[str, Callable[[], Work]]:
+    """Everything to be timed that ends in a grant, and the yardstick; each is made when called."""
+    kinds: dict[str, Callable[[], Work]] = {YARDSTICK: _bare_verification}
+    for registered in REGISTERED:
+        name = f"a remembered caller, {registered} registered"
+        kinds[name] = functools.partial(_remembered_caller, registered)
+    kinds["a new caller"] = _new_caller
+    return kinds
 
 
-def _each_awaited(verifier: CertificateVerifier, header: bytes, *, repeat: int) -> list[float]:
+def _remembered_caller(registered: int) -> Work:
+    verifier, header = _verifier(registered), a_caller(0).header.encode()
+    granted = asyncio.run(verifier.verify_encoded(header, decode=_decode))
+    if not isinstance(granted, Granted):
+        raise TypeError(granted)
+    return lambda: verifier.verify_remembered(header)
+
+
+def _new_caller() -> Work:
+    caller = a_caller(0)
+    registry = _Registry({caller.hotkey: caller.public_key})
+    forgetful = CertificateVerifier(registry=registry, clock=utc_now, remember=0)
+    return _awaited(forgetful, caller.header.encode())
+
+
+def _awaited(verifier: CertificateVerifier, header: bytes) -> Work:
     def once() -> object:
         # Nothing in here really waits, so that the coroutine can be driven by hand.
         coroutine = verifier.verify_encoded(header, decode=_decode)
@@ -114,7 +113,7 @@ def _each_awaited(verifier: CertificateVerifier, header: bytes, *, repeat: int) 
             return stop.value
         raise TypeError("the decision waited")
 
-    return microseconds(once, repeat=repeat)
+    return once
 
 
 def _certificate(
@@ -144,12 +143,12 @@ def _certificate(
     return quote_from_bytes(signed.public_bytes(Encoding.PEM), safe="").encode()
 
 
-def flood() -> dict[str, list[float]]:
-    """What a stranger can make us spend: microseconds for one request, by kind of certificate."""
+def bad_certificates() -> dict[str, bytes]:
+    """What a stranger can send, by kind."""
     key = Ed25519PrivateKey.generate()
     stranger = Hotkey(b"\x05" * 32)
     known = a_caller(0)
-    kinds = {
+    return {
         "the longest text that is read": b"A" * MAX_HEADER_BYTES,
         "wrong percent-escapes": b"%zz" * 300,
         "16 KiB of base64 that is no certificate": b"MIIB" + b"A" * 21_000,
@@ -162,17 +161,23 @@ def flood() -> dict[str, list[float]]:
         "expired": _certificate(key, stranger.address, days=-30),
         "a hotkey that is not registered": _certificate(key, stranger.address),
         "somebody else's hotkey, own key": _certificate(key, known.hotkey.address),
+        "the right key, a broken signature": _broken_signature(known.pem),
     }
+
+
+def _broken_signature(pem: bytes) -> bytes:
+    """The costliest refusal: anybody can make it of a certificate that somebody has shown."""
+    der = x509.load_pem_x509_certificate(pem).public_bytes(Encoding.DER)
+    broken = der[:-1] + bytes([der[-1] ^ 1])
+    body = base64.encodebytes(broken).decode("ascii")
+    text = f"-----BEGIN CERTIFICATE-----\n{body}-----END CERTIFICATE-----\n"
+    return quote_from_bytes(text.encode("ascii"), safe="").encode("ascii")
+
+
+def refusal(header: bytes) -> Work:
+    """Refusing what a stranger sent, as often as it is asked."""
     verifier = _verifier(256)
-    results = {}
-    for kind, header in kinds.items():
-        decision = asyncio.run(verifier.verify_encoded(header, decode=_decode))
-        if not isinstance(decision, Denied):
-            raise TypeError(decision)
-        results[kind] = _each_awaited(verifier, header, repeat=100)
-    return results
-
-
-def median(values: list[float]) -> float:
-    """The median."""
-    return statistics.median(values)
+    decision = asyncio.run(verifier.verify_encoded(header, decode=_decode))
+    if not isinstance(decision, Denied):
+        raise TypeError(decision)
+    return _awaited(verifier, header)

@@ -14,10 +14,11 @@ from typing import Final
 
 from nexus_auth.adapters.starlette.auth_app import KnownHeaders
 
-HEADS_KEPT: Final = 1024
+HEADS_KEPT: Final = 512
 _MAX_HEAD_BYTES: Final = 4096
-"""How many heads of granted requests are known again, and how long they are at most: some 2 KB each
-with an honest certificate. Only what was granted is kept, so that strangers cannot fill this."""
+"""How many heads of granted requests are known again, twice the neurons of a subnet, and how long
+they are at most: some 2 KB each with an honest certificate. Only what was granted is kept, so that
+strangers cannot fill this."""
 
 _ID_HEADER: Final = b"x-request-id"
 _LINE_END: Final = b"\r\n"
