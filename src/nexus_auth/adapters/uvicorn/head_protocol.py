@@ -79,8 +79,10 @@ _LINES_KEPT: Final = 8192
 """Written-out header fields that are kept; there are a few for each caller."""
 
 PATIENCE_WITH_NEW_HEADS: Final = 64
-"""After so many heads in a row that were all new, a connection no longer looks for known ones:
-something in them is different every time."""
+REST_FROM_NEW_HEADS: Final = 1024
+"""After so many heads in a row that were all new, a connection does not look for known ones in the
+next so many: something in them may be different every time. Then it tries again, since they may
+have been new callers."""
 
 _RESPONSES_KEPT: Final = 2048
 """Responses that are kept for the second in which they are right."""
@@ -319,7 +321,9 @@ class HeadProtocol(asyncio.Protocol):
                 self._headers = known.headers
                 self._decide(known.method)
                 return
-            self._patience -= 1
+        self._patience -= 1
+        if self._patience <= -REST_FROM_NEW_HEADS:
+            self._patience = PATIENCE_WITH_NEW_HEADS
         self._messages = 0
         self._keep_alive = False
         self._target = b""
@@ -341,7 +345,7 @@ class HeadProtocol(asyncio.Protocol):
                 self._refuse_malformed()
                 return
         method = self._parser.get_method()
-        if self._decide(method) and self._keep_alive and self._patience:
+        if self._decide(method) and self._keep_alive and self._patience > 0:
             self._known.heads.remember(head, self._headers, method, self._target)
 
     def _handle_unusual(self, head: bytes) -> None:

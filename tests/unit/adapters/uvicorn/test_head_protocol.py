@@ -17,6 +17,7 @@ from nexus_auth.adapters.uvicorn.head_protocol import (
     LINGER_BYTES,
     MAX_HEAD_BYTES,
     PATIENCE_WITH_NEW_HEADS,
+    REST_FROM_NEW_HEADS,
     FastPath,
     HeadProtocol,
     Known,
@@ -352,6 +353,17 @@ async def test_connection_on_which_every_head_is_new_keeps_none_of_them_in_the_e
     for number in range(2 * PATIENCE_WITH_NEW_HEADS):
         protocol.data_received(REQUEST.replace(b"c=d", b"%d" % number))
     assert len(known.heads) <= PATIENCE_WITH_NEW_HEADS
+
+
+async def test_connection_on_which_many_callers_were_new_knows_them_in_the_end() -> None:
+    """A proxy with one connection is not slow for ever because everybody came at once."""
+    known = Known()
+    protocol, _ = connected(denies, Grants(lambda: GRANT), known=known)
+    callers = [REQUEST.replace(b"c=d", b"%d" % n) for n in range(2 * PATIENCE_WITH_NEW_HEADS)]
+    for _ in range(4 * REST_FROM_NEW_HEADS // len(callers)):
+        for head in callers:
+            protocol.data_received(head)
+    assert all(known.heads.find(head) for head in callers)
 
 
 async def test_response_carries_the_date_of_its_second() -> None:
