@@ -76,25 +76,23 @@ class CertificateSeen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """One worker at one moment. Times are seconds since the epoch.
+class _Figures:
+    """What is told of a worker, or of all of them. Times are seconds since the epoch.
 
     Attributes:
-        worker: Its number.
-        at: When it said so.
+        at: When it was said.
         codes: Decisions so far by code; `granted` is one of them.
         seconds: How long decisions took, by outcome.
         questions: How the registry's questions ended, by cause.
         pylon: How long requests to Pylon took, by status.
         minutes: Grants and denials by minute since the epoch.
-        registry: The state of its registry.
-        remembered: How many certificates it remembers.
+        registry: The state of the registry.
+        remembered: How many certificates are remembered.
         denials: The latest ones, the newest last.
         callers: Who was granted entry, the latest last.
         certificates: Those that end soon, the soonest first.
     """
 
-    worker: int
     at: float
     codes: Mapping[str, int]
     seconds: Mapping[str, Histogram]
@@ -106,6 +104,13 @@ class Report:
     denials: tuple[DenialSeen, ...]
     callers: tuple[CallerSeen, ...]
     certificates: tuple[CertificateSeen, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report(_Figures):
+    """One worker at one moment; `worker` is its number."""
+
+    worker: int
 
     def to_bytes(self) -> bytes:
         """Writes it for another process."""
@@ -162,25 +167,14 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Overview:
-    """All workers together. The attributes mean what they mean in `Report`.
+class Overview(_Figures):
+    """All workers together.
 
     `workers` are those heard of lately; `registry` is the state of the worst of them, because a
     caller may come to any.
     """
 
-    at: float
     workers: int
-    codes: Mapping[str, int]
-    seconds: Mapping[str, Histogram]
-    questions: Mapping[str, int]
-    pylon: Mapping[str, Histogram]
-    minutes: Mapping[int, tuple[int, int]]
-    registry: RegistryState
-    remembered: int
-    denials: tuple[DenialSeen, ...]
-    callers: tuple[CallerSeen, ...]
-    certificates: tuple[CertificateSeen, ...]
 
     @classmethod
     def of(cls, own: Report, others: Iterable[Report] = ()) -> Self:
