@@ -222,12 +222,10 @@ def read_element(data: bytes) -> Element:
 
 _ENCODINGS: Final = {
     UTF8_STRING: "utf-8",
-    NUMERIC_STRING: "ascii",
     PRINTABLE_STRING: "ascii",
     T61_STRING: "ascii",
     IA5_STRING: "ascii",
     VISIBLE_STRING: "ascii",
-    OCTET_STRING: "ascii",
     BMP_STRING: "utf-16-be",
     UNIVERSAL_STRING: "utf-32-be",
 }

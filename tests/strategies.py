@@ -88,6 +88,8 @@ STRING_ENCODINGS: Final = (
     (der.VIDEOTEX_STRING, "latin-1"),
     (der.OCTET_STRING, "utf-8"),
     (der.BIT_STRING, "utf-8"),
+    (der.UTC_TIME, "utf-8"),
+    (der.GENERALIZED_TIME, "utf-8"),
     (der.INTEGER, "utf-8"),
     (der.NULL, "utf-8"),
     (der.SEQUENCE, "utf-8"),

@@ -46,6 +46,12 @@ _ONLY_ADDRESS_HEADS: Final = (
 )
 _ONLY_ADDRESS_BYTES: Final = len(_ONLY_ADDRESS_HEADS[0]) + 48
 
+# RFC 5280 §4.1.2.4: the types of an organization's name (UTF8String, PrintableString,
+# TeletexString, UniversalString, BMPString); with them IA5String and VisibleString, the other two
+# that can hold an address. The parser takes dates and OCTET STRINGs for text as well.
+_ORGANIZATION_TYPES: Final = frozenset({0x0C, 0x13, 0x14, 0x1C, 0x1E, 0x16, 0x1A})
+_ORGANIZATION_OID: Final = bytes.fromhex("0603 55040a")
+
 # The version field of a v3 certificate: [0] EXPLICIT INTEGER 2 (RFC 5280 §4.1.2.1).
 _VERSION_3: Final = bytes.fromhex("a003020102")
 _SERIAL_ZERO: Final = bytes.fromhex("020100")
@@ -290,9 +296,17 @@ def _only_organization(certificate: x509.Certificate, subject: bytes) -> str:
             DenialReason.NO_ORGANIZATION, "the subject does not have exactly one O attribute"
         )
     organization = organizations[0].value
-    if not isinstance(organization, str):
+    if not isinstance(organization, str) or _type_of(organizations[0]) not in _ORGANIZATION_TYPES:
         raise CertificateRejected(DenialReason.INVALID_HOTKEY, "O is not a character string")
     return organization
+
+
+def _type_of(organization: x509.NameAttribute[str | bytes]) -> int:
+    """The tag of an O attribute's value, which the parser does not show."""
+    name = x509.Name([organization]).public_bytes()
+    # Name ::= SEQUENCE { SET { SEQUENCE { type, value } } }
+    attribute = _contents_at(name, _contents_at(name, _contents_at(name, 0)))
+    return name[attribute + len(_ORGANIZATION_OID)]
 
 
 def _ed25519_key(key_info: bytes) -> bytes:

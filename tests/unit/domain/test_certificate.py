@@ -264,6 +264,15 @@ SUBJECT_TABLE: dict[str, tuple[bytes, DenialReason | None]] = {
     "TeletexString": (organization_as(der.T61_STRING, ADDRESS.encode()), None),
     "BMPString": (organization_as(der.BMP_STRING, ADDRESS.encode("utf-16-be")), None),
     "UniversalString": (organization_as(der.UNIVERSAL_STRING, ADDRESS.encode("utf-32-be")), None),
+    "IA5String": (organization_as(der.IA5_STRING, ADDRESS.encode()), None),
+    "VisibleString": (organization_as(der.VISIBLE_STRING, ADDRESS.encode()), None),
+    "NumericString of letters": (
+        organization_as(der.NUMERIC_STRING, ADDRESS.encode()),
+        INVALID_HOTKEY,
+    ),
+    "OCTET STRING": (organization_as(der.OCTET_STRING, ADDRESS.encode()), INVALID_HOTKEY),
+    "UTCTime": (organization_as(der.UTC_TIME, ADDRESS.encode()), INVALID_HOTKEY),
+    "GeneralizedTime": (organization_as(der.GENERALIZED_TIME, ADDRESS.encode()), INVALID_HOTKEY),
     "48 other letters": (organization_as(der.UTF8_STRING, b"x" * 48), INVALID_HOTKEY),
     "48 bytes of longer characters": (
         organization_as(der.UTF8_STRING, "é".encode() * 24),
