@@ -16,9 +16,12 @@ from nexus_auth.adapters.starlette.auth_app import KnownHeaders
 
 HEADS_KEPT: Final = 512
 _MAX_HEAD_BYTES: Final = 4096
+_MAX_HEAD_FIELDS: Final = 40
 """How many heads of granted requests are known again, twice the neurons of a subnet, and how long
 they are at most: some 2 KB each with an honest certificate. Only what was granted is kept, so that
-strangers cannot fill this."""
+strangers cannot fill this. Each field costs 150 bytes beside its text: without a bound, the 500
+tiny ones that a registered caller can have a proxy hand on (Caddy does) would make 512 heads 35 MB.
+Browsers send some 20."""
 
 _ID_HEADER: Final = b"x-request-id"
 _LINE_END: Final = b"\r\n"
@@ -84,7 +87,7 @@ class KnownHeads:
             method: Likewise.
             target: Likewise.
         """
-        if len(head) > _MAX_HEAD_BYTES:
+        if len(head) > _MAX_HEAD_BYTES or len(headers) > _MAX_HEAD_FIELDS:
             return
         known = KnownHead(KnownHeaders(headers), method, target)
         places = [at for at, (name, _) in enumerate(headers) if name.lower() == _ID_HEADER]

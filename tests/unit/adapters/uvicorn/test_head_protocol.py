@@ -317,10 +317,11 @@ async def test_known_head_of_a_draining_connection_ends_it() -> None:
         REQUEST.replace(b"\r\n\r\n", b"\r\nContent-Length: 3\r\n\r\n"),
         REQUEST.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n"),
         REQUEST.replace(b"\r\n\r\n", b"\r\nX-Padding: " + b"a" * 5000 + b"\r\n\r\n"),
+        REQUEST.replace(b"\r\n\r\n", b"\r\n" + b"aa:b\r\n" * 100 + b"\r\n"),
     ],
 )
 async def test_unusual_heads_are_not_known_again(request_bytes: bytes) -> None:
-    """Only short ones without a body, after which the connection goes on."""
+    """Only short ones of few fields and no body, after which the connection goes on."""
     known = Known()
     for _ in range(2):
         protocol, _ = connected(denies, Grants(lambda: GRANT), known=known)
