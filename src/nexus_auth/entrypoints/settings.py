@@ -125,10 +125,17 @@ def _seconds(lowest: float, highest: float) -> Callable[[str], float]:
     return parse
 
 
-def _file_mode(text: str) -> int:
+class FileMode(int):
+    """A file's mode, which is written in octal digits."""
+
+    def __str__(self) -> str:
+        return f"{self:03o}"
+
+
+def _file_mode(text: str) -> FileMode:
     if re.fullmatch(r"0?[0-7]{3}", text) is None:
         raise ValueError("expected three octal digits, such as 660")
-    return int(text, 8)
+    return FileMode(text, 8)
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -245,7 +252,7 @@ class Settings:
         flag="listen-addr",
         default=":8080",
     )
-    socket_mode: int = _setting(
+    socket_mode: FileMode = _setting(
         "NEXUS_AUTH_SOCKET_MODE",
         _file_mode,
         "Who may connect to a unix socket: its mode, in octal digits.",
