@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -44,6 +45,7 @@ COMMANDS: Final[Mapping[str, str]] = {
 """Every command and what it does, in one line; its module has the command's name."""
 
 _DEFAULT_COLUMNS: Final = 80
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DESCRIPTION: Final = "May this certificate in? Authentication service of the Nexus Framework."
 _EPILOG: Final = """\
 Every command explains itself: nexus-auth COMMAND --help.
@@ -80,6 +82,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; the console script's entry point."""
+    _open_missing_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = _command_named(arguments)
     try:
@@ -95,11 +98,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output went away (as in `| head`); what is still in the buffer must
         # not make the interpreter complain when it flushes it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
+        return exit_codes.FAILED
+    except OSError as exc:
+        # Commands turn what fails them into errors of their own; mostly this is our output.
+        if exc.errno not in _DISK_FULL:
+            raise
+        _discard_output()
+        print(f"nexus-auth: cannot write: {exc.strerror}", file=sys.stderr)
         return exit_codes.FAILED
     except Exception as exc:  # noqa: BLE001 - what is not ours is raised again
         return _report(exc)
     return code
+
+
+def _open_missing_streams() -> None:
+    """Opens what the process was started without (`>&-`), so that all output has somewhere to go.
+
+    Otherwise the next file to be opened, a key or a database, would get the number of a standard
+    stream, and with it whatever anybody writes there.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8"))
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(exc: Exception) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,44 @@ def test_reader_that_goes_away_is_no_error_message() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_full_disk_under_the_output_is_one_line_and_exit_1() -> None:
+    """As in `nexus-auth completion bash > file` where there is no room left."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*NEXUS_AUTH, "completion", "bash"], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"nexus-auth: cannot write: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("redirections", "code", "said"),
+    [
+        ("<&-", 1, b"nexus-auth: standard input: it is empty"),
+        ("</dev/null >&-", 1, b"nexus-auth: standard input: it is empty"),
+        ("<&- >&- 2>&-", 1, b""),
+        ("2>&-", 0, b"nothing speaks against it"),
+        (">&-", 0, b""),
+    ],
+)
+def test_missing_standard_streams_are_no_defect(
+    tmp_path: Path, redirections: str, code: int, said: bytes
+) -> None:
+    """Some supervisors start processes without them; then nothing is to be read or said there."""
+    now = datetime.now(UTC)
+    path = tmp_path / "client.crt"
+    path.write_bytes(to_pem(a_certificate(not_before=now, not_after=now + timedelta(days=1))))
+    source = "-" if "<" in redirections else str(path)
+    command = shlex.join([*NEXUS_AUTH, "inspect", source])
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{command} {redirections}"], capture_output=True, check=False
+    )
+    assert done.returncode == code
+    assert said in done.stdout + done.stderr
+    assert b"Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("as_pem", [True, False], ids=["pem", "der"])
