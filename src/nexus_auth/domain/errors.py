@@ -67,7 +67,15 @@ class IssuerUnavailable(IssuingError):
 
 
 class IssuingRefused(IssuingError):
-    """The issuer said no, or answered something that cannot be a key pair."""
+    """The issuer said no, or answered something that cannot be a key pair.
+
+    Attributes:
+        key_may_have_changed: Whether the key on chain may be another one now all the same.
+    """
+
+    def __init__(self, message: str, *, key_may_have_changed: bool = False) -> None:
+        super().__init__(message)
+        self.key_may_have_changed = key_may_have_changed
 
 
 class CredentialsError(NexusAuthError):

@@ -101,7 +101,8 @@ class CertIssuer(Protocol):
 
         Raises:
             IssuingError: `IssuerUnavailable` when nobody could be asked (the key on chain may
-                have changed all the same), `IssuingRefused` when the answer was no or nonsense.
+                have changed all the same), `IssuingRefused` when the answer was no or nonsense
+                (`key_may_have_changed` tells them apart).
         """
 
     async def published_key(self, hotkey: Hotkey) -> bytes | None:

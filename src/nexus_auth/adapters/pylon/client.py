@@ -75,6 +75,7 @@ _NOT_FOUND: Final = 404
 _METHOD_NOT_ALLOWED: Final = 405
 _BAD_GATEWAY: Final = 502
 _REDIRECTS: Final = range(300, 400)
+_NOTHING_DONE: Final = range(300, 500)
 _REFUSALS: Final = frozenset({401, 403})
 # Somebody between us and the chain gave up waiting or was not there: nobody said no.
 _UNAVAILABLE: Final = frozenset({_BAD_GATEWAY, 503, 504})
@@ -355,6 +356,11 @@ def _issuing_error(error: RegistryError) -> IssuingError:
             return IssuerUnavailable(str(error))
         case PylonFailed(status=status) if status in _UNAVAILABLE:
             return IssuerUnavailable(str(error))
+        case PylonFailed(status=status):
+            # Redirects and client errors did nothing; of all others, nobody knows.
+            return IssuingRefused(str(error), key_may_have_changed=status not in _NOTHING_DONE)
+        case PylonAnswerInvalid():
+            return IssuingRefused(str(error), key_may_have_changed=True)
         case _:
             return IssuingRefused(str(error))
 

@@ -23,6 +23,7 @@ from nexus_auth.domain.errors import (
     CredentialsError,
     IssuerUnavailable,
     IssuingError,
+    IssuingRefused,
     RegistryError,
 )
 from nexus_auth.domain.hotkey import Hotkey
@@ -41,6 +42,11 @@ ABSENT_CONFIRMATIONS: Final = 3
 because of it would be a pity, so it is asked for more than once."""
 
 _RESCUE_EVERY_SECONDS: Final = 2.0
+
+_UNCLEAR: Final = (
+    "the key on chain may be another one now: the old certificate would be refused. Then run this "
+    "again, with -force-recreate where files exist."
+)
 
 FindHolder = Callable[[bytes], Awaitable[Hotkey | None]]
 """Says which hotkey the chain has a public key for; raises RegistryError."""
@@ -246,9 +252,14 @@ class Issuance:
                 pair = await self._issuer.generate(algorithm=algorithm)
             except IssuerUnavailable as exc:
                 raise IssuerUnavailable(
-                    f"{exc}\nThe files were not touched. If Pylon did get the request, the key on "
-                    "chain may be another one now: the old certificate would be refused. Then run "
-                    "this again, with -force-recreate where files exist."
+                    f"{exc}\nThe files were not touched. If Pylon did get the request, {_UNCLEAR}"
+                ) from None
+            except IssuingRefused as exc:
+                if not exc.key_may_have_changed:
+                    raise
+                raise IssuingRefused(
+                    f"{exc}\nThe files were not touched. As Pylon did get the request, {_UNCLEAR}",
+                    key_may_have_changed=True,
                 ) from None
         return pair.private_key
 

@@ -383,6 +383,27 @@ async def test_pair_that_is_none_is_a_typed_error(
     assert caught.value.__context__ is None or not isinstance(caught.value, IssuerUnavailable)
 
 
+@pytest.mark.parametrize(
+    ("handler", "may_have_changed"),
+    [
+        (answering(400, {}), False),
+        (answering(403, {}), False),
+        (answering(308, {}), False),
+        (answering(502, {"detail": "Could not generate certificate pair."}), False),
+        (answering(500, {}), True),
+        (answering(202, PAIR), True),
+        (answering(201, DOCUMENT), True),
+        (answering(201, {**PAIR, "private_key": "00" * 32}), True),
+    ],
+)
+async def test_nonsense_is_told_from_no(handler: Handler, *, may_have_changed: bool) -> None:
+    """After nonsense the key on chain may be another one; after a no it is the old one."""
+    async with a_client(handler) as client:
+        with pytest.raises(IssuingRefused) as caught:
+            await client.generate(algorithm=1)
+    assert caught.value.key_may_have_changed is may_have_changed
+
+
 @pytest.mark.parametrize("api", [OpenAccessApi(netuid=1), FirstGenerationApi()])
 async def test_only_an_identity_can_issue(api: PylonApi) -> None:
     """Other dialects are refused before anybody is asked."""

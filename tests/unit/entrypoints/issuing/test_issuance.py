@@ -127,6 +127,24 @@ async def test_failure_leaves_what_is_there(scene: Scene, error: IssuingError) -
     assert scene.names == PAIR
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (IssuingRefused("no"), False),
+        (IssuingRefused("nonsense", key_may_have_changed=True), True),
+        (IssuerUnavailable("away"), True),
+    ],
+)
+async def test_key_that_may_have_changed_on_chain_is_told_of(
+    scene: Scene, error: IssuingError, *, told: bool
+) -> None:
+    """Whoever has a pair on disk would otherwise take it for good."""
+    scene.issuer.error = error
+    with pytest.raises(type(error)) as caught:
+        await scene.run()
+    assert ("-force-recreate" in str(caught.value)) is told
+
+
 async def test_old_pair_is_kept_until_the_new_one_is_on_chain(scene: Scene) -> None:
     """And removed by whichever run sees it there first."""
     await scene.run()
