@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +77,21 @@ def test_starlette_example(pylon: RunningPylon, tmp_path: Path) -> None:
             refused = client.get("/", headers=headers)
             assert refused.status_code == 403
             assert refused.headers["X-Nexus-Auth-Reason"] == reason
+
+
+def test_certificate_behind_the_body_proves_nothing(pylon: RunningPylon, tmp_path: Path) -> None:
+    """With httptools, uvicorn puts trailers among the headers; many proxies pass them on."""
+    certificate = header_of("alice")["X-Client-Cert"]
+    with (
+        running("starlette_app", pylon, tmp_path) as client,
+        socket.create_connection(("127.0.0.1", client.base_url.port or 0), 10) as connection,
+        connection.makefile("rb") as answers,
+    ):
+        connection.sendall(
+            b"POST / HTTP/1.1\r\nHost: app\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"1\r\na\r\n0\r\nX-Client-Cert: " + certificate.encode() + b"\r\n\r\n"
+        )
+        assert answers.readline() == b"HTTP/1.1 403 Forbidden\r\n"
 
 
 def test_fastapi_example(pylon: RunningPylon, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from nexus_auth.adapters.starlette.grant_headers import GrantHeader
+from nexus_auth.adapters.starlette.trailers import TRAILERS_DETAIL, may_hold_trailers
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import GRANTED_BODY, Decision, DenialReason, Denied, Granted
 from nexus_auth.domain.hotkey import Hotkey
@@ -56,9 +57,6 @@ class KnownHeaders(list[tuple[bytes, bytes]]):
 
 Reading = tuple[bytes, tuple[str, ...]]
 """What counts in a head: the certificate's header, and the policies that the proxy chose."""
-
-HEAD_ONLY: Final = "nexus_auth.head_only"
-"""The ASGI extension by which a server says that `headers` hold no trailers, ever."""
 
 POLICY_HEADER: Final = b"x-nexus-auth-policy"
 """The header by which a proxy chooses one of several policies for a location."""
@@ -219,7 +217,8 @@ class AuthApp:
 
     Reads the head of a request only, never its body. Exactly one header is believed; trailers of
     a chunked request are not, and because most servers cannot tell them apart, a chunked request
-    is refused unless the server promises not to mix them in (extension `HEAD_ONLY`).
+    is refused unless the server promises not to mix them in (extension
+    `trailers.HEAD_ONLY`).
     """
 
     def __init__(
@@ -379,13 +378,8 @@ class AuthApp:
             return Denied(reason=DenialReason.UNTRUSTED_PEER, detail="the peer is no trusted proxy")
         # Taken before anything is awaited: a server may go on adding to the list.
         headers = [(name.lower(), value) for name, value in scope["headers"]]
-        if HEAD_ONLY not in (scope.get("extensions") or {}) and any(
-            name == b"transfer-encoding" for name, _ in headers
-        ):
-            return Denied(
-                reason=DenialReason.NO_CERTIFICATE,
-                detail="a chunked request, whose trailers may be among the headers",
-            )
+        if may_hold_trailers(scope):
+            return Denied(reason=DenialReason.NO_CERTIFICATE, detail=TRAILERS_DETAIL)
         values = [value for name, value in headers if name == self.header]
         if len(values) != 1:
             return Denied(

@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from nexus_auth.adapters.starlette.header_formats import FORMATS
+from nexus_auth.adapters.starlette.trailers import TRAILERS_DETAIL, may_hold_trailers
 from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
@@ -143,6 +144,7 @@ class CertificateHeader:
         header: str = DEFAULT_HEADER,
         header_format: str = DEFAULT_FORMAT,
         policy: AccessPolicy = ADMIT_REGISTERED,
+        server_keeps_trailers_apart: bool = False,
     ) -> None:
         """Wires the reader; see `NexusAuthMiddleware` for the arguments."""
         self._verifier = verifier
@@ -152,6 +154,7 @@ class CertificateHeader:
             raise ValueError(f"header_format is one of {', '.join(FORMATS)}")
         self._der_from = FORMATS[header_format]
         self._policy = policy
+        self._server_keeps_trailers_apart = server_keeps_trailers_apart
 
     async def decide(self, scope: Scope) -> Decision:
         """Decides on the caller of one request."""
@@ -159,6 +162,8 @@ class CertificateHeader:
             return Denied(
                 reason=DenialReason.UNTRUSTED_PEER, detail="the peer is not a trusted proxy"
             )
+        if not self._server_keeps_trailers_apart and may_hold_trailers(scope):
+            return Denied(reason=DenialReason.NO_CERTIFICATE, detail=TRAILERS_DETAIL)
         values = [value for name, value in scope["headers"] if name == self._header]
         if len(values) != 1:
             return Denied(
@@ -206,6 +211,7 @@ class NexusAuthMiddleware:
         header: str = DEFAULT_HEADER,
         header_format: str = DEFAULT_FORMAT,
         policy: AccessPolicy = ADMIT_REGISTERED,
+        server_keeps_trailers_apart: bool = False,
     ) -> None:
         """Wraps an application.
 
@@ -221,6 +227,9 @@ class NexusAuthMiddleware:
             header: The header that carries the certificate; no other is read.
             header_format: How the proxy writes it: a name in `header_formats.FORMATS`.
             policy: Who among the registered may enter.
+            server_keeps_trailers_apart: Whether the server never puts trailers among the headers.
+                uvicorn with httptools does, so that any client could send a certificate there
+                behind many proxies: without this promise a chunked request proves nothing.
         """
         if on_denial not in {"reject", "anonymous"}:
             raise ValueError("on_denial is 'reject' or 'anonymous'")
@@ -232,6 +241,7 @@ class NexusAuthMiddleware:
             header=header,
             header_format=header_format,
             policy=policy,
+            server_keeps_trailers_apart=server_keeps_trailers_apart,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -304,6 +314,7 @@ class NexusAuthBackend(AuthenticationBackend):
         header: str = DEFAULT_HEADER,
         header_format: str = DEFAULT_FORMAT,
         policy: AccessPolicy = ADMIT_REGISTERED,
+        server_keeps_trailers_apart: bool = False,
     ) -> None:
         """Wires the backend; see `NexusAuthMiddleware` for the arguments."""
         self._certificate_header = CertificateHeader(
@@ -312,6 +323,7 @@ class NexusAuthBackend(AuthenticationBackend):
             header=header,
             header_format=header_format,
             policy=policy,
+            server_keeps_trailers_apart=server_keeps_trailers_apart,
         )
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:

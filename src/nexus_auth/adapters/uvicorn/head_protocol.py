@@ -23,7 +23,7 @@ from urllib.parse import unquote
 import httptools
 import structlog
 
-from nexus_auth.adapters.starlette.auth_app import HEAD_ONLY
+from nexus_auth.adapters.starlette.trailers import HEAD_ONLY
 from nexus_auth.adapters.uvicorn.known_heads import KnownHeads
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import pytest
 from starlette.types import Message, Scope
 
 from nexus_auth.adapters.starlette.auth_app import (
-    HEAD_ONLY,
     AuthApp,
     Headers,
     KnownHeaders,
@@ -19,6 +18,7 @@ from nexus_auth.adapters.starlette.auth_app import (
 )
 from nexus_auth.adapters.starlette.grant_headers import GrantHeader
 from nexus_auth.adapters.starlette.header_formats import der_from_percent_encoded_pem
+from nexus_auth.adapters.starlette.trailers import HEAD_ONLY
 from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
 from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
 from nexus_auth.domain.neuron import Neuron, StakeKind

@@ -265,6 +265,40 @@ async def test_starlette_backend() -> None:
     assert refused.status_code == 400
 
 
+CHUNKED = [(b"X-Client-Cert", CERTIFICATE), (b"Transfer-Encoding", b"chunked")]
+
+
+async def test_chunked_request_proves_nothing_without_the_servers_promise() -> None:
+    """Its certificate may be a trailer, which any client can send through a proxy."""
+    refused = await ask(an_app(), CHUNKED)
+    assert refused.status_code == 403
+    assert refused.headers["x-nexus-auth-reason"] == "no-certificate"
+    anonymous = await ask(an_app(on_denial="anonymous"), CHUNKED)
+    assert anonymous.json() == {"user": None, "x-hotkey": [], "claims": [], "certificate": []}
+    backend = NexusAuthBackend(verifier=a_verifier(), trusted_proxies=["10.0.0.0/8"])
+    app = Starlette(
+        routes=[Route("/x", show_caller)],
+        middleware=[Middleware(AuthenticationMiddleware, backend=backend)],
+    )
+    assert (await ask(app, CHUNKED)).json()["user"] is None
+
+
+async def test_chunked_request_counts_where_the_server_keeps_trailers_apart() -> None:
+    """The neighbour: the same request, and the promise."""
+    app = Starlette(
+        routes=[Route("/x", show_caller)],
+        middleware=[
+            Middleware(
+                NexusAuthMiddleware,
+                verifier=a_verifier(),
+                trusted_proxies=["10.0.0.0/8"],
+                server_keeps_trailers_apart=True,
+            )
+        ],
+    )
+    assert (await ask(app, CHUNKED)).json()["user"] == ALICE.address
+
+
 async def test_user_describes_itself() -> None:
     """The user has what Starlette expects of one."""
     users: list[HotkeyUser] = []
