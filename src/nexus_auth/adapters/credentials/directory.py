@@ -15,6 +15,7 @@ finished by the next run, from the journal:
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -207,8 +208,14 @@ class CredentialsDirectory:
             ]
             # In a directory that many may write to, nobody else's file is a journal.
             owners = {os.geteuid(), self.path.stat().st_uid} if found else set()
-            found = [each for each in found if each.lstat().st_uid in owners]
-            return sorted(found, key=lambda each: each.lstat().st_mtime_ns)
+            entries = [(each, each.lstat()) for each in found]
+            # A pipe would never end; and what a link points to is not ours.
+            journals = [
+                (each, entry.st_mtime_ns)
+                for each, entry in entries
+                if entry.st_uid in owners and stat.S_ISREG(entry.st_mode)
+            ]
+            return [each for each, _ in sorted(journals, key=lambda pair: pair[1])]
 
     def _refuse_what_is_no_file(self) -> None:
         for path in (self.key_path, self.certificate_path):
@@ -220,6 +227,12 @@ class CredentialsDirectory:
                 else:
                     continue
             raise CredentialsUnusable(path=path, problem=problem)
+        # Nothing but a directory resists being replaced under these names.
+        for path in (self.pending_path, _old(self.key_path), _old(self.certificate_path)):
+            with _explained(path):
+                is_directory = path.is_dir() and not path.is_symlink()
+            if is_directory:
+                raise CredentialsUnusable(path=path, problem="is a directory; move it away first")
 
     def _remove_remains(self) -> None:
         """Removes the temporary files of runs that ended early."""
@@ -228,7 +241,7 @@ class CredentialsDirectory:
             for path in self.path.glob(f"{stem}.*{TEMPORARY_SUFFIX}"):
                 path.unlink(missing_ok=True)
         for path in self._journals():
-            if not path.is_symlink() and not _read(path).strip(b"\0"):
+            if not _read(path).strip(b"\0"):
                 path.unlink(missing_ok=True)
 
     def _lock(self, descriptor: int) -> None:
@@ -318,7 +331,7 @@ def _old(path: Path) -> Path:
 def _parse_journal(path: Path) -> Credentials | None:
     """Reads a journal; None where it is not whole."""
     try:
-        content = b"" if path.is_symlink() else _read(path)
+        content = _read(path)
     except OSError:
         return None
     # Room that was set aside is still there when the run was killed before it cut it off.

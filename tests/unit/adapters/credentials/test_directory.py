@@ -197,6 +197,29 @@ def test_what_is_no_regular_file_is_refused_before_anything_happens(
     assert names(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", [".client-pair.pending", "client.key.old", "client.crt.old"])
+def test_directory_under_a_name_that_is_needed_is_refused_before_anything_happens(
+    tmp_path: Path, name: str
+) -> None:
+    """It would only be found out when Pylon has replaced the key on chain."""
+    save(tmp_path, a_pair("old"))
+    (tmp_path / name).mkdir()
+    before = names(tmp_path)
+    with pytest.raises(CredentialsUnusable, match=f"{name}': is a directory"):
+        save(tmp_path, a_pair("new"))
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", [".client-pair.pending", ".client-pair.1.tmp"])
+def test_pipe_that_looks_like_a_journal_is_not_read(tmp_path: Path, name: str) -> None:
+    """Reading it would never end."""
+    os.mkfifo(tmp_path / name)
+    directory = CredentialsDirectory(tmp_path)
+    assert not directory.has_unfinished_work()
+    save(tmp_path, a_pair("new"))
+    assert directory.load().certificate.fingerprint == a_pair("new").certificate.fingerprint
+
+
 def test_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     """With the path and the reason."""
     (tmp_path / "certs").write_text("x")
