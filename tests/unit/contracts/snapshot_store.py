@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from nexus_auth.adapters.registry.store import SnapshotStore
 from tests.builders import NOW
 
@@ -59,3 +61,19 @@ class SnapshotStoreContract:
         """Also when everybody comes at the same moment."""
         claims = [stores[n % 2].claim(f"holder {n}", LONG) for n in range(20)]
         assert sum(await asyncio.gather(*claims)) == 1
+
+    async def test_cancelled_call_ends_as_cancelled(self, stores: Stores) -> None:
+        """Whenever it is cancelled: a task that goes on would keep its turn for ever."""
+        one, _ = stores
+        await one.claim("one", LONG)
+        cancelled = 0
+        for pause in range(200):
+            task = asyncio.create_task(one.claim("one", LONG))
+            for _ in range(pause % 20):
+                await asyncio.sleep(0)
+            if task.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                cancelled += 1
+        assert cancelled
+        assert await one.claim("one", LONG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import inspect
@@ -17,12 +18,12 @@ from nexus_auth.adapters.registry.record import MAX_SKEW
 from nexus_auth.adapters.registry.store import MAX_RECORD_BYTES, RecordRejected, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import AsyncIterator, Awaitable
 
     from nexus_auth.domain.ports import Clock
 
 TIMEOUT_SECONDS: Final = 0.5
-"""For connecting and for each answer. Redis answers in a millisecond; one that does not is away,
+"""For each command, connecting included. Redis answers in a millisecond; one that does not is away,
 and the source is asked without it."""
 
 # A record said later stays, unless it claims to come from the future: a writer that was stopped
@@ -70,8 +71,11 @@ class RedisStore:
         self._turn = f"nexus-auth:{{{name}}}:turn"
         self._redis: Redis = Redis.from_url(
             url,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
+            # The time limit is ours, around whole commands: the package's own goes through
+            # asyncio.wait_for, which in Python 3.11 may swallow a cancellation, and then a task
+            # that was told to end goes on for ever.
+            socket_timeout=None,
+            socket_connect_timeout=None,
             # Trying again is the caller's business, who has something better to do meanwhile.
             retry=Retry(NoBackoff(), 0),
             decode_responses=False,
@@ -82,13 +86,13 @@ class RedisStore:
 
     async def version(self) -> str | None:
         """See `SnapshotStore.version`."""
-        with _explained():
+        async with _bounded():
             said_at = await _result(self._redis.hget(self._snapshot, "said_at"))
         return None if said_at is None else said_at.decode("ascii", "replace")
 
     async def load(self) -> bytes | None:
         """See `SnapshotStore.load`."""
-        with _explained():
+        async with _bounded():
             size: int = await _result(self._redis.hstrlen(self._snapshot, "record"))
             record: bytes | None = None
             if size <= MAX_RECORD_BYTES:
@@ -99,7 +103,7 @@ class RedisStore:
 
     async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> None:
         """See `SnapshotStore.save`."""
-        with _explained():
+        async with _bounded():
             await _result(
                 self._redis.eval(
                     *(_SAVE, 1, self._snapshot),
@@ -113,15 +117,16 @@ class RedisStore:
     async def claim(self, holder: str, span: timedelta) -> bool:
         """See `SnapshotStore.claim`."""
         milliseconds = str(max(1, span // timedelta(milliseconds=1)))
-        with _explained():
+        async with _bounded():
             return bool(
                 await _result(self._redis.eval(_CLAIM, 1, self._turn, holder, milliseconds))
             )
 
     async def aclose(self) -> None:
         """See `SnapshotStore.aclose`."""
-        with contextlib.suppress(RedisError, OSError):
-            await self._redis.aclose()
+        with contextlib.suppress(StoreUnavailable):
+            async with _bounded():
+                await self._redis.aclose()
 
 
 async def _result(command: Awaitable[Any] | Any) -> Any:
@@ -129,10 +134,12 @@ async def _result(command: Awaitable[Any] | Any) -> Any:
     return await command if inspect.isawaitable(command) else command
 
 
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def _bounded() -> AsyncIterator[None]:
+    """Ends in time, and with no other error than the port's."""
     try:
-        yield
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            yield
     except (RedisError, OSError, TimeoutError, ValueError) as exc:
         # The package's own messages may repeat what a server said, or part of the URL.
         raise StoreUnavailable(f"Redis: {type(exc).__name__}") from None

@@ -26,7 +26,7 @@ class SnapshotStore(Protocol):
 
     A record is bytes here; what it means, and whether it is believed, is `record`'s business.
     Concurrent calls are fine. Every method ends within a second or so, and raises
-    `StoreUnavailable` and nothing else, but for `load`.
+    `StoreUnavailable` and nothing else, but for `load`. A call that is cancelled ends as cancelled.
     """
 
     async def version(self) -> str | None:
