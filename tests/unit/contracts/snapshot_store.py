@@ -57,6 +57,22 @@ class SnapshotStoreContract:
         assert await other.claim("other", LONG)
         assert not await one.claim("one", LONG)
 
+    async def test_turn_says_how_long_it_lasts(self, stores: Stores) -> None:
+        """To the others too; longer when it is claimed again, and nothing once it has ended."""
+        one, other = stores
+        assert await other.turn_left() is None
+        assert await one.claim("one", timedelta(seconds=5))
+        left = await other.turn_left()
+        assert left is not None
+        assert timedelta(seconds=3) < left <= timedelta(seconds=5)
+        assert await one.claim("one", LONG)
+        longer = await other.turn_left()
+        assert longer is not None
+        assert longer > left
+        assert await one.claim("one", timedelta(milliseconds=1))
+        await asyncio.sleep(0.02)
+        assert await other.turn_left() is None
+
     async def test_simultaneous_claims_have_one_winner(self, stores: Stores) -> None:
         """Also when everybody comes at the same moment."""
         claims = [stores[n % 2].claim(f"holder {n}", LONG) for n in range(20)]

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nexus_auth.adapters.registry.record import read_boot_id
 from nexus_auth.adapters.registry.steady import SteadyClock, steady_seconds
-from nexus_auth.adapters.registry.store import MAX_RECORD_BYTES, RecordRejected, StoreUnavailable
+from nexus_auth.adapters.registry.store import (
+    LONGEST_TURN,
+    MAX_RECORD_BYTES,
+    RecordRejected,
+    StoreUnavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OWNER_ONLY: Final = 0o600
-
-LONGEST_TURN_SECONDS: Final = 60.0
-"""A turn that claims to last longer is no turn of ours."""
 
 LEFTOVER_SECONDS: Final = 3600.0
 """When a half-written file is nobody's any more."""
@@ -72,6 +74,10 @@ class FileStore:
     async def claim(self, holder: str, span: timedelta) -> bool:
         """See `SnapshotStore.claim`."""
         return await asyncio.to_thread(self._claim, holder, span.total_seconds())
+
+    async def turn_left(self) -> timedelta | None:
+        """See `SnapshotStore.turn_left`."""
+        return await asyncio.to_thread(self._turn_left)
 
     async def aclose(self) -> None:
         """Nothing is kept open."""
@@ -131,7 +137,7 @@ class FileStore:
                     return False
                 now = self._steady()
                 current = self._parse_turn(file.read(_MAX_TURN_BYTES), now)
-                if current not in {None, holder}:
+                if current is not None and current[0] != holder:
                     return False
                 turn = {"holder": holder, "until": now + seconds, "boot": self._boot_id}
                 file.seek(0)
@@ -139,8 +145,20 @@ class FileStore:
                 file.truncate()
                 return True
 
-    def _parse_turn(self, text: bytes, now: float) -> str | None:
-        """Whose turn it is at a moment; None when it is nobody's."""
+    def _turn_left(self) -> timedelta | None:
+        with self._explained():
+            try:
+                descriptor = _open_own(self._turn_path, os.O_RDONLY)
+            except FileNotFoundError:
+                return None
+            with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor.
+                text = file.read(_MAX_TURN_BYTES)
+            now = self._steady()
+            current = self._parse_turn(text, now)
+            return None if current is None else timedelta(seconds=current[1] - now)
+
+    def _parse_turn(self, text: bytes, now: float) -> tuple[str, float] | None:
+        """Whose turn it is at a moment, and until when; None when it is nobody's."""
         try:
             turn: dict[str, Any] = json.loads(text)
             holder, until, boot = str(turn["holder"]), float(turn["until"]), turn["boot"]
@@ -148,7 +166,9 @@ class FileStore:
             return None
         if boot != self._boot_id or not math.isfinite(until):
             return None
-        return holder if now < until <= now + LONGEST_TURN_SECONDS else None
+        if not now < until <= now + LONGEST_TURN.total_seconds():
+            return None
+        return holder, until
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

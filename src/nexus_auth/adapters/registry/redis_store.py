@@ -15,7 +15,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from nexus_auth.adapters.registry.record import MAX_SKEW
-from nexus_auth.adapters.registry.store import MAX_RECORD_BYTES, RecordRejected, StoreUnavailable
+from nexus_auth.adapters.registry.store import (
+    LONGEST_TURN,
+    MAX_RECORD_BYTES,
+    RecordRejected,
+    StoreUnavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -37,10 +42,12 @@ redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1
 """
 
-# KEYS: turn. ARGV: holder, span in milliseconds.
+# KEYS: turn. ARGV: holder, span in milliseconds, longest turn in milliseconds. A turn without an
+# end, or with one too far away, is none of ours.
 _CLAIM: Final = """
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
+local left = redis.call('PTTL', KEYS[1])
+local is_held = left > 0 and left <= tonumber(ARGV[3])
+if is_held and redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
@@ -49,8 +56,8 @@ return 1
 class RedisStore:
     """A `SnapshotStore` in a Redis server, under keys that depend on the scope.
 
-    Uses HGET, HSTRLEN, HSET, PEXPIRE, GET, SET and EVAL on keys that begin with `nexus-auth:`;
-    an ACL can be as narrow as that.
+    Uses HGET, HSTRLEN, HSET, PEXPIRE, PTTL, GET, SET and EVAL on keys that begin with
+    `nexus-auth:`; an ACL can be as narrow as that.
     """
 
     def __init__(self, url: str, *, scope: str, clock: Clock) -> None:
@@ -119,8 +126,20 @@ class RedisStore:
         milliseconds = str(max(1, span // timedelta(milliseconds=1)))
         async with _bounded():
             return bool(
-                await _result(self._redis.eval(_CLAIM, 1, self._turn, holder, milliseconds))
+                await _result(
+                    self._redis.eval(
+                        *(_CLAIM, 1, self._turn),
+                        *(holder, milliseconds, str(LONGEST_TURN // timedelta(milliseconds=1))),
+                    )
+                )
             )
+
+    async def turn_left(self) -> timedelta | None:
+        """See `SnapshotStore.turn_left`."""
+        async with _bounded():
+            milliseconds: int = await _result(self._redis.pttl(self._turn))
+        left = timedelta(milliseconds=milliseconds)
+        return left if timedelta(0) < left <= LONGEST_TURN else None
 
     async def aclose(self) -> None:
         """See `SnapshotStore.aclose`."""

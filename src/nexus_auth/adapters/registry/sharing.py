@@ -27,6 +27,9 @@ TURN_SECONDS: Final = 2.0
 """How long a turn lasts without being claimed again: after this time somebody else takes over
 from a process that died, and this far apart are the questions of a whole fleet."""
 
+_RENEWED_SECONDS: Final = 0.1
+"""A turn that ends so much later than it did was claimed again; less is a question of clocks."""
+
 _LARGE_BYTES: Final = 64 * 1024
 _LARGE_KEYS: Final = 512
 """Records from this size on are written and read in a thread, so that no caller waits meanwhile:
@@ -57,6 +60,7 @@ class SharedSnapshots:
         self._turn = turn
         self._holder = uuid.uuid4().hex
         self._seen: str | None = None
+        self._turn_ends: float | None = None
         self._outage = Outage(
             source="snapshot store",
             clock=record_format.clock,
@@ -115,6 +119,21 @@ class SharedSnapshots:
             return True
         self._outage.succeeded()
         return granted
+
+    async def is_turn_renewed(self) -> bool:
+        """Says whether whoever holds the turn has claimed it again since this was last asked."""
+        if self.is_away:
+            return False
+        try:
+            left = await self._store.turn_left()
+        except StoreUnavailable as exc:
+            self._outage.failed(exc)
+            return False
+        before, self._turn_ends = self._turn_ends, None
+        if left is None:
+            return False
+        self._turn_ends = self._format.steady() + left.total_seconds()
+        return before is not None and self._turn_ends > before + _RENEWED_SECONDS
 
     @contextlib.asynccontextmanager
     async def keeping_the_turn(self) -> AsyncIterator[None]:

@@ -48,9 +48,10 @@ TURN_PATIENCE_SECONDS: Final = 30.0
 """How long to wait for another process that holds the turn to ask, and gives no news, before
 asking all the same. It died long before that; this is for a turn that can never end."""
 
-TURN_PATIENCE_AT_FIRST_SECONDS: Final = 0.5
-"""The same while nothing is known yet that could be used: callers are waiting, and the turn may be
-that of the process which this one replaces."""
+TURN_PATIENCE_AT_FIRST_SECONDS: Final = 1.0
+"""The same while nothing is known yet that could be used, and the holder of the turn shows no sign
+of life: callers are waiting, and he may be the process which this one replaces. One that lives
+claims his turn again within this time, and has the answer sooner than who asks now."""
 
 TURN_POLL_SECONDS: Final = 0.1
 """How often to look for news, and for the end of the turn, meanwhile."""
@@ -375,14 +376,20 @@ class SnapshotRegistry:
             return
         if await self._adopt_news() and not is_early:
             return
-        began = self._steady()
+        began = last_sign = self._steady()
         while not await shared.claim():
-            is_first = self._usable() is None
-            patience = TURN_PATIENCE_AT_FIRST_SECONDS if is_first else TURN_PATIENCE_SECONDS
-            if self._steady() >= began + patience:
+            # In an outage nobody waits for us, and who holds the turn is as likely to end it.
+            is_urgent = self._usable() is None and not self._outage.is_on
+            if is_urgent and await shared.is_turn_renewed():
+                last_sign = self._steady()
+            now = self._steady()
+            is_overdue = is_urgent and now >= last_sign + TURN_PATIENCE_AT_FIRST_SECONDS
+            if is_overdue or now >= began + TURN_PATIENCE_SECONDS:
                 break
             await asyncio.sleep(TURN_POLL_SECONDS)
-            if await self._adopt_news():
+            served = self._served
+            # Any news will do, however long they took: who holds the turn lives, and asks.
+            if await self._adopt_news() or self._served is not served:
                 return
         # Whoever had the turn before us may have saved something in the last moment.
         if not await self._adopt_news():

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
 from nexus_auth.domain.errors import NexusAuthError
 
 if TYPE_CHECKING:
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
 MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
 """A full subnet takes 40 KB, with neurons 80 KB. More is not read, whoever put it there."""
+
+
+LONGEST_TURN: Final = timedelta(seconds=60)
+"""A turn that claims to last longer is no turn of ours."""
 
 
 class StoreUnavailable(NexusAuthError):
@@ -55,6 +60,12 @@ class SnapshotStore(Protocol):
         Returns:
             Whether the turn is the holder's now. It is not while another holds it; a turn that is
             not claimed again ends by itself, so nobody can take it into his grave.
+        """
+
+    async def turn_left(self) -> timedelta | None:
+        """Says for how long the turn is somebody's from now, if it is not claimed again.
+
+        None when it is nobody's.
         """
 
     async def aclose(self) -> None:

@@ -104,6 +104,11 @@ class FakeStore:
         self.turn = holder, self.steady() + span.total_seconds()
         return True
 
+    async def turn_left(self) -> timedelta | None:
+        self._reach()
+        left = 0.0 if self.turn is None else self.turn[1] - self.steady()
+        return timedelta(seconds=left) if left > 0 else None
+
     async def aclose(self) -> None:
         self.is_away = True
 

@@ -12,7 +12,7 @@ import structlog.testing
 import tenacity
 
 from nexus_auth.adapters.clock import utc_now
-from nexus_auth.adapters.registry import outage
+from nexus_auth.adapters.registry import outage, snapshot
 from nexus_auth.adapters.registry.record import RecordFormat
 from nexus_auth.adapters.registry.sharing import SharedSnapshots
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
@@ -204,6 +204,38 @@ async def test_holder_keeps_the_turn_while_the_source_takes_its_time(
     await asyncio.gather(*refreshes)
     assert source.bulk_questions == 2
     assert all(registry.peek(a_hotkey("bob")) for registry in fleet)
+
+
+async def test_processes_that_know_nothing_wait_for_the_one_that_asks(
+    make: Make, source: FakeSource
+) -> None:
+    """A slow answer to the very first question does not bring everybody to ask either."""
+    source.open.clear()
+    fleet = [make() for _ in range(3)]
+    await asyncio.gather(*(registry.start() for registry in fleet))
+    await asyncio.sleep(1.5 * snapshot.TURN_PATIENCE_AT_FIRST_SECONDS)
+    assert source.bulk_questions == 1
+    source.open.set()
+    await until(lambda: all(registry.peek(ALICE) for registry in fleet))
+    assert source.bulk_questions == 1
+
+
+async def test_answers_slower_than_the_interval_are_asked_for_one_at_a_time(
+    make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for his turn takes news for news, however old they are when they come."""
+    monkeypatch.setattr(snapshot, "TURN_PATIENCE_SECONDS", 1.0)
+    fleet = [make(refresh_every=timedelta(seconds=0.2)) for _ in range(4)]
+    await asyncio.gather(*(registry.start() for registry in fleet))
+    await until(lambda: all(registry.peek(ALICE) for registry in fleet))
+    for _ in range(6):
+        source.open.clear()
+        asked = source.bulk_questions
+        while source.bulk_questions == asked:  # noqa: ASYNC110 - there is no event to wait for.
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.5)
+        assert source.bulk_questions == asked + 1
+        source.open.set()
 
 
 async def test_process_that_knows_nothing_does_not_wait_long_for_its_turn(
