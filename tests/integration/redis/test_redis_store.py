@@ -61,7 +61,8 @@ async def test_record_said_earlier_does_not_replace_a_later_one(
     """A process that was stopped for a while does not bring back what it knew."""
     one, other = stores
     await one.save(b"later", said_at=NOW, keep_for=KEEP)
-    await other.save(b"earlier", said_at=NOW - timedelta(seconds=1), keep_for=KEEP)
+    earlier = NOW - timedelta(seconds=1)
+    assert await other.save(b"earlier", said_at=earlier, keep_for=KEEP) is None
     assert await one.load() == b"later"
 
 

@@ -28,9 +28,9 @@ class SnapshotStoreContract:
     async def test_record_is_seen_by_the_other(self, stores: Stores) -> None:
         """What one saves, both read."""
         one, other = stores
-        await one.save(b"first", said_at=NOW, keep_for=KEEP)
+        version = await one.save(b"first", said_at=NOW, keep_for=KEEP)
         assert await other.load() == b"first"
-        assert await other.version() == await one.version() is not None
+        assert await other.version() == await one.version() == version is not None
 
     async def test_version_changes_with_the_record(self, stores: Stores) -> None:
         """So that news can be noticed without reading them."""

@@ -67,9 +67,9 @@ class FileStore:
         """See `SnapshotStore.load`."""
         return await asyncio.to_thread(self._load)
 
-    async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> None:  # noqa: ARG002 - a file needs neither; readers look at the age.
+    async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> str:  # noqa: ARG002 - a file needs neither; readers look at the age.
         """See `SnapshotStore.save`."""
-        await asyncio.to_thread(self._save, record)
+        return await asyncio.to_thread(self._save, record)
 
     async def claim(self, holder: str, span: timedelta) -> bool:
         """See `SnapshotStore.claim`."""
@@ -85,10 +85,9 @@ class FileStore:
     def _version(self) -> str | None:
         with self._explained():
             try:
-                found = self._path.lstat()
+                return _version_of(self._path.lstat())
             except FileNotFoundError:
                 return None
-            return f"{found.st_ino}.{found.st_mtime_ns}.{found.st_size}"
 
     def _load(self) -> bytes | None:
         try:
@@ -104,7 +103,7 @@ class FileStore:
             raise RecordRejected(f"{self._path}: it is too large")
         return record
 
-    def _save(self, record: bytes) -> None:
+    def _save(self, record: bytes) -> str:
         with self._explained():
             folder = self._path.parent
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -117,12 +116,14 @@ class FileStore:
                     file.write(record)
                     file.flush()
                     os.fsync(file.fileno())
+                    version = _version_of(os.fstat(file.fileno()))
                 Path(name).replace(self._path)
             except BaseException:
                 with contextlib.suppress(OSError):
                     Path(name).unlink()
                 raise
             _sync_folder(folder)
+            return version
 
     def _claim(self, holder: str, seconds: float) -> bool:
         with self._explained():
@@ -198,6 +199,10 @@ def _find_problem(found: os.stat_result) -> str | None:
     if stat.S_IMODE(found.st_mode) & 0o022:
         return "others may write it"
     return None
+
+
+def _version_of(found: os.stat_result) -> str:
+    return f"{found.st_ino}.{found.st_mtime_ns}.{found.st_size}"
 
 
 def _remove_leftovers(folder: Path, prefix: str) -> None:

@@ -108,18 +108,20 @@ class RedisStore:
             raise RecordRejected("Redis: it is too large")
         return record
 
-    async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> None:
+    async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> str | None:
         """See `SnapshotStore.save`."""
+        version = str(_milliseconds(said_at))
         async with _bounded():
-            await _result(
+            is_saved = await _result(
                 self._redis.eval(
                     *(_SAVE, 1, self._snapshot),
-                    str(_milliseconds(said_at)),
+                    version,
                     str(_milliseconds(self._clock() + MAX_SKEW)),
                     record,
                     str(max(1, keep_for // timedelta(milliseconds=1))),
                 )
             )
+        return version if is_saved else None
 
     async def claim(self, holder: str, span: timedelta) -> bool:
         """See `SnapshotStore.claim`."""

@@ -55,6 +55,8 @@ class SharedSnapshots:
             record_format: Writes and reads its records.
             turn: How long a turn lasts without being claimed again.
         """
+        self.is_empty = False
+        """Whether the store was seen to hold no record at all."""
         self._store = store
         self._format = record_format
         self._turn = turn
@@ -90,10 +92,11 @@ class SharedSnapshots:
             news = None
         self._outage.succeeded()
         self._seen = version
+        self.is_empty = version is None
         return news
 
-    async def save(self, snapshot: SubnetSnapshot, *, asked_at: float, max_age: timedelta) -> None:
-        """Tells the others what the source said, when the turn was ours."""
+    async def save(self, snapshot: SubnetSnapshot, *, asked_at: float, keep_for: timedelta) -> None:
+        """Tells the others what the source said, for as long as it can be used."""
         if self.is_away:
             return
         if len(snapshot.keys) < _LARGE_KEYS:
@@ -101,12 +104,14 @@ class SharedSnapshots:
         else:
             record = await asyncio.to_thread(self._format.build, snapshot, asked_at=asked_at)
         try:
-            await self._store.save(record, said_at=snapshot.said_at, keep_for=max_age)
-            self._seen = await self._store.version()
+            version = await self._store.save(record, said_at=snapshot.said_at, keep_for=keep_for)
         except StoreUnavailable as exc:
             self._outage.failed(exc)
         else:
             self._outage.succeeded()
+            self.is_empty = False
+            # Where somebody else's is there instead, that is news.
+            self._seen = version or self._seen
 
     async def claim(self, span: timedelta | None = None) -> bool:
         """Takes the turn to ask the source, or keeps it; always granted while the store is away."""

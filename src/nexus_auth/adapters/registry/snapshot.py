@@ -429,8 +429,8 @@ class SnapshotRegistry:
         self._tell_rejected(answer.rejected + len(answer.keys) - len(snapshot.keys) + rejected)
         self._outage.succeeded()
         self._is_answered = True
-        if self._weigh(snapshot, began) and self._shared is not None:
-            await self._shared.save(snapshot, asked_at=began, max_age=self._max_age)
+        if self._weigh(snapshot, began):
+            await self._tell_others()
 
     async def _fetch(self) -> tuple[KeyMap, Mapping[Hotkey, Neuron] | None, int]:
         """Asks for all keys and, where somebody needs them, for all neurons at the same time.
@@ -452,12 +452,27 @@ class SnapshotRegistry:
             await asyncio.gather(asking, return_exceptions=True)
         return keys, neurons, rejected
 
+    async def _tell_others(self) -> None:
+        served = self._usable()
+        if self._shared is not None and served is not None:
+            await self._shared.save(
+                served.snapshot,
+                asked_at=served.asked_at_steady,
+                keep_for=timedelta(seconds=served.usable_until_steady - self._steady()),
+            )
+
     async def _adopt_news(self) -> bool:
         """Takes in what another process saved, where that is newer than what is known here."""
-        stored = None if self._shared is None else await self._shared.fetch_news()
+        if self._shared is None:
+            return False
+        stored = await self._shared.fetch_news()
+        if stored is None:
+            if self._shared.is_empty:
+                # A Redis that was started anew: others, and who starts now, may need what we know.
+                await self._tell_others()
+            return False
         if (
-            stored is None
-            or stored.age >= self._max_age
+            stored.age >= self._max_age
             or self._lacks_neurons(stored.snapshot)  # Its writer has another policy, or an old one.
         ):
             return False

@@ -45,13 +45,16 @@ class SnapshotStore(Protocol):
             StoreUnavailable: If the store is away.
         """
 
-    async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> None:
+    async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> str | None:
         """Replaces the record in one step, for others to see all of it or nothing.
 
         Args:
             record: What to keep.
             said_at: When the source said it; a record said later may be left in place.
             keep_for: After how long nobody can use it any more.
+
+        Returns:
+            The version that it has now; None when another record was left in place.
         """
 
     async def claim(self, holder: str, span: timedelta) -> bool:

@@ -92,10 +92,11 @@ class FakeStore:
         self._reach()
         return self.record
 
-    async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> None:
+    async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> str | None:
         self._reach()
         self.record = record
         self.saved += 1
+        return str(self.saved)
 
     async def claim(self, holder: str, span: timedelta) -> bool:
         self._reach()

@@ -17,6 +17,7 @@ from nexus_auth.adapters.registry.record import RecordFormat
 from nexus_auth.adapters.registry.sharing import SharedSnapshots
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.registry.state import Freshness
+from nexus_auth.adapters.registry.subnet import SubnetSnapshot
 from nexus_auth.domain.errors import RegistryUnavailable
 from tests.builders import a_hotkey
 from tests.unit.adapters.registry.sources import (
@@ -273,6 +274,48 @@ async def test_store_that_is_away_denies_nobody(
         await registry.refresh()
     assert [line["event"] for line in lines] == ["source_failed", "source_recovered"]
     assert store.record is not None
+
+
+async def test_store_that_lost_its_record_is_given_it_again(
+    make: Make, source: FakeSource, store: FakeStore
+) -> None:
+    """A Redis that was started anew is of use to new processes also while the source is away."""
+    clocks = FakeClocks()
+    known = make(clocks=clocks)
+    await known.start()
+    await until(lambda: store.record is not None)
+    source.error = DOWN
+    clocks.advance(MAX_AGE.total_seconds() - 2)
+    store.record = None
+    await until(lambda: store.record is not None)
+    restarted = make(clocks=clocks)
+    await restarted.start()
+    assert restarted.peek(ALICE) is not None
+    clocks.advance(2)
+    assert restarted.peek(ALICE) is None
+    store.record = None
+    await asyncio.sleep(1.5 * snapshot.WATCH_SECONDS)
+    assert store.record is None
+
+
+async def test_record_that_another_saved_meanwhile_is_read(
+    make: Make, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes too late to save what he heard takes in what was said since."""
+    record_format = RecordFormat(scope="a subnet", clock=utc_now)
+    late = SharedSnapshots(store=store, record_format=record_format)
+    assert await late.fetch_news() is None
+    asked_at, early = time.monotonic(), SubnetSnapshot(keys=keys_of("alice"), said_at=utc_now())
+    await make().refresh()
+
+    async def leave_in_place(*_: object, **__: object) -> None:
+        """As Redis does with a record that was said later."""
+
+    monkeypatch.setattr(store, "save", leave_in_place)
+    await late.save(early, asked_at=asked_at, keep_for=MAX_AGE)
+    news = await late.fetch_news()
+    assert news is not None
+    assert news.snapshot.keys == keys_of("alice", "carol")
 
 
 async def test_suspicious_snapshot_is_settled_by_whoever_doubted_it(

@@ -237,6 +237,7 @@ class OneRecord:
         self._format = RecordFormat(
             scope="test", clock=clocks.wall, secret=b"secret", steady=clocks.steady
         )
+        self.is_empty = False
         self._news: bytes | None = self._format.build(snapshot, asked_at=clocks.steady())
 
     async def fetch_news(self) -> StoredSnapshot | None:
