@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from nexus_auth.adapters.registry.outage import Outage
+from nexus_auth.adapters.registry.seldom import Seldom
 from nexus_auth.adapters.registry.store import RecordRejected, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class SharedSnapshots:
         self._holder = uuid.uuid4().hex
         self._seen: str | None = None
         self._turn_ends: float | None = None
+        self._ignored = Seldom(record_format.steady)
+        # A store can be readable and take nothing: a disk that is full, a Redis that is read-only.
+        self._takes_nothing = False
         self._outage = Outage(
             source="snapshot store",
             clock=record_format.clock,
@@ -85,12 +89,13 @@ class SharedSnapshots:
             record = None if version == self._seen else await self._store.load()
             news = None if record is None else await self._parse(record)
         except StoreUnavailable as exc:
-            self._outage.failed(exc)
+            self._failed(exc, writing=False)
             return None
         except RecordRejected as exc:
-            _log.warning("stored_snapshot_ignored", problem=str(exc))
+            if self._ignored.is_due(str(exc)):
+                _log.warning("stored_snapshot_ignored", problem=str(exc))
             news = None
-        self._outage.succeeded()
+        self._succeeded(writing=False)
         self._seen = version
         self.is_empty = version is None
         return news
@@ -106,9 +111,9 @@ class SharedSnapshots:
         try:
             version = await self._store.save(record, said_at=snapshot.said_at, keep_for=keep_for)
         except StoreUnavailable as exc:
-            self._outage.failed(exc)
+            self._failed(exc, writing=True)
         else:
-            self._outage.succeeded()
+            self._succeeded(writing=True)
             self.is_empty = False
             # Where somebody else's is there instead, that is news.
             self._seen = version or self._seen
@@ -120,9 +125,9 @@ class SharedSnapshots:
         try:
             granted = await self._store.claim(self._holder, span or self._turn)
         except StoreUnavailable as exc:
-            self._outage.failed(exc)
+            self._failed(exc, writing=True)
             return True
-        self._outage.succeeded()
+        self._succeeded(writing=True)
         return granted
 
     async def is_turn_renewed(self) -> bool:
@@ -132,7 +137,7 @@ class SharedSnapshots:
         try:
             left = await self._store.turn_left()
         except StoreUnavailable as exc:
-            self._outage.failed(exc)
+            self._failed(exc, writing=False)
             return False
         before, self._turn_ends = self._turn_ends, None
         if left is None:
@@ -153,6 +158,16 @@ class SharedSnapshots:
     async def aclose(self) -> None:
         """Lets go of the store."""
         await self._store.aclose()
+
+    def _failed(self, error: StoreUnavailable, *, writing: bool) -> None:
+        self._takes_nothing = self._takes_nothing or writing
+        self._outage.failed(error)
+
+    def _succeeded(self, *, writing: bool) -> None:
+        """Ends the outage, unless it is one of writing and this was reading."""
+        self._takes_nothing = self._takes_nothing and not writing
+        if not self._takes_nothing:
+            self._outage.succeeded()
 
     async def _parse(self, record: bytes) -> StoredSnapshot:
         if len(record) < _LARGE_BYTES:

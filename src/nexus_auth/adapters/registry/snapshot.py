@@ -14,6 +14,7 @@ import structlog
 
 from nexus_auth.adapters.registry.lookup import LookupRegistry
 from nexus_auth.adapters.registry.outage import Outage
+from nexus_auth.adapters.registry.seldom import Seldom
 from nexus_auth.adapters.registry.source import BulkNotOffered
 from nexus_auth.adapters.registry.state import Freshness, RegistryState
 from nexus_auth.adapters.registry.steady import SteadyClock, steady_seconds
@@ -159,6 +160,9 @@ class SnapshotRegistry:
         # A suspicious answer that waits to be confirmed, and when it was asked for.
         self._doubted: tuple[SubnetSnapshot, float] | None = None
         self._rejected = 0
+        self._rejected_told = Seldom(steady)
+        self._doubt_told = Seldom(steady)
+        self._confirmation_told = Seldom(steady)
         # Stands in where the source has no bulk answer.
         self._each: LookupRegistry | None = None
         if not max_age:
@@ -498,13 +502,14 @@ class SnapshotRegistry:
             doubted, doubted_at = self._doubted
             if not snapshot.is_suspicious_after(doubted):
                 if began - doubted_at >= self._confirm_after * (1 - _JITTER):
-                    _log.warning("suspicious_snapshot_confirmed", size=len(snapshot.keys))
+                    if self._confirmation_told.is_due(began):
+                        _log.warning("suspicious_snapshot_confirmed", size=len(snapshot.keys))
                     self._doubted = None
                     self._serve(snapshot, began)
                     return True
                 # The same again, but too soon to count.
                 began = doubted_at
-        else:
+        elif self._doubt_told.is_due(began):
             _log.warning(
                 "suspicious_snapshot",
                 size=len(snapshot.keys),
@@ -540,7 +545,7 @@ class SnapshotRegistry:
         self._announce()
 
     def _tell_rejected(self, rejected: int) -> None:
-        if rejected != self._rejected:
+        if rejected != self._rejected and self._rejected_told.is_due(rejected):
             self._rejected = rejected
             _log.warning("registry_entries_rejected", count=rejected)
 

@@ -17,6 +17,7 @@ from nexus_auth.adapters.registry.record import RecordFormat
 from nexus_auth.adapters.registry.sharing import SharedSnapshots
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.registry.state import Freshness
+from nexus_auth.adapters.registry.store import StoreUnavailable
 from nexus_auth.adapters.registry.subnet import SubnetSnapshot
 from nexus_auth.domain.errors import RegistryUnavailable
 from tests.builders import a_hotkey
@@ -143,6 +144,45 @@ async def test_record_that_is_not_believed_is_ignored_with_a_warning(
         assert other.peek(ALICE) is not None
     assert [line["event"] for line in lines] == ["stored_snapshot_ignored"]
     assert "another secret" in lines[0]["problem"]
+
+
+async def test_store_full_of_nonsense_does_not_write_the_log_full(
+    store: FakeStore,
+) -> None:
+    """Whoever writes the store anew every second is told of now and then."""
+    clocks = FakeClocks()
+    record_format = RecordFormat(scope="a subnet", clock=clocks.wall, steady=clocks.steady)
+    shared = SharedSnapshots(store=store, record_format=record_format)
+    with structlog.testing.capture_logs() as lines:
+        for number in range(300):
+            await store.save(b"{" * number, said_at=clocks.wall(), keep_for=MAX_AGE)
+            assert await shared.fetch_news() is None
+            clocks.advance(1)
+    assert {line["event"] for line in lines} == {"stored_snapshot_ignored"}
+    assert len(lines) <= 10
+
+
+async def test_store_that_takes_nothing_does_not_write_the_log_full(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a full disk, or a Redis that is read-only, can still be read is no recovery."""
+    clocks = FakeClocks()
+    record_format = RecordFormat(scope="a subnet", clock=clocks.wall, steady=clocks.steady)
+    shared = SharedSnapshots(store=store, record_format=record_format)
+
+    async def refuse(*_: object) -> bool:
+        raise StoreUnavailable("read-only")
+
+    with structlog.testing.capture_logs() as lines:
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "claim", refuse)
+            for number in range(300):
+                await shared.fetch_news()
+                assert number % 30 or await shared.claim()
+                clocks.advance(1)
+        await shared.fetch_news()
+        assert await shared.claim()
+    assert [line["event"] for line in lines] == ["source_failed", "source_recovered"]
 
 
 async def test_one_refresh_an_interval_serves_everybody(make: Make, source: FakeSource) -> None:

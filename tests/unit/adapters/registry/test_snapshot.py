@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
@@ -310,6 +311,26 @@ async def test_flapping_source_does_not_write_the_log_full(
             await registry.refresh()
             clocks.advance(1)
     assert 2 <= len(lines) <= 25
+
+
+async def test_alternating_answers_do_not_write_the_log_full(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """A Pylon that says one thing and then another is told of now and then."""
+    registry = make()
+    full = dict(source.keys)
+    with structlog.testing.capture_logs() as lines:
+        for number in range(150):
+            source.keys = {} if number % 4 in {2, 3} else dict(full)
+            source.rejected = number % 2
+            await registry.refresh()
+            clocks.advance(6 if number % 4 == 2 else 2)
+    assert Counter(line["event"] for line in lines).keys() == {
+        "registry_entries_rejected",
+        "suspicious_snapshot",
+        "suspicious_snapshot_confirmed",
+    }
+    assert len(lines) <= 3 * (1 + 450 // 30)
 
 
 @pytest.mark.parametrize("left", [0, 1, 4])
