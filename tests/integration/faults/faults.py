@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from tests.builders import a_hotkey
-from tests.integration.faults.faulty_pylon import BOMB, Behaviour, FaultyPylon, Reply, as_json
+from tests.integration.faults.faulty_pylon import (
+    BOMB,
+    Behaviour,
+    Entries,
+    FaultyPylon,
+    Reply,
+    as_json,
+)
 from tests.unit.adapters.registry.sources import key_of
 
 OWNER: Final = a_hotkey("dave")
@@ -57,33 +64,33 @@ def _error(name: str, status: int, detail: str) -> Fault:
     return _always(name, as_json({"status_code": status, "detail": detail}, status=status))
 
 
-def _map(name: str, change: Callable[[dict[str, Any]], object]) -> Fault:
-    """The bulk answer, with something wrong in it."""
+def _map(name: str, change: Callable[[Entries], object]) -> Fault:
+    """What is told of all hotkeys, with something wrong in it."""
 
-    def behave(pylon: FaultyPylon) -> Reply:
+    def behave(pylon: FaultyPylon) -> Entries:
         entries = pylon.entries()
         change(entries)
-        return as_json(entries)
+        return entries
 
     return _behaving(name, behave)
 
 
 def _entry(name: str, **fields: object) -> Fault:
-    """The bulk answer, with one entry wrong."""
+    """What is told of all hotkeys, with one entry wrong."""
     return _map(name, lambda entries: entries[OWNER.address].update(fields))
 
 
-def _keep(*names: str) -> Callable[[dict[str, Any]], None]:
+def _keep(*names: str) -> Callable[[Entries], None]:
     kept = {a_hotkey(name).address for name in names}
 
-    def change(entries: dict[str, Any]) -> None:
+    def change(entries: Entries) -> None:
         for address in [address for address in entries if address not in kept]:
             del entries[address]
 
     return change
 
 
-def _add_nonsense(entries: dict[str, Any]) -> None:
+def _add_nonsense(entries: Entries) -> None:
     nonsense: list[object] = [None, [], 7, "key", {}, {"algorithm": 1}, {"public_key": "00"}]
     entries.update({f"nonsense {n}": value for n, value in enumerate(nonsense)})
     entries.update({a_hotkey(f"n{n}").address: value for n, value in enumerate(nonsense)})

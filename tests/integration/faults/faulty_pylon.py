@@ -34,8 +34,11 @@ class Reply:
     """Seconds between its bytes; 0 sends it at once."""
 
 
-Behaviour = Callable[["FaultyPylon"], Reply | None]
-"""Makes the reply to a bulk request; None says nothing at all."""
+Entries = dict[str, Any]
+"""What is said of each hotkey, by its address."""
+
+Behaviour = Callable[["FaultyPylon"], Reply | Entries | None]
+"""Makes the reply to any request, or the entries to tell in one; None says nothing at all."""
 
 
 @dataclass
@@ -85,7 +88,7 @@ class FaultyPylon:
             await asyncio.gather(*handlers, return_exceptions=True)
             await server.wait_closed()
 
-    def entries(self) -> dict[str, Any]:
+    def entries(self) -> Entries:
         """The bulk answer as it should be."""
         return {
             hotkey.address: {"algorithm": 1, "public_key": key.hex()}
@@ -112,14 +115,9 @@ class FaultyPylon:
             writer.close()
 
     async def _reply(self, path: str, writer: asyncio.StreamWriter) -> None:
-        reply: Reply | None
-        if self.behaviour is not None:
-            reply = self.behaviour(self)
-        elif path == BULK_PATH:
-            reply = as_json(self.entries())
-        else:
-            entry = self.entries().get(path.removeprefix(f"{BULK_PATH}/"))
-            reply = NOT_FOUND if entry is None else as_json(entry)
+        reply = self.entries() if self.behaviour is None else self.behaviour(self)
+        if isinstance(reply, dict):
+            reply = _tell(reply, path)
         if reply is None:
             await asyncio.sleep(3600)
             return
@@ -145,6 +143,14 @@ def as_json(value: object, *, status: int = 200) -> Reply:
 NOT_FOUND: Final = as_json(
     {"status_code": 404, "detail": "Certificate not found or error fetching."}, status=404
 )
+
+
+def _tell(entries: Entries, path: str) -> Reply:
+    """All entries, or one, as Pylon tells them."""
+    if path == BULK_PATH:
+        return as_json(entries)
+    address = path.removeprefix(f"{BULK_PATH}/")
+    return as_json(entries[address]) if address in entries else NOT_FOUND
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -1,6 +1,6 @@
-"""The fault matrix: every fault of Pylon in every state of the registry.
+"""The fault matrix: every fault of Pylon in every state of each registry.
 
-The table in docs/reliability.md is this test's outcome. UPDATE_DOCS=1 writes it anew.
+The tables in docs/reliability.md are this test's outcome. UPDATE_DOCS=1 writes them anew.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
 import pytest
 import structlog.testing
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from nexus_auth.adapters.pylon.api import OpenAccessApi
 from nexus_auth.adapters.pylon.client import PylonClient
+from nexus_auth.adapters.registry.lookup import LookupRegistry
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.decision import DenialReason, Denied, Granted
 from nexus_auth.domain.verifier import CertificateVerifier
@@ -29,8 +30,13 @@ from tests.integration.faults.faulty_pylon import NETUID, FaultyPylon
 from tests.unit.adapters.registry.sources import MAX_AGE, REFRESH_EVERY, keys_of
 
 PAGE: Final = Path(__file__).parents[3] / "docs" / "reliability.md"
-BEGIN: Final = "<!-- The fault matrix: written by tests/integration/faults. -->\n"
-END: Final = "<!-- End of the fault matrix. -->\n"
+BEGIN: Final = "<!-- The fault matrix of {}: written by tests/integration/faults. -->\n"
+END: Final = "<!-- End of the fault matrix of {}. -->\n"
+
+Kind = Literal["snapshot", "lookup"]
+"""As in NEXUS_AUTH_REGISTRY."""
+
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 STATES: Final = ("never fetched", "fresh", "stale", "too old")
 EVERYBODY: Final = ("alice", "dave", *(f"miner {n}" for n in range(10)))
@@ -39,6 +45,9 @@ ANSWER_SECONDS: Final = 0.5
 
 AT_ONCE_SECONDS: Final = 0.25
 """What "at once" may take on a busy machine, proof of the signature included."""
+
+
+REGISTRIES: Final = {"snapshot": SnapshotRegistry, "lookup": LookupRegistry}
 
 
 class Clocks:
@@ -84,7 +93,9 @@ IMPOSTORS: Final = (
 class Scene:
     """A Pylon, and a service's decisions over it."""
 
-    def __init__(self, pylon: FaultyPylon, registry: SnapshotRegistry, clocks: Clocks) -> None:
+    def __init__(
+        self, pylon: FaultyPylon, registry: SnapshotRegistry | LookupRegistry, clocks: Clocks
+    ) -> None:
         self.pylon = pylon
         self.registry = registry
         self.clocks = clocks
@@ -106,21 +117,31 @@ class Scene:
     async def enter(self, state: str, fault: Fault) -> None:
         """Brings the registry into a state in which the fault is met."""
         if state != "never fetched":
-            await self.registry.refresh()
+            await self.renew()
         await fault.begin(self.pylon)
         if state == "fresh":
             # An early refresh may meet the fault.
             self.clocks.ahead += 2
         elif state == "stale":
             self.clocks.ahead += 300
-            await self.registry.refresh()
+            await self.renew()
         elif state == "too old":
             self.clocks.ahead += MAX_AGE.total_seconds()
+            await self.renew()
+
+    async def renew(self) -> None:
+        """Has what is known of the callers asked for again."""
+        if isinstance(self.registry, SnapshotRegistry):
             await self.registry.refresh()
+            return
+        callers = [name for name in CERTIFICATES if name in EVERYBODY]
+        await asyncio.gather(*(self.verifier.verify(CERTIFICATES[name]) for name in callers))
+        # Who did not wait for the answer any longer is not all there is.
+        await asyncio.sleep(ANSWER_SECONDS - PATIENCE.total_seconds() + 0.05)
 
 
 @asynccontextmanager
-async def scene() -> AsyncIterator[Scene]:
+async def scene(kind: Kind) -> AsyncIterator[Scene]:
     """A scene in which nothing has happened yet."""
     clocks = Clocks()
     async with (
@@ -132,7 +153,7 @@ async def scene() -> AsyncIterator[Scene]:
             read_timeout_seconds=ANSWER_SECONDS - 0.1,
         ) as client,
     ):
-        registry = SnapshotRegistry(
+        registry = REGISTRIES[kind](
             source=client,
             clock=clocks.wall,
             steady=clocks.steady,
@@ -144,9 +165,9 @@ async def scene() -> AsyncIterator[Scene]:
         await registry.aclose()
 
 
-async def play(state: str, fault: Fault) -> str:
+async def play(kind: Kind, state: str, fault: Fault) -> str:
     """Plays one fault in one state, and says what came of it."""
-    async with scene() as stage:
+    async with scene(kind) as stage:
         with structlog.testing.capture_logs() as lines:
             await stage.enter(state, fault)
             is_known = state in {"fresh", "stale"}
@@ -187,34 +208,38 @@ async def expect_recovery(stage: Scene) -> None:
     assert await stage.outcome("eve", within=2) == DenialReason.NOT_REGISTERED
 
 
-def committed_rows() -> dict[str, str]:
-    """The rows of the table as they stand in the page, by fault."""
-    table = PAGE.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+def committed_rows(kind: Kind) -> dict[str, str]:
+    """The rows of a table as they stand in the page, by fault."""
+    page = PAGE.read_text(encoding="utf-8")
+    table = page.partition(BEGIN.format(kind))[2].partition(END.format(kind))[0]
     lines = [line for line in table.splitlines() if line.startswith("| ")][1:]
     return {line.split(" | ", 1)[0].removeprefix("| "): line for line in lines}
 
 
-def write_row(name: str, row: str) -> None:
+def write_row(kind: Kind, name: str, row: str) -> None:
     """Puts one row into the page."""
-    rows = committed_rows() | {name: row}
+    begin, end = BEGIN.format(kind), END.format(kind)
+    rows = committed_rows(kind) | {name: row}
     ordered = [rows[fault.name] for fault in FAULTS if fault.name in rows]
     header = f"| fault | {' | '.join(STATES)} |\n|{'---|' * (1 + len(STATES))}\n"
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
     table = header + "".join(f"{line}\n" for line in ordered)
-    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{begin}\n{table}\n{end}{after}", encoding="utf-8")
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-async def test_fault_in_every_state_is_as_the_table_says(fault: Fault) -> None:
+async def test_fault_in_every_state_is_as_the_table_says(fault: Fault, kind: Kind) -> None:
     """No wrong grant, no waiting for the known, a prompt answer for strangers, and recovery."""
-    outcomes = [await play(state, fault) for state in STATES]
+    outcomes = [await play(kind, state, fault) for state in STATES]
     row = f"| {fault.name} | {' | '.join(outcomes)} |"
     if os.environ.get("UPDATE_DOCS") == "1":
-        write_row(fault.name, row)
-    assert committed_rows().get(fault.name) == row, "UPDATE_DOCS=1 writes the table anew"
+        write_row(kind, fault.name, row)
+    assert committed_rows(kind).get(fault.name) == row, "UPDATE_DOCS=1 writes the table anew"
 
 
-def test_table_lists_every_fault() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_table_lists_every_fault(kind: Kind) -> None:
     """Nothing is left out, and nothing remains of faults that are tested no more."""
-    assert list(committed_rows()) == [fault.name for fault in FAULTS]
+    assert list(committed_rows(kind)) == [fault.name for fault in FAULTS]
