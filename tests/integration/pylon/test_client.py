@@ -234,6 +234,40 @@ async def test_endless_body_is_cut() -> None:
             await client.fetch_keys()
 
 
+@pytest.mark.parametrize(
+    ("head", "crumb", "error"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", PylonUnreachable),
+        (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", PylonUnreachable),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n", PylonAnswerInvalid),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1;" + b"x" * 9000 + b"\r\n \r\n", None),
+    ],
+    ids=["interim responses", "early hints", "chunks of one byte", "large chunk extensions"],
+)
+async def test_answer_in_crumbs_is_cut(
+    head: bytes, crumb: bytes, error: type[RegistryError] | None
+) -> None:
+    """What is read beside the body has a bound too, long before the time is over."""
+    poured = 0
+
+    async def pour(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal poured
+        writer.write(head)
+        crumbs = crumb * (8192 // len(crumb) + 1)
+        while True:
+            writer.write(crumbs)
+            await writer.drain()
+            poured += len(crumbs)
+            await asyncio.sleep(0)
+
+    async with a_server(pour) as url, PylonClient(endpoint=url, api=IDENTITY) as client:
+        with pytest.raises(error or RegistryError) as caught:
+            await client.fetch_key(ALICE)
+    assert "in time" not in str(caught.value)
+    # What lies in the buffers between us was not read.
+    assert poured < 20_000_000
+
+
 async def test_token_goes_to_the_configured_endpoint_alone() -> None:
     """A redirect is not followed, not even on the same host."""
     heads: list[bytes] = []

@@ -27,6 +27,7 @@ from nexus_auth.adapters.pylon.api import (
     PylonApi,
     certificate_path,
 )
+from nexus_auth.adapters.pylon.bounded_transport import MAX_BYTES_EXTENSION, BoundedTransport
 from nexus_auth.adapters.pylon.errors import (
     BulkNotOffered,
     PylonAnswerInvalid,
@@ -65,6 +66,9 @@ _MAX_CONNECTIONS: Final = 8
 _KEEP_ALIVE_SECONDS: Final = 2.0
 # From here on, parsing takes long enough for callers of the service to notice.
 _PARSE_ELSEWHERE_BYTES: Final = 64 * 1024
+# A body in chunks of one byte costs a hundred times what it costs in one piece.
+_PIECE_BYTES_AT_LEAST: Final = 256
+_MAX_PIECES_MORE: Final = 1024
 _NO_CERTIFICATE: Final = "certificate not found"
 _NO_IDENTITY: Final = "identity"
 _NOT_PUBLISHED: Final = "could not generate"
@@ -149,14 +153,8 @@ class PylonClient:
             headers=headers,
             follow_redirects=False,
             trust_env=False,
-            verify=_trusted_servers() if self._endpoint.startswith("https:") else _nobody(),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            limits=httpx.Limits(
-                max_connections=_MAX_CONNECTIONS,
-                max_keepalive_connections=_MAX_CONNECTIONS,
-                keepalive_expiry=_KEEP_ALIVE_SECONDS,
-            ),
-            transport=transport,
+            transport=transport or _network(is_tls=self._endpoint.startswith("https:")),
         )
 
     def __repr__(self) -> str:
@@ -288,6 +286,7 @@ class PylonClient:
                     json=content,
                     headers={"X-Pylon-Timeout": str(patience)},
                     timeout=httpx.Timeout(total_seconds, connect=self._connect_timeout_seconds),
+                    extensions={MAX_BYTES_EXTENSION: max_bytes},
                 ) as response,
             ):
                 body = await _bounded_body(response, max_bytes)
@@ -335,10 +334,14 @@ async def _bounded_body(response: httpx.Response, max_bytes: int) -> bytes:
     if encoding != "identity":
         raise PylonAnswerInvalid("Pylon's answer is compressed, which was not asked for")
     body = bytearray()
+    pieces = 0
     async for chunk in response.aiter_raw():
         body += chunk
+        pieces += 1
         if len(body) > max_bytes:
             raise PylonAnswerInvalid(f"Pylon's answer is longer than {max_bytes} bytes")
+        if pieces > _MAX_PIECES_MORE + max_bytes // _PIECE_BYTES_AT_LEAST:
+            raise PylonAnswerInvalid("Pylon's answer comes in crumbs")
     return bytes(body)
 
 
@@ -363,6 +366,17 @@ def _issuing_error(error: RegistryError) -> IssuingError:
             return IssuingRefused(str(error), key_may_have_changed=True)
         case _:
             return IssuingRefused(str(error))
+
+
+def _network(*, is_tls: bool) -> httpx.AsyncBaseTransport:
+    return BoundedTransport(
+        tls=_trusted_servers() if is_tls else _nobody(),
+        limits=httpx.Limits(
+            max_connections=_MAX_CONNECTIONS,
+            max_keepalive_connections=_MAX_CONNECTIONS,
+            keepalive_expiry=_KEEP_ALIVE_SECONDS,
+        ),
+    )
 
 
 def _trusted_servers() -> ssl.SSLContext:

@@ -1,0 +1,166 @@
+"""The network under httpx, with a bound on everything that is read for one answer.
+
+A body can be counted by whoever reads it. What comes before and between, such as an endless series
+of interim responses (RFC 9110 §15.2) or of tiny chunks, is taken in by the HTTP library without
+asking anybody, and costs the event loop far more than its size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextvars import ContextVar
+from typing import Any, Final
+
+import httpcore
+import httpx
+
+MAX_BYTES_EXTENSION: Final = "nexus_auth.max_bytes"
+"""The request extension that says how long the body of the answer may be."""
+
+HEADS_BYTES: Final = 128 * 1024
+"""For status lines and headers; the HTTP library takes heads of up to 100 KiB."""
+
+FRAMING_SHARE: Final = 8
+"""Chunked bodies may need a part of their size for the lines between chunks; this part at most."""
+
+READ_BYTES: Final = 4096
+"""How much is taken in before others have their turn: some 150 interim responses, or 700 chunks of
+one byte, which is a few milliseconds' work."""
+
+# How much may still be read for the request that this task has under way.
+_left: ContextVar[int] = ContextVar("bytes_left")
+
+
+class BoundedTransport(httpx.AsyncBaseTransport):
+    """Plain HTTP/1.1 over TCP or TLS: no proxies, no redirects, nothing from the environment."""
+
+    def __init__(self, *, tls: ssl.SSLContext, limits: httpx.Limits) -> None:
+        """Prepares a pool of connections; nothing is opened yet.
+
+        Args:
+            tls: Whom to trust.
+            limits: How many connections, and for how long.
+        """
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=tls,
+            max_connections=limits.max_connections,
+            max_keepalive_connections=limits.max_keepalive_connections,
+            keepalive_expiry=limits.keepalive_expiry,
+            network_backend=_Network(),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """See `httpx.AsyncBaseTransport`."""
+        body: int = request.extensions[MAX_BYTES_EXTENSION]
+        _left.set(HEADS_BYTES + body + body // FRAMING_SHARE)
+        url = request.url
+        with _as_httpx():
+            answer = await self._pool.handle_async_request(
+                httpcore.Request(
+                    method=request.method,
+                    url=httpcore.URL(
+                        scheme=url.raw_scheme,
+                        host=url.raw_host,
+                        port=url.port,
+                        target=url.raw_path,
+                    ),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
+            )
+        return httpx.Response(
+            status_code=answer.status,
+            headers=answer.headers,
+            stream=_Body(answer.stream),
+            extensions=answer.extensions,
+        )
+
+    async def aclose(self) -> None:
+        """Closes the connections."""
+        with _as_httpx():
+            await self._pool.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, stream: Any) -> None:
+        self._stream: AsyncIterable[bytes] = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _as_httpx():
+            async for part in self._stream:
+                yield part
+
+    async def aclose(self) -> None:
+        close = getattr(self._stream, "aclose", None)
+        if close is not None:
+            with _as_httpx():
+                await close()
+
+
+class _Network(httpcore.AnyIOBackend):
+    """Opens connections whose reading is bounded."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 - the interface is httpcore's.
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return _Stream(
+            await super().connect_tcp(host, port, timeout, local_address, socket_options)
+        )
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        left = _left.get()
+        if left <= 0:
+            raise httpcore.RemoteProtocolError("the answer is longer than any that could be one")
+        data = await self._stream.read(min(max_bytes, READ_BYTES), timeout)
+        _left.set(left - len(data))
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore.AsyncNetworkStream:
+        return _Stream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+@contextlib.contextmanager
+def _as_httpx() -> Iterator[None]:
+    """Raises httpx's exception of the same name where one of httpcore's comes up."""
+    try:
+        yield
+    except _HTTPCORE_ERRORS as exc:
+        error = getattr(httpx, type(exc).__name__, httpx.TransportError)
+        raise error(str(exc)) from exc
+
+
+_HTTPCORE_ERRORS: Final = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.TimeoutException,
+    httpcore.UnsupportedProtocol,
+    httpcore.ConnectionNotAvailable,
+)
