@@ -464,11 +464,19 @@ def judge(scenario: Scenario, stack: Stack) -> str:
         upgrades = [value.lower() for name, value in record.headers if name == "upgrade"]
         if upgrades not in ([], ["websocket"]):
             raise AssertionError(f"an upgrade was passed on: {record}")
+        if not _named_by_connection(record.headers) <= {"close", "keep-alive", "upgrade"}:
+            raise AssertionError(f"the next one may take a header away: {record}")
     if not reached:
         if answer.status in {200, 101}:
             raise AssertionError(f"nobody was let in, and the client was told {answer.status}")
         return "403" if answer.status == 403 else REFUSED
     return LET_IN
+
+
+def _named_by_connection(headers: tuple[tuple[str, str], ...]) -> set[str]:
+    """What whoever is next may take away (RFC 9110 §7.6.1)."""
+    values = ",".join(value for name, value in headers if name == "connection")
+    return {name.strip().lower() for name in values.split(",")} - {""}
 
 
 def _check_no_certificate(headers: tuple[tuple[str, str], ...], stack: Stack) -> None:
