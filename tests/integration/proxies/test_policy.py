@@ -39,6 +39,9 @@ CLAIMS: Final = [
     ("x-hotkey-stake", "1e9"),
     ("X_Hotkey_Uid", "0"),
     ("X-Nexus_Auth-Policy", "open"),
+    ("X.Hotkey.Uid", "0"),
+    ("X-Hotkey.Validator", "true"),
+    ("X.Hotkey_Stake", "1e9"),
 ]
 TAKEN_AWAY: Final = [
     ("Connection", "X-Hotkey-Uid, X-Hotkey-Validator, X-Hotkey-Stake, X-Nexus-Auth-Policy")
@@ -47,10 +50,11 @@ TAKEN_AWAY: Final = [
 
 def told(headers: tuple[tuple[str, str], ...]) -> dict[str, str]:
     """What the application was told of the caller beside the hotkey, and of any policy."""
+    read = [(name.replace("_", "-").replace(".", "-"), value) for name, value in headers]
     found = [
-        (name.replace("_", "-"), value)
-        for name, value in headers
-        if name.replace("_", "-").startswith(("x-hotkey-", "x-nexus-auth-policy"))
+        (name, value)
+        for name, value in read
+        if name.startswith(("x-hotkey-", "x-nexus-auth-policy"))
     ]
     assert len(dict(found)) == len(found)
     return dict(found)

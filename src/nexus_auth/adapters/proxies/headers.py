@@ -31,17 +31,6 @@ CERTIFICATE_HEADERS: Final = (
 )
 """What any of the supported proxies says about a certificate, whichever of them is in use."""
 
-HOTKEY_WITH_A_DOT: Final = "X.Hotkey"
-"""Servers of the CGI family read a dot as an underscore as well."""
-
-FORGEABLE_HEADERS: Final = (
-    HOTKEY_HEADER,
-    HOTKEY_WITH_A_DOT,
-    *FACT_HEADERS,
-    POLICY_HEADER,
-    *CERTIFICATE_HEADERS,
-)
-
 
 def with_underscores(name: str) -> tuple[str, ...]:
     """Spells a header in every way in which underscores stand for some of its hyphens.
@@ -49,8 +38,25 @@ def with_underscores(name: str) -> tuple[str, ...]:
     Servers of the CGI family (WSGI among them) read all of them as the same name. The name
     itself comes first.
     """
+    return _spellings(name, "_")
+
+
+def with_dots(name: str) -> tuple[str, ...]:
+    """The same with dots, which some of these servers read as underscores too."""
+    return _spellings(name, ".")
+
+
+def _spellings(name: str, other: str) -> tuple[str, ...]:
     words = name.split("-")
     return tuple(
         words[0] + "".join(mark + word for mark, word in zip(marks, words[1:], strict=True))
-        for marks in product("-_", repeat=len(words) - 1)
+        for marks in product(("-", other), repeat=len(words) - 1)
     )
+
+
+FORGEABLE_HEADERS: Final = (
+    # With dots too: what these say of the caller, the application believes.
+    *(spelling for name in (HOTKEY_HEADER, *FACT_HEADERS) for spelling in with_dots(name)),
+    POLICY_HEADER,
+    *CERTIFICATE_HEADERS,
+)
