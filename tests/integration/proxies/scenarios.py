@@ -435,6 +435,7 @@ def _auth_service() -> Iterator[Scenario]:
         ("answers 200 without a hotkey", "200 OK", ()),
         ("answers 200 with an empty hotkey", "200 OK", ("X-Hotkey: ",)),
         ("answers 200 with nonsense for a hotkey", "200 OK", ("X-Hotkey: bob",)),
+        ("answers 200 with two hotkeys in one", "200 OK", (f"{name}, {BOB}",)),
         ("answers 204 without a hotkey", "204 No Content", ()),
         ("answers 302 with a hotkey", "302 Found", ("Location: /", name)),
         ("answers 401 with a hotkey", "401 Unauthorized", (name,)),
