@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from nexus_auth.domain.policy import AccessPolicy, OnlyHotkeys, PolicySet
 from nexus_auth.entrypoints.cli import main
-from tests.builders import a_hotkey
+from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.proxies.application import Application
+from tests.integration.proxies.auth_service import AuthService
 from tests.integration.proxies.client import ask, http1_request
 from tests.integration.proxies.stack import make_people, make_server_certificate, open_folder
 from tests.integration.pylon.running import running_pylon
@@ -20,6 +22,13 @@ from tests.integration.real import (
 )
 from tests.integration.service.running import register, running_service
 
+TWO_POLICIES = PolicySet(
+    policies={
+        "registered": AccessPolicy(name="registered"),
+        "team": AccessPolicy(name="team", rules=(OnlyHotkeys(frozenset({a_hotkey("alice")})),)),
+    },
+    default="registered",
+)
 POLICIES = f"""
 default = "registered"
 
@@ -45,6 +54,52 @@ def with_second_place(configuration: str) -> str:
         .replace("internal;", "internal;\n            proxy_set_header X-Nexus-Auth-Policy team;")
     )
     return configuration.replace(question[0], question[0] + copies)
+
+
+def with_second_server(configuration: str, other: str) -> str:
+    """Puts the server of another configuration beside the one that is there."""
+    block = re.compile(r"(?ms)^    server \{.*?^    \}\n")
+    servers = block.findall(configuration), block.findall(other)
+    assert [len(found) for found in servers] == [1, 1]
+    return configuration.replace(servers[0][0], servers[0][0] + servers[1][0])
+
+
+def test_two_servers_of_one_nginx_share_no_grant_where_their_policies_differ() -> None:
+    """Whoever puts two generated servers into one file has one cache for both."""
+    nginx = require_program("nginx", "apt-get install nginx")
+    with open_folder() as folder, Application() as application:
+        people, certificate = make_people(folder), make_server_certificate(folder)
+        with AuthService("nginx", 0, reuse_seconds=60, policies=TWO_POLICIES) as auth:
+            for name in ("alice", "bob"):
+                auth.registry.keys[a_hotkey(name)] = public_bytes(a_key(name))
+            ports = {"registered": free_port(), "team": free_port()}
+            texts, state = [], folder / "state"
+            state.mkdir()
+            for policy, port in ports.items():
+                code = main(
+                    [
+                        *("proxy-config", "nginx", "-listen", f"127.0.0.1:{port}"),
+                        *("-app", application.address, "-auth", f"127.0.0.1:{auth.port}"),
+                        *("-tls-cert", str(certificate[0]), "-tls-key", str(certificate[1])),
+                        *("-state-dir", str(state), "-output", str(folder / policy)),
+                        *("-policy", policy),
+                    ]
+                )
+                assert code == 0
+                texts.append((folder / policy / "nginx.conf").read_text())
+            file = folder / "nginx.conf"
+            file.write_text(with_second_server(*texts))
+            command: list[str | Path] = [nginx, "-e", "stderr", "-g", "daemon off;", "-c", file]
+            with Process(command, log_file=folder / "log", directory=folder) as process:
+                wait_until_ready(
+                    lambda: all(accepts_connections(port) for port in ports.values()),
+                    what="nginx",
+                    process=process,
+                )
+                for _ in range(3):
+                    assert ask(ports["registered"], people["bob"]).status == 200
+                    assert ask(ports["team"], people["bob"]).status == 403
+                    assert ask(ports["team"], people["alice"]).status == 200
 
 
 def test_two_places_have_two_policies_and_share_no_grant(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def _nginx(site: Site, _prefix: str) -> Configuration:
         "policy": f"            proxy_set_header {POLICY_HEADER} {site.policy};\n"
         if site.policy
         else "",
+        "policy_name": site.policy or "",
         "remove_certificate_headers": _lines(
             (POLICY_HEADER, *CERTIFICATE_HEADERS), '            proxy_set_header {} "";'
         ),
