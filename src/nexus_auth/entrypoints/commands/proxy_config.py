@@ -114,8 +114,9 @@ def _site(args: argparse.Namespace) -> Site:
         return parse_tcp_address(text, every_interface=True)
 
     in_cluster = args.name == "ingress-nginx"
-    app = args.app or (_CLUSTER["app"] if in_cluster else _APP)
-    auth = args.auth or (_CLUSTER["auth"] if in_cluster else _AUTH)
+    # An empty one is no address: a variable that was never set must not send requests elsewhere.
+    app = args.app if args.app is not None else _CLUSTER["app"] if in_cluster else _APP
+    auth = args.auth if args.auth is not None else _CLUSTER["auth"] if in_cluster else _AUTH
     return Site(
         listen=_parsed("-listen", args.listen, listen),
         app=_parsed("-app", app, parse_upstream),

@@ -31,6 +31,8 @@ def test_a_name_alone_prints_a_configuration(name: str, capsys: pytest.CaptureFi
         ["apache"],
         ["nginx", "-listen", "443"],
         ["nginx", "-app", "a:1;}"],
+        ["nginx", "-app", ""],
+        ["nginx", "-auth", ""],
         ["nginx", "-auth", "unix:relative"],
         ["nginx", "-tls-cert", "/a b"],
         ["nginx", "-tls-key", "key.pem"],
