@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.builders import a_hotkey, a_key, public_bytes
-from tests.integration.proxies.client import ask, http1_request
+from tests.integration.proxies.client import ask, ask_http2, http1_request
 from tests.integration.proxies.documentation import PAGE, REWRITE, documented_results, version_of
 from tests.integration.proxies.scenarios import (
     LET_IN,
@@ -62,6 +62,15 @@ def test_two_callers_never_share_an_answer(stack: Stack) -> None:
             assert [r.hotkeys for r in stack.since(count)] == [[a_hotkey(who).address]]
         assert stack.ask("carol").status == 403
         assert stack.ask("nobody").status == 403
+
+
+def test_no_request_of_http2_asks_the_application_for_another_protocol(stack: Stack) -> None:
+    """The header has no place there, and an answer of 101 would end nowhere."""
+    headers = [("upgrade", "websocket"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")]
+    count = len(stack.application.records)
+    answer = ask_http2(stack.port, stack.people["alice"], headers=headers)
+    assert answer.status in {0, 200, 400}
+    assert all("upgrade" not in dict(record.headers) for record in stack.since(count))
 
 
 def test_the_bodies_and_targets_of_callers_arrive_unchanged(stack: Stack) -> None:
