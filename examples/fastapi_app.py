@@ -2,7 +2,8 @@
 
 uvicorn examples.fastapi_app:app --port 8000 --no-proxy-headers
 
-Behind a proxy on the same machine that sends the certificate in X-Client-Cert.
+Behind a proxy on the same machine that sends the certificate in X-Client-Cert. Which Pylon is asked
+about which subnet stands in the environment: NEXUS_PYLON_ENDPOINT and NEXUS_PYLON_NETUID.
 """
 
 import os

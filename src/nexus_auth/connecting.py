@@ -61,6 +61,7 @@ async def connect(
 
     Raises:
         ConfigurationError: When the arguments do not fit together.
+        ValueError: When a span or a number is below what makes sense.
     """
     # Only who connects pays for the HTTP client.
     from nexus_auth.adapters.pylon.client import PylonClient  # noqa: PLC0415 - see above
