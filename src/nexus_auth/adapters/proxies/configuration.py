@@ -93,6 +93,11 @@ def _head(proxy: str, site: Site) -> str:
             "# The dots stand for the addresses that this proxy calls from. Without this setting,",
             "# whoever reaches the port can show anybody's certificate, which is public.",
         ]
+    if site.policy is not None:
+        lines += [
+            "#   NEXUS_AUTH_POLICY_FILE=...",
+            f"# The file has a policy of the name {site.policy}; without it nobody is let in.",
+        ]
     lines += [
         f"# It then reads the certificate from {header.name} ({header.format}) alone.",
         "#",

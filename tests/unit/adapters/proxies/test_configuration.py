@@ -110,6 +110,9 @@ def test_a_policy_is_named_once_and_only_where_one_is_wanted(proxy: str) -> None
     named = text_of(build_configuration(proxy, replace(SITE, policy="my-policy")))
     assert "my-policy" not in plain
     assert "my-policy" in named
+    # The service knows no policy by name unless it is given a file.
+    assert "NEXUS_AUTH_POLICY_FILE" not in plain
+    assert "NEXUS_AUTH_POLICY_FILE" in named
     for text in (plain, named):
         lower = text.lower()
         assert "x-nexus-auth-policy" in lower
