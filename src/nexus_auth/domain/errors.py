@@ -10,7 +10,7 @@ An exception means "could not decide" or "cannot go on":
     │   ├── RegistryUnavailable  nobody could be asked, or nothing usable came back
     │   └── RegistryAnswerInvalid  somebody answered nonsense
     ├── IssuingError             no key pair could be issued
-    │   ├── IssuerUnavailable    nobody could be asked
+    │   ├── IssuerUnavailable    nobody could be asked, or could answer
     │   └── IssuingRefused       the answer was no, or nonsense
     ├── CredentialsError         the key pair on disk could not be read or written
     └── ConfigurationError       a setting is missing or wrong
@@ -63,7 +63,7 @@ class IssuingError(NexusAuthError):
 
 
 class IssuerUnavailable(IssuingError):
-    """The issuer could not be reached; it is not known whether the key on chain changed."""
+    """The issuer could not be reached, or failed; whether the key on chain changed is not known."""
 
 
 class IssuingRefused(IssuingError):

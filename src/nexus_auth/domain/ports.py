@@ -100,9 +100,9 @@ class CertIssuer(Protocol):
             algorithm: 1 is Ed25519, the only one known.
 
         Raises:
-            IssuingError: `IssuerUnavailable` when nobody could be asked (the key on chain may
-                have changed all the same), `IssuingRefused` when the answer was no or nonsense
-                (`key_may_have_changed` tells them apart).
+            IssuingError: `IssuerUnavailable` when nobody could be asked or could answer (the key
+                on chain may have changed all the same), `IssuingRefused` when the answer was no
+                or nonsense (`key_may_have_changed` tells them apart).
         """
 
     async def published_key(self, hotkey: Hotkey) -> bytes | None:

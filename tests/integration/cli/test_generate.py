@@ -259,6 +259,18 @@ class TestPylonsAnswers:
         assert str(status) in finished.stderr
         assert names(certs) == []
 
+    def test_pylon_that_failed_may_have_replaced_the_key(
+        self, pylon: RunningPylon, certs: Path
+    ) -> None:
+        """A Pylon that loses the chain while it waits for the new key answers 500: that is said."""
+        generate(pylon, certs)
+        old = load(certs)
+        pylon.fail_with(500)
+        finished = generate(pylon, certs, "-force-recreate")
+        assert finished.returncode == 3
+        assert "may be another one now" in finished.stderr
+        assert load(certs).certificate.fingerprint == old.certificate.fingerprint
+
     def test_pylon_away_is_exit_code_3(self, pylon: RunningPylon, certs: Path) -> None:
         """And what was there stays."""
         generate(pylon, certs)

@@ -83,6 +83,7 @@ _NOTHING_DONE: Final = range(300, 500)
 _REFUSALS: Final = frozenset({401, 403})
 # Somebody between us and the chain gave up waiting or was not there: nobody said no.
 _UNAVAILABLE: Final = frozenset({_BAD_GATEWAY, 503, 504})
+_SERVER_ERRORS: Final = range(500, 600)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,7 +358,8 @@ def _issuing_error(error: RegistryError) -> IssuingError:
     match error:
         case PylonUnreachable():
             return IssuerUnavailable(str(error))
-        case PylonFailed(status=status) if status in _UNAVAILABLE:
+        case PylonFailed(status=status) if status in _SERVER_ERRORS:
+            # Pylon's 500 comes from the chain too, and may come after the new key was sent to it.
             return IssuerUnavailable(str(error))
         case PylonFailed(status=status):
             # Redirects and client errors did nothing; of all others, nobody knows.
