@@ -38,6 +38,11 @@ deny = ["{a_hotkey("bob").address}"]
 """
 BROKEN = '[policies.everybody]\ndeny = ["bob"]\n'
 VALIDATORS = {"X-Nexus-Auth-Policy": "validators"}
+FIRST_GENERATION: dict[str, Any] = {
+    "NEXUS_PYLON_NETUID": "",
+    "NEXUS_PYLON_IDENTITY_NAME": "",
+    "NEXUS_PYLON_IDENTITY_TOKEN": "",
+}
 
 
 @pytest.fixture(scope="module")
@@ -188,20 +193,28 @@ def test_facts_that_cannot_be_had_close_the_door(tmp_path: Path, file: Path) -> 
     """A Pylon without neurons serves nobody whose policy needs them, and says why."""
     with running_pylon() as pylon:
         register(pylon, "alice")
-        # The first generation of the API offers none.
+        # As a Pylon of the first generation from before November 2025.
+        pylon.fail_with(404, where="/neurons")
         with running_service(
-            tmp_path,
-            pylon.url,
-            wait=False,
-            NEXUS_AUTH_POLICY_FILE=str(file),
-            NEXUS_PYLON_NETUID="",
-            NEXUS_PYLON_IDENTITY_NAME="",
-            NEXUS_PYLON_IDENTITY_TOKEN="",
+            tmp_path, pylon.url, wait=False, NEXUS_AUTH_POLICY_FILE=str(file), **FIRST_GENERATION
         ) as service:
             assert outcome(service, "alice") == "registry-unavailable"
             status, ready = service.admin("/readyz")
             assert status == 503
             assert "no neurons" in ready["registry"]["last_error"]
+
+
+def test_facts_come_from_the_first_generation_too(tmp_path: Path, file: Path) -> None:
+    """It has one subnet, whose neurons are at a path of their own."""
+    with running_pylon() as pylon:
+        pylon.store.set_neuron(a_hotkey("alice"), tao=5000.0, validator_permit=True)
+        pylon.store.set_neuron(a_hotkey("bob"), tao=12.5, validator_permit=True)
+        register(pylon, "alice", "bob")
+        with running_service(
+            tmp_path, pylon.url, NEXUS_AUTH_POLICY_FILE=str(file), **FIRST_GENERATION
+        ) as service:
+            assert outcome(service, "alice", **VALIDATORS) is None
+            assert outcome(service, "bob", **VALIDATORS) == "not-permitted"
 
 
 def test_facts_outlive_a_restart_while_pylon_is_away(tmp_path: Path, file: Path) -> None:

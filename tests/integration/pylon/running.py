@@ -62,14 +62,21 @@ class RunningPylon:
         self.store = store
         self.requests: list[RequestRecord] = []
         self._failing_status: int | None = None
+        self._failing_where = ""
         self._delay_seconds = 0.0
         self._app: ASGIApp = build_embedded_pylon_app(
             store, publish_seconds=publish_seconds, request_log=self.requests.append
         )
 
-    def fail_with(self, status: int | None) -> None:
-        """Answers everything with this status and Pylon's error body; None ends that."""
+    def fail_with(self, status: int | None, *, where: str = "") -> None:
+        """Answers with this status and Pylon's error body; None ends that.
+
+        Args:
+            status: Of every answer from now on.
+            where: Only where the path has this in it.
+        """
         self._failing_status = status
+        self._failing_where = where
 
     def answer_after(self, seconds: float) -> None:
         """Waits so long before each answer; 0 ends that."""
@@ -110,7 +117,7 @@ class RunningPylon:
         if self._delay_seconds:
             await asyncio.sleep(self._delay_seconds)
         status = self._failing_status
-        if status is None:
+        if status is None or self._failing_where not in scope["path"]:
             await self._app(scope, receive, send)
             return
         self.requests.append(

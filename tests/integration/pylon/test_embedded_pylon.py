@@ -347,7 +347,7 @@ def test_what_is_no_path_of_pylon_is_refused_in_its_own_form(
 
 
 def test_neurons_are_shown_in_full(pylon: RunningPylon, http: httpx.Client) -> None:
-    """Block, and every field of a neuron under its hotkey, latest and recent alike."""
+    """Block, and every field of a neuron under its hotkey, in every place that shows them."""
     neuron = pylon.store.set_neuron(
         ALICE,
         uid=7,
@@ -356,8 +356,12 @@ def test_neurons_are_shown_in_full(pylon: RunningPylon, http: httpx.Client) -> N
         tao=2.5,
         axon=Axon(ip="192.0.2.7", port=8091),
     )
-    for kind in ("latest", "recent"):
-        answer = http.get(f"{IDENTITY}/block/{kind}/neurons", headers=bearer(TOKEN))
+    for path in (
+        f"{IDENTITY}/block/latest/neurons",
+        f"{IDENTITY}/block/recent/neurons",
+        f"{FIRST}/neurons/latest",
+    ):
+        answer = http.get(path, headers=bearer(TOKEN))
         document = answer.json()
         assert answer.status_code == 200
         assert list(document) == ["block", "neurons"]

@@ -102,8 +102,8 @@ class FirstGenerationApi:
 
     @property
     def neurons(self) -> tuple[str, ...]:
-        """Where neurons are read: its path for them is not known."""
-        return ()
+        """Where neurons are read; a Pylon from before November 2025 does not have them."""
+        return (f"{_ROOT}/neurons/latest",)
 
 
 PylonApi = IdentityApi | OpenAccessApi | FirstGenerationApi

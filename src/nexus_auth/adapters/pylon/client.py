@@ -208,7 +208,7 @@ class PylonClient:
             The neurons, and how many entries were nonsense.
 
         Raises:
-            RegistryError: As `fetch_keys`; `PylonFailed` where this API has no neurons.
+            RegistryError: As `fetch_keys`; `PylonFailed` where this Pylon has no neurons.
         """
         for path in self._api.neurons:
             answer = await self._get(path, max_bytes=MAX_NEURONS_BYTES)

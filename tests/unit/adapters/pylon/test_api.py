@@ -39,7 +39,7 @@ def test_paths_are_those_of_each_dialect() -> None:
         == f"/api/v1/subnet/7/block/latest/certificates/{alice}"
     )
     assert certificate_path(FirstGenerationApi(), alice) == f"/api/v1/certificates/{alice}"
-    assert FirstGenerationApi().neurons == ()
+    assert FirstGenerationApi().neurons == ("/api/v1/neurons/latest",)
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "tökén", "nul\0"])

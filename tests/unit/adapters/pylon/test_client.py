@@ -291,8 +291,21 @@ async def test_neurons_come_from_the_cache_where_there_is_one() -> None:
         neurons, rejected = await client.fetch_neurons()
     assert (list(neurons), rejected) == ([ALICE], 0)
     async with a_client(handle, api=FirstGenerationApi()) as client:
+        assert list((await client.fetch_neurons())[0]) == [ALICE]
+
+
+async def test_a_pylon_of_the_first_generation_may_be_too_old_for_neurons() -> None:
+    """Certificates came a month before them, and there is no other place to ask."""
+    seen: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        return a_response(404, NO_PATH)
+
+    async with a_client(handle, api=FirstGenerationApi()) as client:
         with pytest.raises(PylonFailed, match="no neurons"):
             await client.fetch_neurons()
+    assert seen == ["/api/v1/neurons/latest"]
 
 
 @pytest.mark.parametrize(

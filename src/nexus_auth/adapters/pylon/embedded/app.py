@@ -149,6 +149,7 @@ class _Pylon:
             Route(first, _endpoint(caller, self._certificates)),
             Route(first + "/self", _endpoint(caller, self._generate), methods=["POST"]),
             Route(first + "/{hotkey}", _endpoint(caller, self._certificate)),
+            Route(f"{_V1}/neurons/latest", _endpoint(caller, self._neurons)),
         ]
         return routes
 
