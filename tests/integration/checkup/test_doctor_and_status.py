@@ -106,6 +106,35 @@ def test_wrong_netuid_is_named(
     assert "NEXUS_PYLON_NETUID" in found["Pylon"]["next_step"]
 
 
+@pytest.mark.parametrize("generation", ["first", "later"])
+def test_pylon_of_the_other_generation_is_wrong(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    pylon: RunningPylon,
+    generation: str,
+) -> None:
+    """A Pylon that knows none of the paths is not one that lacks the bulk answer alone."""
+    if generation == "first":
+        missing, step = "/subnet/", "NEXUS_PYLON_NETUID unset"
+    else:
+        missing, step = "^/api/v1/certificates", "set NEXUS_PYLON_NETUID"
+        for setting in ("NETUID", "IDENTITY_NAME", "IDENTITY_TOKEN"):
+            monkeypatch.delenv(f"NEXUS_PYLON_{setting}")
+    pylon.fail_with(404, where=missing)
+    code, found = examine(capsys, "doctor")
+    assert (code, found["Pylon"]["outcome"]) == (1, "wrong")
+    assert step in found["Pylon"]["next_step"]
+
+
+def test_pylon_without_a_bulk_answer_is_a_warning(
+    capsys: pytest.CaptureFixture[str], pylon: RunningPylon
+) -> None:
+    """It serves, a hotkey at a time."""
+    pylon.fail_with(404, where="/block/latest/certificates$")
+    code, found = examine(capsys, "doctor")
+    assert (code, found["Pylon"]["outcome"]) == (0, "warning")
+
+
 def test_pylon_that_is_away_is_unreachable(
     capsys: pytest.CaptureFixture[str], pylon: RunningPylon
 ) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -73,7 +74,7 @@ class RunningPylon:
 
         Args:
             status: Of every answer from now on.
-            where: Only where the path has this in it.
+            where: Only where this regular expression is found in the path.
         """
         self._failing_status = status
         self._failing_where = where
@@ -117,7 +118,7 @@ class RunningPylon:
         if self._delay_seconds:
             await asyncio.sleep(self._delay_seconds)
         status = self._failing_status
-        if status is None or self._failing_where not in scope["path"]:
+        if status is None or not re.search(self._failing_where, scope["path"]):
             await self._app(scope, receive, send)
             return
         self.requests.append(

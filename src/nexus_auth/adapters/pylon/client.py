@@ -325,7 +325,7 @@ class PylonClient:
                 "check NEXUS_PYLON_IDENTITY_NAME",
                 status=status,
             )
-        hint = "; check the netuid of the identity" if status in _REDIRECTS else ""
+        hint = _hint(status, self._api)
         raise PylonFailed(f"Pylon at {self._endpoint} answered {status}{hint}", status=status)
 
 
@@ -395,6 +395,19 @@ def _nobody() -> ssl.SSLContext:
     would fail.
     """
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _hint(status: int, api: PylonApi) -> str:
+    """What to look at, where the status tells: it goes on with the sentence that names it."""
+    if status in _REDIRECTS:
+        return "; check the netuid of the identity"
+    if status != _NOT_FOUND:
+        return ""
+    match api:
+        case FirstGenerationApi():
+            return "; unless it is of the first generation, it wants NEXUS_PYLON_NETUID set"
+        case IdentityApi() | OpenAccessApi():
+            return "; if it is of the first generation, it wants NEXUS_PYLON_NETUID unset"
 
 
 def _token_setting(api: PylonApi) -> str:

@@ -18,18 +18,21 @@ from nexus_auth.adapters.pylon.errors import (
     PylonUnreachable,
 )
 from nexus_auth.domain.errors import RegistryError
+from nexus_auth.domain.hotkey import ACCOUNT_ID_BYTES, Hotkey
 from nexus_auth.entrypoints.checkup.findings import Finding, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from nexus_auth.adapters.pylon.client import PylonClient
-    from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.entrypoints.settings import Settings
 
 _SUBJECT: Final = "Pylon"
 _NOTABLE_SKEW: Final = timedelta(seconds=30)
 _REDIRECTS: Final = range(300, 400)
+_NOT_FOUND: Final = 404
+_NOBODY: Final = Hotkey(bytes(ACCOUNT_ID_BYTES))
+"""A well-formed hotkey, to ask with; it does not matter whether somebody has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +64,11 @@ async def check_pylon(client: PylonClient, api: PylonApi, settings: Settings) ->
     endpoint = settings.pylon_endpoint
     try:
         answer = await client.fetch_keys()
+    except BulkNotOffered as exc:
+        finding = await _check_without_bulk(client, api, endpoint, exc)
+        return PylonCheck(findings=(finding,), keys=None)
     except RegistryError as exc:
-        return PylonCheck(findings=(_explain(exc, api, endpoint),), keys=None)
+        return PylonCheck(findings=(_explain(exc, endpoint),), keys=None)
     findings = [
         Finding(
             subject=_SUBJECT,
@@ -91,7 +97,34 @@ async def check_pylon(client: PylonClient, api: PylonApi, settings: Settings) ->
     return PylonCheck(findings=tuple(findings), keys=answer.keys)
 
 
-def _explain(exc: RegistryError, api: PylonApi, endpoint: str) -> Finding:
+async def _check_without_bulk(
+    client: PylonClient, api: PylonApi, endpoint: str, not_offered: BulkNotOffered
+) -> Finding:
+    """Tells a Pylon without a bulk answer from one that does not speak this API at all."""
+    try:
+        await client.fetch_key(_NOBODY)
+    except RegistryError as exc:
+        # An unknown identity is a 404 as well, but then all keys were not "not offered".
+        if not isinstance(exc, PylonFailed) or exc.status != _NOT_FOUND:
+            return _explain(exc, endpoint)
+        return Finding(
+            subject=_SUBJECT,
+            outcome=Outcome.WRONG,
+            text=f"{endpoint} does not speak the {api_name(api)}",
+            next_step=_other_generation(api),
+        )
+    return _explain(not_offered, endpoint)
+
+
+def _other_generation(api: PylonApi) -> str:
+    match api:
+        case FirstGenerationApi():
+            return "set NEXUS_PYLON_NETUID to your subnet's number"
+        case IdentityApi() | OpenAccessApi():
+            return "is it Pylon? One of the first generation wants NEXUS_PYLON_NETUID unset"
+
+
+def _explain(exc: RegistryError, endpoint: str) -> Finding:
     outcome, text = Outcome.WRONG, str(exc)
     match exc:
         case PylonUnreachable():
@@ -99,9 +132,6 @@ def _explain(exc: RegistryError, api: PylonApi, endpoint: str) -> Finding:
             next_step = f"is Pylon running at {endpoint}? NEXUS_PYLON_ENDPOINT names it"
         case PylonRefused():
             next_step = "have Pylon's operator tell you the token, and set it"
-        case BulkNotOffered() if isinstance(api, FirstGenerationApi):
-            text = f"{endpoint} does not speak the {api_name(api)}"
-            next_step = "set NEXUS_PYLON_NETUID to your subnet's number"
         case BulkNotOffered():
             outcome = Outcome.WARNING
             text = f"{endpoint} cannot give all keys at once, so that each hotkey is asked for"

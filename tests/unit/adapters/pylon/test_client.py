@@ -294,6 +294,21 @@ async def test_neurons_come_from_the_cache_where_there_is_one() -> None:
         assert list((await client.fetch_neurons())[0]) == [ALICE]
 
 
+@pytest.mark.parametrize(
+    ("api", "hint"),
+    [
+        (FirstGenerationApi(), "unless .* NEXUS_PYLON_NETUID set"),
+        (OpenAccessApi(netuid=1), "if .* NEXUS_PYLON_NETUID unset"),
+        (IDENTITY, "if .* NEXUS_PYLON_NETUID unset"),
+    ],
+)
+async def test_a_pylon_of_the_other_generation_is_hinted_at(api: PylonApi, hint: str) -> None:
+    """Both answer 404 to the other's paths, and the netuid decides which are asked."""
+    async with a_client(answering(404, NO_PATH), api=api) as client:
+        with pytest.raises(PylonFailed, match=hint):
+            await client.fetch_key(ALICE)
+
+
 async def test_a_pylon_of_the_first_generation_may_be_too_old_for_neurons() -> None:
     """Certificates came a month before them, and there is no other place to ask."""
     seen: list[str] = []
