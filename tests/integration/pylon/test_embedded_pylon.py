@@ -159,13 +159,33 @@ class TestGenerate:
         }
         assert pylon.store.certificates() == {}
 
-    @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b"\xff", b"[" * 10_000])
-    def test_refuses_what_is_no_object(
-        self, pylon: RunningPylon, http: httpx.Client, path: str, body: bytes
+    @pytest.mark.parametrize(
+        ("body", "detail", "key"),
+        [
+            (b"", "Validation failed for POST", "data"),
+            (b"[]", "Validation failed for POST", None),
+            (b"1", "Validation failed for POST", None),
+            (b"{", "JSON is malformed", None),
+            (b"\xff", "JSON is malformed", None),
+            (b"[" * 10_000, "JSON is malformed", None),
+        ],
+    )
+    def test_refuses_what_is_no_object(  # noqa: PLR0917 - two fixtures and what is tabled
+        self,
+        pylon: RunningPylon,
+        http: httpx.Client,
+        path: str,
+        body: bytes,
+        detail: str,
+        key: str | None,
     ) -> None:
-        """A body that is no JSON object is a 400 too."""
+        """A body that is no JSON object is a 400 too; what is no JSON has no field to name."""
         answer = http.post(path, headers=bearer(TOKEN), content=body)
-        assert (answer.status_code, answer.json()["status_code"]) == (400, 400)
+        document = answer.json()
+        assert (answer.status_code, document["status_code"]) == (400, 400)
+        assert document["detail"].startswith(detail)
+        assert ("extra" in document) is detail.startswith("Validation")
+        assert all(each.get("key") == key for each in document.get("extra", []))
         assert pylon.store.certificates() == {}
 
     def test_refuses_a_body_without_end(self, http: httpx.Client, path: str) -> None:
@@ -210,8 +230,9 @@ PROTECTED = [
     ("header", "refusal"),
     [
         (None, (401, "Authorization header is required")),
-        ("", MALFORMED_TOKEN),
+        ("", (401, "Authorization header is required")),
         ("Bearer", MALFORMED_TOKEN),
+        (f"Bearer {TOKEN} {TOKEN}", MALFORMED_TOKEN),
         (TOKEN, MALFORMED_TOKEN),
         (f"Basic {TOKEN}", MALFORMED_TOKEN),
         ("Bearer wrong", WRONG_TOKEN),
@@ -228,6 +249,13 @@ def test_token_is_enforced(
     status, detail = refusal
     assert answer.status_code == status
     assert answer.json() == {"status_code": status, "detail": detail}
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "Bearer  "])
+def test_the_scheme_is_read_as_pylon_reads_it(http: httpx.Client, scheme: str) -> None:
+    """In any case, with any space after it."""
+    headers = {"Authorization": f"{scheme} {TOKEN}"}
+    assert http.get(f"{IDENTITY}/block/latest/certificates", headers=headers).status_code == 200
 
 
 def test_the_tokens_of_the_two_apis_are_not_mixed_up(http: httpx.Client) -> None:
@@ -248,10 +276,12 @@ def test_open_access_without_a_token_is_open() -> None:
 
 
 def test_unknown_identity_is_404(http: httpx.Client) -> None:
-    """The name is said, whatever the token."""
-    answer = http.get("/api/v1/identity/nope/subnet/1/block/latest/certificates")
+    """The name is said, whatever the token; without one, that is what is missed."""
+    path = "/api/v1/identity/nope/subnet/1/block/latest/certificates"
+    answer = http.get(path, headers=bearer("whatever"))
     assert answer.status_code == 404
     assert answer.json() == {"status_code": 404, "detail": "Identity 'nope' not found"}
+    assert http.get(path).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -259,7 +289,7 @@ def test_unknown_identity_is_404(http: httpx.Client) -> None:
     [
         ("GET", "/block/latest/certificates"),
         ("GET", f"/block/latest/certificates/{ALICE}"),
-        ("GET", "/block/latest/neurons?x=/subnet/7"),
+        ("GET", "/block/latest/neurons"),
         ("POST", "/certificates/self"),
     ],
 )
@@ -268,7 +298,7 @@ def test_another_netuid_is_redirected_to_the_identitys_own(
 ) -> None:
     """308 with the same path under the right netuid; nothing is done on the way."""
     answer = http.request(method, f"/api/v1/identity/dev/subnet/7{tail}", headers=bearer(TOKEN))
-    assert answer.status_code == 308
+    assert (answer.status_code, answer.content) == (308, b"")
     assert answer.headers["location"] == f"{IDENTITY}{tail}"
     assert pylon.store.certificates() == {}
 
@@ -288,7 +318,7 @@ def test_identities_are_public(pylon: RunningPylon, http: httpx.Client) -> None:
     assert (answer.status_code, answer.text) == (200, '{"identities":{"dev":1,"other":12}}')
 
 
-@pytest.mark.parametrize("value", ["nonsense", "", "0", "-1", "nan", "inf", "1,5", "1e999"])
+@pytest.mark.parametrize("value", ["nonsense", "", "0", "-1", "nan", "-inf", "1,5"])
 @pytest.mark.parametrize("path", ["/api/v1/identities", f"{OPEN}/block/latest/certificates"])
 def test_a_nonsense_timeout_is_400(http: httpx.Client, path: str, value: str) -> None:
     """X-Pylon-Timeout is read before anything else."""
@@ -297,9 +327,9 @@ def test_a_nonsense_timeout_is_400(http: httpx.Client, path: str, value: str) ->
     assert (answer.status_code, answer.json()["status_code"]) == (400, 400)
 
 
-@pytest.mark.parametrize("value", ["10", "0.5", "60.0", "100000"])
+@pytest.mark.parametrize("value", ["10", "0.5", "60.0", "100000", "inf", "1e999"])
 def test_a_sensible_timeout_is_taken(pylon: RunningPylon, http: httpx.Client, value: str) -> None:
-    """Any number of seconds above 0 will do; the log says which it was."""
+    """Any number above 0 will do, and is cut to the cap; the log says which it was."""
     assert http.get("/api/v1/identities", headers={"X-Pylon-Timeout": value}).status_code == 200
     assert pylon.requests[-1].timeout == value
 
@@ -333,6 +363,7 @@ def test_an_unreadable_store_is_502(pylon: RunningPylon, http: httpx.Client) -> 
         ("GET", "/api/v1/subnet/x/block/latest/certificates", 404),
         ("GET", f"/api/v1/subnet/{'9' * 5000}/block/latest/certificates", 404),
         ("GET", "/api/v1/certificates/a/b", 404),
+        ("GET", "/api/v1/identity/dev/subnet/x/block/latest/certificates", 404),
         ("DELETE", f"{OPEN}/block/latest/certificates", 405),
         ("GET", f"{IDENTITY}/certificates/self", 405),
     ],
@@ -344,6 +375,49 @@ def test_what_is_no_path_of_pylon_is_refused_in_its_own_form(
     answer = http.request(method, path, headers=bearer(OPEN_ACCESS_TOKEN))
     assert answer.status_code == status
     assert answer.json()["status_code"] == status
+
+
+def test_head_is_no_method_of_pylon(http: httpx.Client) -> None:
+    """It answers 405 to it, so that nobody takes it for a health check that works here alone."""
+    headers = bearer(OPEN_ACCESS_TOKEN)
+    assert http.head(f"{OPEN}/block/latest/certificates", headers=headers).status_code == 405
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{OPEN}/block/latest/certificates/",
+        f"/{OPEN}/block/latest/certificates",
+        f"{OPEN}//block/latest///certificates//",
+    ],
+)
+def test_needless_slashes_are_no_matter(http: httpx.Client, path: str) -> None:
+    """A base URL that ends in a slash works with Pylon, and here."""
+    answer = get_as_it_stands(http, path, token=OPEN_ACCESS_TOKEN)
+    assert (answer.status_code, answer.content) == (200, b"{}")
+
+
+@pytest.mark.parametrize(
+    ("tail", "expected"),
+    [
+        ("/block/latest//certificates/", "/block/latest/certificates"),
+        ("/block/latest/certificates/a%20b%3F", "/block/latest/certificates/a%20b%3F"),
+    ],
+)
+def test_needless_slashes_never_point_to_another_host(
+    http: httpx.Client, tail: str, expected: str
+) -> None:
+    """A Location that begins with two slashes would take the token there."""
+    path = f"//api/v1/identity/dev/subnet/7{tail}"
+    answer = get_as_it_stands(http, path, token=TOKEN)
+    assert (answer.status_code, answer.headers["location"]) == (308, f"{IDENTITY}{expected}")
+
+
+def get_as_it_stands(http: httpx.Client, path: str, *, token: str) -> httpx.Response:
+    """Asks for a path that httpx would have tidied up."""
+    request = http.build_request("GET", http.base_url, headers=bearer(token))
+    request.url = request.url.copy_with(raw_path=path.encode())
+    return http.send(request)
 
 
 def test_neurons_are_shown_in_full(pylon: RunningPylon, http: httpx.Client) -> None:

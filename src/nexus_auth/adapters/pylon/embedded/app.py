@@ -1,4 +1,4 @@
-"""The development Pylon's HTTP side: the paths, statuses and bodies of Pylon 2.0 and later."""
+"""The development Pylon over HTTP: what Pylon 2.0 and later say of certificates and neurons."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -44,7 +45,7 @@ MAX_BODY_BYTES: Final = 64 * 1024
 
 _BLOCK_SECONDS: Final = 12
 """A block of the chain; here it is the clock alone that makes them."""
-_BEARER: Final = "Bearer "
+_SLASHES: Final = re.compile(r"/{2,}")
 _NETUID: Final = re.compile(r"[0-9]{1,9}")
 _NETUID_IN_PATH: Final = re.compile(r"(/subnet/)[0-9]+")
 
@@ -99,11 +100,12 @@ def build_embedded_pylon_app(
     """
     digest = None if open_access_token is None else TokenDigest.of(open_access_token)
     pylon = _Pylon(store, open_access_digest=digest, publish_seconds=publish_seconds)
-    return Starlette(
+    app = Starlette(
         routes=pylon.routes(),
         middleware=[
             Middleware(_RequestLogging, log=request_log),
             Middleware(_TimeLimit),
+            Middleware(_NeedlessSlashes),
         ],
         exception_handlers={
             HTTPException: _render_refusal,
@@ -111,6 +113,9 @@ def build_embedded_pylon_app(
             Exception: _render_failure,
         },
     )
+    # Starlette would answer 307 to a slash at the end. It is gone before the router looks.
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Pylon:
@@ -128,7 +133,7 @@ class _Pylon:
         self._publish_seconds = publish_seconds
 
     def routes(self) -> list[BaseRoute]:
-        routes: list[BaseRoute] = [Route(f"{_V1}/identities", self._identities)]
+        routes: list[BaseRoute] = [_route(f"{_V1}/identities", self._identities)]
         for prefix, caller in (
             (_IDENTITY_API, self._identity_caller),
             (_OPEN_ACCESS_API, self._open_access_caller),
@@ -140,30 +145,32 @@ class _Pylon:
                 ("/block/recent/neurons", self._neurons),
                 ("/block/latest/validators", self._validators),
             ):
-                routes.append(Route(prefix + path, _endpoint(caller, answer)))
+                routes.append(_route(prefix + path, _endpoint(caller, answer)))
         own = _endpoint(self._identity_caller, self._generate)
-        routes.append(Route(f"{_IDENTITY_API}/certificates/self", own, methods=["POST"]))
+        routes.append(_route(f"{_IDENTITY_API}/certificates/self", own, method="POST"))
         first = f"{_V1}/certificates"
         caller = self._first_generation_caller
         routes += [
-            Route(first, _endpoint(caller, self._certificates)),
-            Route(first + "/self", _endpoint(caller, self._generate), methods=["POST"]),
-            Route(first + "/{hotkey}", _endpoint(caller, self._certificate)),
-            Route(f"{_V1}/neurons/latest", _endpoint(caller, self._neurons)),
+            _route(first, _endpoint(caller, self._certificates)),
+            _route(first + "/self", _endpoint(caller, self._generate), method="POST"),
+            _route(first + "/{hotkey}", _endpoint(caller, self._certificate)),
+            _route(f"{_V1}/neurons/latest", _endpoint(caller, self._neurons)),
         ]
         return routes
 
-    # Who asks, and about which subnet. Pylon looks in this order: identity, token, netuid.
+    # Who asks, and about which subnet.
 
     async def _identity_caller(self, request: Request) -> _Caller:
+        # Pylon looks in this order: path, header, identity, token, netuid.
+        netuid = _asked_netuid(request)
+        token = _bearer_token(request)
         name = request.path_params["identity_name"]
         identity = await run_in_threadpool(self._store.identity, name)
         if identity is None:
             raise HTTPException(404, f"Identity '{name}' not found")
-        token = _bearer_token(request)
         if not await run_in_threadpool(self._store.is_identity_token, name, token):
             raise HTTPException(403, "Invalid authorization token")
-        if _asked_netuid(request) != identity.netuid:
+        if netuid != identity.netuid:
             raise _elsewhere(request, identity)
         return _Caller(netuid=identity.netuid, own_hotkey=identity.hotkey)
 
@@ -254,6 +261,14 @@ class _Caller:
     own_hotkey: Hotkey | None
 
 
+def _route(
+    path: str, endpoint: Callable[[Request], Awaitable[Response]], *, method: str = "GET"
+) -> Route:
+    route = Route(path, endpoint, methods=[method])
+    route.methods = {method}  # Starlette adds HEAD to GET, which Pylon does not take.
+    return route
+
+
 def _endpoint(
     caller: Callable[[Request], Awaitable[_Caller]],
     answer: Callable[[Request, _Caller], Awaitable[Response]],
@@ -276,10 +291,10 @@ class _TimeLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        seconds = _parse_timeout(Headers(scope=scope).get("x-pylon-timeout"))
-        if seconds is None:
-            refusal = _refusal(400, "Invalid X-Pylon-Timeout header: expected seconds above 0")
-            await refusal(scope, receive, send)
+        try:
+            seconds = _parse_timeout(Headers(scope=scope).get("x-pylon-timeout"))
+        except HTTPException as exc:
+            await _refusal(exc.status_code, exc.detail)(scope, receive, send)
             return
         begun = False
 
@@ -295,6 +310,18 @@ class _TimeLimit:
             if begun:
                 raise
             await _refusal(504, "Request timed out")(scope, receive, send)
+
+
+class _NeedlessSlashes:
+    """Takes `//` for `/`, and a slash at the end for none, as Pylon does."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "path": _SLASHES.sub("/", scope["path"]).rstrip("/") or "/"}
+        await self._app(scope, receive, send)
 
 
 class _RequestLogging:
@@ -333,41 +360,36 @@ class _RequestLogging:
             )
 
 
-def _parse_timeout(text: str | None) -> float | None:
-    """Reads X-Pylon-Timeout; None means nonsense."""
+def _parse_timeout(text: str | None) -> float:
+    """Reads X-Pylon-Timeout; nonsense is a 400."""
     if text is None:
         return DEFAULT_TIMEOUT_SECONDS
     try:
         seconds = float(text)
     except ValueError:
-        return None
-    if not math.isfinite(seconds) or seconds <= 0:
-        return None
+        seconds = math.nan
+    if math.isnan(seconds):
+        raise HTTPException(400, f"Invalid X-Pylon-Timeout header value: {text}")
+    if seconds <= 0:
+        raise HTTPException(400, f"X-Pylon-Timeout header value must be positive, got {seconds}")
     return min(seconds, MAX_TIMEOUT_SECONDS)
 
 
 def _bearer_token(request: Request) -> str:
     header = request.headers.get("authorization")
-    if header is None:
+    if not header:
         raise HTTPException(401, "Authorization header is required")
-    token = header.removeprefix(_BEARER)
-    if not header.startswith(_BEARER) or not token:
+    parts = header.split()
+    if len(parts) != 2 or parts[0].lower() != "bearer":  # noqa: PLR2004 - the scheme and the token
         raise HTTPException(401, "Invalid Authorization header format. Expected: Bearer <token>")
-    return token
+    return parts[1]
 
 
 def _elsewhere(request: Request, identity: IdentityRecord) -> HTTPException:
     """Points to the same path with the identity's own netuid, as Pylon 2.0 does with a 308."""
-    raw_path = request.scope.get("raw_path") or request.url.path.encode()
-    location = _NETUID_IN_PATH.sub(
-        rf"\g<1>{identity.netuid}", raw_path.decode("ascii", "replace"), count=1
-    )
-    query = request.url.query
-    return HTTPException(
-        308,
-        f"Identity '{identity.name}' is configured for netuid {identity.netuid}",
-        headers={"Location": f"{location}?{query}" if query else location},
-    )
+    # Not the path as it was sent: `//api/…` there would name another host.
+    location = _NETUID_IN_PATH.sub(rf"\g<1>{identity.netuid}", request.scope["path"], count=1)
+    return HTTPException(308, headers={"Location": quote(location)})
 
 
 def _asked_netuid(request: Request) -> int:
@@ -399,12 +421,14 @@ async def _read_body(request: Request) -> bytes:
 
 def _validate_generate_body(body: bytes) -> dict[str, str] | None:
     """Says what is wrong with the body of a request for a key pair, in Pylon's own form."""
+    if not body:
+        return {"message": "'data'", "key": "data", "source": "body"}
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
-        return {"message": "Input data was not valid JSON", "key": "data"}
+        raise HTTPException(400, "JSON is malformed") from None
     if not isinstance(document, dict):
-        return {"message": "Input should be an object", "key": "data"}
+        return {"message": "Input should be a valid dictionary"}
     if document.get("algorithm", ED25519_ALGORITHM) != ED25519_ALGORITHM:
         return {
             "message": "Value error, Currently, only algorithm equals 1 is supported which is "
@@ -470,6 +494,11 @@ def _validation_failed(request: Request, problem: dict[str, str]) -> Response:
 async def _render_refusal(request: Request, exc: Exception) -> Response:  # noqa: ARG001
     if not isinstance(exc, HTTPException):  # never: Starlette calls this for that class alone
         raise exc
+    if "Location" in (exc.headers or {}):
+        # The one answer of Pylon's that has no body.
+        return Response(
+            status_code=exc.status_code, headers=exc.headers, media_type="application/json"
+        )
     return _refusal(exc.status_code, exc.detail, headers=dict(exc.headers or {}))
 
 
