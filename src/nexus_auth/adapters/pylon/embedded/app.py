@@ -152,8 +152,12 @@ class _Pylon:
         caller = self._first_generation_caller
         routes += [
             _route(first, _endpoint(caller, self._certificates)),
-            _route(first + "/self", _endpoint(caller, self._generate), method="POST"),
-            _route(first + "/{hotkey}", _endpoint(caller, self._certificate)),
+            _route(
+                first + "/self",
+                _with_bare_refusals(_endpoint(caller, self._generate)),
+                method="POST",
+            ),
+            _route(first + "/{hotkey}", _with_bare_refusals(_endpoint(caller, self._certificate))),
             _route(f"{_V1}/neurons/latest", _endpoint(caller, self._neurons)),
         ]
         return routes
@@ -277,6 +281,22 @@ def _endpoint(
 
     async def respond(request: Request) -> Response:
         return await answer(request, await caller(request))
+
+    return respond
+
+
+def _with_bare_refusals(
+    endpoint: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request], Awaitable[Response]]:
+    """Says of a certificate that there is none as the first generation did: `detail` alone."""
+
+    async def respond(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except HTTPException as exc:
+            if exc.status_code not in {404, 502}:
+                raise
+            return JSONResponse({"detail": exc.detail}, status_code=exc.status_code)
 
     return respond
 
