@@ -61,10 +61,13 @@ class Monitor:
         board: Board | None = None,
         worker: int = 0,
     ) -> None:
-        """Wires the monitor.
+        """Wires the monitor, and goes on from what a predecessor had counted.
+
+        That comes first of all: whoever asked before it would be told of a counter that went
+        back, and what the predecessor had counted would be overwritten.
 
         Args:
-            tally: Counts this worker's decisions.
+            tally: Counts this worker's decisions; it has counted nothing yet.
             registry: This worker's.
             verifier: This worker's.
             clock: Tells the time (aware, UTC).
@@ -78,12 +81,12 @@ class Monitor:
         self._board = board
         self._worker = worker
         self._ticking: asyncio.Task[None] | None = None
+        predecessor = self._read(worker)
+        if predecessor is not None:
+            tally.go_on_from(predecessor)
 
     async def start(self) -> None:
-        """Goes on from what a predecessor had counted, and begins to tick."""
-        predecessor = self._read(self._worker)
-        if predecessor is not None:
-            self._tally.go_on_from(predecessor)
+        """Begins to tick."""
         self._tick()
         self._ticking = asyncio.create_task(self._tick_on(), name="monitor")
 

@@ -74,6 +74,22 @@ async def test_replaced_worker_goes_on_where_its_predecessor_ended() -> None:
         assert [each.times for each in overview.callers] == [expected]
 
 
+async def test_worker_asked_before_it_has_started_tells_what_its_predecessor_counted() -> None:
+    """The admin listener may be scraped before the worker that replaces another is ready."""
+    board = Board(1)
+    predecessor, tally = a_monitor(board=board)
+    await predecessor.start()
+    grant(tally, times=2)
+    await predecessor.aclose()
+
+    successor, tally = a_monitor(board=board)
+    assert successor.overview().codes["granted"] == 2
+    await successor.start()
+    grant(tally)
+    assert successor.overview().codes["granted"] == 3
+    await successor.aclose()
+
+
 def test_certificates_that_end_within_thirty_days_are_shown() -> None:
     """The soonest first; the others are none of today's worries."""
 
