@@ -626,12 +626,17 @@ class _Sources:
 def _load_secret(setting: Setting, path: str, origin: str) -> str:
     try:
         with Path(path).open("rb") as file:
-            return file.read(_MAX_SECRET_FILE_BYTES).decode("ascii").strip()
+            text = file.read(_MAX_SECRET_FILE_BYTES).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as exc:
         problem = exc.strerror if isinstance(exc, OSError) else "not ASCII text"
-        raise ConfigurationError(
-            setting=f"{setting.name}_FILE", source=origin, problem=f"{path!r}: {problem}"
-        ) from None
+    else:
+        if text:
+            return text
+        # Neither a secret, since everybody knows it, nor "not given": somebody named the file.
+        problem = "it is empty"
+    raise ConfigurationError(
+        setting=f"{setting.name}_FILE", source=origin, problem=f"{path!r}: {problem}"
+    )
 
 
 def _load_env_file(environ: Mapping[str, str]) -> tuple[Mapping[str, str], str]:

@@ -186,6 +186,16 @@ def test_missing_secret_file_is_named() -> None:
         Settings.load(environ=environ)
 
 
+@pytest.mark.parametrize("name", [row.name for row in all_settings() if row.secret])
+@pytest.mark.parametrize("content", ["", "\n", " \t\n"])
+def test_secret_file_that_is_empty_is_an_error(tmp_path: Path, name: str, content: str) -> None:
+    """It is no secret, and not "not given" either: a public admin listener would be open to all."""
+    path = tmp_path / "token"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError, match=f"{name}_FILE .*it is empty"):
+        Settings.load(environ={f"{name}_FILE": str(path), "NEXUS_AUTH_ADMIN_ADDR": ":8081"})
+
+
 @pytest.mark.parametrize("missing", sorted(_IDENTITY))
 def test_identity_is_given_wholly_or_not_at_all(missing: str) -> None:
     """Half an identity is a mistake; the message names the missing half."""

@@ -54,8 +54,9 @@ class AdminGuard:
                 return None
             return _refuse(421, "ask for this page by address, or as localhost")
         given = _values(scope, b"authorization")
-        # An empty or doubled header carries no token.
-        if len(given) == 1 and hmac.compare_digest(_credential(given[0]), self._token):
+        # An empty or doubled header carries no token, and nothing is no token, whatever ours is.
+        credential = _credential(given[0]) if len(given) == 1 else b""
+        if credential and hmac.compare_digest(credential, self._token):
             return None
         return _refuse(401, "this page needs the admin token", challenge=True)
 

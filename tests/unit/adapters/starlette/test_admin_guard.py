@@ -80,6 +80,14 @@ async def test_everything_else_is_refused_without_the_token(
     assert answer.headers["www-authenticate"].startswith("Basic realm=")
 
 
+@pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer ", "nothing", basic("")])
+async def test_nothing_is_no_token_even_where_the_token_is_nothing(authorization: str) -> None:
+    """A token that got lost on its way here must not open the listener to everybody."""
+    answer = await ask(token="", headers=[("Authorization", authorization)])
+    assert answer.status_code == 401
+    assert "the page" not in answer.text
+
+
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1:8081", "localhost", "LocalHost:8081", "[::1]:8081", "auth.localhost", "10.0.0.7"],
