@@ -66,6 +66,7 @@ class Setting:
         help: One sentence for help texts and documentation.
         secret: Whether the value must never be shown.
         choices: The accepted values, where they are few.
+        write: Writes a value as a user would: what comes out can be put in again.
     """
 
     name: str
@@ -76,6 +77,13 @@ class Setting:
     help: str
     secret: bool
     choices: tuple[str, ...]
+    write: Callable[[Any], str]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _setting(
@@ -87,6 +95,7 @@ def _setting(
     default: str | None = None,
     secret: bool = False,
     choices: tuple[str, ...] = (),
+    write: Callable[[T], str] = _plain,
 ) -> T:
     row = {
         "name": name,
@@ -96,6 +105,7 @@ def _setting(
         "help": help,
         "secret": secret,
         "choices": choices,
+        "write": write,
     }
     return cast("T", field(repr=not secret, metadata={"setting": row}))
 
@@ -125,17 +135,10 @@ def _seconds(lowest: float, highest: float) -> Callable[[str], float]:
     return parse
 
 
-class FileMode(int):
-    """A file's mode, which is written in octal digits."""
-
-    def __str__(self) -> str:
-        return f"{self:03o}"
-
-
-def _file_mode(text: str) -> FileMode:
+def _file_mode(text: str) -> int:
     if re.fullmatch(r"0?[0-7]{3}", text) is None:
         raise ValueError("expected three octal digits, such as 660")
-    return FileMode(text, 8)
+    return int(text, 8)
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:
@@ -252,11 +255,12 @@ class Settings:
         flag="listen-addr",
         default=":8080",
     )
-    socket_mode: FileMode = _setting(
+    socket_mode: int = _setting(
         "NEXUS_AUTH_SOCKET_MODE",
         _file_mode,
         "Who may connect to a unix socket: its mode, in octal digits.",
         default="660",
+        write="{:03o}".format,
     )
     admin_addr: ListenAddress | None = _setting(
         "NEXUS_AUTH_ADMIN_ADDR",
@@ -264,6 +268,7 @@ class Settings:
         "Where health, metrics and the status page are served; off disables it.",
         flag="admin-addr",
         default="127.0.0.1:8081",
+        write=lambda value: "off" if value is None else str(value),
     )
     admin_token: str | None = _setting(
         "NEXUS_AUTH_ADMIN_TOKEN",

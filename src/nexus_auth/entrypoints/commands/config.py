@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import suppress
 
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.settings import Setting, Settings, add_flags, all_settings, load_from
@@ -43,18 +42,9 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _shown(setting: Setting, settings: Settings) -> str:
-    """The value as a user would write it, so that it can be copied into a configuration."""
     value = getattr(settings, setting.attribute)
-    if value is None:
-        return _word_for_nothing(setting)
     if setting.secret:
-        return "(set, hidden)"
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _word_for_nothing(setting: Setting) -> str:
-    for word in ("off", "none"):
-        with suppress(ValueError):
-            if setting.parse(word) is None:
-                return word
-    return "(unset)"
+        return (setting.default or "(unset)") if value is None else "(set, hidden)"
+    if value is None and not setting.default:
+        return "(unset)"
+    return setting.write(value)

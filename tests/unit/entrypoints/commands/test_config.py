@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
 from nexus_auth.entrypoints.cli import main
-from nexus_auth.entrypoints.settings import all_settings
+from nexus_auth.entrypoints.settings import Settings, all_settings
+from tests.builders import a_hotkey
 
 TOKEN = "sekrit-token-that-nobody-sees"
 
@@ -32,6 +34,41 @@ def test_every_setting_is_shown_with_its_origin(
     assert rows["NEXUS_AUTH_REUSE_SECONDS"]["value"] == "7"
     assert rows["NEXUS_AUTH_REUSE_SECONDS"]["origin"] == ".env"
     assert rows["NEXUS_AUTH_LISTEN_ADDR"]["origin"] == "default"
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {
+            "NEXUS_AUTH_LISTEN_ADDR": "unix:/run/nexus-auth.sock",
+            "NEXUS_AUTH_SOCKET_MODE": "0666",
+            "NEXUS_AUTH_ADMIN_ADDR": "off",
+            "NEXUS_AUTH_REFRESH_SECONDS": "2.5",
+            "NEXUS_AUTH_TRUSTED_PROXIES": "10.0.0.0/8, ::1",
+            "NEXUS_AUTH_DENY_HOTKEYS": a_hotkey("alice").address,
+            "NEXUS_AUTH_REQUIRE_VALIDATOR_PERMIT": "true",
+            "NEXUS_AUTH_MIN_STAKE": "5e9 rao",
+            "NEXUS_AUTH_GRANT_HEADERS": "stake,uid",
+        },
+    ],
+)
+def test_what_is_shown_can_be_set(
+    environ: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """A value is written as the setting takes it, so that a line can be copied into `.env`."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert main(["config", "show", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["settings"]
+    shown = {row["name"]: row["value"] for row in rows if row["value"] != "(unset)"}
+    given = Settings.load(environ=environ)
+    assert dataclasses.replace(Settings.load(environ=shown), origins=given.origins) == given
+    assert shown["NEXUS_AUTH_SNAPSHOT_STORE"] == "none"
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]])
