@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -42,6 +42,9 @@ _AMOUNT: Final = re.compile(
     r"(?P<number>[0-9]+(?:\.[0-9]+)?(?:e[0-9]{1,2})?) *(?P<unit>tokens?|rao)?", re.IGNORECASE
 )
 _RAO_PER_TOKEN: Final = 10**9
+
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_KEY_SHOWN: Final = 64
 
 
 class PolicyInvalid(NexusAuthError):
@@ -88,7 +91,10 @@ def parse_policies(text: str) -> PolicySet:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
         raise PolicyInvalid("", f"not valid TOML: {exc}") from None
-    _refuse_unknown("", document, {"default", "policies"})
+    except ValueError:
+        # The one that tomllib lets through: Python reads no number of thousands of digits.
+        raise PolicyInvalid("", "not valid TOML: a number is too long") from None
+    _refuse_unknown("", document, ("default", "policies"))
     tables = document.get("policies")
     if not isinstance(tables, dict) or not tables:
         raise PolicyInvalid("policies", "expected at least one table [policies.NAME]")
@@ -116,13 +122,13 @@ def _parse_policy(name: str, table: object) -> AccessPolicy:
     return AccessPolicy(name=name, rules=tuple(rules))
 
 
-def _refuse_unknown(
-    place: str, table: Mapping[str, object], known: Mapping[str, object] | set[str]
-) -> None:
+def _refuse_unknown(place: str, table: Mapping[str, object], known: Collection[str]) -> None:
     for key in table:
         if key not in known:
+            # A quoted key may hold anything, and the message goes to terminals.
+            shown = key if _PLAIN_KEY.fullmatch(key) else ascii(key[:_MAX_KEY_SHOWN])
             raise PolicyInvalid(
-                f"{place}.{key}".lstrip("."), f"unknown; expected one of {', '.join(known)}"
+                f"{place}.{shown}".lstrip("."), f"unknown; expected one of {', '.join(known)}"
             )
 
 
@@ -188,9 +194,10 @@ def _switch(build: Callable[[], Rule]) -> Callable[[str, object], list[Rule]]:
 
 
 def _min_stake(place: str, value: object) -> list[Rule]:
-    if not isinstance(value, dict):
+    # An empty one asks for something, and would silently be no rule.
+    if not isinstance(value, dict) or not value:
         raise PolicyInvalid(place, "expected a table such as { total = 1000 }")
-    _refuse_unknown(place, value, {kind.value for kind in StakeKind})
+    _refuse_unknown(place, value, tuple(kind.value for kind in StakeKind))
     return [
         MinStake(StakeKind(kind), parse_amount(f"{place}.{kind}", amount))
         for kind, amount in value.items()

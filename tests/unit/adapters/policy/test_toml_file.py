@@ -84,6 +84,7 @@ def test_switch_that_is_off_is_no_rule() -> None:
         ("[policies.p]\ndeny = [3]", "policies.p.deny"),
         (f"[policies.p]\ndeny = ['{ALICE} ']", "policies.p.deny"),
         ("[policies.p]\nmin_stake = 3", "policies.p.min_stake"),
+        ("[policies.p]\nmin_stake = {}", "policies.p.min_stake"),
         ("[policies.p]\nmin_stake = { gold = 3 }", "policies.p.min_stake.gold"),
         ("[policies.p]\nmin_stake = { tao = true }", "policies.p.min_stake.tao"),
         ("[policies.p]\nmin_stake = { tao = -1 }", "policies.p.min_stake.tao"),
@@ -91,6 +92,7 @@ def test_switch_that_is_off_is_no_rule() -> None:
         ("[policies.p]\nmin_stake = { tao = inf }", "policies.p.min_stake.tao"),
         ("[policies.p]\nmin_stake = { tao = '3 pounds' }", "policies.p.min_stake.tao"),
         (f"[policies.p]\nmin_stake = {{ tao = {10**400} }}", "policies.p.min_stake.tao"),
+        (f"[policies.p]\nmin_stake = {{ tao = {'9' * 5000} }}", ""),
         ("[policies.p", ""),
     ],
 )
@@ -99,6 +101,27 @@ def test_wrong_text_is_refused_with_its_place(text: str, place: str) -> None:
     with pytest.raises(PolicyInvalid) as refused:
         parse_policies(text)
     assert refused.value.place == place
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'"\u001b]0;evil\u0007" = 1',
+        r"""[policies.p]
+"\u001b[2J" = 1""",
+        r"""[policies.p]
+min_stake = { "\u009b\u202e\n" = 1 }""",
+        f"{'x' * 100_000} = 1",
+    ],
+)
+def test_message_of_a_refusal_is_one_short_line_of_ascii(text: str) -> None:
+    """It is written to terminals; a quoted key may hold anything."""
+    with pytest.raises(PolicyInvalid, match="unknown") as refused:
+        parse_policies(text)
+    message = str(refused.value)
+    assert message.isascii()
+    assert message.isprintable()
+    assert len(message) < 500
 
 
 @given(st.text(max_size=200) | st.text(alphabet="[]policies.=\n\"'{}tao 0", max_size=80))
