@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -684,3 +685,12 @@ def load_from(args: argparse.Namespace) -> Settings:
     """Loads the settings with the flags that a command was given."""
     names = {setting.attribute for setting in all_settings()}
     return Settings.load(flags={name: vars(args).get(name) for name in names})
+
+
+def call_out_unknown(settings: Settings) -> None:
+    """Warns of what looks like a setting and is none.
+
+    For commands whose answer is taken for what the service would do.
+    """
+    for name in settings.unknown:
+        print(f"warning: {name}", file=sys.stderr)

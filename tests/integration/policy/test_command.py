@@ -90,6 +90,19 @@ def test_file_that_is_not_valid_is_refused(
     assert not said.out
 
 
+@pytest.mark.parametrize(
+    "command", [["policy", "check"], ["policy", "explain", ALICE.address], ["verify", "client.crt"]]
+)
+def test_misspelt_setting_is_called_out(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer holds without it: a rule that was misspelt must not silently be no rule."""
+    Path("client.crt").write_bytes(to_pem(a_certificate(hotkey=ALICE)))
+    monkeypatch.setenv("NEXUS_AUTH_MIN_STAK", "1000")
+    main(command)
+    assert "did you mean NEXUS_AUTH_MIN_STAKE?" in capsys.readouterr().err
+
+
 def test_admitted_hotkey_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     """Rule by rule, with the facts."""
     assert main(["policy", "explain", ALICE.address]) == 0

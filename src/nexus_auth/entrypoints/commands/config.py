@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from nexus_auth.entrypoints import exit_codes
-from nexus_auth.entrypoints.settings import Setting, Settings, add_flags, all_settings, load_from
+from nexus_auth.entrypoints.settings import (
+    Setting,
+    Settings,
+    add_flags,
+    all_settings,
+    call_out_unknown,
+    load_from,
+)
 from nexus_auth.entrypoints.terminal import as_json
 
 
@@ -36,8 +42,7 @@ def execute(args: argparse.Namespace) -> int:
     value_width = max(len(row["value"]) for row in rows)
     for row in rows:
         print(f"{row['name']:{width}}  {row['value']:{value_width}}  {row['origin']}")
-    for name in settings.unknown:
-        print(f"warning: {name}", file=sys.stderr)
+    call_out_unknown(settings)
     return exit_codes.DONE
 
 
