@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from nexus_auth.adapters.addresses import MAX_PORT, TcpAddress, UnixAddress
+from nexus_auth.domain.errors import NexusAuthError
 
 _BACKLOG: Final = 2048
 _HOST_AND_PORT: Final = re.compile(
@@ -16,6 +17,15 @@ _HOST_AND_PORT: Final = re.compile(
 
 
 ListenAddress = TcpAddress | UnixAddress
+
+
+class CannotListen(NexusAuthError):
+    """An address is taken, or not ours to listen on."""
+
+    def __init__(self, address: ListenAddress, source: str, cause: OSError) -> None:
+        super().__init__(f"cannot listen on {address} (from {source}): {cause.strerror or cause}")
+        self.address = address
+        self.source = source
 
 
 def parse_listen_address(text: str) -> ListenAddress:

@@ -10,7 +10,6 @@ import gc
 import os
 import signal
 import socket
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Final, Literal
@@ -23,7 +22,7 @@ from nexus_auth.adapters.structlog.decision_log import SUMMARY_SECONDS, Decision
 from nexus_auth.adapters.uvicorn.head_protocol import FastPath, HeadProtocol, Known
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints import exit_codes
-from nexus_auth.entrypoints.addresses import ListenAddress, bind
+from nexus_auth.entrypoints.addresses import CannotListen, ListenAddress, bind
 from nexus_auth.entrypoints.container import Container, build_board, build_container
 from nexus_auth.entrypoints.logs import configure_logging
 from nexus_auth.entrypoints.workers import supervise
@@ -42,12 +41,13 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 log = structlog.get_logger(__name__)
 
 
-class CannotListen(Exception):
-    """An address is taken, or not ours to listen on."""
-
-
 def serve(settings: Settings) -> int:
-    """Serves until SIGTERM or SIGINT, and returns the exit code."""
+    """Serves until SIGTERM or SIGINT, and returns the exit code.
+
+    Raises:
+        ConfigurationError: When the settings cannot be served with.
+        CannotListen: When an address is taken, or not ours to listen on.
+    """
     if settings.workers > 1 and not hasattr(os, "fork"):
         raise ConfigurationError(
             setting="NEXUS_AUTH_WORKERS",
@@ -71,16 +71,12 @@ def serve(settings: Settings) -> int:
             "NEXUS_AUTH_TRUSTED_PROXIES",
         )
     with _shared_among_workers(settings) as shared, contextlib.ExitStack() as stack:
-        try:
-            auth = stack.enter_context(_listening("listen_addr", settings))
-            admin = (
-                None
-                if settings.admin_addr is None
-                else stack.enter_context(_listening("admin_addr", settings))
-            )
-        except CannotListen as exc:
-            print(f"nexus-auth: {exc}", file=sys.stderr)
-            return exit_codes.FAILED
+        auth = stack.enter_context(_listening("listen_addr", settings))
+        admin = (
+            None
+            if settings.admin_addr is None
+            else stack.enter_context(_listening("admin_addr", settings))
+        )
         if settings.workers == 1:
             return run_worker(shared, auth, admin)
         return supervise(
@@ -137,10 +133,7 @@ def _listening(attribute: str, settings: Settings) -> Iterator[socket.socket]:
         else:
             listener = bind(address)
     except OSError as exc:
-        raise CannotListen(
-            f"cannot listen on {address} (from {settings.origins[attribute]}): "
-            f"{exc.strerror or exc}"
-        ) from exc
+        raise CannotListen(address, settings.origins[attribute], exc) from exc
     with listener:
         try:
             yield listener

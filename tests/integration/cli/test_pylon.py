@@ -235,12 +235,12 @@ def test_a_foreign_data_file_is_exit_code_2(data: Path) -> None:
     assert data.read_text() == "my diary\n"
 
 
-def test_a_taken_address_is_exit_code_2_and_changes_nothing(data: Path) -> None:
+def test_a_taken_address_is_exit_code_1_and_changes_nothing(data: Path) -> None:
     """The address is tried before the data file is made."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         refused = run("--data", str(data), "--listen", f"127.0.0.1:{port}")
-    assert refused.returncode == 2
+    assert refused.returncode == 1
     assert "in use" in refused.stderr
     assert not data.exists()
 

@@ -60,7 +60,8 @@ examples:
   nexus-auth pylon --data pylon.sqlite --seed-only --neuron 5C...,stake=1500,permit=yes
       (changes a neuron while another process serves the same file)
 
-exit codes: 0 stopped by a signal, or seeded · 2 wrong usage, address taken or unusable data file
+exit codes: 0 stopped by a signal, or seeded · 1 the address is taken ·
+            2 wrong usage or unusable data file
 """
 
 
@@ -388,12 +389,12 @@ def _parse_address(args: argparse.Namespace) -> TcpAddress:
 
 
 def _listen(address: TcpAddress) -> socket.socket:
-    from nexus_auth.entrypoints.addresses import bind
+    from nexus_auth.entrypoints.addresses import CannotListen, bind
 
     try:
         return bind(address)
     except OSError as exc:
-        raise _wrong("--listen", f"cannot listen on {address}: {exc.strerror or exc}") from None
+        raise CannotListen(address, "--listen", exc) from exc
 
 
 def _open(path: str) -> EmbeddedPylonStore:
