@@ -312,4 +312,20 @@ def test_proxy_that_is_away_is_unreachable(capsys: pytest.CaptureFixture[str]) -
     code, said = findings_of_proxy(capsys, "https://127.0.0.1:9/")
     assert code == 3
     assert said[0].startswith("unreachable")
-    assert main(["doctor", "--proxy", "http://127.0.0.1:9/"]) == 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:9/",
+        "127.0.0.1:9",
+        "https://",
+        "https://[::1/",
+        "https://127.0.0.1:99999/",
+        "https://127.0.0.1:0/",
+        "https://127.0.0.1:port/",
+    ],
+)
+def test_address_that_no_proxy_can_have_is_wrong_usage(url: str) -> None:
+    """Said before anybody is asked."""
+    assert main(["doctor", "--proxy", url]) == 2

@@ -7,6 +7,7 @@ import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from
 from nexus_auth.entrypoints.terminal import as_json
@@ -51,7 +52,7 @@ def execute(args: argparse.Namespace) -> int:
     from nexus_auth.entrypoints.checkup.findings import as_lines, exit_code
 
     settings = load_from(args)
-    if args.proxy_url is not None and not args.proxy_url.startswith("https://"):
+    if args.proxy_url is not None and not _is_https_url(args.proxy_url):
         raise ConfigurationError(setting="--proxy", problem="expected https://HOST:PORT/PATH")
     findings = asyncio.run(_examine(settings, args.certs, args.proxy_url))
     if args.json:
@@ -59,6 +60,15 @@ def execute(args: argparse.Namespace) -> int:
     else:
         print("\n".join(as_lines(findings, sys.stdout)))
     return exit_code(findings)
+
+
+def _is_https_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        # Reading the port is what finds out whether it is one.
+        return parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 async def _examine(settings: Settings, certs: Path | None, proxy: str | None) -> list[Finding]:
