@@ -16,6 +16,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from nexus_auth.adapters.clock import utc_now
+from nexus_auth.entrypoints.checkup.findings import Outcome
+from nexus_auth.entrypoints.checkup.pylon_checks import judge_clock
 from nexus_auth.entrypoints.cli import main
 from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_pem
 from tests.integration.pylon.running import RunningPylon, running_pylon
@@ -115,7 +117,7 @@ def test_pylon_of_the_other_generation_is_wrong(
 ) -> None:
     """A Pylon that knows none of the paths is not one that lacks the bulk answer alone."""
     if generation == "first":
-        missing, step = "/subnet/", "NEXUS_PYLON_NETUID unset"
+        missing, step = "/subnet/", "unset NEXUS_PYLON_NETUID"
     else:
         missing, step = "^/api/v1/certificates", "set NEXUS_PYLON_NETUID"
         for setting in ("NETUID", "IDENTITY_NAME", "IDENTITY_TOKEN"):
@@ -133,6 +135,56 @@ def test_pylon_without_a_bulk_answer_is_a_warning(
     pylon.fail_with(404, where="/block/latest/certificates$")
     code, found = examine(capsys, "doctor")
     assert (code, found["Pylon"]["outcome"]) == (0, "warning")
+
+
+@contextmanager
+def something_else(answers: dict[str, bytes]) -> Iterator[str]:
+    """Not the Pylon that is configured: a server that answers these paths, and else not found."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = answers.get(self.path, b'{"status_code":404,"detail":"Not Found"}')
+            self.send_response(200 if self.path in answers else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("answers", "text", "next_step"),
+    [
+        ({"/api/v1/certificates": b"{}"}, "the first generation's", "unset NEXUS_PYLON_NETUID"),
+        ({}, "does not speak the identity API", "NEXUS_PYLON_ENDPOINT"),
+    ],
+    ids=["first generation", "no Pylon"],
+)
+def test_other_api_than_the_configured_one_is_wrong(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    answers: dict[str, bytes],
+    text: str,
+    next_step: str,
+) -> None:
+    """Such a service would refuse everybody."""
+    with something_else(answers) as url:
+        monkeypatch.setenv("NEXUS_PYLON_ENDPOINT", url)
+        code, found = examine(capsys, "doctor")
+    assert code == 1
+    assert text in found["Pylon"]["text"]
+    assert next_step in found["Pylon"]["next_step"]
 
 
 def test_pylon_that_is_away_is_unreachable(
@@ -329,3 +381,19 @@ def test_proxy_that_is_away_is_unreachable(capsys: pytest.CaptureFixture[str]) -
 def test_address_that_no_proxy_can_have_is_wrong_usage(url: str) -> None:
     """Said before anybody is asked."""
     assert main(["doctor", "--proxy", url]) == 2
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        None,
+        "",
+        "yesterday",
+        "Fri, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Fri, 01 Jan 2020 00:00:00 +9999999999",
+    ],
+)
+def test_date_that_is_none_is_no_clock(date: str | None) -> None:
+    """Whatever a server writes there."""
+    finding = judge_clock(date, utc_now(), timedelta(minutes=5))
+    assert finding.outcome is Outcome.SKIPPED

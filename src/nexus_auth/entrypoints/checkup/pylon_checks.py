@@ -18,11 +18,11 @@ from nexus_auth.adapters.pylon.errors import (
     PylonUnreachable,
 )
 from nexus_auth.domain.errors import RegistryError
-from nexus_auth.domain.hotkey import ACCOUNT_ID_BYTES, Hotkey
+from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.entrypoints.checkup.findings import Finding, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Mapping
 
     from nexus_auth.adapters.pylon.client import PylonClient
     from nexus_auth.entrypoints.settings import Settings
@@ -30,9 +30,8 @@ if TYPE_CHECKING:
 _SUBJECT: Final = "Pylon"
 _NOTABLE_SKEW: Final = timedelta(seconds=30)
 _REDIRECTS: Final = range(300, 400)
-_NOT_FOUND: Final = 404
-_NOBODY: Final = Hotkey(bytes(ACCOUNT_ID_BYTES))
-"""A well-formed hotkey, to ask with; it does not matter whether somebody has it."""
+_NOBODY: Final = Hotkey(bytes(32))
+"""To ask for some key, where it only matters whether one can ask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +58,23 @@ def api_name(api: PylonApi) -> str:
             return "first-generation API (no netuid is set)"
 
 
-async def check_pylon(client: PylonClient, api: PylonApi, settings: Settings) -> PylonCheck:
-    """Asks for all certificates of the subnet, as the service does."""
+async def check_pylon(
+    client: PylonClient, api: PylonApi, settings: Settings, *, first_generation: PylonClient
+) -> PylonCheck:
+    """Asks for all certificates of the subnet, as the service does.
+
+    Args:
+        client: The service's own.
+        api: What it speaks.
+        settings: Name the endpoint.
+        first_generation: Speaks the oldest API to the same endpoint; asked where there is reason
+            to suspect that Pylon knows no other.
+    """
     endpoint = settings.pylon_endpoint
     try:
         answer = await client.fetch_keys()
-    except BulkNotOffered as exc:
-        finding = await _check_without_bulk(client, api, endpoint, exc)
+    except BulkNotOffered:
+        finding = await _explain_missing_path(client, first_generation, api, endpoint)
         return PylonCheck(findings=(finding,), keys=None)
     except RegistryError as exc:
         return PylonCheck(findings=(_explain(exc, endpoint),), keys=None)
@@ -97,31 +106,31 @@ async def check_pylon(client: PylonClient, api: PylonApi, settings: Settings) ->
     return PylonCheck(findings=tuple(findings), keys=answer.keys)
 
 
-async def _check_without_bulk(
-    client: PylonClient, api: PylonApi, endpoint: str, not_offered: BulkNotOffered
+async def _explain_missing_path(
+    client: PylonClient, first_generation: PylonClient, api: PylonApi, endpoint: str
 ) -> Finding:
-    """Tells a Pylon without a bulk answer from one that does not speak this API at all."""
+    """Says what it means that there is no path where all keys should be."""
+    outcome, text = Outcome.WRONG, f"{endpoint} does not speak the {api_name(api)}"
+    if isinstance(api, FirstGenerationApi):
+        next_step = "set NEXUS_PYLON_NETUID to your subnet's number"
+    elif await _answers(client.fetch_key(_NOBODY)):
+        outcome = Outcome.WARNING
+        text = f"{endpoint} cannot give all keys at once, so that each hotkey is asked for"
+        next_step = "a newer Pylon makes the service faster and more robust"
+    elif await _answers(first_generation.fetch_keys()):
+        text += ", but the first generation's, which has neither netuids nor identities"
+        next_step = "unset NEXUS_PYLON_NETUID and NEXUS_PYLON_IDENTITY_NAME, or get a newer Pylon"
+    else:
+        next_step = "is NEXUS_PYLON_ENDPOINT really Pylon's address?"
+    return Finding(subject=_SUBJECT, outcome=outcome, text=text, next_step=next_step)
+
+
+async def _answers(question: Awaitable[object]) -> bool:
     try:
-        await client.fetch_key(_NOBODY)
-    except RegistryError as exc:
-        # An unknown identity is a 404 as well, but then all keys were not "not offered".
-        if not isinstance(exc, PylonFailed) or exc.status != _NOT_FOUND:
-            return _explain(exc, endpoint)
-        return Finding(
-            subject=_SUBJECT,
-            outcome=Outcome.WRONG,
-            text=f"{endpoint} does not speak the {api_name(api)}",
-            next_step=_other_generation(api),
-        )
-    return _explain(not_offered, endpoint)
-
-
-def _other_generation(api: PylonApi) -> str:
-    match api:
-        case FirstGenerationApi():
-            return "set NEXUS_PYLON_NETUID to your subnet's number"
-        case IdentityApi() | OpenAccessApi():
-            return "is it Pylon? One of the first generation wants NEXUS_PYLON_NETUID unset"
+        await question
+    except RegistryError:
+        return False
+    return True
 
 
 def _explain(exc: RegistryError, endpoint: str) -> Finding:
@@ -132,10 +141,6 @@ def _explain(exc: RegistryError, endpoint: str) -> Finding:
             next_step = f"is Pylon running at {endpoint}? NEXUS_PYLON_ENDPOINT names it"
         case PylonRefused():
             next_step = "have Pylon's operator tell you the token, and set it"
-        case BulkNotOffered():
-            outcome = Outcome.WARNING
-            text = f"{endpoint} cannot give all keys at once, so that each hotkey is asked for"
-            next_step = "a newer Pylon makes the service faster and more robust"
         case PylonFailed(status=status) if status in _REDIRECTS:
             text = f"{endpoint} redirects: the netuid is not that of the identity"
             next_step = "set NEXUS_PYLON_NETUID to the netuid of your identity"
@@ -171,7 +176,7 @@ def judge_clock(date_header: str | None, now: datetime, leeway: timedelta) -> Fi
     subject = "clock"
     try:
         theirs = parsedate_to_datetime(date_header or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return Finding(
             subject=subject, outcome=Outcome.SKIPPED, text="Pylon does not tell the time"
         )

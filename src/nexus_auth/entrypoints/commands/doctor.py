@@ -72,6 +72,7 @@ def _is_https_url(text: str) -> bool:
 
 
 async def _examine(settings: Settings, certs: Path | None, proxy: str | None) -> list[Finding]:
+    import dataclasses
     from datetime import timedelta
     from urllib.parse import quote
 
@@ -88,10 +89,14 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
     findings = [_configuration(settings)]
 
     client = container.pylon()
-    try:
-        pylon = await check_pylon(client, container.pylon_api(), settings)
-    finally:
-        await client.aclose()
+    without_subnet = dataclasses.replace(
+        settings, netuid=None, identity_name=None, identity_token=None
+    )
+    first_generation = build_container(without_subnet).pylon()
+    async with client, first_generation:
+        pylon = await check_pylon(
+            client, container.pylon_api(), settings, first_generation=first_generation
+        )
     findings += pylon.findings
     if not any(finding.outcome is Outcome.UNREACHABLE for finding in pylon.findings):
         date = await fetch_date(settings)
