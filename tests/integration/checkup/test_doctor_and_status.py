@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import ssl
 import threading
 from collections.abc import Iterator
@@ -235,6 +236,23 @@ def test_pair_that_is_not_good_is_named(
     assert code == (1 if outcome == "wrong" else 0)
     assert found[subject]["outcome"] == outcome
     assert text in found[subject]["text"]
+
+
+@pytest.mark.parametrize("pair", [{"days": -1}, {"days": 5}, {"signer": "bob"}])
+def test_advice_for_a_certificate_with_a_good_key_leaves_the_chain_alone(
+    capsys: pytest.CaptureFixture[str], pylon: RunningPylon, pair: dict[str, Any]
+) -> None:
+    """The command that is printed makes everything well, without another key on chain."""
+    folder = Path("a folder")
+    save_pair(folder, **pair)
+    _, found = examine(capsys, "status", str(folder))
+    command = shlex.split(found["certificate"]["next_step"].partition(" makes ")[0])
+    assert main(command[1:]) == 0
+    capsys.readouterr()
+    code, found = examine(capsys, "status", str(folder))
+    assert code == 0
+    assert {finding["outcome"] for finding in found.values()} == {"ok"}
+    assert pylon.store.certificate(ALICE) == public_bytes(a_key("alice"))
 
 
 def test_key_that_others_can_read_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:

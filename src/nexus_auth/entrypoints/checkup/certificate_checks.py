@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,17 +50,22 @@ def check_pair(folder: Path, now: datetime, leeway: timedelta) -> PairCheck:
     except CertificateRejected as exc:
         return _no_certificate(f"{str(path)!r}: {exc}", _REISSUE)
     days = (certificate.not_after - now).days
+    # Nothing is wrong with the key: the chain, and other machines with this key, are left alone.
+    renew = (
+        f"nexus-auth generate -ss58-address {certificate.hotkey} "
+        f"-output-dir {shlex.quote(str(folder))} -reuse-key makes another around the same key"
+    )
     refused = refusal_without_registry(certificate, now, leeway=leeway)
     if refused is not None:
-        validity = _wrong(f"{refused.reason.value}: {refused.detail}", _REISSUE)
+        validity = _wrong(f"{refused.reason.value}: {refused.detail}", renew)
     elif not certificate.is_self_signed():
-        validity = _wrong("bad-signature: not signed with its own key", _REISSUE)
+        validity = _wrong("bad-signature: not signed with its own key", renew)
     elif days < _SOON_DAYS:
         validity = Finding(
             subject=_SUBJECT,
             outcome=Outcome.WARNING,
             text=f"{certificate.hotkey}, {days} days left",
-            next_step=_REISSUE,
+            next_step=renew,
         )
     else:
         validity = Finding(
