@@ -203,6 +203,9 @@ class _Server(uvicorn.Server):
             server.close()
         await asyncio.sleep(0)
         await super().shutdown(sockets)
+        if self.force_exit:
+            # uvicorn then leaves the lifespan to be cancelled, which it reports as a failure.
+            await self.lifespan.shutdown()
 
 
 class _Worker:

@@ -177,6 +177,35 @@ def test_request_under_way_is_answered_before_the_end(
                 service.connect()
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_second_signal_waits_for_nothing_and_is_no_failure(tmp_path: Path, workers: str) -> None:
+    """A request under way is left; everything is closed in good order all the same; exit 0."""
+    with running_pylon() as pylon:
+        register(pylon, "alice")
+        with running_service(
+            tmp_path,
+            pylon.url,
+            NEXUS_AUTH_CACHE_DURATION_MINS="0",
+            NEXUS_AUTH_WORKERS=workers,
+            wait=False,
+        ) as service:
+            wait_until_ready(lambda: len(service.lines("listening")) == int(workers), what="all")
+            pylon.answer_after(30)
+            with service.connect() as waiting:
+                waiting.sendall(
+                    b"GET / HTTP/1.1\r\nHost: a\r\nX-Client-Cert: %s\r\n\r\n" % a_header("alice")
+                )
+                time.sleep(0.2)
+                service.process.send_signal(signal.SIGTERM)
+                wait_until_ready(
+                    lambda: len(service.lines("stopping")) == int(workers), what="the first"
+                )
+                service.process.send_signal(signal.SIGTERM)
+                assert service.process.wait(8) == 0
+            assert len(service.lines("stopped")) == int(workers)
+            assert service.lines("library_message") == []
+
+
 def test_unix_socket_is_for_the_owner_and_its_group(pylon: RunningPylon, tmp_path: Path) -> None:
     """A stale one is replaced, and the file is gone at the end."""
     path = tmp_path / "auth.sock"
