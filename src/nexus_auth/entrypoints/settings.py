@@ -213,6 +213,8 @@ def _snapshot_store(text: str) -> str | None:
         parts = urlsplit(text)
         is_redis = parts.scheme in {"redis", "rediss"} and bool(parts.hostname)
         is_redis = is_redis and parts.port != 0
+        # The package takes a path that is no number for database 0.
+        is_redis = is_redis and re.fullmatch("/?|/[0-9]{1,5}", parts.path) is not None
     except ValueError:
         is_redis = False
     if not is_redis:

@@ -118,9 +118,16 @@ async def test_store_is_the_one_that_is_named(location: str, store: str) -> None
     await shared.aclose()
 
 
-def test_redis_url_that_cannot_be_read_is_a_configuration_error() -> None:
+@pytest.mark.parametrize(
+    "location",
+    [
+        "redis://:hush@localhost/0?socket_timeout=soon",
+        "redis://:hush@localhost/0?no_such_option=1",
+        "rediss://:hush@localhost/0?no_such_option=1",
+    ],
+)
+def test_redis_url_that_cannot_be_read_is_a_configuration_error(location: str) -> None:
     """Said in one line, without the password."""
-    location = "redis://:hush@localhost/0?socket_timeout=soon"
     settings = Settings.load(environ={"NEXUS_AUTH_SNAPSHOT_STORE": location})
     with pytest.raises(ConfigurationError) as caught:
         build_container(settings).shared_snapshots()

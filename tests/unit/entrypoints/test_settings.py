@@ -115,6 +115,8 @@ def test_empty_value_in_the_environment_means_unset(name: str) -> None:
         ("NEXUS_AUTH_SNAPSHOT_STORE", "redis://"),
         ("NEXUS_AUTH_SNAPSHOT_STORE", "rediss://:pw@/0"),
         ("NEXUS_AUTH_SNAPSHOT_STORE", "redis://:pw@host:port"),
+        ("NEXUS_AUTH_SNAPSHOT_STORE", "redis://host/nexus"),
+        ("NEXUS_AUTH_SNAPSHOT_STORE", "redis://host/0/1"),
         ("NEXUS_AUTH_SNAPSHOT_STORE", "file:snapshot.json"),
         ("NEXUS_AUTH_SNAPSHOT_STORE", "file:/folder/"),
         ("NEXUS_AUTH_SNAPSHOT_STORE", "/path"),

@@ -87,6 +87,12 @@ class RedisStore:
             retry=Retry(NoBackoff(), 0),
             decode_responses=False,
         )
+        pool: Any = self._redis.connection_pool  # Not all of the package is typed.
+        try:
+            # Not connected, only made: an option that the package does not know shows now.
+            pool.make_connection()
+        except TypeError:
+            raise ValueError("an option of the URL is unknown") from None
 
     def __repr__(self) -> str:
         return "RedisStore()"
