@@ -9,16 +9,20 @@ import kubernetes_validate  # type: ignore[import-untyped] # it ships no types
 import pytest
 import yaml
 
+from nexus_auth.adapters.proxies.presets import PRESETS
 from nexus_auth.entrypoints.settings import all_settings
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "kubernetes"
+APPLIED = sorted(path for path in FOLDER.iterdir() if path.suffix in {".yaml", ".yml", ".json"})
+"""What `kubectl apply -f` reads of a folder."""
+EXAMPLES = sorted(FOLDER.glob("*.example"))
 
 
 def documents() -> list[tuple[str, dict[str, Any]]]:
     """Every document of every manifest, with a name for it."""
     return [
         (f"{path.name}-{document['kind']}", document)
-        for path in sorted(FOLDER.glob("*.yaml"))
+        for path in [*APPLIED, *EXAMPLES]
         for document in yaml.safe_load_all(path.read_text())
     ]
 
@@ -87,6 +91,33 @@ def test_secrets_come_from_a_secret_alone() -> None:
     for each in container["env"]:
         assert "secretKeyRef" in each["valueFrom"]
         assert each["valueFrom"]["secretKeyRef"]["key"]
+
+
+def test_applying_the_folder_applies_no_secret() -> None:
+    """An example would take the place of the operator's own secrets, and everybody knows it."""
+    kinds = {
+        document["kind"] for path in APPLIED for document in yaml.safe_load_all(path.read_text())
+    }
+    assert "Secret" not in kinds
+    assert "Deployment" in kinds
+
+
+def test_applying_the_folder_leaves_the_number_of_replicas_to_the_autoscaler() -> None:
+    """A number in the deployment would end the replicas that the load has called for."""
+    assert "replicas" not in the("Deployment")["spec"]
+    scaler = the("HorizontalPodAutoscaler")["spec"]
+    assert scaler["scaleTargetRef"]["name"] == the("Deployment")["metadata"]["name"]
+    assert scaler["minReplicas"] > the("PodDisruptionBudget")["spec"]["minAvailable"]
+
+
+def test_certificates_are_read_as_the_proxy_sends_them_that_is_let_in() -> None:
+    """Otherwise everybody is denied for want of a certificate."""
+    proxy = the("ConfigMap")["data"]["NEXUS_AUTH_PROXY"]
+    assert proxy in PRESETS
+    rules = the("NetworkPolicy")["spec"]["ingress"]
+    (rule,) = [rule for rule in rules if {"port": "auth"} in rule["ports"]]
+    labels = rule["from"][0]["podSelector"]["matchLabels"]
+    assert labels == {"app.kubernetes.io/name": proxy}
 
 
 def test_only_the_ingress_reaches_the_auth_port() -> None:
