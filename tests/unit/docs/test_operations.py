@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 import yaml
+from structlog.testing import capture_logs
 
 import nexus_auth
 from nexus_auth.adapters.monitoring.report import Overview
@@ -20,7 +21,8 @@ from nexus_auth.adapters.monitoring.tally import Tally
 from nexus_auth.adapters.policy.live import PolicyState
 from nexus_auth.adapters.prometheus.exposition import Exposition
 from nexus_auth.adapters.registry.state import Freshness
-from nexus_auth.domain.decision import DenialReason
+from nexus_auth.adapters.structlog.decision_log import DecisionLog
+from nexus_auth.domain.decision import DenialReason, Denied
 from tests.builders import NOW
 from tests.fakes import FakeClock
 from tests.integration.real import require_program
@@ -128,6 +130,25 @@ def test_events_are_those_of_the_page() -> None:
     documented = set(re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE))
     documented |= set(re.findall(r"`([a-z_]+)`", section.partition("These are defects")[2]))
     assert documented - {"traceback", "library_message"} == events()
+
+
+def test_fields_of_a_decision_are_those_of_the_page() -> None:
+    """All that a line can have, in both places that list them."""
+    denied = Denied(reason=DenialReason.NOT_PERMITTED, detail="x")
+    with capture_logs() as lines:
+        DecisionLog().decided(
+            denied,
+            seconds=0.1,
+            method=b"GET",
+            target=b"/",
+            headers=[(b"x-nexus-auth-policy", b"validators")],
+        )
+    written = set(lines[0]) - {"event", "log_level"}
+    fields = PAGE.partition("## Logs\n")[2].partition("\nIn nginx")[0]
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \|", fields, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == written
+    (event,) = re.findall(r"^\| `decision` \| info \| (.*) \|$", PAGE, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", event)) == written
 
 
 def test_alerts_are_those_of_the_page() -> None:
