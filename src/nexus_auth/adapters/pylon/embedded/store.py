@@ -505,9 +505,9 @@ def _new_neuron(
         # The first gap: 0 where it is free, otherwise one above a uid that has no neighbour.
         uid = connection.execute(
             "SELECT min(candidate) FROM ("
-            "SELECT 0 AS candidate UNION ALL SELECT uid + 1 FROM neuron WHERE netuid = ?1) "
-            "WHERE candidate NOT IN (SELECT uid FROM neuron WHERE netuid = ?1)",
-            (netuid,),
+            "SELECT 0 AS candidate UNION ALL SELECT uid + 1 FROM neuron WHERE netuid = :netuid) "
+            "WHERE candidate NOT IN (SELECT uid FROM neuron WHERE netuid = :netuid)",
+            {"netuid": netuid},
         ).fetchone()[0]
     return NeuronRecord(hotkey=hotkey, uid=uid, coldkey=derive_coldkey(hotkey))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sqlite3
 import stat
 from collections.abc import Iterator
@@ -312,3 +314,9 @@ class TestFile:
         store.close()
         with pytest.raises(PylonStoreUnusable, match="closed"):
             store.neurons()
+
+
+def test_no_statement_has_numbered_placeholders() -> None:
+    """Python 3.12 warns of them with a sequence of values, and 3.14 refuses them."""
+    source = Path(inspect.getfile(EmbeddedPylonStore)).read_text(encoding="utf-8")
+    assert re.findall(r"\?[0-9]", source) == []
