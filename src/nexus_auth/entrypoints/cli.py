@@ -49,9 +49,11 @@ _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DESCRIPTION: Final = "May this certificate in? Authentication service of the Nexus Framework."
 _EPILOG: Final = """\
 Every command explains itself: nexus-auth COMMAND --help.
-Flags are accepted with one dash or two; settings also come from the environment and from .env.
+Flags are accepted with one dash or two; settings also come from the environment
+and from .env.
 
-exit codes: 0 done or granted · 1 failed or denied · 2 wrong usage or configuration ·
+exit codes: 0 done or granted · 1 failed or denied ·
+            2 wrong usage or configuration ·
             3 the registry or Pylon could not be reached
 """
 

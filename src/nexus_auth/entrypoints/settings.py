@@ -51,6 +51,8 @@ _OTHER_NAMES: Final = frozenset(
     }
 )
 _MAX_DIGITS: Final = 12
+_MAX_METAVAR: Final = 24
+"""Longer ones, twice in a line, would not fit into 80 columns."""
 _MAX_SECRET_FILE_BYTES: Final = 16 * 1024
 
 
@@ -674,12 +676,15 @@ def add_flags(parser: argparse.ArgumentParser, attributes: Iterable[str]) -> Non
     for setting in all_settings():
         if setting.attribute in wanted and setting.flag is not None:
             default = f" Default: {setting.default}." if setting.default else ""
+            metavar, choices = "|".join(setting.choices) or "VALUE", ""
+            if len(metavar) > _MAX_METAVAR:
+                metavar, choices = "VALUE", f" One of {', '.join(setting.choices)}."
             group.add_argument(
                 f"-{setting.flag}",
                 f"--{setting.flag}",
                 dest=setting.attribute,
-                metavar="|".join(setting.choices) or "VALUE",
-                help=f"{setting.help}{default} [{setting.name}]".replace("%", "%%"),
+                metavar=metavar,
+                help=f"{setting.help}{choices}{default} [{setting.name}]".replace("%", "%%"),
             )
 
 

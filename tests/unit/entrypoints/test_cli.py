@@ -180,6 +180,21 @@ def test_help_of_one_command_loads_that_one(
     assert loaded == ["verify"]
 
 
+@pytest.mark.parametrize(
+    "command", ["", *cli.COMMANDS, "policy check", "policy explain"], ids=lambda name: name or "all"
+)
+def test_help_fits_into_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """80 columns, and what the exit codes mean."""
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main([*command.split(), "--help"])
+    shown = capsys.readouterr().out
+    assert [line for line in shown.splitlines() if len(line) > 80] == []
+    assert "exit codes: 0 " in shown
+
+
 @pytest.mark.parametrize("argument", ["-version", "--version"])
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str], argument: str) -> None:
     """`--version` answers with the installed version."""

@@ -11,9 +11,12 @@ if TYPE_CHECKING:
 
 _EPILOG = """\
 examples:
-  bash   nexus-auth completion bash > ~/.local/share/bash-completion/completions/nexus-auth
-  zsh    nexus-auth completion zsh > ~/.zfunc/_nexus-auth    (with ~/.zfunc in fpath)
-  tcsh   nexus-auth completion tcsh > ~/.nexus-auth.csh, and source it in ~/.tcshrc
+  nexus-auth completion bash \\
+      > ~/.local/share/bash-completion/completions/nexus-auth
+  nexus-auth completion zsh > ~/.zfunc/_nexus-auth
+      (with ~/.zfunc in fpath)
+  nexus-auth completion tcsh > ~/.nexus-auth.csh
+      (and source it in ~/.tcshrc)
 
 For the running bash alone:
   eval "$(nexus-auth completion bash)"

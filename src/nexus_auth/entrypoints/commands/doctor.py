@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.description = (
-        "Checks the configuration, Pylon, the clock, the certificate on disk against the chain,\n"
-        "and the proxy in front; prints what is wrong and what to do next."
+        "Checks the configuration, Pylon, the clock, the certificate on disk against the\n"
+        "chain, and the proxy in front; prints what is wrong and what to do next."
     )
     parser.epilog = (
         "examples:\n"
         "  nexus-auth doctor\n"
         "  nexus-auth doctor --certs ./certs --proxy https://127.0.0.1:8443/\n\n"
-        "exit codes: 0 nothing is wrong · 1 something is · 2 wrong usage or configuration ·\n"
+        "exit codes: 0 nothing is wrong · 1 something is ·\n"
+        "            2 wrong usage or configuration ·\n"
         "            3 Pylon or the proxy could not be reached"
     )
     parser.add_argument(

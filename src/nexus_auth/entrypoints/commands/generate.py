@@ -25,17 +25,21 @@ _ED25519: Final = 1
 _MAX_TIMEOUT_SECONDS: Final = 3600.0
 
 _EPILOG: Final = """\
-Asking Pylon for a key pair REPLACES THE KEY ON CHAIN: certificates made before stop working.
-So everything that can fail is tried first, Ctrl-C waits until the answer is on disk, and an
-interrupted run is finished by the next one. Both files present: nothing happens.
+Asking Pylon for a key pair REPLACES THE KEY ON CHAIN: certificates made before
+stop working. So everything that can fail is tried first, Ctrl-C waits until the
+answer is on disk, and an interrupted run is finished by the next one. Both
+files present: nothing happens.
 
 examples:
   nexus-auth generate -ss58-address 5F...
-  nexus-auth generate -ss58-address 5F... -output-dir /etc/nginx/mtls -force-recreate
-  nexus-auth generate -ss58-address 5F... -renew-before-days 30 -after-change "nginx -s reload"
-  nexus-auth generate -ss58-address 5F... -reuse-key      (a new certificate, the same key)
+  nexus-auth generate -ss58-address 5F... -output-dir /etc/mtls -force-recreate
+  nexus-auth generate -ss58-address 5F... -renew-before-days 30 \\
+      -after-change "nginx -s reload"
+  nexus-auth generate -ss58-address 5F... -reuse-key
+      (a new certificate, the same key)
 
-exit codes: 0 done, or nothing to do · 1 Pylon refused, or the files cannot be written ·
+exit codes: 0 done, or nothing to do ·
+            1 Pylon refused, or the files cannot be written ·
             2 wrong usage or configuration · 3 Pylon could not be reached
 """
 

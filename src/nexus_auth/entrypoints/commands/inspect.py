@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     from nexus_auth.domain.decision import Denied
 
 _EPILOG = """\
-Nobody is asked, so this cannot say whether the hotkey is registered: see nexus-auth verify.
+Nobody is asked, so this cannot say whether the hotkey is registered:
+see nexus-auth verify.
 
 examples:
   nexus-auth inspect certs/client.crt
   nexus-auth inspect --json certs/client.crt
-  openssl s_client -connect 203.0.113.7:8443 </dev/null | openssl x509 | nexus-auth inspect -
+  openssl s_client -connect 203.0.113.7:8443 </dev/null | openssl x509 |
+      nexus-auth inspect -
 
-exit codes: 0 it was shown · 1 it is no certificate, or could not be read
+exit codes: 0 it was shown · 1 it is no certificate, or could not be read ·
+            2 wrong usage
 """
 
 

@@ -16,17 +16,23 @@ if TYPE_CHECKING:
     from nexus_auth.domain.policy import AccessPolicy
     from nexus_auth.entrypoints.container import Container
 
+_EPILOG = """\
+exit codes: 0 valid, or would be admitted ·
+            the others are in the help of each action
+"""
 _CHECK_EPILOG = """\
-Reads FILE as the service would, or what the settings name, and shows what it says. Asks nobody.
+Reads FILE as the service would, or what the settings name, and shows what it
+says. Asks nobody.
 
 exit codes: 0 valid · 2 not valid
 """
 _EXPLAIN_EPILOG = """\
-Asks Pylon once, with the settings that the service would have. What the service knows may be up to
-one refresh older. Nothing is proven here: a caller needs the private key as well.
+Asks Pylon once, with the settings that the service would have. What the service
+knows may be up to one refresh older. Nothing is proven here: a caller needs the
+private key as well.
 
 examples:
-  nexus-auth policy explain 5F... -policy-file /etc/nexus-auth/policy.toml
+  nexus-auth policy explain 5F... -policy-file policy.toml
   nexus-auth policy explain 5F... -policy validators --json | jq .rules
 
 exit codes: 0 would be admitted · 1 would not · 2 wrong usage or configuration ·
@@ -38,6 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the two actions and their arguments."""
     from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags
 
+    parser.epilog = _EPILOG
     actions = parser.add_subparsers(
         title="actions", metavar="ACTION", dest="action", required=True, parser_class=type(parser)
     )

@@ -28,14 +28,16 @@ _AUTH: Final = "127.0.0.1:8080"
 _CLUSTER: Final = {"app": "app:8000", "auth": "nexus-auth:8080"}
 
 _EPILOG: Final = """\
-The comment at the top of the result names the settings of the auth service that go with it.
+The comment at the top of the result names the settings of the auth service that
+go with it.
 
 examples:
-  nexus-auth proxy-config nginx -tls-cert /etc/ssl/site.crt -tls-key /etc/ssl/site.key
-  nexus-auth proxy-config nginx -auth unix:/run/nexus-auth/auth.sock -check > nginx.conf
+  nexus-auth proxy-config nginx -tls-cert /etc/ssl/a.crt -tls-key /etc/ssl/a.key
+  nexus-auth proxy-config nginx -auth unix:/run/nexus-auth/auth.sock -check
   nexus-auth proxy-config haproxy -listen :8443 -output /etc/haproxy/nexus
 
-exit codes: 0 printed or written · 1 the files could not be written, or the check did not pass ·
+exit codes: 0 printed or written ·
+            1 the files could not be written, or the check did not pass ·
             2 wrong usage
 """
 

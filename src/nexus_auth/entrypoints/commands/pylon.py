@@ -38,26 +38,29 @@ _GRACE_SECONDS: Final = 5
 """How long requests under way may take after SIGTERM."""
 
 _DESCRIPTION: Final = """\
-Runs a development Pylon: the same HTTP API, with a file in the place of the chain.
-FOR DEVELOPMENT ONLY: nothing is checked on any chain, and whoever has a token may publish keys.
+Runs a development Pylon: the same HTTP API, with a file in the place of the
+chain. FOR DEVELOPMENT ONLY: nothing is checked on any chain, and whoever has a
+token may publish keys.
 
-Without any identity it makes one, "dev", with a hotkey of its own that is registered on the
-subnet. Its connection settings are printed as lines for a .env file; tokens are in files that
-only you can read.
+Without any identity it makes one, "dev", with a hotkey of its own that is
+registered on the subnet. Its connection settings are printed as lines for a
+.env file; tokens are in files that only you can read.
 """
 _EPILOG: Final = f"""\
-A token never comes from the command line, where every user of the machine could read it:
-  {TOKEN_VARIABLE}              the token of the identities named here
-  {OPEN_ACCESS_VARIABLE}  the token of the open-access API; once set it stays
-Where there is neither a variable nor --token-file, a token is made and kept in FILE.NAME.token.
+A token never comes from the command line, where every user of the machine could
+read it:
+  {TOKEN_VARIABLE}              for the identities named here
+  {OPEN_ACCESS_VARIABLE}  for the open-access API; once set it stays
+Where there is neither a variable nor --token-file, a token is made and kept in
+FILE.NAME.token.
 
-NEURON is a hotkey, followed by what is to be set: stake=N alpha=N tao=N (stake is the total),
-permit=yes|no active=yes|no uid=N coldkey=ADDRESS axon=IP:PORT.
+NEURON is a hotkey, followed by what is to be set: stake=N alpha=N tao=N (stake
+is the total), permit=yes|no active=yes|no uid=N coldkey=ADDRESS axon=IP:PORT.
 
 examples:
   nexus-auth pylon --data pylon.sqlite > .env
   nexus-auth pylon --data pylon.sqlite --identity validator=5F... --netuid 12
-  nexus-auth pylon --data pylon.sqlite --seed-only --neuron 5C...,stake=1500,permit=yes
+  nexus-auth pylon --data pylon.sqlite --seed-only --neuron 5C...,permit=yes
       (changes a neuron while another process serves the same file)
 
 exit codes: 0 stopped by a signal, or seeded · 1 the address is taken ·

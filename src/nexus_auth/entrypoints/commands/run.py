@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     import argparse
 
 _EPILOG = """\
-SIGTERM or Ctrl-C ends it in good order. nexus-auth config show prints what would be in force.
+SIGTERM or Ctrl-C ends it in good order. nexus-auth config show prints what
+would be in force.
 
-exit codes: 0 ended by a signal · 1 an address is taken · 2 wrong usage or configuration
+exit codes: 0 ended by a signal · 1 an address is taken ·
+            2 wrong usage or configuration
 """
 
 

@@ -18,16 +18,18 @@ if TYPE_CHECKING:
     from nexus_auth.entrypoints.settings import Settings
 
 _EPILOG = """\
-Asks Pylon once, with the settings that the service would have, and remembers nothing: what is
-printed is what the chain says now. What the service knows may be up to one refresh older.
+Asks Pylon once, with the settings that the service would have, and remembers
+nothing: what is printed is what the chain says now. What the service knows may
+be up to one refresh older.
 
 examples:
   nexus-auth verify certs/client.crt
   nexus-auth verify --json certs/client.crt | jq .decision
-  nexus-auth verify -policy-file /etc/nexus-auth/policy.toml -policy validators certs/client.crt
-  nexus-auth verify -pylon-endpoint http://127.0.0.1:8000 -net-uid 1 - < certs/client.crt
+  nexus-auth verify -policy-file policy.toml -policy validators certs/client.crt
+  nexus-auth verify -pylon-endpoint http://127.0.0.1:8000 -net-uid 1 - < a.crt
 
-exit codes: 0 granted · 1 denied · 2 wrong usage or configuration · 3 Pylon could not be asked
+exit codes: 0 granted · 1 denied · 2 wrong usage or configuration ·
+            3 Pylon could not be asked
 """
 
 
