@@ -203,6 +203,43 @@ def test_pylon_that_is_away_is_unreachable(
     assert main(["status", "--offline"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("NEXUS_AUTH_POLICY_FILE", "policy.toml", "not valid TOML"),
+        ("NEXUS_AUTH_POLICY_FILE", "nowhere.toml", "No such file"),
+        ("NEXUS_AUTH_SNAPSHOT_STORE", "redis://host/0?no_such_option=1", "SNAPSHOT_STORE"),
+    ],
+)
+def test_setting_that_the_service_does_not_start_with_is_wrong(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    text: str,
+) -> None:
+    """What stands in files, and what only the package of Redis understands, is looked at too."""
+    Path("policy.toml").write_text("[policies")
+    monkeypatch.setenv(name, value)
+    code, found = examine(capsys, "doctor")
+    assert code == 1
+    assert found["configuration"]["outcome"] == "wrong"
+    assert text in found["configuration"]["text"]
+    assert found["Pylon"]["outcome"] == "ok"
+
+
+def test_settings_of_every_kind_are_well(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody but Pylon is asked: the Redis that is named does not exist."""
+    Path("policy.toml").write_text("[policies.all]")
+    monkeypatch.setenv("NEXUS_AUTH_POLICY_FILE", "policy.toml")
+    monkeypatch.setenv("NEXUS_AUTH_SNAPSHOT_STORE", "redis://:pw@127.0.0.1:9/0")
+    code, found = examine(capsys, "doctor")
+    assert code == 0
+    assert found["configuration"]["outcome"] == "ok"
+
+
 def test_misspelt_setting_is_a_warning(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

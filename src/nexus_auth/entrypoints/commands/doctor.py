@@ -14,6 +14,7 @@ from nexus_auth.entrypoints.terminal import as_json
 
 if TYPE_CHECKING:
     from nexus_auth.entrypoints.checkup.findings import Finding
+    from nexus_auth.entrypoints.container import Container
     from nexus_auth.entrypoints.settings import Settings
 
 
@@ -87,7 +88,7 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
     container = build_container(settings)
     leeway = timedelta(seconds=settings.leeway_seconds)
     now = container.clock()()
-    findings = [_configuration(settings)]
+    findings = [await _configuration(settings, container)]
 
     client = container.pylon()
     without_subnet = dataclasses.replace(
@@ -138,18 +139,34 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
     return findings
 
 
-def _configuration(settings: Settings) -> Finding:
+async def _configuration(settings: Settings, container: Container) -> Finding:
+    from nexus_auth.domain.errors import ConfigurationError
     from nexus_auth.entrypoints.checkup.findings import Finding, Outcome
 
+    subject = "configuration"
+    try:
+        # What the service makes before it opens anything: a policy file is read, a URL taken apart.
+        container.policies()
+        container.traces()
+        shared = container.shared_snapshots()
+    except ConfigurationError as exc:
+        return Finding(
+            subject=subject,
+            outcome=Outcome.WRONG,
+            text=str(exc),
+            next_step="correct it; the service does not start with it",
+        )
+    if shared is not None:
+        await shared.aclose()
     if settings.unknown:
         return Finding(
-            subject="configuration",
+            subject=subject,
             outcome=Outcome.WARNING,
             text="; ".join(str(name) for name in settings.unknown),
             next_step="correct or remove it; it has no effect",
         )
     return Finding(
-        subject="configuration",
+        subject=subject,
         outcome=Outcome.OK,
         text="complete (nexus-auth config show prints it)",
     )
