@@ -44,7 +44,7 @@ def bearer(token: str | None) -> dict[str, str]:
 
 
 def refusal(path: str, status: int, detail: str) -> dict[str, object]:
-    """Pylon's words; the first generation says no status with what it has to say of certificates."""
+    """Pylon's words; of certificates, the first generation says them without a status."""
     bare = path.startswith(f"{FIRST}/certificates")
     return {"detail": detail} if bare else {"status_code": status, "detail": detail}
 
