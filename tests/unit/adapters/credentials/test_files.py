@@ -15,8 +15,8 @@ def mode(path: Path) -> int:
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o777], ids=oct)
-def _umask(request: pytest.FixtureRequest) -> Iterator[None]:
-    """One umask or another."""
+def _umask(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """One umask or another, for everything but the folder, which must be of use."""
     before = os.umask(request.param)
     yield
     os.umask(before)
