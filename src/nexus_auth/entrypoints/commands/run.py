@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 from nexus_auth.entrypoints.hidden_packages import hidden
@@ -31,11 +30,9 @@ def execute(args: argparse.Namespace) -> int:
     # The settings first: what is wrong with them is said before anything heavy is loaded.
     settings = load_from(args)
 
-    # Where they find them, structlog takes rich for tracebacks, and httpx takes h2, which is not
-    # used, and pygments for a command line of its own: 9 MB in every worker.
+    # Where they find them, structlog takes rich for tracebacks, httpcore takes h2, which is not
+    # used, and httpx takes pygments for a command line of its own: 9 MB in every worker.
     with hidden("rich", "h2", "pygments"):
-        # httpx loads this, and with it h2, only when its first client is made.
-        importlib.import_module("httpcore")
         from nexus_auth.entrypoints.service import serve
 
     return serve(settings)
