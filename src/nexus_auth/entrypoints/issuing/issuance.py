@@ -329,7 +329,7 @@ class Issuance:
         if problem:
             kept = ""
             if self._directory.keeps_old():
-                kept = " The old pair is kept beside it as .old."
+                kept = "\nThe old pair is kept beside it as .old."
             self._reporter.warn(f"{problem}{kept}")
             return
         if self._directory.keeps_old():
