@@ -318,6 +318,32 @@ def test_key_that_is_missing_or_nonsense_is_wrong(
     assert found["private key"]["outcome"] == "wrong"
 
 
+def test_next_step_for_a_lost_certificate_is_one_that_works(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Beside a key, generate makes no pair unless it is told what to do with the key."""
+    save_pair(Path("certs"))
+    Path("certs/client.crt").unlink()
+    code, found = examine(capsys, "status")
+    assert code == 1
+    step = found["certificate"]["next_step"]
+    command, _, _ = step.partition(" makes one")
+    arguments = command.removeprefix("nexus-auth ").replace("ADDR", ALICE.address).split()
+    assert main([*arguments, "-confirm-timeout-seconds", "0"]) == 0
+    capsys.readouterr()
+    assert examine(capsys, "status", "--offline")[0] == 0
+
+
+def test_certificate_that_cannot_be_read_is_not_to_be_made_anew(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What stands in its place would be in the way of generate too."""
+    Path("certs/client.crt").mkdir(parents=True)
+    code, found = examine(capsys, "status")
+    assert code == 1
+    assert "generate" not in found["certificate"]["next_step"]
+
+
 def test_unregistered_hotkey_is_wrong(
     capsys: pytest.CaptureFixture[str], pylon: RunningPylon
 ) -> None:

@@ -26,6 +26,10 @@ _SOON_DAYS: Final = 30
 _MAX_FILE_BYTES: Final = 64 * 1024
 _REISSUE: Final = "nexus-auth generate -ss58-address ADDR -force-recreate replaces the pair"
 
+_NEW_AROUND_KEY: Final = (
+    "nexus-auth generate -ss58-address ADDR -reuse-key makes one around the key that is there"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairCheck:
@@ -45,8 +49,15 @@ def check_pair(folder: Path, now: datetime, leeway: timedelta) -> PairCheck:
     path = folder / CERTIFICATE_NAME
     try:
         certificate = ClientCertificate.from_pem(_read(path))
+    except FileNotFoundError as exc:
+        # Where the key is there, generate alone would refuse.
+        has_key = (folder / KEY_NAME).exists()
+        next_step = _NEW_AROUND_KEY if has_key else "nexus-auth generate makes one"
+        return _no_certificate(f"{str(path)!r}: {exc.strerror}", next_step)
     except OSError as exc:
-        return _no_certificate(f"{str(path)!r}: {exc.strerror}", "nexus-auth generate makes one")
+        return _no_certificate(
+            f"{str(path)!r}: {exc.strerror}", "let there be a file that you can read"
+        )
     except CertificateRejected as exc:
         return _no_certificate(f"{str(path)!r}: {exc}", _REISSUE)
     days = (certificate.not_after - now).days
