@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from nexus_auth.adapters.credentials.files import PRIVATE_MODE
+from nexus_auth.adapters.credentials.files import PRIVATE_MODE, sync_directory
 from nexus_auth.domain.issuing import Credentials
 
 _PREFIX: Final = "nexus-auth-recovered-"
@@ -57,4 +57,6 @@ def _try_to_save(credentials: Credentials, directory: Path) -> Path | None:
         with suppress(OSError):
             path.unlink()
         return None
+    # Its name too has to survive a power cut: nobody else has this key.
+    sync_directory(directory)
     return path

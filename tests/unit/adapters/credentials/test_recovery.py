@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,22 @@ def test_recovery_file_holds_both_halves_for_the_owner_alone(tmp_path: Path) -> 
     assert path.parent == tmp_path
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_bytes() == PAIR.key_pem + PAIR.certificate_pem
+
+
+def test_recovery_file_and_its_name_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut takes neither: the content is written through first, then the directory."""
+    synced: list[bool] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    save_recovery_file(PAIR, near=tmp_path)
+    assert synced == [False, True]
 
 
 def test_next_best_place_is_taken(tmp_path: Path) -> None:
