@@ -658,14 +658,27 @@ def _load_env_file(environ: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
                 setting=ENV_FILE_VARIABLE, source="environment", problem=f"{named!r}: no such file"
             )
         return {}, str(path)
-    from dotenv import dotenv_values  # only where there is a file to read
+    # Only where there is a file to read.
+    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
 
     try:
         values = dotenv_values(path, interpolate=False)
+        with path.open(encoding="utf-8") as file:
+            broken = [each.original for each in parse_stream(file) if each.error]
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigurationError(
             setting=ENV_FILE_VARIABLE, source=str(path), problem=f"not readable: {exc}"
         ) from None
+    for line in broken:
+        # Other programs' lines are theirs; one of ours would silently be no setting. It is not
+        # repeated, because it may hold a secret.
+        if any(prefix in line.string for prefix in _PREFIXES):
+            raise ConfigurationError(
+                setting=ENV_FILE_VARIABLE,
+                source=str(path),
+                problem=f"line {line.line} cannot be read; expected NAME=VALUE",
+            )
     return {name: value for name, value in values.items() if value is not None}, str(path)
 
 

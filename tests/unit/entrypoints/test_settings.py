@@ -79,6 +79,29 @@ def test_env_file_that_is_no_text_is_one_clear_error() -> None:
         Settings.load(environ={})
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        f'NEXUS_AUTH_ADMIN_TOKEN="{SECRET}',
+        f"NEXUS_AUTH_ADMIN_TOKEN {SECRET}",
+        f'NEXUS_AUTH_ADMIN_TOKEN: "{SECRET}"',
+        f"- NEXUS_AUTH_ADMIN_TOKEN={SECRET}",
+    ],
+)
+def test_line_of_ours_that_cannot_be_read_is_an_error(line: str) -> None:
+    """Left out it would silently be no setting; the line may hold a secret and is not shown."""
+    Path(".env").write_text(f"# ours\nNEXUS_AUTH_REUSE_SECONDS=7\n{line}\n")
+    with pytest.raises(ConfigurationError, match=r"\.env.*: line 3 cannot be read") as caught:
+        Settings.load(environ={})
+    assert SECRET not in str(caught.value)
+
+
+def test_line_of_others_that_cannot_be_read_is_theirs() -> None:
+    """The file is shared with other programs."""
+    Path(".env").write_text("some thing else\nNEXUS_AUTH_REUSE_SECONDS=7\nNAME\n")
+    assert Settings.load(environ={}).reuse_seconds == 7
+
+
 @pytest.mark.parametrize("name", [row.name for row in all_settings()])
 def test_empty_value_in_the_environment_means_unset(name: str) -> None:
     """`NAME=` in a compose file is how people leave a setting alone."""
