@@ -364,7 +364,11 @@ def test_missing_folder_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
 
 @contextmanager
 def a_proxy(
-    folder: Path, *, open_to_all: bool = False, trusts_header: bool = False
+    folder: Path,
+    *,
+    open_to_all: bool = False,
+    trusts_header: bool = False,
+    insists: bool = False,
 ) -> Iterator[str]:
     """A TLS listener that serves the pair and lets in whoever shows a client certificate."""
 
@@ -383,7 +387,7 @@ def a_proxy(
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "client.crt"))
     context.load_cert_chain(folder / "client.crt", folder / "client.key")
-    context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_mode = ssl.CERT_REQUIRED if insists else ssl.CERT_OPTIONAL
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     server = HTTPServer(("127.0.0.1", 0), Handler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
@@ -438,6 +442,22 @@ def test_proxy_that_lets_strangers_in_is_wrong(
         code, said = findings_of_proxy(capsys, url)
     assert code == 1
     assert any(told in line for line in said)
+
+
+def test_proxy_that_refuses_strangers_in_the_handshake_passes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Somebody is there, since the owner is answered."""
+    save_pair(Path("certs"))
+    with a_proxy(Path("certs"), insists=True) as url:
+        code, said = findings_of_proxy(capsys, url)
+    assert code == 0
+    assert said == [
+        "ok: refuses a client without a certificate (no answer)",
+        "ok: refuses a client with forged headers and no certificate (no answer)",
+        "ok: lets in the owner of the pair (200)",
+        "ok: the proxy serves this pair, as callers pin it",
+    ]
 
 
 def test_proxy_that_is_away_is_unreachable(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,13 @@ async def check_proxy(
         header: The certificate in the header form that proxies send, to forge with.
     """
     stranger = _context(None)
-    findings = [_judge_stranger(await _status(url, stranger, {}), "without a certificate")]
+    status = await _status(url, stranger, {})
+    owner = None
+    if folder is not None and certificate is not None:
+        owner = await _status(url, _context(folder), {})
+    # Who answers the owner is there, and turned the others away before they could ask.
+    in_handshake = isinstance(owner, int)
+    findings = [_judge_stranger(status, "without a certificate", in_handshake=in_handshake)]
     if findings[0].outcome is Outcome.UNREACHABLE:
         return findings
     if certificate is not None and header is not None:
@@ -57,11 +63,13 @@ async def check_proxy(
         forged |= {"X-Hotkey": certificate.hotkey.address, "X_Hotkey": certificate.hotkey.address}
         findings.append(
             _judge_stranger(
-                await _status(url, stranger, forged), "with forged headers and no certificate"
+                await _status(url, stranger, forged),
+                "with forged headers and no certificate",
+                in_handshake=in_handshake,
             )
         )
-    if folder is not None and certificate is not None:
-        findings.append(_judge_owner(await _status(url, _context(folder), {})))
+    if certificate is not None and owner is not None:
+        findings.append(_judge_owner(owner))
         findings.append(_judge_server_key(url, certificate))
     return findings
 
@@ -86,7 +94,11 @@ async def _status(url: str, context: ssl.SSLContext, headers: Mapping[str, str])
         return f"{type(exc).__name__}: {exc}"
 
 
-def _judge_stranger(status: int | str, who: str) -> Finding:
+def _judge_stranger(status: int | str, who: str, *, in_handshake: bool) -> Finding:
+    if isinstance(status, str) and in_handshake:
+        return Finding(
+            subject=_SUBJECT, outcome=Outcome.OK, text=f"refuses a client {who} (no answer)"
+        )
     if isinstance(status, str):
         return Finding(
             subject=_SUBJECT,
