@@ -21,6 +21,7 @@ from nexus_auth.entrypoints.checkup.findings import Outcome
 from nexus_auth.entrypoints.checkup.pylon_checks import judge_clock
 from nexus_auth.entrypoints.cli import main
 from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_pem
+from tests.integration.proxies.stack import make_server_certificate
 from tests.integration.pylon.running import RunningPylon, running_pylon
 
 ALICE = a_hotkey("alice")
@@ -139,8 +140,13 @@ def test_pylon_without_a_bulk_answer_is_a_warning(
 
 
 @contextmanager
-def something_else(answers: dict[str, bytes]) -> Iterator[str]:
-    """Not the Pylon that is configured: a server that answers these paths, and else not found."""
+def something_else(
+    answers: dict[str, bytes], pair: tuple[Path, Path] | None = None
+) -> Iterator[str]:
+    """Not the Pylon that is configured: a server that answers these paths, and else not found.
+
+    With a certificate and its key it speaks TLS.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -154,10 +160,14 @@ def something_else(answers: dict[str, bytes]) -> Iterator[str]:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
+    if pair is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*pair)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'http' if pair is None else 'https'}://localhost:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
@@ -186,6 +196,27 @@ def test_other_api_than_the_configured_one_is_wrong(
     assert code == 1
     assert text in found["Pylon"]["text"]
     assert next_step in found["Pylon"]["next_step"]
+
+
+def test_private_authority_that_this_machine_trusts_is_trusted(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    pylon: RunningPylon,
+    tmp_path: Path,
+) -> None:
+    """By every question to Pylon, that for the time included; without it, the advice names it."""
+    pair = make_server_certificate(tmp_path)
+    root = f"/api/v1/identity/{pylon.identity_name}/subnet/{pylon.netuid}"
+    with something_else({f"{root}/block/latest/certificates": b"{}"}, pair) as url:
+        monkeypatch.setenv("NEXUS_PYLON_ENDPOINT", url)
+        code, found = examine(capsys, "doctor")
+        assert code == 3
+        assert "SSL_CERT_FILE" in found["Pylon"]["next_step"]
+        monkeypatch.setenv("SSL_CERT_FILE", str(pair[0]))
+        code, found = examine(capsys, "doctor")
+    assert code == 0
+    assert found["Pylon"]["outcome"] == "ok"
+    assert found["clock"]["outcome"] == "ok"
 
 
 def test_pylon_that_is_away_is_unreachable(

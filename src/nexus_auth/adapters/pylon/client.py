@@ -155,7 +155,7 @@ class PylonClient:
             follow_redirects=False,
             trust_env=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            transport=transport or _network(is_tls=self._endpoint.startswith("https:")),
+            transport=transport or _network(self._endpoint),
         )
 
     def __repr__(self) -> str:
@@ -370,9 +370,9 @@ def _issuing_error(error: RegistryError) -> IssuingError:
             return IssuingRefused(str(error))
 
 
-def _network(*, is_tls: bool) -> httpx.AsyncBaseTransport:
+def _network(endpoint: str) -> httpx.AsyncBaseTransport:
     return BoundedTransport(
-        tls=_trusted_servers() if is_tls else _nobody(),
+        tls=trusted_servers(endpoint),
         limits=httpx.Limits(
             max_connections=_MAX_CONNECTIONS,
             max_keepalive_connections=_MAX_CONNECTIONS,
@@ -381,20 +381,21 @@ def _network(*, is_tls: bool) -> httpx.AsyncBaseTransport:
     )
 
 
-def _trusted_servers() -> ssl.SSLContext:
-    """Trusts what this machine trusts: a private authority of the operator's among them."""
+def trusted_servers(endpoint: str) -> ssl.SSLContext:
+    """Trusts what this machine trusts: a private authority of the operator's among them.
+
+    For an endpoint that speaks plain HTTP it trusts no server: reading the authorities takes time
+    and room. No redirect is followed, so that plain HTTP stays plain HTTP; were TLS tried all the
+    same, it would fail.
+
+    Args:
+        endpoint: The base URL that is asked.
+    """
+    if not endpoint.startswith("https:"):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     return context
-
-
-def _nobody() -> ssl.SSLContext:
-    """Trusts no server, for clients that open no TLS: reading the authorities takes time and room.
-
-    No redirect is followed, so that plain HTTP stays plain HTTP; were TLS tried all the same, it
-    would fail.
-    """
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _hint(status: int, api: PylonApi) -> str:

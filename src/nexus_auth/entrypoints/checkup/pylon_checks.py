@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 
 from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenAccessApi, PylonApi
+from nexus_auth.adapters.pylon.client import trusted_servers
 from nexus_auth.adapters.pylon.errors import (
     BulkNotOffered,
     PylonAnswerInvalid,
@@ -139,6 +140,8 @@ def _explain(exc: RegistryError, endpoint: str) -> Finding:
         case PylonUnreachable():
             outcome = Outcome.UNREACHABLE
             next_step = f"is Pylon running at {endpoint}? NEXUS_PYLON_ENDPOINT names it"
+            if endpoint.startswith("https:"):
+                next_step += "; SSL_CERT_FILE names a private authority that signed its certificate"
         case PylonRefused():
             next_step = "have Pylon's operator tell you the token, and set it"
         case PylonFailed(status=status) if status in _REDIRECTS:
@@ -156,7 +159,9 @@ async def fetch_date(settings: Settings) -> str | None:
     """The `Date` header of whatever Pylon answers on its root; None when there is none."""
     timeout = settings.pylon_connect_timeout_seconds + settings.pylon_read_timeout_seconds
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=timeout) as client:
+        async with httpx.AsyncClient(
+            trust_env=False, timeout=timeout, verify=trusted_servers(settings.pylon_endpoint)
+        ) as client:
             # Without a token: the clock is no secret, and this path is nobody's.
             answer = await client.head(settings.pylon_endpoint + "/")
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError):
