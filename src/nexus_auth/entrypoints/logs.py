@@ -2,13 +2,15 @@
 
 Everything goes through here, our own events and what libraries say by way of `logging`. Text from
 outside is written as escapes wherever it is not plain ASCII, so that no line can be forged and no
-terminal be driven. A reader that went away, or a full disk, never disturbs a decision.
+terminal be driven. A reader that went away, or reads no more, or a full disk, never disturbs a
+decision.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import select
 import sys
 import traceback
 import warnings
@@ -37,14 +39,30 @@ _QUIET_LIBRARIES: Final = (
 """They tell at INFO what our own events tell better, addresses and all."""
 
 
+log = structlog.get_logger(__name__)
+
+
 class _Lines:
-    """Writes whole lines to a stream, and never fails."""
+    """Writes whole lines to a stream, and neither fails nor waits.
+
+    A line that nobody has room for is left out: whoever reads our output must not be able to stop
+    decisions by not reading on. The next line that finds room is preceded by one that says how
+    many are missing.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._descriptor = _pollable(stream)
+        self._lost = 0
 
     def msg(self, line: str) -> None:
         """Writes one line."""
+        if self._lost and self._has_room():
+            lost, self._lost = self._lost, 0
+            log.warning("log_lines_lost", lines=lost)  # comes back here, once
+        if not self._has_room():
+            self._lost += 1
+            return
         try:
             self._stream.write(line + "\n")
             self._stream.flush()
@@ -52,7 +70,29 @@ class _Lines:
             # Nobody reads: that is no reason to stop deciding, and there is nowhere to say it.
             return
 
+    def _has_room(self) -> bool:
+        """Whether a line can be written without waiting.
+
+        A pipe says yes where 4096 bytes fit (POSIX' PIPE_BUF, on Linux). No line whose content a
+        stranger can choose is longer: what they send is cut far below.
+        """
+        if self._descriptor is None:
+            return True
+        poll = select.poll()  # One each time: two threads cannot use the same one at once.
+        poll.register(self._descriptor, select.POLLOUT)
+        return bool(poll.poll(0))
+
     debug = info = warning = error = critical = exception = msg
+
+
+def _pollable(stream: TextIO) -> int | None:
+    """The descriptor that can be asked for room; None where there is none that can."""
+    if not hasattr(select, "poll"):  # Windows
+        return None
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):  # a stream in memory
+        return None
 
 
 def configure_logging(*, log_format: str, level: str, stream: TextIO | None = None) -> None:
@@ -71,10 +111,11 @@ def configure_logging(*, log_format: str, level: str, stream: TextIO | None = No
         _format_traceback,
         _Console(stream) if console else render_json,
     ]
+    lines = _Lines(stream)
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=lambda *_: _Lines(stream),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()

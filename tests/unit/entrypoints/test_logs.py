@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
 import logging.config
+import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -72,6 +74,36 @@ def test_any_text_is_one_printable_line(text: str) -> None:
     assert line.isprintable()
     if len(text) <= 4096:
         assert json.loads(line)["uri"] == text
+
+
+def test_reader_that_does_not_read_on_holds_nobody_up() -> None:
+    """What there is no room for is left out, and told of in the first line that finds room."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as reader, os.fdopen(writing, "w") as stream:
+        configure_logging(log_format="json", level="info", stream=stream)
+        log = structlog.get_logger()
+        for number in range(1000):
+            log.info("decision", number=number, uri="x" * 500)
+        os.set_blocking(reading, False)
+        before = [json.loads(line) for line in reader.read().splitlines()]
+        log.info("decision", number=1000)
+        notice, after = (json.loads(line) for line in reader.read().splitlines())
+        log.info("decision", number=1001)
+        (last,) = (json.loads(line) for line in reader.read().splitlines())
+    assert [line["number"] for line in before] == list(range(len(before)))
+    assert (notice["event"], notice["lines"]) == ("log_lines_lost", 1000 - len(before))
+    assert (after["number"], last["number"]) == (1000, 1001)
+
+
+def test_reader_that_went_away_holds_nobody_up() -> None:
+    """Nor does it end anything."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = os.fdopen(writing, "w")
+    configure_logging(log_format="json", level="info", stream=stream)
+    structlog.get_logger().info("decision")
+    with contextlib.suppress(BrokenPipeError):
+        stream.close()
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
