@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -52,6 +53,50 @@ def parse_json(body: bytes) -> Any:
     except (ValueError, RecursionError):
         # UnicodeDecodeError and JSONDecodeError are ValueErrors; their text repeats the body.
         raise PylonAnswerInvalid("Pylon's answer is not JSON") from None
+
+
+def parse_json_map(body: bytes) -> Any:
+    """Parses JSON as strictly, but lets what cannot be spoil nothing but its own place.
+
+    Repeated names, NaN and absurd numbers become an object that no reader of ours accepts, so that
+    one entry of many can be left out and the others count.
+
+    Raises:
+        PylonAnswerInvalid: When it is no JSON at all, or too deep.
+    """
+    try:
+        return json.loads(
+            body.decode("utf-8"),
+            object_pairs_hook=_with_repeats_marked,
+            parse_constant=_nonsense,
+            parse_int=_parse_int,
+        )
+    except (ValueError, RecursionError):
+        raise PylonAnswerInvalid("Pylon's answer is not JSON") from None
+
+
+class _Nonsense:
+    """Stands for a value that cannot be."""
+
+
+def _nonsense(_: str) -> _Nonsense:
+    return _Nonsense()
+
+
+def _parse_int(digits: str) -> int | _Nonsense:
+    try:
+        return int(digits)
+    except ValueError:  # Python reads no more than 4300 of them.
+        return _Nonsense()
+
+
+def _with_repeats_marked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        # Which of them is meant, nobody can say: none.
+        times = Counter(name for name, _ in pairs)
+        found |= {name: _Nonsense() for name in found if times[name] > 1}
+    return found
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from nexus_auth.adapters.pylon.answers import (
     parse_certificate,
     parse_certificates,
     parse_json,
+    parse_json_map,
     parse_key_pair,
     parse_neurons,
 )
@@ -347,10 +348,10 @@ async def _bounded_body(response: httpx.Response, max_bytes: int) -> bytes:
 
 
 async def _parsed(answer: _Answer, parse: Callable[[Any], T]) -> T:
-    """Parses a body; a large one in a thread, so that nobody waits for it meanwhile."""
+    """Parses a body of many entries; a large one in a thread, so that nobody waits meanwhile."""
     if len(answer.body) < _PARSE_ELSEWHERE_BYTES:
-        return parse(parse_json(answer.body))
-    return await asyncio.to_thread(lambda: parse(parse_json(answer.body)))
+        return parse(parse_json_map(answer.body))
+    return await asyncio.to_thread(lambda: parse(parse_json_map(answer.body)))
 
 
 def _issuing_error(error: RegistryError) -> IssuingError:

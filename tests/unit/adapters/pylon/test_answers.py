@@ -12,6 +12,7 @@ from nexus_auth.adapters.pylon.answers import (
     parse_certificate,
     parse_certificates,
     parse_json,
+    parse_json_map,
     parse_key_pair,
     parse_neurons,
 )
@@ -55,11 +56,54 @@ def test_what_is_not_strict_json_is_refused(body: bytes) -> None:
         parse_json(body)
 
 
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff\xfe{}", b"[" * 100_000, b'{"a":' * 100_000, b"{} {}"]
+)
+def test_what_is_no_json_is_no_map_either(body: bytes) -> None:
+    """Only what has its own place in it can be left out."""
+    with pytest.raises(PylonAnswerInvalid):
+        parse_json_map(body)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "NaN",
+        "-Infinity",
+        "9" * 10_000,
+        f'{{"algorithm":1,"algorithm":1,"public_key":"{KEY.hex()}"}}',
+        f'{{"algorithm":1,"public_key":"{KEY.hex()}","public_key":"{KEY.hex()}"}}',
+        f'{{"algorithm":{"9" * 10_000},"public_key":"{KEY.hex()}"}}',
+    ],
+)
+def test_entry_that_cannot_be_spoils_no_other(value: str) -> None:
+    """It is left out, and the others count."""
+    good = json.dumps({a_hotkey("alice").address: a_document()})
+    body = f'{{"{a_hotkey("bob").address}":{value},{good[1:]}'
+    found = parse_certificates(parse_json_map(body.encode()))
+    assert (dict(found.keys), found.rejected) == ({a_hotkey("alice"): KEY}, 1)
+
+
+def test_hotkey_that_is_told_twice_has_no_key() -> None:
+    """Which of two keys is meant nobody can say, also where they are the same."""
+    address, document = a_hotkey("bob").address, json.dumps(a_document())
+    body = f'{{"{address}":{document},"{address}":{document}}}'
+    found = parse_certificates(parse_json_map(body.encode()))
+    assert (dict(found.keys), found.rejected) == ({}, 1)
+
+
+def test_neurons_that_are_told_twice_are_no_answer() -> None:
+    """They are no entry of many."""
+    with pytest.raises(PylonAnswerInvalid):
+        parse_neurons(parse_json_map(b'{"neurons":{},"neurons":{}}'))
+
+
 @given(st.binary())
 def test_any_bytes_give_a_value_or_our_error(body: bytes) -> None:
     """Nothing else escapes, whatever comes."""
-    with suppress(PylonAnswerInvalid):
-        parse_json(body)
+    for parse in (parse_json, parse_json_map):
+        with suppress(PylonAnswerInvalid):
+            parse(body)
 
 
 @given(JSON)

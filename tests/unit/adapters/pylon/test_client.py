@@ -243,6 +243,15 @@ async def test_compressed_answer_is_refused(encoding: str) -> None:
             await client.fetch_key(ALICE)
 
 
+async def test_entry_that_is_told_twice_spoils_no_other() -> None:
+    """The others of the answer count."""
+    twice, good = json.dumps({"x": 1})[1:-1], json.dumps({ALICE.address: DOCUMENT})[1:-1]
+    body = f"{{{twice},{good},{twice}}}".encode()
+    async with a_client(answering(200, body)) as client:
+        found = await client.fetch_keys()
+    assert (dict(found.keys), found.rejected) == ({ALICE: KEY}, 1)
+
+
 async def test_answer_without_end_is_refused() -> None:
     """Reading stops at the bound, not at the end."""
     sent = 0
