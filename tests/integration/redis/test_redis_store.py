@@ -98,6 +98,22 @@ async def test_record_that_is_too_large_is_not_read(
         await one.load()
 
 
+async def test_version_that_is_too_large_is_not_read(
+    redis_server: Server, stores: tuple[RedisStore, RedisStore]
+) -> None:
+    """Nor by way of the name of the record, which is asked for every second."""
+    _, port = redis_server
+    one, _ = stores
+    await one.save(b"x", said_at=NOW, keep_for=KEEP)
+    client: Redis = Redis.from_url(redis_url(port))
+    (key,) = await client.keys("*:snapshot")
+    await client.hset(key, "said_at", "9" * 1_000_000)
+    await client.aclose()
+    version = await one.version()
+    assert version is not None
+    assert len(version) < 100
+
+
 async def every_call(store: SnapshotStore) -> list[str]:
     """What each method says when the store is away."""
     calls = (

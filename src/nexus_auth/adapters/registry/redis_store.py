@@ -42,6 +42,21 @@ redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1
 """
 
+# Whatever somebody may have put there, no more than so much of it comes over the wire.
+# KEYS: snapshot. ARGV: how many bytes to tell at most.
+_VERSION: Final = """
+local said_at = redis.call('HGET', KEYS[1], 'said_at')
+return said_at and string.sub(said_at, 1, tonumber(ARGV[1]))
+"""
+
+# KEYS: snapshot. ARGV: how long a record may be. Returns a number when it is longer.
+_LOAD: Final = """
+if redis.call('HSTRLEN', KEYS[1], 'record') > tonumber(ARGV[1]) then return 0 end
+return redis.call('HGET', KEYS[1], 'record')
+"""
+
+_MAX_VERSION_BYTES: Final = 32
+
 # KEYS: turn. ARGV: holder, span in milliseconds, longest turn in milliseconds. A turn without an
 # end, or with one too far away, is none of ours.
 _CLAIM: Final = """
@@ -100,17 +115,18 @@ class RedisStore:
     async def version(self) -> str | None:
         """See `SnapshotStore.version`."""
         async with _bounded():
-            said_at = await _result(self._redis.hget(self._snapshot, "said_at"))
+            said_at: bytes | None = await _result(
+                self._redis.eval(_VERSION, 1, self._snapshot, str(_MAX_VERSION_BYTES))
+            )
         return None if said_at is None else said_at.decode("ascii", "replace")
 
     async def load(self) -> bytes | None:
         """See `SnapshotStore.load`."""
         async with _bounded():
-            size: int = await _result(self._redis.hstrlen(self._snapshot, "record"))
-            record: bytes | None = None
-            if size <= MAX_RECORD_BYTES:
-                record = await _result(self._redis.hget(self._snapshot, "record"))
-        if size > MAX_RECORD_BYTES:
+            record: bytes | int | None = await _result(
+                self._redis.eval(_LOAD, 1, self._snapshot, str(MAX_RECORD_BYTES))
+            )
+        if isinstance(record, int):
             raise RecordRejected("Redis: it is too large")
         return record
 
