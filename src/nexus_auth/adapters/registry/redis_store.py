@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from nexus_auth.domain.ports import Clock
 
-TIMEOUT_SECONDS: Final = 0.5
-"""For each command, connecting included. Redis answers in a millisecond; one that does not is away,
-and the source is asked without it."""
+TIMEOUT_SECONDS: Final = 1.0
+"""For each command, with connecting, TLS and password where it comes to that. Redis answers in a
+millisecond; one that does not is away, and the source is asked without it."""
 
 # A record said later stays, unless it claims to come from the future: a writer that was stopped
 # for a while must not bring back what it knew. KEYS: snapshot. ARGV: said_at, now, record, TTL

@@ -1,0 +1,100 @@
+"""The Redis store over TLS, against a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.registry.redis_store import RedisStore
+from nexus_auth.adapters.registry.store import StoreUnavailable
+from tests.builders import NOW
+from tests.fakes import FakeClock
+from tests.integration.proxies.stack import make_server_certificate
+from tests.integration.real import Process
+from tests.integration.redis.server import rediss_url, running_redis
+from tests.unit.contracts.snapshot_store import KEEP, LONG, SnapshotStoreContract
+
+SCOPE = "http://pylon:8000 netuid=12"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[Process, str]]:
+    """A Redis that speaks TLS alone, and its URL, which says whom to trust."""
+    certificate, key = make_server_certificate(tmp_path)
+    with running_redis(tmp_path, tls=(certificate, key)) as (process, port):
+        yield process, rediss_url(port, trust=certificate)
+
+
+@contextlib.asynccontextmanager
+async def a_store(url: str) -> AsyncIterator[RedisStore]:
+    """A store that is closed at the end."""
+    store = RedisStore(url, scope=SCOPE, clock=utc_now)
+    yield store
+    await store.aclose()
+
+
+@pytest_asyncio.fixture
+async def stores(server: tuple[Process, str]) -> AsyncIterator[tuple[RedisStore, RedisStore]]:
+    """Two processes' views of one store."""
+    _, url = server
+    pair = tuple(RedisStore(url, scope=SCOPE, clock=FakeClock()) for _ in range(2))
+    yield pair[0], pair[1]
+    for store in pair:
+        await store.aclose()
+
+
+class TestRedisStoreOverTls(SnapshotStoreContract):
+    """The contract that the other stores keep as well."""
+
+
+async def test_server_that_nobody_vouches_for_is_unavailable(server: tuple[Process, str]) -> None:
+    """Without saying whom to trust, it is whom this machine trusts."""
+    _, url = server
+    async with a_store(url.partition("?")[0]) as store:
+        with pytest.raises(StoreUnavailable):
+            await store.claim("me", LONG)
+
+
+async def test_server_of_another_name_is_unavailable(server: tuple[Process, str]) -> None:
+    """A certificate that is trusted, but for somewhere else, is nobody's here."""
+    _, url = server
+    async with a_store(url.replace("localhost", "127.0.0.1")) as store:
+        with pytest.raises(StoreUnavailable):
+            await store.claim("me", LONG)
+
+
+async def test_plain_and_tls_do_not_understand_each_other(server: tuple[Process, str]) -> None:
+    """Neither hangs for it."""
+    _, url = server
+    plain = url.partition("?")[0].replace("rediss://", "redis://")
+    async with a_store(plain) as store:
+        with pytest.raises(StoreUnavailable):
+            await store.version()
+
+
+async def test_server_that_falls_silent_holds_nobody_up(server: tuple[Process, str]) -> None:
+    """Neither a call nor the end waits for it; when it goes on, so does the store."""
+    process, url = server
+    async with a_store(url) as lasting:
+        await lasting.save(b"x", said_at=NOW, keep_for=KEEP)
+        async with a_store(url) as store:
+            assert await store.load() == b"x"
+            process.send_signal(signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(1.5):
+                    with pytest.raises(StoreUnavailable):
+                        await lasting.load()
+                began = time.monotonic()
+                await store.aclose()
+                assert time.monotonic() - began < 1.5
+            finally:
+                process.send_signal(signal.SIGCONT)
+        assert await lasting.load() == b"x"
