@@ -184,12 +184,13 @@ class LookupRegistry:
         """See `KeyRegistry.peek`. Has a key in use renewed in the background when it is due.
 
         A key that nobody used for so long that it was not renewed is not at hand, unless the
-        source is down: it may have been replaced since.
+        source is down, or was until a moment ago: it may have been replaced since.
         """
         known = self._usable(hotkey)
         if known is None:
             return None
-        overdue = self._steady() - known.renew_at
+        # Nothing could be renewed during an outage: that counts from its end.
+        overdue = self._steady() - max(known.renew_at, self._outage.ended_at)
         if overdue < 0 or self._outage.is_waiting:
             return known.registration
         if overdue >= self._refresh_every and not self._outage.is_on:
@@ -271,10 +272,13 @@ class LookupRegistry:
         if answered is not None and now < answered[1]:
             return answered[0]
         if self._outage.is_waiting:
-            return _Failure(RegistryUnavailable, self._outage.last_error or "the source is down")
+            return self._down()
         if len(self._flights) >= MAX_FLIGHTS or not self._take_allowance(hotkey):
             return _Failure(RegistryUnavailable, "too many unknown hotkeys at once")
         return _MayAsk()
+
+    def _down(self) -> _Failure:
+        return _Failure(RegistryUnavailable, self._outage.last_error or "the source is down")
 
     def _take_allowance(self, hotkey: Hotkey) -> bool:
         """Lets through so many strangers at once and so many a second."""
@@ -319,6 +323,9 @@ class LookupRegistry:
     async def _question(self, hotkey: Hotkey) -> _Outcome:
         slots = self._slots if hotkey in self._known else self._slots_for_strangers
         async with slots, asyncio.timeout(FETCH_SECONDS):
+            if self._outage.is_waiting:
+                # It went down while this question was in the queue.
+                return self._failed(hotkey, self._down())
             # Taken after the time in the queue: when the question is put.
             began, said_at = self._steady(), self._clock()
             key = await self._source.fetch_key(hotkey)

@@ -49,6 +49,8 @@ class Outage:
         self.since: datetime | None = None
         self.last_error: str | None = None
         self.next_try = 0.0
+        self.ended_at = float("-inf")
+        """When the last outage was over, by the steady clock."""
         self._source = source
         self._clock = clock
         self._steady = steady
@@ -95,6 +97,8 @@ class Outage:
 
     def succeeded(self) -> None:
         """Takes note that the source answered as it should."""
+        if self.is_on:
+            self.ended_at = self._steady()
         if self._is_told:
             self._log.info(
                 "source_recovered",

@@ -141,6 +141,50 @@ async def test_known_key_serves_through_an_outage_until_max_age(
     assert registry.state().freshness is Freshness.EXPIRED
 
 
+async def test_known_caller_waits_for_nobody_when_an_outage_ends_only_to_begin_anew(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """His key could not be renewed meanwhile; it is now, in the background."""
+    source.keys |= keys_of("bob", "carol", "dave")
+    registry = make()
+    assert await find(registry, "alice") is not None
+    source.error = DOWN
+    clocks.advance(1)
+    for name in ("bob", "carol", "dave"):
+        with pytest.raises(RegistryUnavailable):
+            await find(registry, name)
+    clocks.advance(300)
+    assert registry.state().freshness is Freshness.STALE
+    source.error = None
+    assert await find(registry, "bob") is not None
+    source.open.clear()
+    assert registry.peek(ALICE) is not None
+    clocks.advance(REFRESH_EVERY.total_seconds())
+    assert registry.peek(ALICE) is None
+    source.open.set()
+
+
+async def test_questions_in_the_queue_are_not_put_to_a_source_that_went_down(
+    make: Make, source: FakeSource
+) -> None:
+    """It is spared all of them until it is asked again."""
+    source.open.clear()
+    registry = make(patience=timedelta(seconds=0.01))
+    asking = [
+        asyncio.create_task(find(registry, f"stranger {n}"))
+        for n in range(3 * lookup.MAX_QUESTIONS)
+    ]
+    await asyncio.gather(*asking, return_exceptions=True)
+    source.error = DOWN
+    source.open.set()
+    await until_idle()
+    assert source.questions.total() == lookup.MAX_QUESTIONS
+    for number in range(3 * lookup.MAX_QUESTIONS):
+        with pytest.raises(RegistryUnavailable):
+            await find(registry, f"stranger {number}")
+    assert source.questions.total() == lookup.MAX_QUESTIONS
+
+
 async def test_clock_set_back_makes_nothing_younger(make: Make, clocks: FakeClocks) -> None:
     """The steady clock ends what the wall clock would prolong."""
     registry = make()
