@@ -74,7 +74,9 @@ class _Handler(socketserver.StreamRequestHandler):
             return False
         answer = b"Hello from the application\n"
         self.wfile.write(
-            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: "
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Long: "
+            + b"a" * int(seen.get("x-long-wanted", "0"))
+            + b"\r\nContent-Length: "
             + str(len(answer)).encode()
             + b"\r\n\r\n"
             + (b"" if lines[0].startswith("HEAD ") else answer)

@@ -227,6 +227,8 @@ def _over_tls() -> Iterator[Scenario]:
     yield Scenario(group, "a certificate of 12 KB", LET_IN, http1("alice, 12 KB"))
     long = [("X-Long", "a" * 20_000)]
     yield Scenario(group, "a header of 20 KB", LET_IN, http1(headers=long))
+    long = [("X-Long-Wanted", "20000")]
+    yield Scenario(group, "an answer with a header of 20 KB", LET_IN, http1(headers=long))
     body = b"a" * 3_000_000
     yield Scenario(group, "a body of 3 MB", LET_IN, http1(method="POST", body=body))
     yield Scenario(group, "GET with a body", LET_IN, http1(body=b"hello"))
@@ -467,6 +469,8 @@ def judge(scenario: Scenario, stack: Stack) -> str:
             raise AssertionError(f"an upgrade was passed on: {record}")
         if not _named_by_connection(record.headers) <= {"close", "keep-alive", "upgrade"}:
             raise AssertionError(f"the next one may take a header away: {record}")
+    if scenario.expected == LET_IN and answer.status not in {200, 101}:
+        raise AssertionError(f"the application let the caller in, who was told {answer.status}")
     if not reached:
         if answer.status in {200, 101}:
             raise AssertionError(f"nobody was let in, and the client was told {answer.status}")
