@@ -132,6 +132,9 @@ async def test_stranger_is_denied(pylon: Pylon) -> None:
         pytest.param({"netuid": 1, "identity_name": "", "identity_token": "s3cret"}, id="no name"),
         pytest.param({"netuid": 1, "neurons": True, "max_age": timedelta(0)}, id="no snapshot"),
         pytest.param({"endpoint": "http://me:s3cret@pylon"}, id="credentials in the URL"),
+        pytest.param({"endpoint": "pylon:8000"}, id="no URL"),
+        pytest.param({"endpoint": "ftp://pylon"}, id="another scheme"),
+        pytest.param({"endpoint": ""}, id="nothing"),
     ],
 )
 async def test_arguments_that_do_not_fit_are_refused(

@@ -24,6 +24,7 @@ from nexus_auth.adapters.proxies.presets import (
     CertificateHeader,
     certificate_header,
 )
+from nexus_auth.adapters.pylon.endpoint import parse_endpoint
 from nexus_auth.adapters.starlette.grant_headers import GrantHeaders
 from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
 from nexus_auth.domain.errors import ConfigurationError
@@ -171,20 +172,6 @@ def _stake(text: str) -> StakeMinimums:
     return StakeMinimums.parse(text)
 
 
-def _base_url(text: str) -> str:
-    problem = "expected a base URL such as http://pylon:8000"
-    try:
-        parts = urlsplit(text.strip())
-        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or True)
-    except ValueError:
-        raise ValueError(problem) from None
-    if not usable or parts.query or parts.fragment:
-        raise ValueError(problem)
-    if parts.username or parts.password:
-        raise ValueError("credentials do not belong into the URL; use the token settings")
-    return text.strip().rstrip("/")
-
-
 def _token(text: str) -> str:
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("a token is printable ASCII without spaces")
@@ -284,7 +271,7 @@ class Settings:
     )
     pylon_endpoint: str = _setting(
         "NEXUS_PYLON_ENDPOINT",
-        _base_url,
+        parse_endpoint,
         "Base URL of Pylon.",
         flag="pylon-endpoint",
         default="http://pylon:8000",

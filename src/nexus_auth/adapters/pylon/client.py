@@ -29,6 +29,7 @@ from nexus_auth.adapters.pylon.api import (
     certificate_path,
 )
 from nexus_auth.adapters.pylon.bounded_transport import MAX_BYTES_EXTENSION, BoundedTransport
+from nexus_auth.adapters.pylon.endpoint import parse_endpoint
 from nexus_auth.adapters.pylon.errors import (
     BulkNotOffered,
     PylonAnswerInvalid,
@@ -138,11 +139,9 @@ class PylonClient:
                 whole answer came. Must not raise.
 
         Raises:
-            ValueError: If the endpoint has credentials in it, which would show in messages.
+            ValueError: If the endpoint is no base URL; see `parse_endpoint`.
         """
-        if "@" in endpoint:
-            raise ValueError("credentials do not belong into Pylon's URL")
-        self._endpoint = endpoint.rstrip("/")
+        self._endpoint = parse_endpoint(endpoint)
         self._api = api
         self._observe = observe
         self._connect_timeout_seconds = connect_timeout_seconds
