@@ -82,7 +82,9 @@ class StakeMinimums:
         return cls(tuple(MinStake(kind, minimum) for kind, minimum in found.items()))
 
     def __str__(self) -> str:
-        return ",".join(f"{rule.kind.value}={rule.minimum:.12g}" for rule in self.rules)
+        # No exponents, so that `parse` takes it back; nobody counts below a rao.
+        amounts = ((rule.kind.value, f"{rule.minimum:.9f}") for rule in self.rules)
+        return ",".join(f"{kind}={amount.rstrip('0').rstrip('.')}" for kind, amount in amounts)
 
 
 def build_policies(

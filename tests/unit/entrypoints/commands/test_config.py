@@ -48,7 +48,7 @@ def test_every_setting_is_shown_with_its_origin(
             "NEXUS_AUTH_TRUSTED_PROXIES": "10.0.0.0/8, ::1",
             "NEXUS_AUTH_DENY_HOTKEYS": a_hotkey("alice").address,
             "NEXUS_AUTH_REQUIRE_VALIDATOR_PERMIT": "true",
-            "NEXUS_AUTH_MIN_STAKE": "5e9 rao",
+            "NEXUS_AUTH_MIN_STAKE": "alpha=5e15,tao=1 rao,total=0",
             "NEXUS_AUTH_GRANT_HEADERS": "stake,uid",
         },
     ],
