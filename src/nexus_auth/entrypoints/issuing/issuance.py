@@ -120,19 +120,23 @@ class Issuance:
             NexusAuthError: If it cannot be done; nothing is lost then.
         """
         with self._directory.opened_for_writing():
-            finished = self._directory.finish_interrupted_work()
+            finished, problem = self._directory.finish_interrupted_work(), ""
             if finished is not None:
                 self._reporter.say("Finished what an interrupted run had left to do.")
                 self._tell_files(finished)
-            credentials = await self._carry_out(await self._choose(finished))
+                # Now, since nothing else may be left to do, or Pylon be away.
+                problem = await self._run_hook()
+            step = await self._choose(finished)
+            credentials = await self._carry_out(step)
             if credentials is None:
-                return exit_codes.DONE
+                return exit_codes.FAILED if problem else exit_codes.DONE
             if self._signals.exit_code is not None:
                 self._reporter.say("Ended as asked. The new pair was not looked up on chain.")
                 if self._order.after_change is not None:
                     self._reporter.warn(f"{self._order.after_change} was not run")
                 return self._signals.exit_code
-            problem = await self._run_hook()
+            if step is not _Step.CONFIRM:
+                problem = await self._run_hook()
             await self._confirm(credentials)
             return exit_codes.FAILED if problem else exit_codes.DONE
 

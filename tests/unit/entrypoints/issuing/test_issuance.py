@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable
 from datetime import timedelta
@@ -230,6 +231,27 @@ async def test_interrupted_run_is_finished_and_confirmed(scene: Scene) -> None:
     assert scene.pair.certificate.fingerprint == pair.certificate.fingerprint
     assert scene.issuer.made == 1
     assert "interrupted" in scene.err.getvalue()
+
+
+@pytest.mark.parametrize("renew_before", [None, 30 * DAY])
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_hook_runs_after_an_interrupted_run_was_finished(
+    scene: Scene, tmp_path: Path, renew_before: timedelta | None, *, is_away: bool
+) -> None:
+    """Once, also where nothing else is left to do, or where Pylon cannot be asked."""
+    await scene.run()
+    pair = scene.pair
+    (scene.path / ".client-pair.pending").write_bytes(pair.key_pem + pair.certificate_pem)
+    scene.directory.certificate_path.unlink()
+    if is_away:
+        scene.issuer.error = IssuerUnavailable("away")
+    hook = f"sh -c 'echo x >> {tmp_path / 'ran'}'"
+    with contextlib.suppress(IssuerUnavailable):
+        assert await scene.run(renew_before=renew_before, after_change=hook) == 0
+    assert (tmp_path / "ran").read_text() == "x\n"
+    scene.issuer.error = None
+    (scene.path / ".client-pair.pending").write_bytes(pair.key_pem + pair.certificate_pem)
+    assert await scene.run(renew_before=renew_before, after_change="sh -c 'exit 3'") == 1
 
 
 @pytest.mark.parametrize("name", PAIR)
