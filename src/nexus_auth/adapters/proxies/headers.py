@@ -5,15 +5,13 @@ from __future__ import annotations
 from itertools import product
 from typing import Final
 
+from nexus_auth.adapters.request_headers import POLICY_HEADER
 from nexus_auth.adapters.starlette.grant_headers import GrantHeader
 
 HOTKEY_HEADER: Final = "X-Hotkey"
 
 FACT_HEADERS: Final = tuple(each.header for each in GrantHeader)
 """What a grant tells beside the hotkey, where the auth service is asked to."""
-
-POLICY_HEADER: Final = "X-Nexus-Auth-Policy"
-"""Chooses a policy; the proxy does, never a client."""
 
 CERTIFICATE_HEADERS: Final = (
     "X-Client-Cert",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
+from nexus_auth.adapters.request_headers import POLICY_FIELD
 from nexus_auth.adapters.starlette.grant_headers import GrantHeader
 from nexus_auth.adapters.starlette.trailers import TRAILERS_DETAIL, may_hold_trailers
 from nexus_auth.domain.certificate import ClientCertificate
@@ -58,9 +59,7 @@ class KnownHeaders(list[tuple[bytes, bytes]]):
 Reading = tuple[bytes, tuple[str, ...]]
 """What counts in a head: the certificate's header, and the policies that the proxy chose."""
 
-POLICY_HEADER: Final = b"x-nexus-auth-policy"
-"""The header by which a proxy chooses one of several policies for a location."""
-_POLICY_HEADER_BYTES: Final = len(POLICY_HEADER)
+_POLICY_FIELD_BYTES: Final = len(POLICY_FIELD)
 
 _ANSWERS_KEPT: Final = 8192
 """Written-out grants that are kept: twice the certificates that a verifier remembers."""
@@ -330,7 +329,7 @@ class AuthApp:
                 if certificate is not None:
                     return None
                 certificate = value
-            elif size == _POLICY_HEADER_BYTES and name.lower() == POLICY_HEADER:
+            elif size == _POLICY_FIELD_BYTES and name.lower() == POLICY_FIELD:
                 chosen = (*chosen, _policy_name(value))
         return None if certificate is None else (certificate, chosen)
 
@@ -393,7 +392,7 @@ class AuthApp:
     def _policy(self, headers: Headers) -> AccessPolicy:
         """The policy that the proxy chose; the default where it chose none."""
         return self._policies().chosen(
-            [_policy_name(value) for name, value in headers if name.lower() == POLICY_HEADER]
+            [_policy_name(value) for name, value in headers if name.lower() == POLICY_FIELD]
         )
 
     def _decode(self, value: bytes) -> ClientCertificate:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
+from nexus_auth.adapters.request_headers import POLICY_FIELD, REQUEST_ID_FIELD
 from nexus_auth.domain.decision import Decision, Denied, Granted
 
 if TYPE_CHECKING:
@@ -34,12 +35,10 @@ _MAX_POLICY: Final = 64
 # What the proxies say of the client's own request; the first one that is there counts.
 _URI_HEADERS: Final = (b"x-original-uri", b"x-forwarded-uri")
 _METHOD_HEADERS: Final = (b"x-original-method", b"x-forwarded-method")
-_ID_HEADER: Final = b"x-request-id"
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 """What an identifier looks like: UUIDs, hexadecimal, base64, `1-5759e988-bd862e3fe1be46a994272793`.
 Anything else is not worth repeating."""
-_POLICY_HEADER: Final = b"x-nexus-auth-policy"
 
 
 @dataclass(slots=True)
@@ -163,11 +162,11 @@ def client_request(
     uri = next((found[name] for name in _URI_HEADERS if name in found), target)
     verb = next((found[name] for name in _METHOD_HEADERS if name in found), method)
     told = {
-        "request_id": _request_id(found.get(_ID_HEADER, b"")),
+        "request_id": _request_id(found.get(REQUEST_ID_FIELD, b"")),
         "method": _text(verb, _MAX_METHOD),
         "uri": _text(uri, _MAX_URI),
     }
-    policy = found.get(_POLICY_HEADER)
+    policy = found.get(POLICY_FIELD)
     return told if policy is None else {**told, "policy": _text(policy, _MAX_POLICY)}
 
 

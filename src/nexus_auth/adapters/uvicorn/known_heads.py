@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nexus_auth.adapters.request_headers import REQUEST_ID_FIELD
 from nexus_auth.adapters.starlette.auth_app import KnownHeaders
 
 HEADS_KEPT: Final = 512
@@ -23,7 +24,6 @@ strangers cannot fill this. Each field costs 150 bytes beside its text: without 
 tiny ones that a registered caller can have a proxy hand on (Caddy does) would make 512 heads 35 MB.
 Browsers send some 20."""
 
-_ID_HEADER: Final = b"x-request-id"
 _LINE_END: Final = b"\r\n"
 
 _PLAIN_ID: Final = re.compile(rb"[0-9A-Za-z-]{1,128}")
@@ -90,7 +90,7 @@ class KnownHeads:
         if len(head) > _MAX_HEAD_BYTES or len(headers) > _MAX_HEAD_FIELDS:
             return
         known = KnownHead(KnownHeaders(headers), method, target)
-        places = [at for at, (name, _) in enumerate(headers) if name.lower() == _ID_HEADER]
+        places = [at for at, (name, _) in enumerate(headers) if name.lower() == REQUEST_ID_FIELD]
         if len(places) == 1:
             spelt, value = headers[places[0]]
             self._id_field = b"%b%b: " % (_LINE_END, spelt)
