@@ -683,6 +683,7 @@ def add_flags(parser: argparse.ArgumentParser, attributes: Iterable[str]) -> Non
                 f"-{setting.flag}",
                 f"--{setting.flag}",
                 dest=setting.attribute,
+                choices=setting.choices or None,
                 metavar=metavar,
                 help=f"{setting.help}{choices}{default} [{setting.name}]".replace("%", "%%"),
             )

@@ -150,6 +150,7 @@ class TestCompletion:
             (["completion", ""], {"bash", "zsh", "tcsh"}),
             (["generate", "-ss"], {"-ss58-address"}),
             (["generate", "--ss"], {"--ss58-address"}),
+            (["run", "-log-format", ""], {"auto", "json", "console"}),
             (["demo", "--k"], {"--keep"}),
         ],
         ids=str,
