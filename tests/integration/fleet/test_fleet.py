@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import a_hotkey
-from tests.integration.faults.faulty_pylon import NETUID, FaultyPylon
+from tests.integration.faults.faulty_pylon import NETUID, FaultyPylon, Reply, as_json
 from tests.integration.real import Process, free_port
 from tests.integration.redis.server import redis_url, running_redis
 from tests.unit.adapters.registry.sources import key_of, keys_of
@@ -118,6 +118,53 @@ async def test_fleet_asks_pylon_as_often_as_one_process(kind: str, tmp_path: Pat
                 assert said(worker)[0] in {"nothing", OLD}
                 assert "nothing" not in said(worker)[1:]
                 assert "crashed" not in worker.output
+
+
+@pytest.mark.timeout(90)
+async def test_replicas_with_several_workers_ask_a_slow_pylon_as_one_process_does(
+    tmp_path: Path,
+) -> None:
+    """From the very first request on, though its answer takes longer than a second."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "NEXUS_AUTH_ADMIN_ADDR": "off",
+        "NEXUS_AUTH_WORKERS": "2",
+        "NEXUS_AUTH_REFRESH_SECONDS": str(REFRESH_SECONDS),
+        "NEXUS_AUTH_SNAPSHOT_STORE_SECRET": "shared by the fleet",
+        "NEXUS_AUTH_LOG_FORMAT": "json",
+        "NEXUS_PYLON_NETUID": str(NETUID),
+    }
+    async with FaultyPylon(keys_of("alice", "bob")) as pylon:
+        body = as_json(pylon.entries()).body
+        pylon.behaviour = lambda _: Reply(body=body, pause=1.5 / len(body))
+        with contextlib.ExitStack() as stack:
+            _, redis_port = stack.enter_context(running_redis(tmp_path))
+            replicas = [
+                stack.enter_context(
+                    Process(
+                        [sys.executable, "-m", "nexus_auth", "run"],
+                        log_file=tmp_path / f"replica-{number}.log",
+                        environment={
+                            **environment,
+                            "NEXUS_AUTH_LISTEN_ADDR": f"127.0.0.1:{free_port()}",
+                            "NEXUS_AUTH_SNAPSHOT_STORE": redis_url(redis_port),
+                            "NEXUS_PYLON_ENDPOINT": pylon.endpoint,
+                        },
+                        directory=tmp_path,
+                    )
+                )
+                for number in range(3)
+            ]
+            await until(lambda: bool(pylon.requests), replicas, 20)
+            began = time.monotonic()
+            await until(
+                lambda: all(each.output.count('"listening"') == 2 for each in replicas),
+                replicas,
+                20,
+            )
+            await asyncio.sleep(3 * REFRESH_SECONDS)
+            spent = time.monotonic() - began
+            assert 3 <= len(pylon.requests) <= 1 + spent / (REFRESH_SECONDS * 0.95)
 
 
 @pytest.mark.timeout(60)
