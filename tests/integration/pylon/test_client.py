@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,7 @@ from nexus_auth.adapters.pylon.errors import (
 )
 from nexus_auth.domain.errors import IssuerUnavailable, IssuingRefused, RegistryError
 from tests.builders import a_hotkey, a_key, public_bytes
+from tests.integration.proxies.stack import make_server_certificate
 from tests.integration.pylon.running import (
     IDENTITY_NAME,
     OPEN_ACCESS_TOKEN,
@@ -116,7 +119,9 @@ Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Non
 
 
 @asynccontextmanager
-async def a_server(behaviour: Behaviour) -> AsyncIterator[str]:
+async def a_server(
+    behaviour: Behaviour, *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
     """A server that reads one request head and then does as told."""
     serving: list[asyncio.Task[None] | None] = []
 
@@ -127,9 +132,10 @@ async def a_server(behaviour: Behaviour) -> AsyncIterator[str]:
             await behaviour(reader, writer)
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     async with server:  # which waits for its connections at the end
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        port = server.sockets[0].getsockname()[1]
+        yield f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}"
         for task in serving:
             if task is not None:
                 task.cancel()
@@ -266,6 +272,35 @@ async def test_answer_in_crumbs_is_cut(
     assert "in time" not in str(caught.value)
     # What lies in the buffers between us was not read.
     assert poured < 20_000_000
+
+
+async def test_pylon_over_tls_is_asked_if_somebody_trusted_vouches_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For its very name, and what it says has the same bounds."""
+    certificate, key = make_server_certificate(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    body = b'{"algorithm":1,"public_key":"%s"}' % KEY.hex().encode()
+    answer = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    async with a_server(_sending(answer), tls=tls) as url:
+        async with PylonClient(endpoint=url, api=IDENTITY) as client:
+            with pytest.raises(PylonUnreachable, match="CERTIFICATE_VERIFY_FAILED"):
+                await client.fetch_key(ALICE)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with PylonClient(endpoint=url, api=IDENTITY) as client:
+            assert await client.fetch_key(ALICE) == KEY
+        elsewhere = url.replace("localhost", "127.0.0.1")
+        async with PylonClient(endpoint=elsewhere, api=IDENTITY) as client:
+            with pytest.raises(PylonUnreachable, match="CERTIFICATE_VERIFY_FAILED"):
+                await client.fetch_key(ALICE)
+    interim = _sending(b"HTTP/1.1 100 Continue\r\n\r\n" * 100_000)
+    async with (
+        a_server(interim, tls=tls) as url,
+        PylonClient(endpoint=url, api=IDENTITY) as client,
+    ):
+        with pytest.raises(PylonUnreachable, match="RemoteProtocolError"):
+            await client.fetch_key(ALICE)
 
 
 async def test_token_goes_to_the_configured_endpoint_alone() -> None:
