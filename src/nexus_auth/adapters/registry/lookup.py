@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 import structlog
 
 from nexus_auth.adapters.registry.outage import Outage
+from nexus_auth.adapters.registry.seldom import Seldom
 from nexus_auth.adapters.registry.state import Freshness, RegistryState
 from nexus_auth.adapters.registry.steady import SteadyClock, steady_seconds
 from nexus_auth.domain.ed25519 import is_usable_public_key
@@ -155,6 +156,7 @@ class LookupRegistry:
         self._slots_for_strangers = asyncio.Semaphore(MAX_QUESTIONS)
         self._allowance = float(STRANGERS_AT_ONCE)
         self._allowance_at = steady()
+        self._nonsense_told = Seldom(steady)
         self._outage = Outage(
             source="pylon", clock=clock, steady=steady, log=_log, threshold=_FAILURES_IN_A_ROW
         )
@@ -307,6 +309,8 @@ class LookupRegistry:
             return await self._question(hotkey)
         except RegistryAnswerInvalid as exc:
             # Nonsense about one hotkey says nothing about the others.
+            if self._nonsense_told.is_due(str(exc)):
+                _log.warning("lookup_answer_rejected", hotkey=hotkey.address, problem=str(exc))
             return self._failed(hotkey, _Failure.of(exc))
         except RegistryError as exc:
             error: Exception = exc

@@ -311,6 +311,21 @@ async def test_nonsense_about_one_hotkey_does_not_concern_the_others(
     assert registry.state().freshness is Freshness.FRESH
 
 
+async def test_nonsense_about_everybody_is_told_in_a_few_lines(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """It is no outage, so nothing else would tell of it."""
+    registry = make()
+    source.error = RegistryAnswerInvalid("not JSON")
+    with structlog.testing.capture_logs() as lines:
+        for number in range(600):
+            with pytest.raises(RegistryAnswerInvalid):
+                await find(registry, f"stranger {number}")
+            clocks.advance(2)
+    assert {line["event"] for line in lines} == {"lookup_answer_rejected"}
+    assert 1 <= len(lines) <= 3
+
+
 async def test_source_that_is_down_is_asked_rarely(
     make: Make, source: FakeSource, clocks: FakeClocks
 ) -> None:
