@@ -144,8 +144,8 @@ def write_documents(results: dict[str, Any]) -> None:
 
 
 _ROW: Final = 30
-_LEFT: Final = 300
-_WIDTH: Final = 760
+_LEFT: Final = 340
+_WIDTH: Final = 800
 _STYLE: Final = """
   text { font: 14px system-ui, sans-serif; fill: #1f2328; }
   .title { font-weight: 600; }
