@@ -114,6 +114,17 @@ async def test_version_that_is_too_large_is_not_read(
     assert len(version) < 100
 
 
+async def test_what_the_url_says_of_our_own_business_does_not_count(redis_server: Server) -> None:
+    """A URL that other programs use too may ask for text, for time limits and for trying again."""
+    _, port = redis_server
+    url = redis_url(port) + "?decode_responses=true&socket_timeout=9&retry=3&retry_on_error=x"
+    store = RedisStore(url, scope=SCOPE, clock=FakeClock())
+    version = await store.save(b"\xff", said_at=NOW, keep_for=KEEP)
+    assert await store.version() == version
+    assert await store.load() == b"\xff"
+    await store.aclose()
+
+
 async def every_call(store: SnapshotStore) -> list[str]:
     """What each method says when the store is away."""
     calls = (

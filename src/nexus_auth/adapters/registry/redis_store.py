@@ -9,7 +9,8 @@ import inspect
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -91,23 +92,28 @@ class RedisStore:
         # Braces: in a cluster both keys live on the same node.
         self._snapshot = f"nexus-auth:{{{name}}}:snapshot"
         self._turn = f"nexus-auth:{{{name}}}:turn"
-        self._redis: Redis = Redis.from_url(
-            url,
+        make_pool: Any = ConnectionPool  # Not all of the package is typed.
+        # Ours come last: what the URL says of the same must not take their place.
+        options = parse_url(url) | {
             # The time limit is ours, around whole commands: the package's own goes through
             # asyncio.wait_for, which in Python 3.11 may swallow a cancellation, and then a task
             # that was told to end goes on for ever.
-            socket_timeout=None,
-            socket_connect_timeout=None,
+            "socket_timeout": None,
+            "socket_connect_timeout": None,
             # Trying again is the caller's business, who has something better to do meanwhile.
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=False,
-        )
-        pool: Any = self._redis.connection_pool  # Not all of the package is typed.
+            "retry": Retry(NoBackoff(), 0),
+            "retry_on_error": [],
+            # Records and versions are bytes.
+            "decode_responses": False,
+            "encoding": "utf-8",
+        }
         try:
+            pool = make_pool(**options)
             # Not connected, only made: an option that the package does not know shows now.
             pool.make_connection()
-        except TypeError:
-            raise ValueError("an option of the URL is unknown") from None
+        except (AttributeError, RedisError, TypeError):
+            raise ValueError("an option of the URL is unknown, or makes no sense") from None
+        self._redis: Redis = Redis.from_pool(pool)
 
     def __repr__(self) -> str:
         return "RedisStore()"
