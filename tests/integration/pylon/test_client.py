@@ -107,7 +107,7 @@ async def test_nobody_listening_is_unreachable() -> None:
             await client.generate(algorithm=1)
 
 
-@pytest.mark.parametrize("endpoint", ["ftp://pylon", "pylon:8000", "http://", "//x"])
+@pytest.mark.parametrize("endpoint", ["ftp://pylon", "pylon:8000", "http://", "http://a b", "//x"])
 async def test_endpoint_that_is_none_is_refused(endpoint: str) -> None:
     """At once, and not by denying everybody."""
     with pytest.raises(ValueError, match="base URL"):
@@ -116,7 +116,7 @@ async def test_endpoint_that_is_none_is_refused(endpoint: str) -> None:
 
 async def test_endpoint_that_cannot_be_asked_is_unreachable() -> None:
     """It looks like one, and is no traceback."""
-    async with PylonClient(endpoint="http://a b", api=IDENTITY) as client:
+    async with PylonClient(endpoint="http://[v1.a]", api=IDENTITY) as client:
         with pytest.raises(PylonUnreachable):
             await client.fetch_keys()
 

@@ -13,13 +13,17 @@ def parse_endpoint(text: str) -> str:
             show in messages. The text is not repeated.
     """
     problem = "expected a base URL such as http://pylon:8000"
+    text = text.strip()
     try:
-        parts = urlsplit(text.strip())
+        parts = urlsplit(text)
         usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or True)
     except ValueError:
         raise ValueError(problem) from None
-    if not usable or parts.query or parts.fragment:
+    # Looked for in the text: urlsplit passes over line breaks, and over a ? or # with nothing
+    # behind it, which would swallow the path.
+    if not usable or not text.isprintable() or not set(text).isdisjoint(" ?#"):
         raise ValueError(problem)
     if "@" in parts.netloc:
         raise ValueError("credentials do not belong into the URL; use the token settings")
-    return text.strip().rstrip("/")
+    # A scheme counts in any case (RFC 3986 §3.1); whoever looks at ours needs to know one only.
+    return f"{parts.scheme}{text[len(parts.scheme) :]}".rstrip("/")
