@@ -17,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from nexus_auth.adapters.clock import utc_now
+from nexus_auth.entrypoints.checkup import proxy_checks
 from nexus_auth.entrypoints.checkup.findings import Outcome
 from nexus_auth.entrypoints.checkup.pylon_checks import judge_clock
 from nexus_auth.entrypoints.cli import main
@@ -400,6 +401,7 @@ def a_proxy(
     open_to_all: bool = False,
     trusts_header: bool = False,
     insists: bool = False,
+    ignores: bool = False,
 ) -> Iterator[str]:
     """A TLS listener that serves the pair and lets in whoever shows a client certificate."""
 
@@ -408,6 +410,10 @@ def a_proxy(
             connection = self.connection
             assert isinstance(connection, ssl.SSLSocket)
             known = connection.getpeercert(binary_form=True) is not None
+            if ignores and not known:
+                # Until the client gives up.
+                connection.recv(1)
+                return
             claimed = trusts_header and "X-Hotkey" in self.headers
             self.send_response(200 if known or open_to_all or claimed else 403)
             self.send_header("Content-Length", "0")
@@ -489,6 +495,18 @@ def test_proxy_that_refuses_strangers_in_the_handshake_passes(
         "ok: lets in the owner of the pair (200)",
         "ok: the proxy serves this pair, as callers pin it",
     ]
+
+
+def test_proxy_that_says_nothing_to_strangers_does_not_pass(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be about to let them in."""
+    monkeypatch.setattr(proxy_checks, "_TIMEOUT_SECONDS", 2.0)
+    save_pair(Path("certs"))
+    with a_proxy(Path("certs"), ignores=True) as url:
+        code, said = findings_of_proxy(capsys, url)
+    assert code == 3
+    assert said == ["unreachable: no answer to a client without a certificate (ReadTimeout: )"]
 
 
 def test_proxy_that_is_away_is_unreachable(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,7 +53,7 @@ async def check_proxy(
     owner = None
     if folder is not None and certificate is not None:
         owner = await _status(url, _context(folder), {})
-    # Who answers the owner is there, and turned the others away before they could ask.
+    # Who answers the owner is there: strangers who were cut off were turned away before they asked.
     in_handshake = isinstance(owner, int)
     findings = [_judge_stranger(status, "without a certificate", in_handshake=in_handshake)]
     if findings[0].outcome is Outcome.UNREACHABLE:
@@ -83,7 +83,7 @@ def _context(folder: Path | None) -> ssl.SSLContext:
     return context
 
 
-async def _status(url: str, context: ssl.SSLContext, headers: Mapping[str, str]) -> int | str:
+async def _status(url: str, context: ssl.SSLContext, headers: Mapping[str, str]) -> int | Exception:
     """The status of one request, or why there was none."""
     try:
         async with httpx.AsyncClient(
@@ -91,19 +91,25 @@ async def _status(url: str, context: ssl.SSLContext, headers: Mapping[str, str])
         ) as client:
             return (await client.get(url, headers=dict(headers))).status_code
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as exc:
-        return f"{type(exc).__name__}: {exc}"
+        return exc
 
 
-def _judge_stranger(status: int | str, who: str, *, in_handshake: bool) -> Finding:
-    if isinstance(status, str) and in_handshake:
+def _shown(status: int | Exception) -> str:
+    return str(status) if isinstance(status, int) else f"{type(status).__name__}: {status}"
+
+
+def _judge_stranger(status: int | Exception, who: str, *, in_handshake: bool) -> Finding:
+    # Who says nothing has refused nobody.
+    is_silence = isinstance(status, httpx.TimeoutException)
+    if isinstance(status, Exception) and in_handshake and not is_silence:
         return Finding(
             subject=_SUBJECT, outcome=Outcome.OK, text=f"refuses a client {who} (no answer)"
         )
-    if isinstance(status, str):
+    if isinstance(status, Exception):
         return Finding(
             subject=_SUBJECT,
             outcome=Outcome.UNREACHABLE,
-            text=f"no answer to a client {who} ({status})",
+            text=f"no answer to a client {who} ({_shown(status)})",
             next_step="is the proxy running at that address, and does it make the client's "
             "certificate optional?",
         )
@@ -126,7 +132,7 @@ def _judge_stranger(status: int | str, who: str, *, in_handshake: bool) -> Findi
     )
 
 
-def _judge_owner(status: int | str) -> Finding:
+def _judge_owner(status: int | Exception) -> Finding:
     if isinstance(status, int) and status not in _REFUSALS and status not in _SERVER_ERRORS:
         return Finding(
             subject=_SUBJECT, outcome=Outcome.OK, text=f"lets in the owner of the pair ({status})"
@@ -134,7 +140,7 @@ def _judge_owner(status: int | str) -> Finding:
     return Finding(
         subject=_SUBJECT,
         outcome=Outcome.WRONG,
-        text=f"does not let in the owner of the pair ({status})",
+        text=f"does not let in the owner of the pair ({_shown(status)})",
         next_step="the service's log names the reason; nexus-auth verify client.crt does as well",
     )
 
