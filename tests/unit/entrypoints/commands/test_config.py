@@ -91,25 +91,6 @@ def test_secrets_are_masked(
     assert "token, named by environment" in out
 
 
-def test_what_is_shown_can_be_written_into_a_configuration(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    """Every value has the form that its own setting takes: a mode is octal, a truth lower case."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NEXUS_AUTH_ADMIN_ADDR", "off")
-    monkeypatch.setenv("NEXUS_AUTH_SOCKET_MODE", "600")
-    assert main(["config", "show", "--json"]) == 0
-    shown = {row["name"]: row["value"] for row in json.loads(capsys.readouterr().out)["settings"]}
-    given = {"NEXUS_AUTH_ADMIN_ADDR": "off", "NEXUS_AUTH_SOCKET_MODE": "600"}
-    for setting in all_settings():
-        text = given.get(setting.name, setting.default)
-        if text is None:
-            assert shown[setting.name] == "(unset)"
-        else:
-            assert setting.parse(shown[setting.name]) == setting.parse(text)
-    assert shown["NEXUS_AUTH_SOCKET_MODE"] == "600"
-
-
 def test_misspelt_name_is_called_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
