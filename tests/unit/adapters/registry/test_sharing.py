@@ -35,6 +35,8 @@ from tests.unit.adapters.registry.sources import (
 ALICE = a_hotkey("alice")
 DOWN = RegistryUnavailable("connection refused")
 TURN = timedelta(seconds=0.3)
+LONG_TURN = timedelta(seconds=1)
+"""Does not end because this machine is busy for a moment."""
 
 Make = Callable[..., SnapshotRegistry]
 
@@ -57,7 +59,11 @@ async def make(source: FakeSource, store: FakeStore) -> AsyncIterator[Make]:
     made: list[SnapshotRegistry] = []
 
     def build(
-        *, clocks: FakeClocks | None = None, secret: bytes | None = None, **settings: Any
+        *,
+        clocks: FakeClocks | None = None,
+        secret: bytes | None = None,
+        turn: timedelta = TURN,
+        **settings: Any,
     ) -> SnapshotRegistry:
         clock, steady = (
             (utc_now, time.monotonic) if clocks is None else (clocks.wall, clocks.steady)
@@ -67,7 +73,7 @@ async def make(source: FakeSource, store: FakeStore) -> AsyncIterator[Make]:
             record_format=RecordFormat(
                 scope="a subnet", clock=clock, steady=steady, secret=secret, boot_id="this boot"
             ),
-            turn=TURN,
+            turn=turn,
         )
         registry = SnapshotRegistry(
             **{
@@ -252,7 +258,7 @@ async def test_processes_that_know_nothing_wait_for_the_one_that_asks(
 ) -> None:
     """A slow answer to the very first question does not bring everybody to ask either."""
     source.open.clear()
-    fleet = [make() for _ in range(3)]
+    fleet = [make(turn=LONG_TURN) for _ in range(3)]
     await asyncio.gather(*(registry.start() for registry in fleet))
     await asyncio.sleep(1.5 * snapshot.TURN_PATIENCE_AT_FIRST_SECONDS)
     assert source.bulk_questions == 1
@@ -265,8 +271,8 @@ async def test_answers_slower_than_the_interval_are_asked_for_one_at_a_time(
     make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waits for his turn takes news for news, however old they are when they come."""
-    monkeypatch.setattr(snapshot, "TURN_PATIENCE_SECONDS", 1.0)
-    fleet = [make(refresh_every=timedelta(seconds=0.2)) for _ in range(4)]
+    monkeypatch.setattr(snapshot, "TURN_PATIENCE_SECONDS", 2.0)
+    fleet = [make(turn=LONG_TURN, refresh_every=timedelta(seconds=0.2)) for _ in range(4)]
     await asyncio.gather(*(registry.start() for registry in fleet))
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
     for _ in range(6):
