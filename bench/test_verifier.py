@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench import verifier
+from nexus_auth.domain.decision import Denied, Granted
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
@@ -18,12 +19,12 @@ BAD = verifier.bad_certificates()
 @pytest.mark.parametrize("name", verifier.decisions())
 def test_decision(benchmark: BenchmarkFixture, name: str) -> None:
     """A caller who is let in, remembered or new; and the yardstick."""
-    work = verifier.decisions()[name]()
-    assert benchmark(work) is None or name != verifier.YARDSTICK
+    found = benchmark(verifier.decisions()[name]())
+    assert found is None if name == verifier.YARDSTICK else isinstance(found, Granted)
 
 
 @pytest.mark.benchmark(group="flood")
 @pytest.mark.parametrize("name", BAD)
 def test_refusal(benchmark: BenchmarkFixture, name: str) -> None:
     """What a stranger can make the service spend."""
-    assert benchmark(verifier.refusal(BAD[name])) is not None
+    assert isinstance(benchmark(verifier.refusal(BAD[name])), Denied)
