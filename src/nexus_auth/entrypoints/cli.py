@@ -81,6 +81,14 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(exit_codes.USAGE, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
 
+    def _get_option_tuples(self, *_: object) -> list[Any]:
+        """Finds no flag for the beginning of its name.
+
+        `allow_abbrev` forbids abbreviations after two dashes alone: after one, argparse would take
+        `generate -f` for `-force-recreate`, which replaces a key on chain.
+        """
+        return []
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; the console script's entry point."""

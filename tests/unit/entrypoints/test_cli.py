@@ -82,14 +82,25 @@ def test_flags_are_accepted_with_one_dash_or_two(
     assert command.args[0].netuid == "7"
 
 
+@pytest.mark.parametrize(
+    "flag", [["--net", "7"], ["-net", "7"], ["-net=7"], ["-n", "7"], ["-n7"], ["-hx"]]
+)
 def test_flag_is_never_abbreviated(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: list[str]
 ) -> None:
     """An abbreviation would change its meaning with the next flag that is added."""
     _with(monkeypatch, _Command())
     with pytest.raises(SystemExit) as caught:
-        cli.main(["generate", "--net", "7"])
+        cli.main(["generate", *flag])
     assert caught.value.code == exit_codes.USAGE
+
+
+def test_nothing_but_its_whole_name_replaces_a_key_on_chain() -> None:
+    """`-f` and `-force` are mistakes, not `-force-recreate`."""
+    parser = cli.build_parser(only="generate")
+    for flag in ("-f", "-force", "-force-recreat", "--force"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["generate", "-ss58-address", "5F", flag])
 
 
 @pytest.mark.parametrize(
