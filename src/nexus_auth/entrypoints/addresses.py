@@ -11,8 +11,11 @@ from nexus_auth.adapters.addresses import MAX_PORT, TcpAddress, UnixAddress
 from nexus_auth.domain.errors import NexusAuthError
 
 _BACKLOG: Final = 2048
+_EVERY_INTERFACE: Final = frozenset({"", "::"})
+"""Both mean IPv4 too, as they do to the original. Who wants IPv4 alone says 0.0.0.0."""
 _HOST_AND_PORT: Final = re.compile(
-    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^:\[\]/\s]*)):(?P<port>[0-9]{1,5})"
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^:\[\]/\s]*))"
+    r":(?:(?P<port>[0-9]{1,5})|(?P<service>[a-z][a-z0-9-]*))"
 )
 
 
@@ -31,6 +34,8 @@ class CannotListen(NexusAuthError):
 def parse_listen_address(text: str) -> ListenAddress:
     """Reads `:8080`, `host:port`, `[::1]:8080` or `unix:/path.sock`.
 
+    A port may be named as in /etc/services: `localhost:http`.
+
     Raises:
         ValueError: When it is none of these; the message says what is expected.
     """
@@ -42,9 +47,19 @@ def parse_listen_address(text: str) -> ListenAddress:
             )
         return UnixAddress(path)
     match = _HOST_AND_PORT.fullmatch(text)
-    if match is None or int(match["port"]) > MAX_PORT:
+    port = None if match is None else _port(match)
+    if match is None or port is None:
         raise ValueError("expected :8080, host:port, [::1]:8080 or unix:/path.sock")
-    return TcpAddress(match["v6"] or match["host"] or "", int(match["port"]))
+    return TcpAddress(match["v6"] or match["host"] or "", port)
+
+
+def _port(match: re.Match[str]) -> int | None:
+    if match["service"] is None:
+        return int(match["port"]) if int(match["port"]) <= MAX_PORT else None
+    try:
+        return socket.getservbyname(match["service"], "tcp")
+    except OSError:
+        return None
 
 
 def bind(address: ListenAddress) -> socket.socket:
@@ -57,7 +72,7 @@ def bind(address: ListenAddress) -> socket.socket:
     """
     if isinstance(address, UnixAddress):
         return _bind_unix(address.path)
-    if not address.host and socket.has_dualstack_ipv6():
+    if address.host in _EVERY_INTERFACE and socket.has_dualstack_ipv6():
         return socket.create_server(
             ("", address.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
         )

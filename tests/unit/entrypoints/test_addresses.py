@@ -16,6 +16,8 @@ from nexus_auth.entrypoints.addresses import bind, parse_listen_address
         (":0", TcpAddress("", 0)),
         ("127.0.0.1:65535", TcpAddress("127.0.0.1", 65535)),
         ("localhost:80", TcpAddress("localhost", 80)),
+        ("localhost:http", TcpAddress("localhost", 80)),
+        (":https", TcpAddress("", 443)),
         ("[::1]:8080", TcpAddress("::1", 8080)),
         ("[fe80::1%eth0]:1", TcpAddress("fe80::1%eth0", 1)),
         ("unix:/run/nexus auth.sock", UnixAddress(Path("/run/nexus auth.sock"))),
@@ -33,6 +35,9 @@ def test_address_of_a_known_form_is_read(text: str, expected: object) -> None:
         "8080",
         ":",
         ":x",
+        ":no-such-service",
+        ":HTTP",
+        "http",
         ":65536",
         ":-1",
         ":080808",
@@ -87,12 +92,22 @@ def test_bound_tcp_address_accepts_connections() -> None:
         pass
 
 
-def test_empty_host_listens_for_both_families() -> None:
-    """`:8080` means every interface, IPv4 and IPv6 alike."""
-    with bind(TcpAddress("", 0)) as listener:
+@pytest.mark.parametrize("host", ["", "::"])
+def test_every_interface_is_both_families(host: str) -> None:
+    """`:8080` and `[::]:8080` mean every interface, IPv4 and IPv6 alike, as in the original."""
+    with bind(TcpAddress(host, 0)) as listener:
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port), timeout=1):
             pass
+        if socket.has_dualstack_ipv6():
+            with socket.create_connection(("::1", port), timeout=1):
+                pass
+
+
+def test_ipv4_alone_is_written_as_such() -> None:
+    """`0.0.0.0:8080` does not open IPv6, whatever a dual-stack system could do."""
+    with bind(TcpAddress("0.0.0.0", 0)) as listener:  # noqa: S104 - what is tested
+        assert listener.family == socket.AF_INET
 
 
 def test_stale_socket_file_is_replaced(tmp_path: Path) -> None:
