@@ -25,6 +25,7 @@ from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.addresses import CannotListen, ListenAddress, bind
 from nexus_auth.entrypoints.container import Container, build_board, build_container
 from nexus_auth.entrypoints.logs import configure_logging
+from nexus_auth.entrypoints.settings import DEFAULT_ORIGIN
 from nexus_auth.entrypoints.workers import supervise
 
 if TYPE_CHECKING:
@@ -72,19 +73,17 @@ def serve(settings: Settings) -> int:
         )
     with _shared_among_workers(settings) as shared, contextlib.ExitStack() as stack:
         auth = stack.enter_context(_listening("listen_addr", settings))
-        admin = (
-            None
-            if settings.admin_addr is None
-            else stack.enter_context(_listening("admin_addr", settings))
-        )
+        admin = _admin_listener(settings, stack)
+        # As it turned out, so that what is logged is what is so.
+        effective = shared if admin is not None else dataclasses.replace(shared, admin_addr=None)
         if settings.workers == 1:
-            return run_worker(shared, auth, admin)
+            return run_worker(effective, auth, admin)
         return supervise(
             settings.workers,
             # The first one answers for health and readiness, and so does whoever replaces it.
             functools.partial(
                 _run_numbered_worker,
-                shared,
+                effective,
                 auth,
                 admin,
                 board=build_board(settings.workers),
@@ -92,6 +91,28 @@ def serve(settings: Settings) -> int:
             stop_listening=stack.close,
             grace_seconds=DRAIN_SECONDS + 5,
         )
+
+
+def _admin_listener(settings: Settings, stack: contextlib.ExitStack) -> socket.socket | None:
+    """Listens where the admin is answered, until the stack ends; None where that is nowhere.
+
+    The default address may be another one's: a second service on this machine has the same, and
+    a deployment that was made for the original may listen there with its auth listener. Neither
+    asked for an admin listener, so neither ends for want of one.
+    """
+    if settings.admin_addr is None:
+        return None
+    try:
+        return stack.enter_context(_listening("admin_addr", settings))
+    except CannotListen as exc:
+        if settings.origins["admin_addr"] != DEFAULT_ORIGIN:
+            raise
+        log.warning(
+            "no_admin_listener",
+            problem=f"{exc}; there are no health paths and no metrics. Name another address in "
+            "NEXUS_AUTH_ADMIN_ADDR, or off",
+        )
+        return None
 
 
 @contextlib.contextmanager

@@ -40,6 +40,9 @@ T = TypeVar("T")
 PYLON_FLAGS: Final = ("pylon_endpoint", "netuid", "identity_name", "identity_token")
 """The settings that every command has flags for that asks Pylon."""
 
+DEFAULT_ORIGIN: Final = "default"
+"""The origin of a value that nobody gave."""
+
 ENV_FILE_VARIABLE: Final = "NEXUS_AUTH_ENV_FILE"
 _PREFIXES: Final = ("NEXUS_AUTH_", "NEXUS_PYLON_")
 # Read elsewhere than from this table: by the loader itself, by the development Pylon, by tests.
@@ -606,7 +609,7 @@ class _Sources:
             path = values.get(f"{setting.name}_FILE") if setting.secret else None
             if path:
                 return _load_secret(setting, path, origin), f"{path}, named by {origin}"
-        return setting.default, "default"
+        return setting.default, DEFAULT_ORIGIN
 
     def unknown_names(self) -> Iterator[UnknownName]:
         """Variables with our prefixes that no setting has: most likely misspelt."""

@@ -167,6 +167,8 @@ def running_service(
         service = RunningService(process, port, admin_port, socket_path, environment)
 
         def is_alive() -> bool:
+            if "NEXUS_AUTH_ADMIN_ADDR" in settings:  # not where it would be asked
+                return bool(service.lines("listening"))
             try:
                 return service.admin("/healthz")[0] == 200
             except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from nexus_auth.adapters.addresses import TcpAddress
+from nexus_auth.entrypoints.settings import Settings
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.pylon.running import RunningPylon, running_pylon
 from tests.integration.real import free_port, wait_until_ready
@@ -250,6 +253,39 @@ def test_taken_port_ends_the_start_with_one_line(tmp_path: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert address in line
     assert "in use" in line
+
+
+def test_admin_address_that_nobody_named_may_be_taken(pylon: RunningPylon, tmp_path: Path) -> None:
+    """A second service on the machine, or the auth listener there, starts as the original does."""
+    default = Settings.load(environ={}).admin_addr
+    assert isinstance(default, TcpAddress)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # somebody else has it: just as well
+            stack.enter_context(socket.create_server((default.host, default.port)))
+        service = stack.enter_context(
+            running_service(tmp_path, pylon.url, wait=False, NEXUS_AUTH_ADMIN_ADDR="")
+        )
+        wait_until_ready(
+            lambda: service.ask(a_header("alice")).status == 200, what="a service that knows alice"
+        )
+        (line,) = service.lines("no_admin_listener")
+        assert str(default) in line["problem"]
+        assert "NEXUS_AUTH_ADMIN_ADDR" in line["problem"]
+        assert [each["admin"] for each in service.lines("listening")] == ["off"]
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait() == 0
+
+
+def test_admin_address_that_was_named_must_be_free(tmp_path: Path) -> None:
+    """Whoever names it relies on it; exit code 1."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run_to_the_end(
+            tmp_path, NEXUS_AUTH_LISTEN_ADDR="127.0.0.1:0", NEXUS_AUTH_ADMIN_ADDR=address
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert address in line
 
 
 def test_several_workers_share_the_work_and_are_replaced(
