@@ -170,6 +170,8 @@ def _command_named(arguments: list[str]) -> str | None:
         return None
     if first is None or first.startswith("-"):
         arguments.insert(0, DEFAULT_COMMAND)
+    elif arguments[1:] and arguments[-1] == "--":
+        del arguments[-1]  # it ends the flags, and nothing follows; argparse would refuse it
     return arguments[0]
 
 

@@ -181,6 +181,12 @@ def _token(text: str) -> str:
     return text
 
 
+def _identity_name(text: str) -> str:
+    if text != text.strip() or not text.isprintable():
+        raise ValueError("expected a name, without white space around it")
+    return text
+
+
 def _header_name(text: str) -> str:
     # RFC 9110 §5.1, without the characters that some servers merge with others: an underscore
     # would name a header that a client may be able to forge.
@@ -287,7 +293,7 @@ class Settings:
     )
     identity_name: str | None = _setting(
         "NEXUS_PYLON_IDENTITY_NAME",
-        _optional(str),
+        _optional(_identity_name),
         "Name of the Pylon identity; with its token the identity API is used.",
         flag="identity-name",
     )

@@ -82,6 +82,13 @@ def test_flags_are_accepted_with_one_dash_or_two(
     assert command.args[0].netuid == "7"
 
 
+def test_end_of_flags_may_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts put `--` behind the flags that they build; the original takes it as well."""
+    command = _with(monkeypatch, _Command())
+    assert cli.main(["generate", "-net-uid", "7", "--"]) == exit_codes.DONE
+    assert command.args[0].netuid == "7"
+
+
 @pytest.mark.parametrize(
     "flag", [["--net", "7"], ["-net", "7"], ["-net=7"], ["-n", "7"], ["-n7"], ["-hx"]]
 )

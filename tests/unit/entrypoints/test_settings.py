@@ -111,6 +111,8 @@ def test_empty_value_in_the_environment_means_unset(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("NEXUS_PYLON_IDENTITY_NAME", " "),
+        ("NEXUS_PYLON_IDENTITY_NAME", "miner\n"),
         ("NEXUS_AUTH_LISTEN_ADDR", "8080"),
         ("NEXUS_AUTH_ADMIN_ADDR", "no"),
         ("NEXUS_PYLON_ENDPOINT", "pylon:8000"),
