@@ -181,6 +181,9 @@ def parse_key_pair(answer: object) -> IssuedKeyPair:
     """
     public_key = parse_certificate(answer)
     private_key = answer.get("private_key") if isinstance(answer, dict) else None
+    if isinstance(private_key, str):
+        # A line break is no reason to lose it: its public half is on chain by now.
+        private_key = private_key.strip()
     key = parse_hex(private_key, lengths=(SEED_BYTES, SEED_BYTES + len(public_key)))
     seed, appended = key[:SEED_BYTES], key[SEED_BYTES:]
     derived = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()

@@ -171,7 +171,10 @@ def test_no_certificates_are_an_answer() -> None:
 
 @pytest.mark.parametrize(
     "private_key",
-    [SEED.hex(), "0x" + SEED.hex().upper(), (SEED + KEY).hex(), "0x" + (SEED + KEY).hex()],
+    [
+        *(SEED.hex(), "0x" + SEED.hex().upper(), (SEED + KEY).hex(), "0x" + (SEED + KEY).hex()),
+        f" 0x{SEED.hex()}\r\n",  # the original takes white space off
+    ],
 )
 def test_pair_is_read_in_both_forms(private_key: str) -> None:
     """The seed alone, or followed by the public key."""
