@@ -31,6 +31,8 @@ FROM python:${PYTHON_VERSION}-slim
 RUN groupadd --gid 1000 nexus \
     && useradd --uid 1000 --gid nexus --no-create-home --home-dir /app --shell /usr/sbin/nologin nexus \
     && install --directory --owner=nexus --group=nexus /app /app/certs /app/data \
+    # Where the original's image has it, for whoever starts it by its path.
+    && ln -s /opt/nexus-auth/bin/nexus-auth /usr/bin/nexus-auth \
     # The base image's own pip: nothing here can install anything.
     && rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/ensurepip \
         /usr/local/lib/python3*/site-packages/pip*

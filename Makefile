@@ -1,8 +1,8 @@
 # A thin front for noxfile.py, which says what each task does. Needs only make and Python 3.11+.
 # `make test` and `make demo` set up everything else by themselves.
 .DEFAULT_GOAL := help
-.PHONY: help all build build-docker format lint test coverage clean demo bench soak audit \
-	python programs
+.PHONY: help all build build-docker docker-build format lint test coverage clean demo bench soak \
+	audit python programs
 
 IMAGE ?= nexus-auth:latest
 # Extra arguments, such as: make test ARGS='-k hotkey'  or  make demo ARGS=--keep
@@ -28,6 +28,8 @@ build: python ## build the wheel and the source archive into dist/, and try the 
 
 build-docker: ## build the container image (IMAGE=name:tag)
 	docker build --tag $(IMAGE) .
+
+docker-build: build-docker # as it is called in the original's Makefile
 
 format: python ## rewrite the code in the house format
 	@$(NOX) format

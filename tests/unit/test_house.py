@@ -75,6 +75,13 @@ def test_image_runs_as_uid_1000(dockerfile: Dockerfile) -> None:
     assert "install --directory --owner=nexus --group=nexus /app /app/certs" in commands
 
 
+def test_image_has_the_program_where_the_original_has_it(dockerfile: Dockerfile) -> None:
+    """A Kubernetes file that starts /usr/bin/nexus-auth goes on working."""
+    commands = " ".join(dockerfile.final("RUN"))
+    assert "ln -s /opt/nexus-auth/bin/nexus-auth /usr/bin/nexus-auth" in commands
+    assert dockerfile.final("COPY") == ["--from=builder /opt/nexus-auth /opt/nexus-auth"]
+
+
 def test_image_keeps_certificates_in_a_volume(dockerfile: Dockerfile) -> None:
     """`-v ./certs:/app/certs` works, and ./certs is the default output folder."""
     assert dockerfile.final("WORKDIR") == ["/app"]
@@ -205,6 +212,9 @@ def test_make_offers_what_the_readers_of_the_readme_expect() -> None:
         *("help", "all", "build", "build-docker", "format", "lint", "test", "coverage", "clean"),
         *("demo", "bench", "soak"),
     }
+    subprocess.run(
+        ["make", "--dry-run", "docker-build"], cwd=ROOT, capture_output=True, check=True, timeout=30
+    )
 
 
 @pytest.mark.parametrize("name", [".ci/run", "scripts/bootstrap.sh"])
