@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,14 @@ SEED_BYTES: Final = 32
 """The length of an Ed25519 private key, RFC 8032 §5.1.5."""
 
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
+
+_MAX_DEPTH: Final = 64
+"""How deep an entry may be nested. Pylon's answers are five deep at most; Python's reader gives up
+on the whole of one that is some thousand deep anywhere."""
+
+# A text, with what is escaped in it, or one bracket. A text that does not end goes to the end of
+# all, so that no place is looked at twice.
+_TEXT_OR_BRACKET: Final = re.compile(r'"[^"\\]*(?:\\.?[^"\\]*)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +67,49 @@ def parse_json(body: bytes) -> Any:
 def parse_json_map(body: bytes) -> Any:
     """Parses JSON as strictly, but lets what cannot be spoil nothing but its own place.
 
-    Repeated names, NaN and absurd numbers become an object that no reader of ours accepts, so that
-    one entry of many can be left out and the others count.
+    Repeated names, NaN, absurd numbers and what is nested absurdly deep become an object that no
+    reader of ours accepts, so that one entry of many can be left out and the others count.
 
     Raises:
-        PylonAnswerInvalid: When it is no JSON at all, or too deep.
+        PylonAnswerInvalid: When it is no JSON at all.
     """
     try:
-        return json.loads(
-            body.decode("utf-8"),
-            object_pairs_hook=_with_repeats_marked,
-            parse_constant=_nonsense,
-            parse_int=_parse_int,
-        )
+        text = body.decode("utf-8")
+        try:
+            return _load_map(text)
+        except RecursionError:
+            return _load_map(_without_depths(text))
     except (ValueError, RecursionError):
         raise PylonAnswerInvalid("Pylon's answer is not JSON") from None
+
+
+def _load_map(text: str) -> Any:
+    return json.loads(
+        text,
+        object_pairs_hook=_with_repeats_marked,
+        parse_constant=_nonsense,
+        parse_int=_parse_int,
+    )
+
+
+def _without_depths(text: str) -> str:
+    """Puts NaN, which is nonsense as well, in the place of whatever is nested too deep."""
+    kept: list[str] = []
+    depth = start = 0
+    for found in _TEXT_OR_BRACKET.finditer(text):
+        sign = text[found.start()]
+        if sign in "[{":
+            depth += 1
+            if depth == _MAX_DEPTH + 1:
+                kept.append(text[start : found.start()])
+        elif sign in "]}":
+            if depth == _MAX_DEPTH + 1:
+                kept.append("NaN")
+                start = found.end()
+            depth -= 1
+    if depth <= _MAX_DEPTH:
+        kept.append(text[start:])
+    return "".join(kept)
 
 
 class _Nonsense:

@@ -57,7 +57,13 @@ def test_what_is_not_strict_json_is_refused(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"\xff\xfe{}", b"[" * 100_000, b'{"a":' * 100_000, b"{} {}"]
+    "body",
+    [
+        *(b"", b"{", b"\xff\xfe{}", b"{} {}"),
+        *(b"[" * 100_000, b'{"a":' * 100_000, b"[" * 100_000 + b"]" * 99_999),
+        b"[" * 100_000 + b'"' + b"\\" * 100_000,
+        b"[" * 100_000 + b'"' + b'\\"' * 100_000,
+    ],
 )
 def test_what_is_no_json_is_no_map_either(body: bytes) -> None:
     """Only what has its own place in it can be left out."""
@@ -74,6 +80,10 @@ def test_what_is_no_json_is_no_map_either(body: bytes) -> None:
         f'{{"algorithm":1,"algorithm":1,"public_key":"{KEY.hex()}"}}',
         f'{{"algorithm":1,"public_key":"{KEY.hex()}","public_key":"{KEY.hex()}"}}',
         f'{{"algorithm":{"9" * 10_000},"public_key":"{KEY.hex()}"}}',
+        "[" * 100_000 + "]" * 100_000,
+        '{"a":' * 100_000 + "[]" + "}" * 100_000,
+        # Brackets in texts are no brackets, wherever the text ends.
+        "[" * 100_000 + r'"]\"]\\","[{"' + "]" * 100_000,
     ],
 )
 def test_entry_that_cannot_be_spoils_no_other(value: str) -> None:
@@ -82,6 +92,15 @@ def test_entry_that_cannot_be_spoils_no_other(value: str) -> None:
     body = f'{{"{a_hotkey("bob").address}":{value},{good[1:]}'
     found = parse_certificates(parse_json_map(body.encode()))
     assert (dict(found.keys), found.rejected) == ({a_hotkey("alice"): KEY}, 1)
+
+
+def test_neuron_that_is_nested_absurdly_deep_spoils_no_other() -> None:
+    """Neither does it where the entries are one level further down."""
+    good, deep = json.dumps(a_neuron()), "[" * 100_000 + "]" * 100_000
+    names = [a_hotkey(name).address for name in ("alice", "bob", "carol")]
+    body = f'{{"neurons":{{"{names[0]}":{good},"{names[1]}":{deep},"{names[2]}":{good}}}}}'
+    found, rejected = parse_neurons(parse_json_map(body.encode()))
+    assert (set(found), rejected) == ({a_hotkey("alice"), a_hotkey("carol")}, 1)
 
 
 def test_hotkey_that_is_told_twice_has_no_key() -> None:
