@@ -10,14 +10,17 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.registry.record import RecordFormat
 from nexus_auth.adapters.registry.redis_store import RedisStore
+from nexus_auth.adapters.registry.sharing import SharedSnapshots
 from nexus_auth.adapters.registry.store import (
     MAX_RECORD_BYTES,
     RecordRejected,
     SnapshotStore,
     StoreUnavailable,
 )
-from tests.builders import NOW
+from nexus_auth.adapters.registry.subnet import SubnetSnapshot
+from tests.builders import NOW, a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock
 from tests.integration.real import Process, free_port
 from tests.integration.redis.server import PASSWORD, redis_url
@@ -175,17 +178,49 @@ async def test_redis_that_is_silent_is_unavailable_within_a_second(
     assert await one.load() == b"x"
 
 
-async def test_key_of_another_kind_is_unavailable(
+async def test_key_of_another_kind_is_rejected_and_replaced(
     redis_server: Server, stores: tuple[RedisStore, RedisStore]
 ) -> None:
-    """Something else under our name is no reason to fall over."""
+    """Something else under our name is no outage, which would last for as long as it is there."""
     _, port = redis_server
-    one, _ = stores
+    one, other = stores
     await one.save(b"x", said_at=NOW, keep_for=KEEP)
     client: Redis = Redis.from_url(redis_url(port))
     (key,) = await client.keys("*:snapshot")
-    await client.delete(key)
-    await client.lpush(key, "x")
-    with pytest.raises(StoreUnavailable, match="ResponseError"):
-        await one.load()
+    for put in (client.lpush, client.set):
+        await client.delete(key)
+        await put(key, "x")
+        version = await one.version()
+        assert version is not None
+        with pytest.raises(RecordRejected, match="no hash"):
+            await one.load()
+        saved = await one.save(b"y", said_at=NOW, keep_for=KEEP)
+        assert saved == await other.version() != version
+        assert await other.load() == b"y"
+        assert await client.pttl(key) > 0
     await client.aclose()
+
+
+async def test_fleet_shares_again_after_something_else_took_the_place(
+    redis_server: Server, stores: tuple[RedisStore, RedisStore]
+) -> None:
+    """The next one who asks the source puts its answer there, and the others have it."""
+    _, port = redis_server
+    asker, listener = (
+        SharedSnapshots(store=store, record_format=RecordFormat(scope=SCOPE, clock=FakeClock()))
+        for store in stores
+    )
+    await stores[0].save(b"x", said_at=NOW, keep_for=KEEP)
+    client: Redis = Redis.from_url(redis_url(port))
+    (key,) = await client.keys("*:snapshot")
+    await client.delete(key)
+    await client.set(key, "x")
+    await client.aclose()
+    for each in (asker, listener):
+        assert await each.fetch_news() is None
+        assert (each.is_away, each.is_empty) == (False, False)
+    known = SubnetSnapshot(keys={a_hotkey("alice"): public_bytes(a_key("alice"))}, said_at=NOW)
+    await asker.save(known, asked_at=0.0, keep_for=KEEP)
+    news = await listener.fetch_news()
+    assert news is not None
+    assert news.snapshot.keys == known.keys

@@ -32,11 +32,25 @@ TIMEOUT_SECONDS: Final = 1.0
 """For each command, with connecting, TLS and password where it comes to that. Redis answers in a
 millisecond; one that does not is away, and the source is asked without it."""
 
+# Something else than a hash under our name is none of ours, and no reason to be away: it would stay
+# for ever. Other errors are passed on.
+_IS_FOREIGN: Final = """
+local function is_foreign(answer)
+  return type(answer) == 'table' and string.find(answer.err or '', 'WRONGTYPE') ~= nil
+end
+"""
+
 # A record said later stays, unless it claims to come from the future: a writer that was stopped
 # for a while must not bring back what it knew. KEYS: snapshot. ARGV: said_at, now, record, TTL
 # (all times in milliseconds).
-_SAVE: Final = """
-local kept = tonumber(redis.call('HGET', KEYS[1], 'said_at') or '')
+_SAVE: Final = f"""
+{_IS_FOREIGN}
+local said_at = redis.pcall('HGET', KEYS[1], 'said_at')
+if is_foreign(said_at) then
+  redis.call('DEL', KEYS[1])
+  said_at = false
+elseif type(said_at) == 'table' then return said_at end
+local kept = tonumber(said_at or '')
 if kept and kept > tonumber(ARGV[1]) and kept <= tonumber(ARGV[2]) then return 0 end
 redis.call('HSET', KEYS[1], 'said_at', ARGV[1], 'record', ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
@@ -45,16 +59,27 @@ return 1
 
 # Whatever somebody may have put there, no more than so much of it comes over the wire.
 # KEYS: snapshot. ARGV: how many bytes to tell at most.
-_VERSION: Final = """
-local said_at = redis.call('HGET', KEYS[1], 'said_at')
-return said_at and string.sub(said_at, 1, tonumber(ARGV[1]))
+_VERSION: Final = f"""
+{_IS_FOREIGN}
+local said_at = redis.pcall('HGET', KEYS[1], 'said_at')
+if is_foreign(said_at) then return 'foreign' end
+if type(said_at) ~= 'string' then return said_at end
+return string.sub(said_at, 1, tonumber(ARGV[1]))
 """
 
-# KEYS: snapshot. ARGV: how long a record may be. Returns a number when it is longer.
-_LOAD: Final = """
-if redis.call('HSTRLEN', KEYS[1], 'record') > tonumber(ARGV[1]) then return 0 end
+# KEYS: snapshot. ARGV: how long a record may be. Returns a number when it is longer, or none: what
+# is wrong with it.
+_LOAD: Final = f"""
+{_IS_FOREIGN}
+local length = redis.pcall('HSTRLEN', KEYS[1], 'record')
+if is_foreign(length) then return 1 end
+if type(length) == 'table' then return length end
+if length > tonumber(ARGV[1]) then return 0 end
 return redis.call('HGET', KEYS[1], 'record')
 """
+
+_PROBLEMS: Final = ("it is too large", "it is no hash of ours")
+"""What the number means."""
 
 _MAX_VERSION_BYTES: Final = 32
 
@@ -72,7 +97,7 @@ return 1
 class RedisStore:
     """A `SnapshotStore` in a Redis server, under keys that depend on the scope.
 
-    Uses HGET, HSTRLEN, HSET, PEXPIRE, PTTL, GET, SET and EVAL on keys that begin with
+    Uses HGET, HSTRLEN, HSET, DEL, PEXPIRE, PTTL, GET, SET and EVAL on keys that begin with
     `nexus-auth:`; an ACL can be as narrow as that.
     """
 
@@ -133,7 +158,7 @@ class RedisStore:
                 self._redis.eval(_LOAD, 1, self._snapshot, str(MAX_RECORD_BYTES))
             )
         if isinstance(record, int):
-            raise RecordRejected("Redis: it is too large")
+            raise RecordRejected(f"Redis: {_PROBLEMS[record]}")
         return record
 
     async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> str | None:
