@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
+from nexus_auth.adapters.named_files import load_bytes
 from nexus_auth.domain.certificate import MAX_DER_BYTES, ClientCertificate, parse_pem
 from nexus_auth.domain.decision import DenialReason, Denied
 from nexus_auth.domain.errors import CertificateRejected, CredentialsError, InvalidHotkey
@@ -56,8 +57,7 @@ def load_certificate(source: str) -> bytes:
         if source == "-":
             data = sys.stdin.buffer.read(_MAX_INPUT_BYTES + 1)
         else:
-            with Path(source).open("rb") as file:
-                data = file.read(_MAX_INPUT_BYTES + 1)
+            data = load_bytes(Path(source), _MAX_INPUT_BYTES + 1)
     except OSError as exc:
         raise CredentialsError(f"{escaped(source)}: {exc.strerror}") from exc
     shown = "standard input" if source == "-" else escaped(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import ssl
 import threading
@@ -322,6 +323,22 @@ def test_advice_for_a_certificate_with_a_good_key_leaves_the_chain_alone(
     assert code == 0
     assert {finding["outcome"] for finding in found.values()} == {"ok"}
     assert pylon.store.certificate(ALICE) == public_bytes(a_key("alice"))
+
+
+@pytest.mark.parametrize(
+    ("name", "subject"), [("client.crt", "certificate"), ("client.key", "private key")]
+)
+def test_pipe_in_place_of_a_file_is_wrong(
+    capsys: pytest.CaptureFixture[str], name: str, subject: str
+) -> None:
+    """A report does not wait for somebody to write into it."""
+    save_pair(Path("certs"))
+    path = Path("certs", name)
+    path.unlink()
+    os.mkfifo(path)
+    code, found = examine(capsys, "status", "-offline")
+    assert code == 1
+    assert found[subject]["outcome"] == "wrong"
 
 
 def test_key_that_others_can_read_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:

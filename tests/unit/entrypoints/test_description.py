@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -169,6 +170,20 @@ def test_what_is_clearly_no_certificate_is_refused(
     with pytest.raises(CredentialsError, match=expected) as caught:
         load_certificate(str(path))
     assert "MC4CAQ" not in str(caught.value)
+
+
+def test_pipe_is_read_from_its_writer_and_waits_for_none(tmp_path: Path) -> None:
+    """`inspect <(openssl x509 ...)` works, and a pipe that lies about holds nobody up."""
+    certificate = to_pem(a_certificate())
+    reader, writer = os.pipe()
+    with open(reader, "rb"), open(writer, "wb") as pipe:  # noqa: PTH123 - descriptors
+        pipe.write(certificate)
+        pipe.close()
+        assert load_certificate(f"/dev/fd/{reader}") == certificate
+    path = tmp_path / "client.crt"
+    os.mkfifo(path)
+    with pytest.raises(CredentialsError, match="it is empty"):
+        load_certificate(str(path))
 
 
 @pytest.mark.parametrize("name", ["missing", "."])

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
+from nexus_auth.adapters.named_files import load_bytes
 from nexus_auth.domain.errors import InvalidHotkey, NexusAuthError
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import StakeKind
@@ -68,8 +69,7 @@ def load_policies(path: Path) -> PolicySet:
         PolicyInvalid: When it cannot be read, or is not a valid set of policies.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
+        content = load_bytes(path, MAX_FILE_BYTES + 1)
     except OSError as exc:
         raise PolicyInvalid("", f"{str(path)!r} cannot be read: {exc.strerror}") from exc
     if len(content) > MAX_FILE_BYTES:

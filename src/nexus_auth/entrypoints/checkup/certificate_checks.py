@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME, KEY_NAME
+from nexus_auth.adapters.named_files import load_bytes
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.errors import CertificateRejected, CredentialsError
 from nexus_auth.domain.issuing import parse_private_key
@@ -48,7 +49,7 @@ def check_pair(folder: Path, now: datetime, leeway: timedelta) -> PairCheck:
     """Looks at `client.key` and `client.crt`, without asking anybody."""
     path = folder / CERTIFICATE_NAME
     try:
-        certificate = ClientCertificate.from_pem(_read(path))
+        certificate = ClientCertificate.from_pem(load_bytes(path, _MAX_FILE_BYTES))
     except FileNotFoundError as exc:
         # Where the key is there, generate alone would refuse.
         has_key = (folder / KEY_NAME).exists()
@@ -91,7 +92,7 @@ def _check_key(path: Path, certificate: ClientCertificate) -> Finding:
     subject = "private key"
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
-        key = parse_private_key(_read(path))
+        key = parse_private_key(load_bytes(path, _MAX_FILE_BYTES))
     except OSError as exc:
         return Finding(
             subject=subject,
@@ -150,8 +151,3 @@ def _no_certificate(text: str, next_step: str) -> PairCheck:
 
 def _wrong(text: str, next_step: str) -> Finding:
     return Finding(subject=_SUBJECT, outcome=Outcome.WRONG, text=text, next_step=next_step)
-
-
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_MAX_FILE_BYTES)

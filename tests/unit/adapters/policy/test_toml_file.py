@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ deny = ["{BOB}"]
 
 [policies.everybody]
 """
+
+
+def test_pipe_that_nobody_writes_to_is_no_policy(tmp_path: Path) -> None:
+    """Nor is it waited for: the service would neither start nor look at the file again."""
+    path = tmp_path / "policy.toml"
+    os.mkfifo(path)
+    with pytest.raises(PolicyInvalid):
+        load_policies(path)
 
 
 def test_every_rule_is_read() -> None:
