@@ -481,3 +481,19 @@ def test_pair_that_ends_soon_is_replaced_and_the_hook_run(pylon: RunningPylon, c
     assert new.certificate_pem.decode() in seen
     assert TOKEN not in seen
     assert names(certs) == ["client.crt", "client.key"]
+
+
+@pytest.mark.parametrize("renewing", [[], ["-renew-before-days", "30"]])
+def test_hook_that_failed_is_run_again_by_the_next_run(
+    pylon: RunningPylon, certs: Path, renewing: list[str]
+) -> None:
+    """Though nothing else is to be done: the proxy may still have the pair of before."""
+    assert generate(pylon, certs, "-after-change", "false").returncode == 1
+    old = load(certs)
+    hook = f"sh -c 'echo x >> {certs.parent / 'ran'}'"
+    for _ in range(2):
+        finished = generate(pylon, certs, *renewing, "-after-change", hook)
+        assert finished.returncode == 0, finished.stderr
+    assert (certs.parent / "ran").read_text() == "x\n"
+    assert load(certs).certificate_pem == old.certificate_pem
+    assert names(certs) == ["client.crt", "client.key"]

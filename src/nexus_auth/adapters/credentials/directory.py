@@ -10,6 +10,9 @@ finished by the next run, from the journal:
       (or whole, but without its name)  a whole pair in a `.tmp`        takes it for the journal
     the files are being replaced        the journal, and one new file   replaces both again
     the journal is being removed        the journal, and both files     replaces both again
+
+Where somebody is to be told of the change, an empty file, `.client-pair-changed`, says so from
+before the journal is removed until he was told.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from enum import Enum, unique
 from pathlib import Path
 from typing import Final, Self
@@ -41,6 +45,7 @@ KEY_NAME: Final = "client.key"
 CERTIFICATE_NAME: Final = "client.crt"
 OLD_SUFFIX: Final = ".old"
 PENDING_NAME: Final = ".client-pair.pending"
+UNTOLD_NAME: Final = ".client-pair-changed"
 
 _JOURNAL_STEM: Final = ".client-pair"
 _KEY_STEM: Final = f".{KEY_NAME}"
@@ -69,6 +74,7 @@ class CredentialsDirectory:
         self.key_path = path / KEY_NAME
         self.certificate_path = path / CERTIFICATE_NAME
         self.pending_path = path / PENDING_NAME
+        self.untold_path = path / UNTOLD_NAME
 
     def holdings(self) -> Holdings:
         """Says which files are there; a link to a file counts. Touches nothing.
@@ -132,8 +138,11 @@ class CredentialsDirectory:
         finally:
             os.close(descriptor)
 
-    def finish_interrupted_work(self) -> Credentials | None:
+    def finish_interrupted_work(self, *, will_tell: bool = False) -> Credentials | None:
         """Puts a pair in its place that an interrupted run left, and removes the run's remains.
+
+        Args:
+            will_tell: Whether somebody is to be told of the change; see `is_change_untold`.
 
         Returns:
             The pair, or None where there was nothing to finish.
@@ -153,7 +162,7 @@ class CredentialsDirectory:
                     sync_directory(self.path)
                 self._refuse_what_is_no_file()
                 with ExitStack() as stack:
-                    _place(self, credentials, *self._reserve_places(stack))
+                    _place(self, credentials, self._reserve_places(stack, will_tell=will_tell))
             except (OSError, CredentialsUnusable) as exc:
                 raise CredentialsNotPlaced(path=path, problem=_words(exc)) from None
             finished = credentials
@@ -162,10 +171,13 @@ class CredentialsDirectory:
         return finished
 
     @contextmanager
-    def reserved(self) -> Iterator[Reservation]:
+    def reserved(self, *, will_tell: bool = False) -> Iterator[Reservation]:
         """Sets everything aside that a new pair needs: permission, names and room on the disk.
 
         What can fail, fails here, before the key on chain is replaced.
+
+        Args:
+            will_tell: Whether somebody is to be told of the change; see `is_change_untold`.
 
         Raises:
             CredentialsUnusable: If a pair could not be written.
@@ -174,13 +186,13 @@ class CredentialsDirectory:
         with ExitStack() as stack:
             with _explained(self.path):
                 journal = stack.enter_context(ReservedFile(self.path, _JOURNAL_STEM))
-                places = self._reserve_places(stack)
+                places = self._reserve_places(stack, will_tell=will_tell)
                 # The renaming is tried as well: some file systems can create but not rename.
                 journal.path = journal.path.rename(
                     journal.path.with_suffix(f".1{TEMPORARY_SUFFIX}")
                 )
                 sync_directory(self.path)
-            yield Reservation(self, journal, *places)
+            yield Reservation(self, journal, places)
 
     def discard_old(self) -> None:
         """Removes the old pair that was kept beside the new one."""
@@ -193,10 +205,24 @@ class CredentialsDirectory:
         """Says whether an old key or certificate is kept beside the new one."""
         return any(_old(each).is_file() for each in (self.key_path, self.certificate_path))
 
-    def _reserve_places(self, stack: ExitStack) -> tuple[ReservedFile, ReservedFile]:
-        return (
-            stack.enter_context(ReservedFile(self.path, _KEY_STEM)),
-            stack.enter_context(ReservedFile(self.path, _CERTIFICATE_STEM)),
+    def is_change_untold(self) -> bool:
+        """Says whether the pair has changed since somebody who wants to know of it was told."""
+        return self.untold_path.is_file()
+
+    def note_told(self) -> None:
+        """Takes note that whoever wants to know of a change was told."""
+        with _explained(self.untold_path):
+            self.untold_path.unlink(missing_ok=True)
+            sync_directory(self.path)
+
+    def _reserve_places(self, stack: ExitStack, *, will_tell: bool) -> _Places:
+        def reserve(stem: str) -> ReservedFile:
+            return stack.enter_context(ReservedFile(self.path, stem))
+
+        return _Places(
+            key=reserve(_KEY_STEM),
+            certificate=reserve(_CERTIFICATE_STEM),
+            untold=reserve(UNTOLD_NAME) if will_tell else None,
         )
 
     def _journals(self) -> list[Path]:
@@ -228,7 +254,12 @@ class CredentialsDirectory:
                     continue
             raise CredentialsUnusable(path=path, problem=problem)
         # Nothing but a directory resists being replaced under these names.
-        for path in (self.pending_path, _old(self.key_path), _old(self.certificate_path)):
+        for path in (
+            self.pending_path,
+            self.untold_path,
+            _old(self.key_path),
+            _old(self.certificate_path),
+        ):
             with _explained(path):
                 is_directory = path.is_dir() and not path.is_symlink()
             if is_directory:
@@ -236,7 +267,7 @@ class CredentialsDirectory:
 
     def _remove_remains(self) -> None:
         """Removes the temporary files of runs that ended early."""
-        for stem in (_KEY_STEM, _CERTIFICATE_STEM):
+        for stem in (_KEY_STEM, _CERTIFICATE_STEM, UNTOLD_NAME):
             # What they hold is in the journal too, which was read before.
             for path in self.path.glob(f"{stem}.*{TEMPORARY_SUFFIX}"):
                 path.unlink(missing_ok=True)
@@ -259,20 +290,24 @@ class CredentialsDirectory:
         raise CredentialsUnusable(path=self.path, problem=problem)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Places:
+    """Room for everything but the journal."""
+
+    key: ReservedFile
+    certificate: ReservedFile
+    untold: ReservedFile | None
+
+
 class Reservation:
     """Room for one new pair. Made by `CredentialsDirectory.reserved`."""
 
     def __init__(
-        self,
-        directory: CredentialsDirectory,
-        journal: ReservedFile,
-        key: ReservedFile,
-        certificate: ReservedFile,
+        self, directory: CredentialsDirectory, journal: ReservedFile, places: _Places
     ) -> None:
         self._directory = directory
         self._journal = journal
-        self._key = key
-        self._certificate = certificate
+        self._places = places
 
     def save(self, credentials: Credentials) -> None:
         """Writes a new pair; the old one, where there is one, is kept beside it as `.old`.
@@ -289,7 +324,7 @@ class Reservation:
             sync_directory(directory.path)
         problem: str
         try:
-            _place(directory, credentials, self._key, self._certificate)
+            _place(directory, credentials, self._places)
         except OSError as exc:
             problem = _words(exc)
         else:
@@ -297,19 +332,17 @@ class Reservation:
         raise CredentialsNotPlaced(path=directory.pending_path, problem=problem)
 
 
-def _place(
-    directory: CredentialsDirectory,
-    credentials: Credentials,
-    key: ReservedFile,
-    certificate: ReservedFile,
-) -> None:
+def _place(directory: CredentialsDirectory, credentials: Credentials, places: _Places) -> None:
     """Replaces both files by what the journal holds, and removes the journal."""
-    key.fill(credentials.key_pem)
-    certificate.fill(credentials.certificate_pem, mode=PUBLIC_MODE)
+    places.key.fill(credentials.key_pem)
+    places.certificate.fill(credentials.certificate_pem, mode=PUBLIC_MODE)
     _keep_old(directory.key_path, credentials.key_pem, mode=PRIVATE_MODE)
     _keep_old(directory.certificate_path, credentials.certificate_pem, mode=PUBLIC_MODE)
-    key.publish(directory.key_path)
-    certificate.publish(directory.certificate_path)
+    places.key.publish(directory.key_path)
+    places.certificate.publish(directory.certificate_path)
+    if places.untold is not None:
+        places.untold.fill(b"")
+        places.untold.publish(directory.untold_path)
     sync_directory(directory.path)
     directory.pending_path.unlink(missing_ok=True)
     sync_directory(directory.path)

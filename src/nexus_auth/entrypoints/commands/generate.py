@@ -133,6 +133,7 @@ def execute(args: argparse.Namespace) -> int:
         order.is_content_with_any_pair
         and directory.holdings() is Holdings.BOTH
         and not directory.has_unfinished_work()
+        and not order.has_untold_change(directory)
     ):
         reporter.result(
             f"{directory.key_path} and {directory.certificate_path} exist: nothing to do "

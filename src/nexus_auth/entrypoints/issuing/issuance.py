@@ -76,6 +76,10 @@ class Order:
     confirm_seconds: float = 60.0
     after_change: Hook | None = None
 
+    def has_untold_change(self, directory: CredentialsDirectory) -> bool:
+        """Whether an earlier run's change still has to be told of, and somebody can be."""
+        return self.after_change is not None and directory.is_change_untold()
+
     @property
     def is_content_with_any_pair(self) -> bool:
         """Whether two files that are there are all that is wanted."""
@@ -120,10 +124,16 @@ class Issuance:
             NexusAuthError: If it cannot be done; nothing is lost then.
         """
         with self._directory.opened_for_writing():
-            finished, problem = self._directory.finish_interrupted_work(), ""
+            finished = self._directory.finish_interrupted_work(will_tell=self._will_tell)
+            problem = ""
             if finished is not None:
                 self._reporter.say("Finished what an interrupted run had left to do.")
                 self._tell_files(finished)
+            elif self._order.has_untold_change(self._directory):
+                self._reporter.say(
+                    "An earlier run changed the pair, and its command did not succeed."
+                )
+            if finished is not None or self._order.has_untold_change(self._directory):
                 # Now, since nothing else may be left to do, or Pylon be away.
                 problem = await self._run_hook()
             step = await self._choose(finished)
@@ -133,12 +143,19 @@ class Issuance:
             if self._signals.exit_code is not None:
                 self._reporter.say("Ended as asked. The new pair was not looked up on chain.")
                 if self._order.after_change is not None:
-                    self._reporter.warn(f"{self._order.after_change} was not run")
+                    self._reporter.warn(
+                        f"{self._order.after_change} was not run; the next run with "
+                        "-after-change makes up for it"
+                    )
                 return self._signals.exit_code
             if step is not _Step.CONFIRM:
                 problem = await self._run_hook()
             await self._confirm(credentials)
             return exit_codes.FAILED if problem else exit_codes.DONE
+
+    @property
+    def _will_tell(self) -> bool:
+        return self._order.after_change is not None
 
     # What is to be done
 
@@ -225,7 +242,7 @@ class Issuance:
 
     def _renew_certificate(self) -> Credentials:
         """Makes a new certificate around the key that is there."""
-        with self._directory.reserved() as reservation:
+        with self._directory.reserved(will_tell=self._will_tell) as reservation:
             credentials = self._build(self._directory.load_private_key())
             reservation.save(credentials)
         self._tell_files(credentials)
@@ -235,7 +252,10 @@ class Issuance:
         """Has a new pair made, and does not let go of it before it is on disk."""
         # A rehearsal: what goes wrong with a certificate goes wrong here.
         self._build(Ed25519PrivateKey.generate().private_bytes_raw())
-        with self._directory.reserved() as reservation, self._signals.held():
+        with (
+            self._directory.reserved(will_tell=self._will_tell) as reservation,
+            self._signals.held(),
+        ):
             try:
                 pair = await self._ask_pylon(self._order.algorithm)
                 credentials = self._build(pair)
@@ -315,8 +335,12 @@ class Issuance:
             return ""
         problem = await hook.run()
         if problem:
-            self._reporter.warn(f"the pair is in its place, but {hook} {problem}")
+            self._reporter.warn(
+                f"the pair is in its place, but {hook} {problem}; the next run with "
+                "-after-change tries again"
+            )
         else:
+            self._directory.note_told()
             self._reporter.say(f"Ran {hook}.")
         return problem
 

@@ -90,8 +90,24 @@ def test_old_pair_is_kept_beside_until_it_is_discarded(tmp_path: Path) -> None:
     assert names(tmp_path) == ["client.crt", "client.key"]
 
 
+def test_change_is_untold_until_it_was_told(tmp_path: Path) -> None:
+    """Where somebody is to be told of it at all; a change of which nobody is told ends nothing."""
+    directory = save(tmp_path, a_pair("old"))
+    assert not directory.is_change_untold()
+    save(tmp_path, a_pair("new"), will_tell=True)
+    save(tmp_path, a_pair("newer"))
+    assert directory.is_change_untold()
+    directory.note_told()
+    directory.note_told()
+    assert not directory.is_change_untold()
+    assert ".client-pair-changed" not in names(tmp_path)
+
+
 def test_kill_at_any_moment_leaves_the_old_pair_or_the_new_one(tmp_path: Path) -> None:
-    """Never a mix, never a loss: from the moment the journal is written, the new one."""
+    """Never a mix, never a loss: from the moment the journal is written, the new one.
+
+    Nor does anybody remain untold of it.
+    """
     finished = subprocess.run(
         [sys.executable, "-m", "tests.unit.adapters.credentials.kill_everywhere"],
         cwd=ROOT,
@@ -115,6 +131,7 @@ def test_kill_at_any_moment_leaves_the_old_pair_or_the_new_one(tmp_path: Path) -
         assert each["old"] == [True, True], each
         assert each["key_mode"] == "0o600", each
         assert each["names"] == [
+            ".client-pair-changed",
             "client.crt",
             "client.crt.old",
             "client.key",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +19,7 @@ from nexus_auth.domain.errors import (
 )
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.issuing import Credentials
+from nexus_auth.domain.ports import IssuedKeyPair
 from nexus_auth.entrypoints.issuing.hook import Hook
 from nexus_auth.entrypoints.issuing.issuance import FindHolder, Issuance, Order
 from nexus_auth.entrypoints.issuing.reporter import Reporter
@@ -409,6 +411,53 @@ async def test_hook_runs_after_a_change(scene: Scene, hook: str, code: int, word
     assert await scene.run(after_change=hook) == code
     assert words in scene.err.getvalue()
     assert scene.is_on_chain
+
+
+@pytest.mark.parametrize("renew_before", [None, 30 * DAY])
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_hook_that_failed_is_run_again_until_it_succeeds(
+    scene: Scene, tmp_path: Path, renew_before: timedelta | None, *, is_away: bool
+) -> None:
+    """Also where nothing else is left to do, or where Pylon cannot be asked; then no more."""
+    assert await scene.run(after_change="false") == 1
+    assert await scene.run(renew_before=renew_before, after_change="sh -c 'exit 3'") == 1
+    assert await scene.run(renew_before=renew_before) == 0
+    if is_away:
+        scene.issuer.error = IssuerUnavailable("away")
+    hook = f"sh -c 'echo x >> {tmp_path / 'ran'}'"
+    for _ in range(2):
+        with contextlib.suppress(IssuerUnavailable):
+            assert await scene.run(renew_before=renew_before, after_change=hook) == 0
+    assert (tmp_path / "ran").read_text() == "x\n"
+    assert scene.issuer.made == 1
+    assert scene.names == PAIR
+
+
+async def test_hook_that_a_signal_kept_from_running_is_run_next_time(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pair has changed all the same, and the proxy does not know."""
+    generate = scene.issuer.generate
+
+    async def interrupted(*, algorithm: int) -> IssuedKeyPair:
+        signal.raise_signal(signal.SIGTERM)
+        return await generate(algorithm=algorithm)
+
+    monkeypatch.setattr(scene.issuer, "generate", interrupted)
+    hook = f"sh -c 'echo x >> {tmp_path / 'ran'}'"
+    assert await scene.run(after_change=hook) == 128 + signal.SIGTERM
+    assert "the next run" in scene.err.getvalue()
+    assert not (tmp_path / "ran").exists()
+    assert await scene.run(renew_before=30 * DAY, after_change=hook) == 0
+    assert (tmp_path / "ran").read_text() == "x\n"
+
+
+async def test_pair_that_could_not_be_had_is_no_change(scene: Scene) -> None:
+    """Nobody is told of a new pair where Pylon gave none."""
+    scene.issuer.error = IssuerUnavailable("away")
+    with pytest.raises(IssuerUnavailable):
+        await scene.run(after_change="false")
+    assert scene.names == []
 
 
 @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("/dev/null")])
