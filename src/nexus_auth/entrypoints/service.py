@@ -10,7 +10,6 @@ import gc
 import os
 import signal
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -25,6 +24,7 @@ from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.addresses import CannotListen, ListenAddress, bind
 from nexus_auth.entrypoints.container import Container, build_board, build_container
 from nexus_auth.entrypoints.logs import configure_logging
+from nexus_auth.entrypoints.private_folders import private_folder
 from nexus_auth.entrypoints.settings import DEFAULT_ORIGIN
 from nexus_auth.entrypoints.workers import supervise
 
@@ -127,10 +127,7 @@ def _shared_among_workers(settings: Settings) -> Iterator[Settings]:
         return
     with contextlib.ExitStack() as stack:
         try:
-            # Made for its owner alone.
-            folder = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="nexus-auth-", ignore_cleanup_errors=True)
-            )
+            folder = stack.enter_context(private_folder())
         except OSError as exc:
             log.warning("workers_share_nothing", problem=f"no temporary folder: {exc.strerror}")
             yield settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -320,3 +322,46 @@ def test_workers_end_when_nobody_supervises_them(pylon: RunningPylon, tmp_path: 
         service.process.send_signal(signal.SIGKILL)
         service.process.wait()
         wait_until_ready(lambda: len(service.lines("stopped")) == 2, what="the end")
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether some process has it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def test_what_a_killed_supervisor_left_goes_with_the_next_start(
+    pylon: RunningPylon, tmp_path: Path
+) -> None:
+    """The folder that its workers shared, once none of them is there any more."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+
+    def start(name: str) -> AbstractContextManager[RunningService]:
+        folder = tmp_path / name
+        folder.mkdir()
+        return running_service(folder, pylon.url, NEXUS_AUTH_WORKERS="2", TMPDIR=str(temporary))
+
+    with start("one") as one:
+        (left,) = temporary.iterdir()
+        wait_until_ready(lambda: len(one.lines("listening")) == 2, what="both workers")
+        workers = [line["pid"] for line in one.lines("listening")]
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        one.process.send_signal(signal.SIGKILL)
+        one.process.wait()
+        with start("two"):
+            assert len(list(temporary.iterdir())) == 2
+        assert list(temporary.iterdir()) == [left]
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
+        wait_until_ready(lambda: not is_locked(left), what="the end of the workers")
+    with start("three"):
+        assert left not in temporary.iterdir()
+    assert list(temporary.iterdir()) == []
