@@ -8,17 +8,19 @@ import subprocess
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from nexus_auth.adapters.monitoring.report import Overview
+from nexus_auth.adapters.monitoring.report import CertificateSeen, Overview
 from nexus_auth.adapters.monitoring.tally import Tally
 from nexus_auth.adapters.registry.state import Freshness
 from nexus_auth.adapters.starlette.status_page import PAGE_HEADERS, render_page
 from nexus_auth.domain.decision import DenialReason
+from tests.builders import a_hotkey
 from tests.fakes import FakeClock
 from tests.integration.real import require_program
 from tests.unit.adapters.monitoring.watched import a_state, deny, grant
@@ -176,3 +178,45 @@ def test_page_follows_the_readers_preference(
         site.address,
     )
     assert background(picture.read_bytes()) == colour
+
+
+def a_full_page() -> str:
+    """The page of a service that has something to tell in every table."""
+    tally = Tally(clock=FakeClock())
+    grant(tally, times=123_456)
+    for reason in DenialReason:
+        deny(tally, reason, uri=b"/v1/a/long/path/" * 8, detail="stake 12.5 below 1000 total")
+    tally.tick()
+    ending = CertificateSeen(
+        hotkey=a_hotkey("alice").address,
+        fingerprint="ab" * 32,
+        not_after=(FakeClock().now + timedelta(days=20)).timestamp(),
+    )
+    state = a_state(Freshness.STALE, error="http://pylon:8000/" + 40 * "long")
+    report = tally.report(worker=0, registry=state, remembered=1, certificates=(ending,))
+    return render_page(Overview.of(report), is_draining=False)
+
+
+_MEASURE: Final = """
+const page = frames[0].document;
+const boxes = [page.documentElement, ...page.querySelectorAll(".scroll")];
+document.title = "too wide by " + boxes.map(box => box.scrollWidth - box.clientWidth);
+"""
+
+
+@pytest.mark.parametrize("width", [320, 400, 640, 700, 1200])
+def test_nothing_has_to_be_scrolled_sideways(tmp_path: Path, width: int) -> None:
+    """On a phone as on a desk, every column of every table can be read."""
+    (tmp_path / "page.html").write_text(a_full_page())
+    frame = tmp_path / "frame.html"
+    # No window of a browser is as narrow as a phone, but a frame can be.
+    frame.write_text(
+        f'<!DOCTYPE html><title></title><iframe src="page.html" style="width: {width}px"></iframe>'
+        f"<script>onload = () => {{ {_MEASURE} }}</script>"
+    )
+    dom = browse(
+        tmp_path,
+        *("--allow-file-access-from-files", "--window-size=1280,1600", "--dump-dom"),
+        frame.as_uri(),
+    )
+    assert "<title>too wide by 0,0,0,0,0</title>" in dom

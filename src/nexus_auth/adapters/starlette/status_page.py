@@ -237,6 +237,7 @@ def _latest_denials(overview: Overview) -> str:
         [_denial(each) for each in denials[:DENIALS_SHOWN]],
         nothing="Nobody has been denied since the service started.",
         more="Earlier ones are in the log." if len(denials) > DENIALS_SHOWN else "",
+        stacks=True,
     )
 
 
@@ -316,8 +317,12 @@ def _card(
     *,
     nothing: str,
     more: str = "",
+    stacks: bool = False,
 ) -> str:
-    """A table; a column whose name begins with # is of numbers."""
+    """A table; a column whose name begins with # is of numbers.
+
+    Where it stacks, the third column goes below the others on a narrow screen.
+    """
     numeric = [name.startswith("#") for name in columns]
 
     def cells(tag: str, values: Sequence[str]) -> str:
@@ -331,8 +336,9 @@ def _card(
         return f'<section class="card"><h3>{title}</h3><p class="nothing">{nothing}</p></section>'
     head = cells("th", [name.lstrip("#") for name in columns])
     foot = f'<p class="nothing">{more}</p>' if more else ""
+    kind = ' class="stacks"' if stacks else ""
     return (
-        f'<section class="card"><h3>{title}</h3><div class="scroll"><table>'
+        f'<section class="card"><h3>{title}</h3><div class="scroll"><table{kind}>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{foot}</section>"
     )
 

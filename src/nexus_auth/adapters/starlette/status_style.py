@@ -81,4 +81,12 @@ td time { white-space: nowrap; }
 .under { display: block; min-width: min(44ch, 30vw); max-width: 60ch; }
 .number .under { min-width: 0; }
 @media (max-width: 860px) { .pair { grid-template-columns: minmax(0, 1fr); } }
+@media (max-width: 640px) {
+  .stacks, .stacks thead, .stacks tbody { display: block; }
+  .stacks tr { display: grid; grid-template-columns: 11ch minmax(0, 1fr); }
+  .stacks th, .stacks td { padding-right: 0; }
+  .stacks :is(th, td):nth-child(3) { grid-column: 1 / -1; border-top: 0; padding-top: 0; }
+  .under { min-width: 0; }
+  .code { white-space: normal; }
+}
 """
