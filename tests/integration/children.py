@@ -1,7 +1,9 @@
-"""Which processes a process has started, and whether they are still there."""
+"""Which processes a process has started, whether they are still there, and what they hold."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 
@@ -25,6 +27,14 @@ def running(pids: set[int]) -> set[int]:
 def command_line(pid: int) -> str:
     """The command line of a process."""
     return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process holds; 0 when it is gone."""
+    with contextlib.suppress(OSError):
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
 def _processes() -> dict[int, tuple[int, str]]:

@@ -6,6 +6,9 @@ import asyncio
 import statistics
 import time
 import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,13 +18,18 @@ from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.adapters.registry.snapshot import EARLY_SECONDS, SnapshotRegistry
 from nexus_auth.domain.ports import Registration
 from tests.builders import a_hotkey
+from tests.integration.children import resident_bytes
 from tests.integration.faults.faulty_pylon import NETUID, FaultyPylon
+from tests.integration.pylon.running import running_pylon
+from tests.integration.service.running import a_header, register, running_service
 from tests.unit.adapters.registry.sources import MAX_AGE, REFRESH_EVERY, key_of, keys_of
 
 ALICE = a_hotkey("alice")
 SECONDS = 4
 """Harder than the ten seconds of the promise, and quicker."""
 STRANGERS = 10_000
+CONNECTIONS = 65
+"""More than the 32 strangers who wait for news together, so that the others go on."""
 
 
 def registry_over(client: PylonClient) -> SnapshotRegistry:
@@ -65,6 +73,71 @@ async def test_ten_thousand_strangers_cost_one_request_per_interval() -> None:
     assert statistics.quantiles(answered, n=20)[-1] < 0.005
     assert after - before < 1_000_000
     assert peak - before < 10_000_000
+
+
+class Knocker:
+    """One connection that is used again and again."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def ask(self, certificate: bytes) -> tuple[int, str]:
+        """Shows a certificate; the status, and the reason of a denial or the hotkey of a grant."""
+        self._writer.write(
+            b"GET / HTTP/1.1\r\nHost: service\r\nX-Client-Cert: " + certificate + b"\r\n\r\n"
+        )
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("ascii").lower()
+        lines = dict(line.split(": ", 1) for line in head.splitlines()[1:] if line)
+        await self._reader.readexactly(int(lines["content-length"]))
+        told = lines.get("x-nexus-auth-reason") or lines["x-hotkey"]
+        return int(head.split()[1]), told
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._writer.close()
+
+
+@pytest.mark.timeout(60)
+async def test_ten_thousand_strangers_over_http_cost_one_request_per_interval(
+    tmp_path: Path,
+) -> None:
+    """The same of the whole service: every stranger denied, nobody who is known, memory bounded."""
+    # One key for all of them: nobody looks at it before its owner is registered.
+    certificates = [a_header(f"stranger {n}", key_of="stranger") for n in range(STRANGERS)]
+    known = a_header("alice")
+    with running_pylon() as pylon:
+        register(pylon, "alice")
+        with running_service(tmp_path, pylon.url) as service:
+            knockers = [
+                Knocker(*await asyncio.open_connection("127.0.0.1", service.port))
+                for _ in range(CONNECTIONS)
+            ]
+            answers: Counter[tuple[int, str]] = Counter()
+
+            async def knock(knocker: Knocker, queue: Iterator[bytes]) -> None:
+                for certificate in queue:
+                    answers[await knocker.ask(certificate)] += 1
+
+            async def flood(part: slice) -> int:
+                """Shows all of them, with somebody who is known in between."""
+                queue = iter(certificates[part])
+                knocking = [asyncio.create_task(knock(each, queue)) for each in knockers[1:]]
+                while not all(task.done() for task in knocking):
+                    assert await knockers[0].ask(known) == (200, ALICE.address.lower())
+                await asyncio.gather(*knocking)
+                return resident_bytes(service.process.pid)
+
+            asked_before, began = len(pylon.requests), time.monotonic()
+            # What is kept of certificates is bounded, and full after half of them.
+            half = await flood(slice(STRANGERS // 2))
+            whole = await flood(slice(STRANGERS // 2, None))
+            spent = time.monotonic() - began
+            asked = len(pylon.requests) - asked_before
+            for knocker in knockers:
+                knocker.close()
+    assert answers == {(403, "not-registered"): STRANGERS}
+    assert asked <= 2 + spent / EARLY_SECONDS
+    assert whole - half < 10_000_000
 
 
 @pytest.mark.parametrize("when", ["started", "not started"])

@@ -25,6 +25,7 @@ import pytest
 
 from nexus_auth.domain.hotkey import Hotkey
 from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_pem
+from tests.integration.children import resident_bytes
 from tests.integration.faults.faults import FAULTS, end
 from tests.integration.faults.faulty_pylon import NETUID, FaultyPylon
 from tests.integration.real import Process, free_port
@@ -284,14 +285,6 @@ def children_of(pid: int) -> list[int]:
     """The processes that a process has started."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
     return [int(number) for number in listed.split()]
-
-
-def resident_bytes(pid: int) -> int:
-    """The memory that a process holds; 0 when it is gone."""
-    with contextlib.suppress(OSError):
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
-    return 0
 
 
 @pytest.mark.soak
