@@ -371,16 +371,32 @@ def test_next_step_for_a_lost_certificate_is_one_that_works(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Beside a key, generate makes no pair unless it is told what to do with the key."""
-    save_pair(Path("certs"))
-    Path("certs/client.crt").unlink()
-    code, found = examine(capsys, "status")
+    folder = Path("a folder")
+    save_pair(folder)
+    (folder / "client.crt").unlink()
+    code, found = examine(capsys, "status", str(folder))
     assert code == 1
     step = found["certificate"]["next_step"]
-    command, _, _ = step.partition(" makes one")
-    arguments = command.removeprefix("nexus-auth ").replace("ADDR", ALICE.address).split()
-    assert main([*arguments, "-confirm-timeout-seconds", "0"]) == 0
+    command, _, _ = step.replace("ADDR", ALICE.address).partition(" makes one")
+    assert main([*shlex.split(command)[1:], "-confirm-timeout-seconds", "0"]) == 0
     capsys.readouterr()
-    assert examine(capsys, "status", "--offline")[0] == 0
+    assert examine(capsys, "status", "--offline", str(folder))[0] == 0
+
+
+def test_next_step_for_a_pair_of_no_use_is_one_that_works(
+    capsys: pytest.CaptureFixture[str], pylon: RunningPylon
+) -> None:
+    """It replaces the pair that was looked at, and not one elsewhere."""
+    folder = Path("a folder")
+    save_pair(folder, key="alice")
+    (folder / "client.key").unlink()
+    code, found = examine(capsys, "status", str(folder))
+    assert code == 1
+    step = found["private key"]["next_step"].partition("; ")[2]
+    command, _, _ = step.replace("ADDR", pylon.hotkey.address).partition(" replaces")
+    assert main(shlex.split(command)[1:]) == 0
+    capsys.readouterr()
+    assert examine(capsys, "status", str(folder))[0] == 0
 
 
 def test_certificate_that_cannot_be_read_is_not_to_be_made_anew(

@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 _SUBJECT: Final = "certificate"
 _SOON_DAYS: Final = 30
 _MAX_FILE_BYTES: Final = 64 * 1024
-_REISSUE: Final = "nexus-auth generate -ss58-address ADDR -force-recreate replaces the pair"
-
-_NEW_AROUND_KEY: Final = (
-    "nexus-auth generate -ss58-address ADDR -reuse-key makes one around the key that is there"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +48,17 @@ def check_pair(folder: Path, now: datetime, leeway: timedelta) -> PairCheck:
     except FileNotFoundError as exc:
         # Where the key is there, generate alone would refuse.
         has_key = (folder / KEY_NAME).exists()
-        next_step = _NEW_AROUND_KEY if has_key else "nexus-auth generate makes one"
+        next_step = _generate(folder, "-reuse-key" if has_key else "") + " makes one"
         return _no_certificate(f"{str(path)!r}: {exc.strerror}", next_step)
     except OSError as exc:
         return _no_certificate(
             f"{str(path)!r}: {exc.strerror}", "let there be a file that you can read"
         )
     except CertificateRejected as exc:
-        return _no_certificate(f"{str(path)!r}: {exc}", _REISSUE)
+        return _no_certificate(f"{str(path)!r}: {exc}", _reissue(folder))
     days = (certificate.not_after - now).days
     # Nothing is wrong with the key: the chain, and other machines with this key, are left alone.
-    renew = (
-        f"nexus-auth generate -ss58-address {certificate.hotkey} "
-        f"-output-dir {shlex.quote(str(folder))} -reuse-key makes another around the same key"
-    )
+    renew = _generate(folder, "-reuse-key", certificate.hotkey) + " makes another around its key"
     refused = refusal_without_registry(certificate, now, leeway=leeway)
     if refused is not None:
         validity = _wrong(f"{refused.reason.value}: {refused.detail}", renew)
@@ -83,13 +75,23 @@ def check_pair(folder: Path, now: datetime, leeway: timedelta) -> PairCheck:
         validity = Finding(
             subject=_SUBJECT, outcome=Outcome.OK, text=f"{certificate.hotkey}, {days} days left"
         )
-    return PairCheck(
-        findings=(validity, _check_key(folder / KEY_NAME, certificate)), certificate=certificate
-    )
+    return PairCheck(findings=(validity, _check_key(folder, certificate)), certificate=certificate)
 
 
-def _check_key(path: Path, certificate: ClientCertificate) -> Finding:
-    subject = "private key"
+def _generate(folder: Path, how: str, hotkey: Hotkey | None = None) -> str:
+    """The command that writes into this folder; whose it is to be only a certificate can say."""
+    address = "ADDR" if hotkey is None else hotkey.address
+    return (
+        f"nexus-auth generate -ss58-address {address} -output-dir {shlex.quote(str(folder))} {how}"
+    ).rstrip()
+
+
+def _reissue(folder: Path) -> str:
+    return _generate(folder, "-force-recreate") + " replaces the pair"
+
+
+def _check_key(folder: Path, certificate: ClientCertificate) -> Finding:
+    subject, path = "private key", folder / KEY_NAME
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         key = parse_private_key(load_bytes(path, _MAX_FILE_BYTES))
@@ -98,34 +100,36 @@ def _check_key(path: Path, certificate: ClientCertificate) -> Finding:
             subject=subject,
             outcome=Outcome.WRONG,
             text=f"{str(path)!r}: {exc.strerror}",
-            next_step="without it the certificate cannot be used; " + _REISSUE,
+            next_step="without it the certificate cannot be used; " + _reissue(folder),
         )
     except CredentialsError as exc:
         return Finding(
             subject=subject,
             outcome=Outcome.WRONG,
             text=f"{str(path)!r}: {exc}",
-            next_step=_REISSUE,
+            next_step=_reissue(folder),
         )
     if key.public_key().public_bytes_raw() != certificate.public_key:
         return Finding(
             subject=subject,
             outcome=Outcome.WRONG,
             text=f"{str(path)!r} is not the key of the certificate beside it",
-            next_step=_REISSUE,
+            next_step=_reissue(folder),
         )
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         return Finding(
             subject=subject,
             outcome=Outcome.WARNING,
             text=f"{str(path)!r} can be read by others (mode {mode:04o})",
-            next_step=f"chmod 600 {path}",
+            next_step=f"chmod 600 {shlex.quote(str(path))}",
         )
     return Finding(subject=subject, outcome=Outcome.OK, text="belongs to the certificate")
 
 
-def check_published(certificate: ClientCertificate, keys: Mapping[Hotkey, bytes]) -> Finding:
-    """Says whether the chain has the certificate's key."""
+def check_published(
+    folder: Path, certificate: ClientCertificate, keys: Mapping[Hotkey, bytes]
+) -> Finding:
+    """Says whether the chain has the key of the certificate that is in a folder."""
     subject = "on chain"
     published = keys.get(certificate.hotkey)
     if published == certificate.public_key:
@@ -135,13 +139,13 @@ def check_published(certificate: ClientCertificate, keys: Mapping[Hotkey, bytes]
             subject=subject,
             outcome=Outcome.WRONG,
             text="the chain has no key of this hotkey; its owner is refused everywhere",
-            next_step="is it the hotkey of your Pylon identity? " + _REISSUE,
+            next_step="is it the hotkey of your Pylon identity? " + _reissue(folder),
         )
     return Finding(
         subject=subject,
         outcome=Outcome.WRONG,
         text="the chain has another key of this hotkey",
-        next_step="use the newer pair, or make one: " + _REISSUE,
+        next_step="use the newer pair, or make one: " + _reissue(folder),
     )
 
 

@@ -119,7 +119,7 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
         findings += pair.findings
         certificate = pair.certificate
         if certificate is not None and pylon.keys is not None:
-            findings.append(check_published(certificate, pylon.keys))
+            findings.append(check_published(folder, certificate, pylon.keys))
 
     if proxy is None:
         findings.append(

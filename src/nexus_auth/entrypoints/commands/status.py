@@ -61,7 +61,7 @@ def execute(args: argparse.Namespace) -> int:
             "days_left": (pair.certificate.not_after - now).days,
         }
         if not args.offline:
-            findings.append(asyncio.run(_published(settings, pair.certificate)))
+            findings.append(asyncio.run(_published(settings, args.folder, pair.certificate)))
     if args.json:
         print(as_json({**facts, "findings": [finding.as_json() for finding in findings]}))
     else:
@@ -71,7 +71,7 @@ def execute(args: argparse.Namespace) -> int:
     return exit_code(findings)
 
 
-async def _published(settings: Settings, certificate: ClientCertificate) -> Finding:
+async def _published(settings: Settings, folder: Path, certificate: ClientCertificate) -> Finding:
     from nexus_auth.domain.errors import RegistryError
     from nexus_auth.entrypoints.checkup.certificate_checks import check_published
     from nexus_auth.entrypoints.checkup.findings import Finding, Outcome
@@ -89,4 +89,5 @@ async def _published(settings: Settings, certificate: ClientCertificate) -> Find
         )
     finally:
         await client.aclose()
-    return check_published(certificate, {} if key is None else {certificate.hotkey: key})
+    keys = {} if key is None else {certificate.hotkey: key}
+    return check_published(folder, certificate, keys)
