@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import ssl
 import threading
@@ -130,6 +131,11 @@ def test_pylon_of_the_other_generation_is_wrong(
     code, found = examine(capsys, "doctor")
     assert (code, found["Pylon"]["outcome"]) == (1, "wrong")
     assert step in found["Pylon"]["next_step"]
+    if generation == "first":
+        for setting in re.findall(r"NEXUS_\w+", found["Pylon"]["next_step"]):
+            monkeypatch.delenv(setting)
+        code, found = examine(capsys, "doctor")
+        assert (code, found["Pylon"]["outcome"]) == (0, "ok")
 
 
 def test_pylon_without_a_bulk_answer_is_a_warning(

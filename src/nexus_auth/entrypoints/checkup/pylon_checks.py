@@ -120,7 +120,10 @@ async def _explain_missing_path(
         next_step = "a newer Pylon makes the service faster and more robust"
     elif await _answers(first_generation.fetch_keys()):
         text += ", but the first generation's, which has neither netuids nor identities"
-        next_step = "unset NEXUS_PYLON_NETUID and NEXUS_PYLON_IDENTITY_NAME, or get a newer Pylon"
+        next_step = (
+            "unset NEXUS_PYLON_NETUID, NEXUS_PYLON_IDENTITY_NAME and NEXUS_PYLON_IDENTITY_TOKEN, "
+            "or get a newer Pylon"
+        )
     else:
         next_step = "is NEXUS_PYLON_ENDPOINT really Pylon's address?"
     return Finding(subject=_SUBJECT, outcome=outcome, text=text, next_step=next_step)
