@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -69,6 +70,17 @@ def test_what_is_no_json_is_no_map_either(body: bytes) -> None:
     """Only what has its own place in it can be left out."""
     with pytest.raises(PylonAnswerInvalid):
         parse_json_map(body)
+
+
+def test_reading_what_is_nested_absurdly_deep_takes_little_room() -> None:
+    """However much is escaped in it: a hostile Pylon must not end the process."""
+    body = b"[" * 100_000 + b'"' + b'\\"' * 500_000
+    tracemalloc.start()
+    with pytest.raises(PylonAnswerInvalid):
+        parse_json_map(body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * len(body)
 
 
 @pytest.mark.parametrize(
