@@ -238,14 +238,14 @@ async def test_holder_keeps_the_turn_while_the_source_takes_its_time(
     make: Make, source: FakeSource
 ) -> None:
     """A slow answer does not bring everybody to ask."""
-    fleet = [make() for _ in range(3)]
+    fleet = [make(turn=LONG_TURN) for _ in range(3)]
     await asyncio.gather(*(registry.start() for registry in fleet))
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
     await asyncio.sleep(TURN.total_seconds())
     source.keys |= keys_of("bob")
     source.open.clear()
     refreshes = [asyncio.create_task(registry.refresh()) for registry in fleet]
-    await asyncio.sleep(3 * TURN.total_seconds())
+    await asyncio.sleep(1.5 * LONG_TURN.total_seconds())
     assert source.bulk_questions == 2
     source.open.set()
     await asyncio.gather(*refreshes)
