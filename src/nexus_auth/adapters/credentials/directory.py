@@ -33,6 +33,7 @@ from nexus_auth.adapters.credentials.files import (
     PUBLIC_MODE,
     TEMPORARY_SUFFIX,
     ReservedFile,
+    is_mounted,
     sync_directory,
 )
 from nexus_auth.domain.errors import CredentialsError
@@ -250,6 +251,8 @@ class CredentialsDirectory:
                     problem = "is a symbolic link; remove it, or name the directory it points to"
                 elif path.exists() and not path.is_file():
                     problem = "is no regular file; move it away first"
+                elif path.exists() and is_mounted(path):
+                    problem = "is mounted by itself, and cannot be replaced; mount its directory"
                 else:
                     continue
             raise CredentialsUnusable(path=path, problem=problem)

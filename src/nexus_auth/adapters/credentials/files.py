@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from contextlib import suppress
@@ -92,6 +93,21 @@ class ReservedFile:
         if self._is_open:
             self._is_open = False
             os.close(self._descriptor)
+
+
+def is_mounted(path: Path) -> bool:
+    """Says whether something is mounted over this one file, as containers do with `-v FILE:FILE`.
+
+    Such a file can be written, but not replaced. It is found out by a link: from one mount to
+    another there is none, even on one file system. Where there are no links at all, nobody knows.
+    """
+    trial = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+    try:
+        os.link(path, trial)
+    except OSError as exc:
+        return exc.errno == errno.EXDEV
+    trial.unlink()
+    return False
 
 
 def sync_directory(path: Path) -> None:

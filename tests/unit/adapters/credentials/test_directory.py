@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
 import subprocess
 import sys
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +214,28 @@ def test_what_is_no_regular_file_is_refused_before_anything_happens(
     with pytest.raises(CredentialsUnusable, match=name):
         save(tmp_path, a_pair("new"))
     assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize(("number", "refused"), [(errno.EXDEV, True), (errno.EPERM, False)])
+def test_file_that_is_mounted_by_itself_is_refused_before_anything_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, refused: bool
+) -> None:
+    """`docker run -v ./client.key:/app/certs/client.key`: the new key would go with the container.
+
+    Linux links nothing across mounts; a file system without links is no reason to refuse.
+    """
+    (tmp_path / "client.key").write_text("mounted")
+
+    def link(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", link)
+    directory = CredentialsDirectory(tmp_path)
+    with ExitStack() as stack:
+        if refused:
+            stack.enter_context(pytest.raises(CredentialsUnusable, match="mount its directory"))
+        stack.enter_context(directory.reserved())
+    assert names(tmp_path) == ["client.key"]
 
 
 @pytest.mark.parametrize("name", [".client-pair.pending", "client.key.old", "client.crt.old"])
