@@ -648,10 +648,15 @@ def _load_secret(setting: Setting, path: str, origin: str) -> str:
 def _load_env_file(environ: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
     named = environ.get(ENV_FILE_VARIABLE)
     path = Path(named or ".env")
-    if not path.is_file():
+    try:
+        is_file, problem = path.is_file(), "no such file"
+    except OSError as exc:
+        # Started by somebody else from a folder of theirs (sudo -u): what is there is not meant.
+        is_file, problem = False, exc.strerror or "not readable"
+    if not is_file:
         if named:
             raise ConfigurationError(
-                setting=ENV_FILE_VARIABLE, source="environment", problem=f"{named!r}: no such file"
+                setting=ENV_FILE_VARIABLE, source="environment", problem=f"{named!r}: {problem}"
             )
         return {}, str(path)
     # Only where there is a file to read.

@@ -415,6 +415,23 @@ def test_certificate_that_cannot_be_read_is_not_to_be_made_anew(
     assert "generate" not in found["certificate"]["next_step"]
 
 
+def test_folder_that_cannot_be_searched_is_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of somebody else is a finding, not a traceback."""
+    exists = Path.exists
+
+    def refuse(path: Path, **options: bool) -> bool:
+        if path.name == "client.crt":
+            raise PermissionError
+        return exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    code, found = examine(capsys, "doctor")
+    assert code == 1
+    assert found["certificate"]["outcome"] == "wrong"
+
+
 def test_unregistered_hotkey_is_wrong(
     capsys: pytest.CaptureFixture[str], pylon: RunningPylon
 ) -> None:

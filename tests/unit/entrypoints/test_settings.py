@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
+import os
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -70,6 +72,18 @@ def test_named_env_file_must_exist() -> None:
     """A file that was asked for and is missing is an error, not silence."""
     with pytest.raises(ConfigurationError, match=r"NEXUS_AUTH_ENV_FILE .*no such file"):
         Settings.load(environ={"NEXUS_AUTH_ENV_FILE": "nowhere.env"})
+
+
+def test_folder_that_cannot_be_searched_holds_no_env_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sudo -u nexus nexus-auth run` from root's own folder starts; a named file is missed."""
+
+    def is_file(_: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    assert Settings.load(environ={"NEXUS_PYLON_NETUID": "7"}).netuid == 7
+    with pytest.raises(ConfigurationError, match=r"NEXUS_AUTH_ENV_FILE .*Permission denied"):
+        Settings.load(environ={"NEXUS_AUTH_ENV_FILE": "/root/production.env"})
 
 
 def test_env_file_that_is_no_text_is_one_clear_error() -> None:

@@ -73,6 +73,13 @@ def _is_https_url(text: str) -> bool:
         return False
 
 
+def _is_missing(path: Path) -> bool:
+    try:
+        return not path.exists()
+    except OSError:
+        return False  # nobody knows; whoever reads it says why not
+
+
 async def _examine(settings: Settings, certs: Path | None, proxy: str | None) -> list[Finding]:
     import dataclasses
     from datetime import timedelta
@@ -106,7 +113,7 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
 
     folder = certs if certs is not None else Path("certs")
     certificate = None
-    if certs is None and not (folder / CERTIFICATE_NAME).exists():
+    if certs is None and _is_missing(folder / CERTIFICATE_NAME):
         findings.append(
             Finding(
                 subject="certificate",
