@@ -54,6 +54,7 @@ _OTHER_NAMES: Final = frozenset(
         "NEXUS_AUTH_REQUIRE_REAL",
     }
 )
+_SERVICE_HOST: Final = "_SERVICE_HOST"
 _MAX_DIGITS: Final = 12
 _MAX_METAVAR: Final = 24
 """Longer ones, twice in a line, would not fit into 80 columns."""
@@ -623,10 +624,23 @@ class _Sources:
 
         known = {setting.name for setting in all_settings()} | _OTHER_NAMES
         known |= {f"{setting.name}_FILE" for setting in all_settings() if setting.secret}
+        known |= set(_service_links(self.environ))
         for name in sorted({*self.environ, *self.env_file[0]} - known):
             if name.startswith(_PREFIXES):
                 nearest = difflib.get_close_matches(name, known, n=1)
                 yield UnknownName(name, nearest[0] if nearest else None)
+
+
+def _service_links(environ: Mapping[str, str]) -> Iterator[str]:
+    """Variables that Kubernetes makes by itself for a Service that is called like us.
+
+    For a Service `nexus-auth` they are NEXUS_AUTH_SERVICE_HOST, NEXUS_AUTH_PORT and several more.
+    """
+    services = [
+        name.removesuffix(_SERVICE_HOST) for name in environ if name.endswith(_SERVICE_HOST)
+    ]
+    begins = tuple(f"{service}_{kind}" for service in services for kind in ("SERVICE_", "PORT"))
+    return (name for name in environ if name.startswith(begins))
 
 
 def _load_secret(setting: Setting, path: str, origin: str) -> str:

@@ -380,3 +380,21 @@ def test_admin_listener_is_never_public_without_a_token(address: str) -> None:
         Settings.load(environ={"NEXUS_AUTH_ADMIN_ADDR": address})
     assert raised.value.setting == "NEXUS_AUTH_ADMIN_ADDR"
     assert "NEXUS_AUTH_ADMIN_TOKEN" in str(raised.value)
+
+
+def test_what_kubernetes_says_of_a_service_is_no_misspelt_setting() -> None:
+    """A Service that is called like us has eight variables in every container beside it."""
+    links = {
+        "NEXUS_AUTH_SERVICE_HOST": "10.0.0.1",
+        "NEXUS_AUTH_SERVICE_PORT": "8080",
+        "NEXUS_AUTH_SERVICE_PORT_HTTP": "8080",
+        "NEXUS_AUTH_PORT": "tcp://10.0.0.1:8080",
+        "NEXUS_AUTH_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+        "NEXUS_AUTH_PORT_8080_TCP_PROTO": "tcp",
+        "NEXUS_AUTH_PORT_8080_TCP_PORT": "8080",
+        "NEXUS_AUTH_PORT_8080_TCP_ADDR": "10.0.0.1",
+    }
+    assert Settings.load(environ=links).unknown == ()
+    # Without a Service it is what somebody took for a setting.
+    (unknown,) = Settings.load(environ={"NEXUS_AUTH_PORT": "8080"}).unknown
+    assert unknown.name == "NEXUS_AUTH_PORT"
