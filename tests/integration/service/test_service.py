@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ from tests.integration.service.running import (
 )
 
 NOWHERE = "http://127.0.0.1:9"
+FEW_FILES = 128
 
 
 @pytest.fixture(scope="module")
@@ -288,6 +290,22 @@ def test_admin_address_that_was_named_must_be_free(tmp_path: Path) -> None:
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert address in line
+
+
+def test_more_connections_than_the_usual_limit_are_served(
+    pylon: RunningPylon, tmp_path: Path
+) -> None:
+    """The soft limit of open files is raised, as the original does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FEW_FILES, hard))
+        try:
+            service = stack.enter_context(running_service(tmp_path, pylon.url))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(FEW_FILES):
+            stack.enter_context(service.connect())
+        assert service.ask(a_header("alice")).status == 200
 
 
 def test_several_workers_share_the_work_and_are_replaced(
