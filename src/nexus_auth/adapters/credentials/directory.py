@@ -385,7 +385,10 @@ def _read(path: Path) -> bytes:
 def _words(error: OSError | CredentialsUnusable) -> str:
     if isinstance(error, CredentialsUnusable):
         return str(error)
-    return error.strerror or type(error).__name__
+    words = error.strerror or type(error).__name__
+    # In a container that is often nobody whom the owner of the folder knows.
+    is_ours = isinstance(error, PermissionError) and sys.platform != "win32"
+    return f"{words} to user {os.geteuid()}" if is_ours else words
 
 
 @contextmanager

@@ -270,6 +270,21 @@ def test_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
         save(tmp_path / "certs" / "deeper", a_pair("new"))
 
 
+def test_who_is_denied_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker makes a missing folder for root, and the image runs as user 1000."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", refuse)
+    directory = CredentialsDirectory(tmp_path)
+    with (
+        pytest.raises(CredentialsUnusable, match=f"denied to user {os.geteuid()}$"),
+        directory.opened_for_writing(),
+    ):
+        pass
+
+
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     """The second would replace on chain what the first is about to write."""
     directory = CredentialsDirectory(tmp_path)
