@@ -65,6 +65,6 @@ def _verdict(refusal: Denied | None) -> str:
 
     if refusal is None:
         word = painted("nothing speaks against it", "green", sys.stdout)
-        return f"{word}: whether it gets in depends on the registered key alone"
+        return f"{word}: whether it gets in depends on the registered key and the access policy"
     word = painted("would be denied", "red", sys.stdout)
     return f"{word}: {refusal.reason.value} ({refusal.detail})"

@@ -41,6 +41,7 @@ def test_certificate_is_shown_to_people(
     assert a_hotkey().address in lines[2]
     assert lines[4].endswith("(10 days left)")
     assert lines[-1].startswith("nothing speaks against it")
+    assert lines[-1].endswith("the registered key and the access policy")
 
 
 def test_certificate_is_shown_to_programs(
