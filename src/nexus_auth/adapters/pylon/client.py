@@ -58,8 +58,10 @@ MAX_SINGLE_BYTES: Final = 64 * 1024
 """One certificate, or an error, has some 200 bytes."""
 MAX_CERTIFICATES_BYTES: Final = 2 * 1024 * 1024
 """A certificate takes 150 bytes; three times the 4,096 that a subnet can have would still fit."""
-MAX_NEURONS_BYTES: Final = 8 * 1024 * 1024
-"""A neuron takes 700 bytes; nearly three times 4,096 of them would still fit."""
+MAX_NEURONS_BYTES: Final = 5 * 1024 * 1024
+"""A neuron takes 700 bytes; nearly twice 4,096 of them would still fit. A body made of nothing but
+brackets takes thirty times its size while it is read, and a worker may have as little as 256 MiB
+(`deploy/kubernetes`)."""
 
 # Pylon refuses nonsense in X-Pylon-Timeout and anything above 300.
 _PYLON_TIMEOUT_CAP_SECONDS: Final = 300

@@ -4,14 +4,21 @@ import contextlib
 import json
 import logging
 import traceback
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import httpx
 import pytest
 
+from nexus_auth.adapters.pylon.answers import parse_json_map
 from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenAccessApi, PylonApi
-from nexus_auth.adapters.pylon.client import MAX_CERTIFICATES_BYTES, MAX_SINGLE_BYTES, PylonClient
+from nexus_auth.adapters.pylon.client import (
+    MAX_CERTIFICATES_BYTES,
+    MAX_NEURONS_BYTES,
+    MAX_SINGLE_BYTES,
+    PylonClient,
+)
 from nexus_auth.adapters.pylon.errors import (
     BulkNotOffered,
     PylonAnswerInvalid,
@@ -250,6 +257,17 @@ async def test_entry_that_is_told_twice_spoils_no_other() -> None:
     async with a_client(answering(200, body)) as client:
         found = await client.fetch_keys()
     assert (dict(found.keys), found.rejected) == ({ALICE: KEY}, 1)
+
+
+@pytest.mark.parametrize("value", [b"{}", b"[[],{}]", b'{"a":1}', b"[0]", b"0.5"])
+def test_the_most_hostile_neurons_fit_into_the_smallest_worker(value: bytes) -> None:
+    """256 MiB, of which 70 MB are taken: a body of nothing but brackets must not end it."""
+    body = b'{"neurons":[' + b",".join([value] * (200_000 // len(value))) + b"]}"
+    tracemalloc.start()
+    parse_json_map(body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert MAX_NEURONS_BYTES * (2 + peak / len(body)) < 256 * 2**20 - 70_000_000
 
 
 async def test_answer_without_end_is_refused() -> None:
