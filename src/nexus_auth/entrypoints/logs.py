@@ -59,7 +59,8 @@ class _Lines:
         """Writes one line."""
         if self._lost and self._has_room():
             lost, self._lost = self._lost, 0
-            log.warning("log_lines_lost", lines=lost)  # comes back here, once
+            # An error, so that nobody who asks for lines of any level goes without this one.
+            log.error("log_lines_lost", lines=lost)  # comes back here, once
         if not self._has_room():
             self._lost += 1
             return
