@@ -125,17 +125,17 @@ class Issuance:
         """
         with self._directory.opened_for_writing():
             finished = self._directory.finish_interrupted_work(will_tell=self._will_tell)
-            problem = ""
+            # What was finished just now is untold too, where somebody is to be told.
+            is_untold = self._order.has_untold_change(self._directory)
             if finished is not None:
                 self._reporter.say("Finished what an interrupted run had left to do.")
                 self._tell_files(finished)
-            elif self._order.has_untold_change(self._directory):
+            elif is_untold:
                 self._reporter.say(
                     "An earlier run changed the pair, and its command did not succeed."
                 )
-            if finished is not None or self._order.has_untold_change(self._directory):
-                # Now, since nothing else may be left to do, or Pylon be away.
-                problem = await self._run_hook()
+            # Now, since nothing else may be left to do, or Pylon be away.
+            problem = await self._run_hook() if is_untold else ""
             step = await self._choose(finished)
             credentials = await self._carry_out(step)
             if credentials is None:
