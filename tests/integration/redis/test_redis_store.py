@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -43,6 +44,14 @@ async def stores(redis_server: Server) -> AsyncIterator[tuple[RedisStore, RedisS
 
 class TestRedisStore(SnapshotStoreContract):
     """The contract that the other stores keep as well."""
+
+
+@asynccontextmanager
+async def somebody_else_at_the_record(port: int) -> AsyncIterator[tuple[Redis, bytes | str]]:
+    """A client that may write the store's Redis, and the key of the one record in it."""
+    async with Redis.from_url(redis_url(port)) as client:
+        (key,) = await client.keys("*:snapshot")
+        yield client, key
 
 
 async def test_two_subnets_share_one_redis(redis_server: Server, stores: object) -> None:
@@ -93,10 +102,8 @@ async def test_record_that_is_too_large_is_not_read(
     _, port = redis_server
     one, _ = stores
     await one.save(b"x", said_at=NOW, keep_for=KEEP)
-    client: Redis = Redis.from_url(redis_url(port))
-    (key,) = await client.keys("*:snapshot")
-    await client.hset(key, "record", "x" * (MAX_RECORD_BYTES + 1))
-    await client.aclose()
+    async with somebody_else_at_the_record(port) as (client, key):
+        await client.hset(key, "record", "x" * (MAX_RECORD_BYTES + 1))
     with pytest.raises(RecordRejected, match="too large"):
         await one.load()
 
@@ -108,10 +115,8 @@ async def test_version_that_is_too_large_is_not_read(
     _, port = redis_server
     one, _ = stores
     await one.save(b"x", said_at=NOW, keep_for=KEEP)
-    client: Redis = Redis.from_url(redis_url(port))
-    (key,) = await client.keys("*:snapshot")
-    await client.hset(key, "said_at", "9" * 1_000_000)
-    await client.aclose()
+    async with somebody_else_at_the_record(port) as (client, key):
+        await client.hset(key, "said_at", "9" * 1_000_000)
     version = await one.version()
     assert version is not None
     assert len(version) < 100
@@ -186,20 +191,18 @@ async def test_key_of_another_kind_is_rejected_and_replaced(
     _, port = redis_server
     one, other = stores
     await one.save(b"x", said_at=NOW, keep_for=KEEP)
-    client: Redis = Redis.from_url(redis_url(port))
-    (key,) = await client.keys("*:snapshot")
-    for put in (client.lpush, client.set):
-        await client.delete(key)
-        await put(key, "x")
-        version = await one.version()
-        assert version is not None
-        with pytest.raises(RecordRejected, match="no hash"):
-            await one.load()
-        saved = await one.save(b"y", said_at=NOW, keep_for=KEEP)
-        assert saved == await other.version() != version
-        assert await other.load() == b"y"
-        assert await client.pttl(key) > 0
-    await client.aclose()
+    async with somebody_else_at_the_record(port) as (client, key):
+        for put in (client.lpush, client.set):
+            await client.delete(key)
+            await put(key, "x")
+            version = await one.version()
+            assert version is not None
+            with pytest.raises(RecordRejected, match="no hash"):
+                await one.load()
+            saved = await one.save(b"y", said_at=NOW, keep_for=KEEP)
+            assert saved == await other.version() != version
+            assert await other.load() == b"y"
+            assert await client.pttl(key) > 0
 
 
 async def test_fleet_shares_again_after_something_else_took_the_place(
@@ -212,11 +215,9 @@ async def test_fleet_shares_again_after_something_else_took_the_place(
         for store in stores
     )
     await stores[0].save(b"x", said_at=NOW, keep_for=KEEP)
-    client: Redis = Redis.from_url(redis_url(port))
-    (key,) = await client.keys("*:snapshot")
-    await client.delete(key)
-    await client.set(key, "x")
-    await client.aclose()
+    async with somebody_else_at_the_record(port) as (client, key):
+        await client.delete(key)
+        await client.set(key, "x")
     for each in (asker, listener):
         assert await each.fetch_news() is None
         assert (each.is_away, each.is_empty) == (False, False)
