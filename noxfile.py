@@ -31,7 +31,7 @@ PUBLIC_MODULES = (
     "!nexus_auth.domain",
     "!nexus_auth.adapters",
     "!nexus_auth.entrypoints",
-    "nexus_auth.adapters.starlette.middleware",
+    "nexus_auth.asgi",
 )
 
 nox.options.sessions = ["lint", "types", "docs", "build", "tests"]

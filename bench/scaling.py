@@ -26,9 +26,10 @@ from redis.exceptions import ConnectionError as CannotConnect
 
 from bench.programs import find_program, free_port
 from nexus_auth.adapters.clock import utc_now
-from nexus_auth.adapters.pylon.answers import PylonKeyMap, parse_certificates, parse_json
+from nexus_auth.adapters.pylon.answers import parse_certificates, parse_json
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.ports import KeyMap
 from nexus_auth.entrypoints.container import build_shared_snapshots
 
 SIZES: Final = (256, 1_000, 10_000, 100_000)
@@ -71,7 +72,7 @@ class Source:
         self._body = body
         self.asked = 0
 
-    async def fetch_keys(self) -> PylonKeyMap:
+    async def fetch_keys(self) -> KeyMap:
         """All keys."""
         self.asked += 1
         return parse_certificates(parse_json(self._body))

@@ -22,10 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from bench.callers import a_caller, callers
 from nexus_auth.adapters.clock import utc_now
-from nexus_auth.adapters.starlette.header_formats import (
-    MAX_HEADER_BYTES,
-    der_from_percent_encoded_pem,
-)
+from nexus_auth.adapters.headers.formats import MAX_HEADER_BYTES, der_from_percent_encoded_pem
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import Denied, Granted
 from nexus_auth.domain.hotkey import Hotkey

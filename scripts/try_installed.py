@@ -24,7 +24,7 @@ from nexus_auth.testing import Subnet
 OPTIONAL: Final = {
     "nexus_auth.__main__",  # runs when imported
     "nexus_auth.testing.pytest_plugin",  # for those who have pytest
-    "nexus_auth.adapters.opentelemetry.decision_traces",  # for those who have the extra otel
+    "nexus_auth.adapters.observability.traces",  # for those who have the extra otel
 }
 
 

@@ -5,8 +5,8 @@
             case nexus_auth.Granted(hotkey=hotkey): ...
             case nexus_auth.Denied(reason=reason): ...
 
-Everything a user of the library needs is here; other modules may change without notice, except
-for `nexus_auth.testing` and `nexus_auth.adapters.starlette.middleware`.
+Everything a user of the library needs is here, in `nexus_auth.asgi` and in `nexus_auth.testing`;
+all other modules may change without notice.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from __future__ import annotations
 TYPE_CHECKING = False  # Type checkers know better; loading `typing` costs the command line time.
 if TYPE_CHECKING:
     from nexus_auth.adapters.clock import utc_now
-    from nexus_auth.connecting import connect
+    from nexus_auth.adapters.synchronous import SyncVerifier
     from nexus_auth.domain.certificate import ClientCertificate
-    from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
+    from nexus_auth.domain.decision import Decision, Denied, Granted
     from nexus_auth.domain.errors import (
         CertificateRejected,
         ConfigurationError,
@@ -30,9 +30,19 @@ if TYPE_CHECKING:
         RegistryError,
         RegistryUnavailable,
     )
+    from nexus_auth.domain.evaluate import evaluate
     from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.neuron import Neuron, StakeKind
-    from nexus_auth.domain.policy import AccessPolicy, Rule
+    from nexus_auth.domain.policy import (
+        AccessPolicy,
+        MinStake,
+        NotHotkeys,
+        OnlyHotkeys,
+        RequireActive,
+        RequireUid,
+        RequireValidatorPermit,
+        Rule,
+    )
     from nexus_auth.domain.ports import (
         CertIssuer,
         Clock,
@@ -40,16 +50,9 @@ if TYPE_CHECKING:
         KeyRegistry,
         Registration,
     )
-    from nexus_auth.domain.rules import (
-        MinStake,
-        NotHotkeys,
-        OnlyHotkeys,
-        RequireActive,
-        RequireUid,
-        RequireValidatorPermit,
-    )
-    from nexus_auth.domain.verifier import CertificateVerifier, evaluate
-    from nexus_auth.synchronous import SyncVerifier
+    from nexus_auth.domain.reasons import DenialReason
+    from nexus_auth.domain.verifier import CertificateVerifier
+    from nexus_auth.entrypoints.connecting import connect
 
     __version__: str
 
@@ -97,26 +100,27 @@ __all__ = [
 # help would take seven times as long with the parser of certificates loaded.
 _MODULES = {
     "nexus_auth.adapters.clock": ("utc_now",),
-    "nexus_auth.connecting": ("connect",),
+    "nexus_auth.adapters.synchronous": ("SyncVerifier",),
     "nexus_auth.domain.certificate": ("ClientCertificate",),
-    "nexus_auth.domain.decision": ("Decision", "DenialReason", "Denied", "Granted"),
+    "nexus_auth.domain.decision": ("Decision", "Denied", "Granted"),
     "nexus_auth.domain.errors": (
         *("CertificateRejected", "ConfigurationError", "CredentialsError", "InvalidHotkey"),
         *("IssuerUnavailable", "IssuingError", "IssuingRefused", "NexusAuthError"),
         *("RegistryAnswerInvalid", "RegistryError", "RegistryUnavailable"),
     ),
+    "nexus_auth.domain.evaluate": ("evaluate",),
     "nexus_auth.domain.hotkey": ("Hotkey",),
     "nexus_auth.domain.neuron": ("Neuron", "StakeKind"),
-    "nexus_auth.domain.policy": ("AccessPolicy", "Rule"),
+    "nexus_auth.domain.policy": (
+        *("AccessPolicy", "MinStake", "NotHotkeys", "OnlyHotkeys", "RequireActive", "RequireUid"),
+        *("RequireValidatorPermit", "Rule"),
+    ),
     "nexus_auth.domain.ports": (
         *("CertIssuer", "Clock", "IssuedKeyPair", "KeyRegistry", "Registration"),
     ),
-    "nexus_auth.domain.rules": (
-        *("MinStake", "NotHotkeys", "OnlyHotkeys", "RequireActive", "RequireUid"),
-        "RequireValidatorPermit",
-    ),
-    "nexus_auth.domain.verifier": ("CertificateVerifier", "evaluate"),
-    "nexus_auth.synchronous": ("SyncVerifier",),
+    "nexus_auth.domain.reasons": ("DenialReason",),
+    "nexus_auth.domain.verifier": ("CertificateVerifier",),
+    "nexus_auth.entrypoints.connecting": ("connect",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nexus_auth.adapters.pylon.embedded import EmbeddedPylonStore
+from nexus_auth.adapters.devnet import EmbeddedPylonStore
 from tests.integration.pylon.running import RunningPylon, prepare, running_pylon
 
 

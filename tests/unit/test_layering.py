@@ -28,13 +28,18 @@ DOMAIN_MAY_NOT_IMPORT: Final = {
 
 COMPOSITION_ROOT: Final = "nexus_auth.entrypoints.container"
 
+WIRES_A_REGISTRY: Final = {COMPOSITION_ROOT, "nexus_auth.entrypoints.connecting"}
+"""The service's container, and `connect` for applications, which must not load a container."""
+
 TOO_HEAVY_FOR_A_LIBRARY: Final = {
     *("dependency_injector", "dotenv", "httpx", "redis", "stamina", "starlette", "structlog"),
-    *("uvicorn", "uvloop", "nexus_auth.entrypoints"),
+    *("uvicorn", "uvloop", "nexus_auth.entrypoints.container"),
 }
 
-ADAPTERS_OF_THE_LIBRARY: Final = {"nexus_auth.adapters", "nexus_auth.adapters.clock"}
-"""The only ones that come with it: the clock is a function of one line."""
+ADAPTERS_OF_THE_LIBRARY: Final = {
+    *("nexus_auth.adapters", "nexus_auth.adapters.clock", "nexus_auth.adapters.synchronous"),
+}
+"""The only ones that come with it: the clocks, and the verifier for code that cannot await."""
 
 
 def module_name(path: Path) -> str:
@@ -110,7 +115,7 @@ def test_injection_stops_at_the_entrypoints(path: Path) -> None:
 @pytest.mark.parametrize("path", layer("entrypoints"), ids=module_name)
 def test_only_the_container_chooses_a_registry(path: Path) -> None:
     """Where keys come from is decided in one place, whatever command is run."""
-    if module_name(path) != COMPOSITION_ROOT:
+    if module_name(path) not in WIRES_A_REGISTRY:
         for name, _ in find_imports(path):
             assert not is_within(name, "nexus_auth.adapters.registry"), name
 

@@ -15,10 +15,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
-from nexus_auth.domain.decision import DenialReason
 from nexus_auth.domain.ed25519 import is_usable_public_key
 from nexus_auth.domain.errors import CertificateRejected, InvalidHotkey
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.reasons import DenialReason
 
 MAX_DER_BYTES: Final = 16 * 1024
 """A client certificate has about 350 bytes; nothing honest comes near this bound."""

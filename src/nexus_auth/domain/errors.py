@@ -1,16 +1,19 @@
 """Every error that nexus-auth raises on purpose.
 
-An expected refusal of a caller is a value (`Denied`), never an exception.
+An expected denial of a caller is a value (`Denied`), never an exception.
 An exception means "could not decide" or "cannot go on":
 
     NexusAuthError
     ├── InvalidHotkey            a text is not an SS58 address of this network
     ├── CertificateRejected      a certificate cannot be what it claims to be (carries the reason)
     ├── RegistryError            who is registered is not known
-    │   ├── RegistryUnavailable  nobody could be asked, or nothing usable came back
-    │   └── RegistryAnswerInvalid  somebody answered nonsense
+    │   ├── RegistryUnavailable  no source could be asked, or no usable answer came
+    │   │   └── BulkNotOffered   the source cannot give all keys at once
+    │   └── RegistryAnswerInvalid  the source answered nonsense
+    ├── StoreUnavailable         a snapshot store could not be read or written
+    ├── RecordRejected           a stored snapshot is not to be believed
     ├── IssuingError             no key pair could be issued
-    │   ├── IssuerUnavailable    nobody could be asked, or could answer
+    │   ├── IssuerUnavailable    the issuer could not be reached, or could not answer
     │   └── IssuingRefused       the answer was no, or nonsense
     ├── CredentialsError         the key pair on disk could not be read or written
     └── ConfigurationError       a setting is missing or wrong
@@ -18,10 +21,10 @@ An exception means "could not decide" or "cannot go on":
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from nexus_auth.domain.decision import DenialReason
+    from nexus_auth.domain.reasons import DenialReason
 
 
 class NexusAuthError(Exception):
@@ -47,15 +50,41 @@ class CertificateRejected(NexusAuthError, ValueError):
 
 
 class RegistryError(NexusAuthError):
-    """Who is registered could not be found out."""
+    """Who is registered could not be found out.
+
+    Attributes:
+        cause: A word of a closed set (`CAUSES`) that says why, for metrics.
+    """
+
+    cause: ClassVar[str] = "other"
 
 
 class RegistryUnavailable(RegistryError):
-    """The registry could not be asked, or what it knows is too old to be used."""
+    """No source could be asked, or what is known is too old to be used."""
+
+
+class BulkNotOffered(RegistryUnavailable):
+    """The source cannot give all keys at once; each hotkey can be looked up on its own."""
+
+    cause = "not-offered"
 
 
 class RegistryAnswerInvalid(RegistryError):
-    """The registry answered something that cannot be an answer."""
+    """The source answered something that cannot be an answer."""
+
+    cause = "invalid"
+
+
+CAUSES = ("unreachable", "refused", "failed", "invalid", "not-offered", "other")
+"""Every cause that an error of a source may name."""
+
+
+class StoreUnavailable(NexusAuthError):
+    """A snapshot store could not be read or written. The text never holds a password."""
+
+
+class RecordRejected(NexusAuthError):
+    """A record in a store is damaged, foreign, or not to be believed. The next one replaces it."""
 
 
 class IssuingError(NexusAuthError):

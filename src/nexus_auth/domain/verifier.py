@@ -10,9 +10,17 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from nexus_auth.domain.certificate import ClientCertificate
-from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
+from nexus_auth.domain.decision import Decision, Denied, Granted
 from nexus_auth.domain.errors import CertificateRejected, RegistryError
+from nexus_auth.domain.evaluate import (
+    DEFAULT_LEEWAY,
+    denied,
+    evaluate,
+    evaluate_alone,
+    evaluate_registered,
+)
 from nexus_auth.domain.policy import ADMIT_REGISTERED
+from nexus_auth.domain.reasons import DenialReason
 
 if TYPE_CHECKING:
     from nexus_auth.domain.policy import AccessPolicy
@@ -22,9 +30,6 @@ _Kept = TypeVar("_Kept")
 
 Decode = Callable[[bytes], ClientCertificate]
 """Unwraps and parses a certificate; raises `CertificateRejected` and nothing else."""
-
-DEFAULT_LEEWAY: Final = timedelta(seconds=300)
-"""How far the clocks of issuer and verifier may differ."""
 
 DEFAULT_REMEMBERED: Final = 4096
 """Certificates remembered: sixteen times the 256 neurons of a subnet, about 2 KB each."""
@@ -41,90 +46,6 @@ some 700 bytes in a header, and one that is stuffed with thousands of names take
 _STUFFED_KEPT: Final = 256
 """How many of those are known, 16 KiB each at the most. To have another one looked at, a client
 must make another TLS handshake."""
-
-
-def refusal_without_registry(
-    certificate: ClientCertificate, now: datetime, *, leeway: timedelta = DEFAULT_LEEWAY
-) -> Denied | None:
-    """Takes the checks 7 and 8, those that need no registry.
-
-    Returns:
-        The refusal, or None where there is no reason for one yet. None is no grant.
-    """
-    # 7. Valid now, within the leeway. `now` is moved, since the certificate's dates may lie at
-    #    the very end of what a datetime can hold.
-    if now - leeway > certificate.not_after or certificate.not_after < certificate.not_before:
-        return _denied(certificate, DenialReason.EXPIRED, "its validity is over")
-    if now + leeway < certificate.not_before:
-        return _denied(certificate, DenialReason.NOT_YET_VALID, "its validity has not begun")
-    # 8. Made for authenticating a client.
-    if certificate.usage_problem:
-        return _denied(certificate, DenialReason.WRONG_USAGE, certificate.usage_problem)
-    return None
-
-
-def evaluate(
-    certificate: ClientCertificate,
-    registration: Registration | None,
-    now: datetime,
-    *,
-    leeway: timedelta = DEFAULT_LEEWAY,
-    policy: AccessPolicy = ADMIT_REGISTERED,
-    already_proven: bool = False,
-) -> Decision:
-    """Decides on a parsed certificate: the checks 7 to 12, in order. Pure.
-
-    Args:
-        certificate: What the caller presented.
-        registration: What the registry knows of `certificate.hotkey`; None when it is not
-            registered.
-        now: The time to decide for (aware, UTC).
-        leeway: Tolerance on both ends of the validity.
-        policy: Who among the registered may enter.
-        already_proven: True only when `certificate.is_self_signed()` was seen to hold for this
-            very object; it saves the costly repetition.
-    """
-    refused = refusal_without_registry(certificate, now, leeway=leeway)
-    if refused is not None:
-        return refused
-    return _compare(certificate, registration, policy, already_proven=already_proven)
-
-
-def _compare(
-    certificate: ClientCertificate,
-    registration: Registration | None,
-    policy: AccessPolicy,
-    *,
-    already_proven: bool,
-) -> Decision:
-    # 9. The registry knows the hotkey.
-    if registration is None:
-        return _denied(certificate, DenialReason.NOT_REGISTERED, "the hotkey is not registered")
-    # 10. It knows this very key.
-    if registration.public_key != certificate.public_key:
-        return _denied(certificate, DenialReason.KEY_MISMATCH, "another key is registered")
-    # 11. Whoever made the certificate held the private key.
-    if not already_proven and not certificate.is_self_signed():
-        return _denied(certificate, DenialReason.BAD_SIGNATURE, "not signed with its own key")
-    # 12. The policy admits the hotkey.
-    objection = policy.objection(certificate.hotkey, registration.neuron)
-    if objection is not None:
-        return _denied(certificate, DenialReason.NOT_PERMITTED, objection)
-    return Granted(
-        hotkey=certificate.hotkey,
-        fingerprint=certificate.fingerprint,
-        expires_at=min(certificate.not_after, registration.expires_at),
-        neuron=registration.neuron,
-    )
-
-
-def _denied(certificate: ClientCertificate, reason: DenialReason, detail: str) -> Denied:
-    return Denied(
-        reason=reason,
-        detail=detail,
-        hotkey=certificate.hotkey,
-        fingerprint=certificate.fingerprint,
-    )
 
 
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
@@ -255,7 +176,7 @@ class CertificateVerifier:
                 return parsed
             certificate = parsed
         now = self._clock()
-        refused = refusal_without_registry(certificate, now, leeway=self._leeway)
+        refused = evaluate_alone(certificate, now, leeway=self._leeway)
         if refused is not None:
             return refused
         registration = self._registry.peek(certificate.hotkey)
@@ -269,12 +190,14 @@ class CertificateVerifier:
                     certificate.hotkey, presented=certificate.public_key
                 )
             except RegistryError as exc:
-                return _denied(certificate, DenialReason.REGISTRY_UNAVAILABLE, str(exc))
+                return denied(certificate, DenialReason.REGISTRY_UNAVAILABLE, str(exc))
             # Time has passed meanwhile.
-            refused = refusal_without_registry(certificate, self._clock(), leeway=self._leeway)
+            refused = evaluate_alone(certificate, self._clock(), leeway=self._leeway)
             if refused is not None:
                 return refused
-        decision = _compare(certificate, registration, policy, already_proven=proven is not None)
+        decision = evaluate_registered(
+            certificate, registration, policy, already_proven=proven is not None
+        )
         if isinstance(decision, Granted):
             self._shut_out.pop(value, None)
             self._keep(self._proven, value, known or self._provable(certificate))

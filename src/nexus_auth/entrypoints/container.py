@@ -15,33 +15,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexus_auth.adapters.clock import utc_now
-from nexus_auth.adapters.monitoring.board import Board
-from nexus_auth.adapters.monitoring.monitor import Monitor
-from nexus_auth.adapters.monitoring.source import ObservedSource
-from nexus_auth.adapters.monitoring.tally import Tally
+from nexus_auth.adapters.headers.formats import FORMATS
+from nexus_auth.adapters.headers.names import GrantHeader, GrantHeaders
+from nexus_auth.adapters.observability.board import Board
+from nexus_auth.adapters.observability.decision_log import DecisionLog
+from nexus_auth.adapters.observability.monitor import Monitor
+from nexus_auth.adapters.observability.source import ObservedSource
+from nexus_auth.adapters.observability.tally import Tally
 from nexus_auth.adapters.policy.live import LivePolicies
 from nexus_auth.adapters.policy.short_form import HotkeyList, StakeMinimums, build_policies
 from nexus_auth.adapters.policy.toml_file import PolicyInvalid
 from nexus_auth.adapters.pylon.api import build_api
 from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.adapters.registry.lookup import LookupRegistry
-from nexus_auth.adapters.registry.record import RecordFormat, derive_secret, scope_of
 from nexus_auth.adapters.registry.sharing import SharedSnapshots
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
-from nexus_auth.adapters.registry.store import SnapshotStore
 from nexus_auth.adapters.starlette.admin_app import build_admin_app
-from nexus_auth.adapters.starlette.auth_app import AuthApp, DecisionObserver
-from nexus_auth.adapters.starlette.grant_headers import GrantHeader, GrantHeaders
-from nexus_auth.adapters.starlette.header_formats import FORMATS
-from nexus_auth.adapters.structlog.decision_log import DecisionLog
+from nexus_auth.adapters.starlette.auth_app import AuthApp
+from nexus_auth.adapters.store.record import RecordFormat, derive_secret, scope_of
 from nexus_auth.domain.errors import ConfigurationError
-from nexus_auth.domain.ports import Clock
+from nexus_auth.domain.ports import Clock, DecisionObserver, SnapshotStore
 from nexus_auth.domain.verifier import CertificateVerifier
 from nexus_auth.entrypoints.hidden_packages import hidden
 from nexus_auth.entrypoints.settings import Settings
 
 if TYPE_CHECKING:
-    from nexus_auth.adapters.opentelemetry.decision_traces import DecisionTraces
+    from nexus_auth.adapters.observability.traces import DecisionTraces
 
 
 # For its wiring, which is not used here, dependency-injector loads web frameworks and settings
@@ -86,11 +85,11 @@ def build_shared_snapshots(
 def _build_store(store: str, *, scope: str, clock: Clock) -> SnapshotStore:
     # Loaded only where it is wanted: most services have none, and Redis is an extra.
     if store.startswith("file:"):
-        from nexus_auth.adapters.registry.file_store import FileStore
+        from nexus_auth.adapters.store.file_store import FileStore
 
         return FileStore(Path(store.removeprefix("file:")))
     try:
-        from nexus_auth.adapters.registry.redis_store import RedisStore
+        from nexus_auth.adapters.store.redis_store import RedisStore
     except ImportError:
         raise ConfigurationError(
             setting="NEXUS_AUTH_SNAPSHOT_STORE",
@@ -153,7 +152,7 @@ def build_traces(traces: str) -> DecisionTraces | None:
     if traces == "off":
         return None
     try:
-        from nexus_auth.adapters.opentelemetry.decision_traces import DecisionTraces
+        from nexus_auth.adapters.observability.traces import DecisionTraces
     except ImportError:
         raise ConfigurationError(
             setting="NEXUS_AUTH_TRACES",

@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
-from nexus_auth.adapters.named_files import load_bytes
+from nexus_auth.adapters.files import load_bytes
 from nexus_auth.domain.certificate import MAX_DER_BYTES, ClientCertificate, parse_pem
-from nexus_auth.domain.decision import DenialReason, Denied
+from nexus_auth.domain.decision import Denied
 from nexus_auth.domain.errors import CertificateRejected, CredentialsError, InvalidHotkey
+from nexus_auth.domain.evaluate import DEFAULT_LEEWAY, evaluate_alone
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.verifier import DEFAULT_LEEWAY, refusal_without_registry
+from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints.terminal import escaped
 
 if TYPE_CHECKING:
@@ -214,7 +215,7 @@ def _judge(
         strict = ClientCertificate.from_der(der)
     except CertificateRejected as exc:
         return None, Denied(reason=exc.reason, detail=exc.detail)
-    refusal = refusal_without_registry(strict, now, leeway=leeway)
+    refusal = evaluate_alone(strict, now, leeway=leeway)
     if refusal is None and not strict.is_self_signed():
         refusal = Denied(reason=DenialReason.BAD_SIGNATURE, detail="not signed with its own key")
     return strict, refusal

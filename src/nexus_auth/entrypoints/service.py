@@ -17,7 +17,7 @@ import structlog
 import uvicorn
 
 from nexus_auth.adapters.addresses import UnixAddress
-from nexus_auth.adapters.structlog.decision_log import SUMMARY_SECONDS, DecisionLog
+from nexus_auth.adapters.observability.decision_log import SUMMARY_SECONDS, DecisionLog
 from nexus_auth.adapters.uvicorn.head_protocol import FastPath, HeadProtocol, Known
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints import exit_codes
@@ -32,7 +32,7 @@ from nexus_auth.entrypoints.workers import supervise
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from nexus_auth.adapters.monitoring.board import Board
+    from nexus_auth.adapters.observability.board import Board
     from nexus_auth.entrypoints.settings import Settings
 
 DRAIN_SECONDS: Final = 10

@@ -17,18 +17,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
-from nexus_auth.adapters.proxies.presets import (
+from nexus_auth.adapters.headers.names import GrantHeaders
+from nexus_auth.adapters.headers.presets import (
     DEFAULT_PRESET,
     FORMAT_NAMES,
     PRESETS,
-    CertificateHeader,
+    HeaderPreset,
     certificate_header,
 )
 from nexus_auth.adapters.pylon.endpoint import parse_endpoint
-from nexus_auth.adapters.starlette.grant_headers import GrantHeaders
-from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
+from nexus_auth.adapters.starlette.trusted_peers import TrustedProxies
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.addresses import ListenAddress, parse_listen_address
+from nexus_auth.entrypoints.arguments import one_of, seconds, token, true_or_false, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,7 +56,6 @@ _OTHER_NAMES: Final = frozenset(
     }
 )
 _SERVICE_HOST: Final = "_SERVICE_HOST"
-_MAX_DIGITS: Final = 12
 _MAX_METAVAR: Final = 24
 """Longer ones, twice in a line, would not fit into 80 columns."""
 _MAX_SECRET_FILE_BYTES: Final = 16 * 1024
@@ -118,50 +118,10 @@ def _setting(
     return cast("T", field(repr=not secret, metadata={"setting": row}))
 
 
-def _whole_number(lowest: int, highest: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        # Digits alone: `int` would also take 1_000, other scripts' digits and white space.
-        digits = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
-        if not digits or not lowest <= int(text) <= highest:
-            raise ValueError(f"expected a whole number from {lowest} to {highest}")
-        return int(text)
-
-    return parse
-
-
-def _seconds(lowest: float, highest: float) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        problem = f"expected seconds from {lowest:g} to {highest:g}"
-        try:
-            number = float(text)
-        except ValueError:
-            raise ValueError(problem) from None
-        if not lowest <= number <= highest:
-            raise ValueError(problem)
-        return number
-
-    return parse
-
-
 def _file_mode(text: str) -> int:
     if re.fullmatch(r"0?[0-7]{3}", text) is None:
         raise ValueError("expected three octal digits, such as 660")
     return int(text, 8)
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"expected one of {', '.join(choices)}")
-        return text
-
-    return parse
-
-
-def _yes_or_no(text: str) -> bool:
-    if text not in {"true", "false"}:
-        raise ValueError("expected true or false")
-    return text == "true"
 
 
 def _hotkeys(text: str) -> HotkeyList:
@@ -174,12 +134,6 @@ def _stake(text: str) -> StakeMinimums:
     from nexus_auth.adapters.policy.short_form import StakeMinimums  # only where it is given
 
     return StakeMinimums.parse(text)
-
-
-def _token(text: str) -> str:
-    if not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError("a token is printable ASCII without spaces")
-    return text
 
 
 def _identity_name(text: str) -> str:
@@ -274,7 +228,7 @@ class Settings:
     )
     admin_token: str | None = _setting(
         "NEXUS_AUTH_ADMIN_TOKEN",
-        _optional(_token),
+        _optional(token),
         "Bearer token of the admin listener; needed when it listens beyond loopback. The health "
         "paths answer without it.",
         secret=True,
@@ -288,7 +242,7 @@ class Settings:
     )
     netuid: int | None = _setting(
         "NEXUS_PYLON_NETUID",
-        _optional(_whole_number(0, 65535)),
+        _optional(whole_number(0, 65535)),
         "The subnet's number.",
         flag="net-uid",
     )
@@ -300,7 +254,7 @@ class Settings:
     )
     identity_token: str | None = _setting(
         "NEXUS_PYLON_IDENTITY_TOKEN",
-        _optional(_token),
+        _optional(token),
         "Bearer token of the Pylon identity (a flag shows in the process list; prefer the "
         "environment or NEXUS_PYLON_IDENTITY_TOKEN_FILE).",
         flag="identity-token",
@@ -308,52 +262,52 @@ class Settings:
     )
     open_access_token: str | None = _setting(
         "NEXUS_PYLON_OPEN_ACCESS_TOKEN",
-        _optional(_token),
+        _optional(token),
         "Bearer token of Pylon's open-access API.",
         secret=True,
     )
     pylon_connect_timeout_seconds: float = _setting(
         "NEXUS_PYLON_CONNECT_TIMEOUT_SECONDS",
-        _seconds(0.1, 60),
+        seconds(0.1, 60),
         "How long a connection to Pylon may take to open.",
         default="2",
     )
     pylon_read_timeout_seconds: float = _setting(
         "NEXUS_PYLON_READ_TIMEOUT_SECONDS",
-        _seconds(0.1, 300),
+        seconds(0.1, 300),
         "How long a whole answer of Pylon may take.",
         default="10",
     )
     cache_duration_mins: int = _setting(
         "NEXUS_AUTH_CACHE_DURATION_MINS",
-        _whole_number(0, 525_600),
+        whole_number(0, 525_600),
         "Minutes for which keys may be used without news from Pylon; 0 asks every time.",
         flag="cache-duration-mins",
         default="15",
     )
     refresh_seconds: float = _setting(
         "NEXUS_AUTH_REFRESH_SECONDS",
-        _seconds(1, 86_400),
+        seconds(1, 86_400),
         "How often the snapshot of registered keys is renewed.",
         flag="refresh-seconds",
         default="30",
     )
     reuse_seconds: int = _setting(
         "NEXUS_AUTH_REUSE_SECONDS",
-        _whole_number(0, 3600),
+        whole_number(0, 3600),
         "How long a proxy may reuse a grant; 0 turns it off.",
         flag="reuse-seconds",
         default="5",
     )
     leeway_seconds: int = _setting(
         "NEXUS_AUTH_LEEWAY_SECONDS",
-        _whole_number(0, 86_400),
+        whole_number(0, 86_400),
         "How far the clocks of a certificate's issuer and this service may differ.",
         default="300",
     )
     registry: str = _setting(
         "NEXUS_AUTH_REGISTRY",
-        _one_of("snapshot", "lookup"),
+        one_of("snapshot", "lookup"),
         "How keys are learned: all of the subnet at once, or each hotkey on its own.",
         flag="registry",
         default="snapshot",
@@ -377,7 +331,7 @@ class Settings:
     )
     log_format: str = _setting(
         "NEXUS_AUTH_LOG_FORMAT",
-        _one_of("auto", "json", "console"),
+        one_of("auto", "json", "console"),
         "Form of the log lines; auto is console on a terminal and JSON elsewhere.",
         flag="log-format",
         default="auto",
@@ -385,7 +339,7 @@ class Settings:
     )
     log_level: str = _setting(
         "NEXUS_AUTH_LOG_LEVEL",
-        _one_of("debug", "info", "warning", "error"),
+        one_of("debug", "info", "warning", "error"),
         "The least severe level that is logged.",
         flag="log-level",
         default="info",
@@ -393,7 +347,7 @@ class Settings:
     )
     log_grants: str = _setting(
         "NEXUS_AUTH_LOG_GRANTS",
-        _one_of("all", "sampled", "none"),
+        one_of("all", "sampled", "none"),
         "Which grants are logged; sampled is the first of each certificate, then a count every "
         "minute. Denials always are.",
         flag="log-grants",
@@ -402,7 +356,7 @@ class Settings:
     )
     traces: str = _setting(
         "NEXUS_AUTH_TRACES",
-        _one_of("off", "otlp"),
+        one_of("off", "otlp"),
         "Whether a span of each decision goes to an OpenTelemetry collector; otlp needs the extra "
         "otel, and OTEL_EXPORTER_OTLP_ENDPOINT says where to.",
         flag="traces",
@@ -411,7 +365,7 @@ class Settings:
     )
     proxy: str = _setting(
         "NEXUS_AUTH_PROXY",
-        _one_of(*PRESETS),
+        one_of(*PRESETS),
         "The reverse proxy in front: presets the certificate header and its format.",
         flag="proxy",
         default=DEFAULT_PRESET,
@@ -425,7 +379,7 @@ class Settings:
     )
     cert_format: str | None = _setting(
         "NEXUS_AUTH_CERT_FORMAT",
-        _optional(_one_of(*FORMAT_NAMES)),
+        _optional(one_of(*FORMAT_NAMES)),
         "The format of that header, where it is not the preset's.",
         flag="cert-format",
         choices=FORMAT_NAMES,
@@ -456,7 +410,7 @@ class Settings:
     )
     require_validator_permit: bool = _setting(
         "NEXUS_AUTH_REQUIRE_VALIDATOR_PERMIT",
-        _yes_or_no,
+        true_or_false,
         "Whether only validators with a permit may enter. Not beside a policy file.",
         default="false",
         choices=("true", "false"),
@@ -474,7 +428,7 @@ class Settings:
     )
     workers: int = _setting(
         "NEXUS_AUTH_WORKERS",
-        _whole_number(1, 64),
+        whole_number(1, 64),
         "How many processes serve the auth listener.",
         flag="workers",
         default="1",
@@ -530,7 +484,7 @@ class Settings:
         return self.registry == "snapshot" and self.cache_duration_mins > 0
 
     @property
-    def certificate_header(self) -> CertificateHeader:
+    def certificate_header(self) -> HeaderPreset:
         """The header that carries the certificate: the preset, and what was said differently."""
         return certificate_header(
             proxy=self.proxy, name=self.cert_header, format_name=self.cert_format

@@ -15,15 +15,15 @@ from typing import Final
 
 import pytest
 
-from nexus_auth.adapters.monitoring.report import CertificateSeen, Overview
-from nexus_auth.adapters.monitoring.tally import Tally
-from nexus_auth.adapters.registry.state import Freshness
+from nexus_auth.adapters.observability.report import CertificateSeen, Overview
+from nexus_auth.adapters.observability.tally import Tally
 from nexus_auth.adapters.starlette.status_page import PAGE_HEADERS, render_page
-from nexus_auth.domain.decision import DenialReason
+from nexus_auth.domain.health import Freshness
+from nexus_auth.domain.reasons import DenialReason
 from tests.builders import a_hotkey
 from tests.fakes import FakeClock
 from tests.integration.real import require_program
-from tests.unit.adapters.monitoring.watched import a_state, deny, grant
+from tests.unit.adapters.observability.watched import a_state, deny, grant
 
 LIGHT, DARK = "1", "0"
 """Chromium's numbers for preferredColorScheme."""

@@ -22,7 +22,8 @@ from nexus_auth.adapters.pylon.api import OpenAccessApi
 from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.adapters.registry.lookup import LookupRegistry
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
-from nexus_auth.domain.decision import DenialReason, Denied, Granted
+from nexus_auth.domain.decision import Denied, Granted
+from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.domain.verifier import CertificateVerifier
 from tests.builders import a_certificate, a_hotkey, a_key, to_der
 from tests.integration.faults.faults import FAULTS, Fault, end

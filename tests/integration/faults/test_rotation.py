@@ -11,7 +11,8 @@ from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.pylon.api import OpenAccessApi
 from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.adapters.registry.snapshot import EARLY_SECONDS, SnapshotRegistry
-from nexus_auth.domain.decision import DenialReason, Denied, Granted
+from nexus_auth.domain.decision import Denied, Granted
+from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.domain.verifier import CertificateVerifier
 from tests.builders import a_hotkey, a_key
 from tests.integration.faults.faulty_pylon import NETUID, FaultyPylon

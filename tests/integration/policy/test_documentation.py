@@ -12,7 +12,7 @@ import pytest
 
 from nexus_auth.adapters.policy.toml_file import parse_policies
 from nexus_auth.domain.neuron import Neuron
-from nexus_auth.domain.policy_set import PolicySet
+from nexus_auth.domain.policy import PolicySet
 from nexus_auth.entrypoints.cli import build_parser
 from nexus_auth.entrypoints.container import build_container
 from nexus_auth.entrypoints.settings import Settings

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from nexus_auth.domain.policy import AccessPolicy
-from nexus_auth.domain.policy_set import PolicySet
-from nexus_auth.domain.rules import OnlyHotkeys
+from nexus_auth.domain.policy import AccessPolicy, OnlyHotkeys, PolicySet
 from nexus_auth.entrypoints.cli import main
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.proxies.application import Application

@@ -11,11 +11,11 @@ from typing import Self
 import uvicorn
 
 from nexus_auth.adapters.clock import utc_now
-from nexus_auth.adapters.proxies.presets import PRESETS
+from nexus_auth.adapters.headers.formats import FORMATS
+from nexus_auth.adapters.headers.names import GrantHeader
+from nexus_auth.adapters.headers.presets import PRESETS
 from nexus_auth.adapters.starlette.auth_app import AuthApp, admit_registered
-from nexus_auth.adapters.starlette.grant_headers import GrantHeader
-from nexus_auth.adapters.starlette.header_formats import FORMATS
-from nexus_auth.domain.policy_set import PolicySet
+from nexus_auth.domain.policy import PolicySet
 from nexus_auth.domain.verifier import CertificateVerifier
 from tests.fakes import FakeRegistry
 from tests.integration.real import wait_until_ready

@@ -16,7 +16,7 @@ from urllib.parse import quote
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from nexus_auth.adapters.proxies.headers import CERTIFICATE_HEADERS, with_underscores
+from nexus_auth.adapters.headers.names import CERTIFICATE_HEADERS, with_underscores
 from tests.builders import a_hotkey
 from tests.integration.proxies.client import (
     Answer,

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from nexus_auth.adapters.headers.presets import PRESETS
 from nexus_auth.adapters.proxies.configuration import GENERATORS
-from nexus_auth.adapters.proxies.presets import PRESETS
 from tests.integration.proxies.documentation import (
     PAGE,
     REWRITE,

@@ -6,11 +6,9 @@ from typing import Final
 
 import pytest
 
-from nexus_auth.adapters.starlette.grant_headers import GrantHeader
+from nexus_auth.adapters.headers.names import GrantHeader
 from nexus_auth.domain.neuron import Neuron
-from nexus_auth.domain.policy import AccessPolicy
-from nexus_auth.domain.policy_set import PolicySet
-from nexus_auth.domain.rules import RequireValidatorPermit
+from nexus_auth.domain.policy import AccessPolicy, PolicySet, RequireValidatorPermit
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.proxies.application import Application
 from tests.integration.proxies.auth_service import AuthService

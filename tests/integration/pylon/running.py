@@ -23,7 +23,7 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nexus_auth.adapters.pylon.embedded import (
+from nexus_auth.adapters.devnet import (
     DEFAULT_NETUID,
     EmbeddedPylonStore,
     RequestRecord,

@@ -11,16 +11,12 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from nexus_auth.adapters.clock import utc_now
-from nexus_auth.adapters.registry.record import RecordFormat
-from nexus_auth.adapters.registry.redis_store import RedisStore
 from nexus_auth.adapters.registry.sharing import SharedSnapshots
-from nexus_auth.adapters.registry.store import (
-    MAX_RECORD_BYTES,
-    RecordRejected,
-    SnapshotStore,
-    StoreUnavailable,
-)
-from nexus_auth.adapters.registry.subnet import SubnetSnapshot
+from nexus_auth.adapters.store.record import MAX_RECORD_BYTES, RecordFormat
+from nexus_auth.adapters.store.redis_store import RedisStore
+from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
+from nexus_auth.domain.ports import SnapshotStore
+from nexus_auth.domain.snapshot import SubnetSnapshot
 from tests.builders import NOW, a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock
 from tests.integration.real import Process, free_port
@@ -61,8 +57,8 @@ async def test_two_subnets_share_one_redis(redis_server: Server, stores: object)
     other = RedisStore(redis_url(port), scope="http://pylon:8000 netuid=1", clock=utc_now)
     await one.save(b"one", said_at=NOW, keep_for=KEEP)
     assert await other.load() is None
-    assert await one.claim("one", LONG)
-    assert await other.claim("other", LONG)
+    assert await one.acquire_lease("one", LONG)
+    assert await other.acquire_lease("other", LONG)
     await one.aclose()
     await other.aclose()
 
@@ -139,7 +135,7 @@ async def every_call(store: SnapshotStore) -> list[str]:
         store.version(),
         store.load(),
         store.save(b"x", said_at=NOW, keep_for=KEEP),
-        store.claim("me", LONG),
+        store.acquire_lease("me", LONG),
     )
     results = await asyncio.gather(*calls, return_exceptions=True)
     errors = [result for result in results if isinstance(result, StoreUnavailable)]

@@ -13,8 +13,8 @@ import pytest
 import pytest_asyncio
 
 from nexus_auth.adapters.clock import utc_now
-from nexus_auth.adapters.registry.redis_store import RedisStore
-from nexus_auth.adapters.registry.store import StoreUnavailable
+from nexus_auth.adapters.store.redis_store import RedisStore
+from nexus_auth.domain.errors import StoreUnavailable
 from tests.builders import NOW
 from tests.fakes import FakeClock
 from tests.integration.proxies.stack import make_server_certificate
@@ -60,7 +60,7 @@ async def test_server_that_nobody_vouches_for_is_unavailable(server: tuple[Proce
     _, url = server
     async with a_store(url.partition("?")[0]) as store:
         with pytest.raises(StoreUnavailable):
-            await store.claim("me", LONG)
+            await store.acquire_lease("me", LONG)
 
 
 async def test_server_of_another_name_is_unavailable(server: tuple[Process, str]) -> None:
@@ -68,7 +68,7 @@ async def test_server_of_another_name_is_unavailable(server: tuple[Process, str]
     _, url = server
     async with a_store(url.replace("localhost", "127.0.0.1")) as store:
         with pytest.raises(StoreUnavailable):
-            await store.claim("me", LONG)
+            await store.acquire_lease("me", LONG)
 
 
 async def test_plain_and_tls_do_not_understand_each_other(server: tuple[Process, str]) -> None:

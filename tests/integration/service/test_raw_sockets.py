@@ -17,8 +17,8 @@ from typing import Final
 import pytest
 import uvicorn
 
+from nexus_auth.adapters.headers.formats import der_from_percent_encoded_pem
 from nexus_auth.adapters.starlette.auth_app import AuthApp
-from nexus_auth.adapters.starlette.header_formats import der_from_percent_encoded_pem
 from nexus_auth.adapters.uvicorn.head_protocol import HeadProtocol
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.ports import Registration

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Final
 
 from nexus_auth.adapters.addresses import TcpAddress
+from nexus_auth.adapters.devnet import Axon
 from nexus_auth.adapters.proxies.configuration import build_configuration
 from nexus_auth.adapters.proxies.site import Site
 from nexus_auth.adapters.proxies.syntax_check import write_configuration
-from nexus_auth.adapters.pylon.embedded import Axon
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.entrypoints.demo.backend import EchoBackend
 from tests.builders import a_hotkey

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from nexus_auth.adapters.registry.store import SnapshotStore
+from nexus_auth.domain.ports import SnapshotStore
 from tests.builders import NOW
 
 KEEP = timedelta(minutes=15)
@@ -44,47 +44,47 @@ class SnapshotStoreContract:
     async def test_turn_belongs_to_one_at_a_time(self, stores: Stores) -> None:
         """Whoever has it may keep it; the other has to wait."""
         one, other = stores
-        assert await one.claim("one", LONG)
-        assert not await other.claim("other", LONG)
-        assert await one.claim("one", LONG)
-        assert not await other.claim("other", LONG)
+        assert await one.acquire_lease("one", LONG)
+        assert not await other.acquire_lease("other", LONG)
+        assert await one.acquire_lease("one", LONG)
+        assert not await other.acquire_lease("other", LONG)
 
     async def test_turn_that_is_not_kept_ends(self, stores: Stores) -> None:
         """A process that died blocks nobody for longer than its turn."""
         one, other = stores
-        assert await one.claim("one", timedelta(milliseconds=1))
+        assert await one.acquire_lease("one", timedelta(milliseconds=1))
         await asyncio.sleep(0.02)
-        assert await other.claim("other", LONG)
-        assert not await one.claim("one", LONG)
+        assert await other.acquire_lease("other", LONG)
+        assert not await one.acquire_lease("one", LONG)
 
     async def test_turn_says_how_long_it_lasts(self, stores: Stores) -> None:
         """To the others too; longer when it is claimed again, and nothing once it has ended."""
         one, other = stores
-        assert await other.turn_left() is None
-        assert await one.claim("one", timedelta(seconds=5))
-        left = await other.turn_left()
+        assert await other.lease_remaining() is None
+        assert await one.acquire_lease("one", timedelta(seconds=5))
+        left = await other.lease_remaining()
         assert left is not None
         assert timedelta(seconds=3) < left <= timedelta(seconds=5)
-        assert await one.claim("one", LONG)
-        longer = await other.turn_left()
+        assert await one.acquire_lease("one", LONG)
+        longer = await other.lease_remaining()
         assert longer is not None
         assert longer > left
-        assert await one.claim("one", timedelta(milliseconds=1))
+        assert await one.acquire_lease("one", timedelta(milliseconds=1))
         await asyncio.sleep(0.02)
-        assert await other.turn_left() is None
+        assert await other.lease_remaining() is None
 
     async def test_simultaneous_claims_have_one_winner(self, stores: Stores) -> None:
         """Also when everybody comes at the same moment."""
-        claims = [stores[n % 2].claim(f"holder {n}", LONG) for n in range(20)]
+        claims = [stores[n % 2].acquire_lease(f"holder {n}", LONG) for n in range(20)]
         assert sum(await asyncio.gather(*claims)) == 1
 
     async def test_cancelled_call_ends_as_cancelled(self, stores: Stores) -> None:
         """Whenever it is cancelled: a task that goes on would keep its turn for ever."""
         one, _ = stores
-        await one.claim("one", LONG)
+        await one.acquire_lease("one", LONG)
         cancelled = 0
         for pause in range(200):
-            task = asyncio.create_task(one.claim("one", LONG))
+            task = asyncio.create_task(one.acquire_lease("one", LONG))
             for _ in range(pause % 20):
                 await asyncio.sleep(0)
             if task.cancel():
@@ -94,5 +94,5 @@ class SnapshotStoreContract:
         assert cancelled
         # A thread that a cancelled call left behind may hold the file for a moment longer.
         async with asyncio.timeout(5):
-            while not await one.claim("one", LONG):  # noqa: ASYNC110 - as a process would.
+            while not await one.acquire_lease("one", LONG):  # noqa: ASYNC110 - as a process would.
                 await asyncio.sleep(0.01)

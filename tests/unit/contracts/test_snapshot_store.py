@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from nexus_auth.adapters.registry.file_store import FileStore
-from nexus_auth.adapters.registry.store import SnapshotStore
+from nexus_auth.adapters.store.file_store import FileStore
+from nexus_auth.domain.ports import SnapshotStore
 from tests.unit.adapters.registry.sources import FakeStore
 from tests.unit.contracts.snapshot_store import SnapshotStoreContract
 

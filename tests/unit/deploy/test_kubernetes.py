@@ -9,7 +9,7 @@ import kubernetes_validate  # type: ignore[import-untyped] # it ships no types
 import pytest
 import yaml
 
-from nexus_auth.adapters.proxies.presets import PRESETS
+from nexus_auth.adapters.headers.presets import PRESETS
 from nexus_auth.entrypoints.settings import all_settings
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "kubernetes"

@@ -15,18 +15,18 @@ import yaml
 from structlog.testing import capture_logs
 
 import nexus_auth
-from nexus_auth.adapters.monitoring.report import Overview
-from nexus_auth.adapters.monitoring.source import CAUSES
-from nexus_auth.adapters.monitoring.tally import Tally
-from nexus_auth.adapters.policy.live import PolicyState
-from nexus_auth.adapters.prometheus.exposition import Exposition
-from nexus_auth.adapters.registry.state import Freshness
-from nexus_auth.adapters.structlog.decision_log import DecisionLog
-from nexus_auth.domain.decision import DenialReason, Denied
+from nexus_auth.adapters.observability.decision_log import DecisionLog
+from nexus_auth.adapters.observability.prometheus import Exposition
+from nexus_auth.adapters.observability.report import Overview
+from nexus_auth.adapters.observability.source import QUESTION_OUTCOMES
+from nexus_auth.adapters.observability.tally import Tally
+from nexus_auth.domain.decision import Denied
+from nexus_auth.domain.health import Freshness, PolicyHealth
+from nexus_auth.domain.reasons import DenialReason
 from tests.builders import NOW
 from tests.fakes import FakeClock
 from tests.integration.real import require_program
-from tests.unit.adapters.monitoring.watched import a_state
+from tests.unit.adapters.observability.watched import a_state
 
 ROOT: Final = Path(__file__).parents[3]
 PAGE: Final = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def exposed() -> str:
     tally = Tally(clock=FakeClock())
     tally.answered(200, 0.1)
     report = tally.report(worker=0, registry=a_state(), remembered=0, certificates=())
-    policy = PolicyState(source="x", names=("a",), loaded_at=NOW, problem=None)
+    policy = PolicyHealth(source="x", names=("a",), loaded_at=NOW, problem=None)
     return Exposition(lambda: Overview.of(report), policy=lambda: policy).render().decode()
 
 
@@ -119,7 +119,7 @@ def test_label_values_are_those_of_the_page() -> None:
     """Closed sets, told in full."""
     rows = {row[0].strip("`"): row[3] for row in table("Metrics", columns=4)}
     causes = set(re.findall(r"`([a-z-]+)`", rows["nexus_auth_registry_questions_total"]))
-    assert causes - {"cause"} == set(CAUSES)
+    assert causes - {"cause"} == set(QUESTION_OUTCOMES)
     states = set(re.findall(r"`([a-z-]+)`", rows["nexus_auth_registry_state"]))
     assert states == {freshness.value for freshness in Freshness}
 

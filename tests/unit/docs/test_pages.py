@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nexus_auth.domain.decision import DenialReason
+from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints import cli
 from nexus_auth.entrypoints.settings import all_settings
 from tests.pages import ROOT, Block, blocks, pages, spans

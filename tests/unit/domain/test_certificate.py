@@ -19,8 +19,8 @@ from nexus_auth.domain.certificate import (
     parse_base64_der,
     parse_pem,
 )
-from nexus_auth.domain.decision import DenialReason
 from nexus_auth.domain.errors import CertificateRejected
+from nexus_auth.domain.reasons import DenialReason
 from tests import der
 from tests.builders import (
     CLIENT_AND_SERVER,

@@ -6,7 +6,8 @@ import pickle
 
 import pytest
 
-from nexus_auth.domain.decision import GRANTED_BODY, Decision, DenialReason, Denied, Granted
+from nexus_auth.domain.decision import Decision, Denied, Granted
+from nexus_auth.domain.reasons import GRANTED_BODY, DenialReason
 from tests.builders import NOW, a_hotkey
 
 FINGERPRINT = "ab" * 32

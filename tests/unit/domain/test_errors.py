@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from nexus_auth.domain import errors
-from nexus_auth.domain.decision import DenialReason
+from nexus_auth.domain.reasons import DenialReason
 
 CLASSES = [
     value

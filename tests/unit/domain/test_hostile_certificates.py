@@ -12,12 +12,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import assume, event, example, given
 from hypothesis import strategies as st
 
-from nexus_auth.adapters.starlette.header_formats import FORMATS
+from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.domain.certificate import ClientCertificate
-from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
+from nexus_auth.domain.decision import Decision, Denied, Granted
 from nexus_auth.domain.errors import CertificateRejected
+from nexus_auth.domain.evaluate import DEFAULT_LEEWAY
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.verifier import DEFAULT_LEEWAY, CertificateVerifier
+from nexus_auth.domain.reasons import DenialReason
+from nexus_auth.domain.verifier import CertificateVerifier
 from tests import der
 from tests.builders import NOW, a_hotkey, a_key, public_bytes
 from tests.der import Parts

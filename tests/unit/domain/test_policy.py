@@ -10,16 +10,18 @@ from hypothesis import strategies as st
 
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron, StakeKind
-from nexus_auth.domain.policy import ADMIT_REGISTERED, AccessPolicy, Rule
-from nexus_auth.domain.policy_set import PolicySet
-from nexus_auth.domain.rules import (
+from nexus_auth.domain.policy import (
+    ADMIT_REGISTERED,
+    AccessPolicy,
     MinStake,
     Nobody,
     NotHotkeys,
     OnlyHotkeys,
+    PolicySet,
     RequireActive,
     RequireUid,
     RequireValidatorPermit,
+    Rule,
 )
 from tests.builders import a_hotkey
 

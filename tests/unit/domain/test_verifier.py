@@ -10,24 +10,20 @@ import pytest
 
 from nexus_auth.domain import verifier as module
 from nexus_auth.domain.certificate import ClientCertificate
-from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
+from nexus_auth.domain.decision import Decision, Denied, Granted
 from nexus_auth.domain.errors import (
     CertificateRejected,
     RegistryAnswerInvalid,
     RegistryError,
     RegistryUnavailable,
 )
+from nexus_auth.domain.evaluate import DEFAULT_LEEWAY, evaluate
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
-from nexus_auth.domain.policy import AccessPolicy
+from nexus_auth.domain.policy import AccessPolicy, NotHotkeys
 from nexus_auth.domain.ports import Registration
-from nexus_auth.domain.rules import NotHotkeys
-from nexus_auth.domain.verifier import (
-    DEFAULT_LEEWAY,
-    MAX_REMEMBERED_BYTES,
-    CertificateVerifier,
-    evaluate,
-)
+from nexus_auth.domain.reasons import DenialReason
+from nexus_auth.domain.verifier import MAX_REMEMBERED_BYTES, CertificateVerifier
 from tests import der
 from tests.builders import NOW, a_certificate, a_hotkey, a_key, public_bytes, to_der, to_pem
 from tests.der import Parts, attribute, extension, name, tlv

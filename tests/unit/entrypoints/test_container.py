@@ -149,9 +149,7 @@ def test_traces_without_their_packages_are_a_configuration_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The extra is named."""
-    monkeypatch.delitem(
-        sys.modules, "nexus_auth.adapters.opentelemetry.decision_traces", raising=False
-    )
+    monkeypatch.delitem(sys.modules, "nexus_auth.adapters.observability.traces", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(ConfigurationError, match=re.escape("nexus-auth[otel]")):
         a_container(NEXUS_AUTH_TRACES="otlp").traces()

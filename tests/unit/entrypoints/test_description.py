@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 
-from nexus_auth.domain.decision import DenialReason
 from nexus_auth.domain.errors import CertificateRejected, CredentialsError
+from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints.description import build_description, load_certificate
 from tests.builders import (
     NOW,

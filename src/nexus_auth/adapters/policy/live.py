@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from nexus_auth.adapters.policy.toml_file import PolicyInvalid, load_policies
+from nexus_auth.domain.health import PolicyHealth
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from pathlib import Path
 
-    from nexus_auth.domain.policy_set import PolicySet
+    from nexus_auth.domain.policy import PolicySet
     from nexus_auth.domain.ports import Clock
 
 POLL_SECONDS: Final = 0.5
@@ -27,24 +26,6 @@ _log = structlog.get_logger(__name__)
 
 _Print = tuple[int, ...]
 """What a file looks like from outside."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyState:
-    """The policies at one moment, for readiness.
-
-    Attributes:
-        source: Where they come from.
-        names: Their names, the default first.
-        loaded_at: When they were read (aware, UTC).
-        problem: What is wrong with the file as it is now; the policies of before are in force.
-            None while nothing is.
-    """
-
-    source: str
-    names: tuple[str, ...]
-    loaded_at: datetime
-    problem: str | None
 
 
 class LivePolicies:
@@ -106,11 +87,11 @@ class LivePolicies:
         """Whether some rule looks at neurons now."""
         return self._needs_neurons
 
-    def state(self) -> PolicyState:
+    def health(self) -> PolicyHealth:
         """Says where the policies come from and whether something is wrong with that."""
         default = self._policies.default
         others = sorted(name for name in self._policies.policies if name != default)
-        return PolicyState(
+        return PolicyHealth(
             source="settings" if self._path is None else str(self._path),
             names=(default, *others),
             loaded_at=self._loaded_at,
@@ -172,7 +153,7 @@ class LivePolicies:
         needed_before = self._policies.needs_neurons
         self._policies, self._loaded_at, self._problem = policies, self._clock(), None
         self._needs_neurons = policies.needs_neurons
-        _log.info("policy_reloaded", file=str(path), policies=list(self.state().names))
+        _log.info("policy_reloaded", file=str(path), policies=list(self.health().names))
         if policies.needs_neurons and not needed_before and self._on_need is not None:
             # Not awaited: the next change of the file may be a ban, and must not wait for Pylon.
             self._announcement = asyncio.create_task(

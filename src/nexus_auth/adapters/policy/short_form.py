@@ -12,9 +12,15 @@ from nexus_auth.adapters.policy.toml_file import PolicyInvalid, parse_amount
 from nexus_auth.domain.errors import InvalidHotkey
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import StakeKind
-from nexus_auth.domain.policy import ADMIT_REGISTERED, AccessPolicy
-from nexus_auth.domain.policy_set import PolicySet
-from nexus_auth.domain.rules import MinStake, NotHotkeys, OnlyHotkeys, RequireValidatorPermit
+from nexus_auth.domain.policy import (
+    ADMIT_REGISTERED,
+    AccessPolicy,
+    MinStake,
+    NotHotkeys,
+    OnlyHotkeys,
+    PolicySet,
+    RequireValidatorPermit,
+)
 
 if TYPE_CHECKING:
     from nexus_auth.domain.policy import Rule

@@ -21,19 +21,21 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
-from nexus_auth.adapters.named_files import load_bytes
+from nexus_auth.adapters.files import load_bytes
 from nexus_auth.domain.errors import InvalidHotkey, NexusAuthError
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import StakeKind
-from nexus_auth.domain.policy import AccessPolicy, Rule
-from nexus_auth.domain.policy_set import PolicySet, parse_policy_name
-from nexus_auth.domain.rules import (
+from nexus_auth.domain.policy import (
+    AccessPolicy,
     MinStake,
     NotHotkeys,
     OnlyHotkeys,
+    PolicySet,
     RequireActive,
     RequireUid,
     RequireValidatorPermit,
+    Rule,
+    parse_policy_name,
 )
 
 MAX_FILE_BYTES: Final = 1024 * 1024

@@ -10,14 +10,14 @@ from types import MappingProxyType
 from typing import Final
 
 from nexus_auth.adapters.addresses import TcpAddress, UnixAddress
-from nexus_auth.adapters.proxies.headers import (
+from nexus_auth.adapters.headers.names import (
     CERTIFICATE_HEADERS,
     FORGEABLE_HEADERS,
+    POLICY_HEADER,
     with_underscores,
 )
-from nexus_auth.adapters.proxies.presets import PRESETS
+from nexus_auth.adapters.headers.presets import PRESETS
 from nexus_auth.adapters.proxies.site import Site, Upstream
-from nexus_auth.adapters.request_headers import POLICY_HEADER
 
 # Listening there takes IPv4 as well. Without a host only IPv4 is taken, since a machine may have no
 # IPv6, and the proxy would not start. (Caddy and Traefik find out by themselves.)

@@ -6,7 +6,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
@@ -17,7 +16,7 @@ from nexus_auth.domain.ed25519 import is_usable_public_key
 from nexus_auth.domain.errors import InvalidHotkey
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
-from nexus_auth.domain.ports import IssuedKeyPair
+from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
 
 ED25519_ALGORITHM: Final = 1
 """Pylon's number for Ed25519, the only algorithm there is."""
@@ -35,19 +34,6 @@ on the whole of one that is some thousand deep anywhere."""
 # all, so that no place is looked at twice; and nothing is noted in order to go back (`+` behind a
 # quantifier), which took ninety bytes for every escape of a hostile text.
 _TEXT_OR_BRACKET: Final = re.compile(r'"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PylonKeyMap:
-    """All the certificates of a subnet.
-
-    Attributes:
-        keys: The good entries: raw Ed25519 public keys.
-        rejected: How many entries were nonsense and were left out.
-    """
-
-    keys: Mapping[Hotkey, bytes]
-    rejected: int
 
 
 def parse_json(body: bytes) -> Any:
@@ -187,7 +173,7 @@ def require_ed25519(algorithm: object) -> None:
         raise PylonAnswerInvalid("the algorithm of a certificate is not 1 (Ed25519)")
 
 
-def parse_certificates(answer: object) -> PylonKeyMap:
+def parse_certificates(answer: object) -> KeyMap:
     """Reads the map of all certificates; one bad entry never spoils the others.
 
     Raises:
@@ -204,7 +190,7 @@ def parse_certificates(answer: object) -> PylonKeyMap:
             rejected += 1
     if rejected and not keys and _is_error_body(answer):
         raise PylonAnswerInvalid("an error body came with status 200")
-    return PylonKeyMap(keys=MappingProxyType(keys), rejected=rejected)
+    return KeyMap(keys=MappingProxyType(keys), rejected=rejected)
 
 
 def _is_error_body(answer: dict[str, Any]) -> bool:

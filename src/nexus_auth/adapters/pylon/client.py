@@ -13,7 +13,6 @@ from typing import Any, Final, Self, TypeVar
 import httpx
 
 from nexus_auth.adapters.pylon.answers import (
-    PylonKeyMap,
     parse_certificate,
     parse_certificates,
     parse_json,
@@ -31,13 +30,13 @@ from nexus_auth.adapters.pylon.api import (
 from nexus_auth.adapters.pylon.bounded_transport import MAX_BYTES_EXTENSION, BoundedTransport
 from nexus_auth.adapters.pylon.endpoint import parse_endpoint
 from nexus_auth.adapters.pylon.errors import (
-    BulkNotOffered,
     PylonAnswerInvalid,
     PylonFailed,
     PylonRefused,
     PylonUnreachable,
 )
 from nexus_auth.domain.errors import (
+    BulkNotOffered,
     IssuerUnavailable,
     IssuingError,
     IssuingRefused,
@@ -45,7 +44,7 @@ from nexus_auth.domain.errors import (
 )
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
-from nexus_auth.domain.ports import IssuedKeyPair
+from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
 
 T = TypeVar("T")
 
@@ -173,7 +172,7 @@ class PylonClient:
         """Closes the connections."""
         await self._http.aclose()
 
-    async def fetch_keys(self) -> PylonKeyMap:
+    async def fetch_keys(self) -> KeyMap:
         """Asks for all certificates of the subnet: `GET …/block/latest/certificates`.
 
         Raises:

@@ -4,28 +4,20 @@ RegistryError
 ├── RegistryUnavailable
 │   ├── PylonUnreachable     no connection, no answer in time, a broken connection
 │   ├── PylonRefused         401 or 403: the token is missing, wrong or revoked
-│   ├── PylonFailed          any other status that is no answer
-│   └── BulkNotOffered       this Pylon cannot give all certificates at once
+│   └── PylonFailed          any other status that is no answer
 └── RegistryAnswerInvalid
     └── PylonAnswerInvalid   an answer that cannot be one
 """
 
 from __future__ import annotations
 
-from nexus_auth.adapters.registry.source import BulkNotOffered
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
-
-__all__ = [
-    "BulkNotOffered",
-    "PylonAnswerInvalid",
-    "PylonFailed",
-    "PylonRefused",
-    "PylonUnreachable",
-]
 
 
 class PylonUnreachable(RegistryUnavailable):
     """Pylon could not be reached, or did not answer in time."""
+
+    cause = "unreachable"
 
 
 class PylonRefused(RegistryUnavailable):
@@ -34,6 +26,8 @@ class PylonRefused(RegistryUnavailable):
     Attributes:
         status: 401 or 403.
     """
+
+    cause = "refused"
 
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
@@ -46,6 +40,8 @@ class PylonFailed(RegistryUnavailable):
     Attributes:
         status: The HTTP status.
     """
+
+    cause = "failed"
 
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)

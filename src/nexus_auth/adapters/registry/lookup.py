@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
+from nexus_auth.adapters.clock import monotonic_seconds
 from nexus_auth.adapters.registry.outage import Outage
 from nexus_auth.adapters.registry.seldom import Seldom
-from nexus_auth.adapters.registry.state import Freshness, RegistryState
-from nexus_auth.adapters.registry.steady import SteadyClock, steady_seconds
 from nexus_auth.domain.ed25519 import is_usable_public_key
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryError, RegistryUnavailable
-from nexus_auth.domain.ports import Registration
+from nexus_auth.domain.health import Freshness, RegistryHealth
+from nexus_auth.domain.ports import MonotonicClock, Registration
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from nexus_auth.adapters.registry.source import KeySource
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.ports import Clock
+    from nexus_auth.domain.ports import Clock, KeySource
 
 MAX_KNOWN: Final = 16_384
 """Registered hotkeys remembered: far more than a subnet has."""
@@ -122,7 +121,7 @@ class LookupRegistry:
         patience: timedelta = timedelta(seconds=PATIENCE_SECONDS),
         confirm_after: timedelta = timedelta(seconds=CONFIRM_SECONDS),
         unknown_for: timedelta = timedelta(seconds=UNKNOWN_SECONDS),
-        steady: SteadyClock = steady_seconds,
+        steady: MonotonicClock = monotonic_seconds,
     ) -> None:
         """Wires the registry; the source stays its creator's to close.
 
@@ -212,13 +211,13 @@ class LookupRegistry:
             return known
         return self._conclude(hotkey, await self._find_out(hotkey))
 
-    def state(self) -> RegistryState:
+    def health(self) -> RegistryHealth:
         """Says how good what is known is. Before the first question, that is fresh."""
         freshness = Freshness.FRESH
         if self._outage.is_on:
             some = any(self._usable(hotkey) is not None for hotkey in self._known)
             freshness = Freshness.STALE if some else Freshness.EXPIRED
-        return RegistryState(
+        return RegistryHealth(
             freshness=freshness,
             mode="lookup",
             size=len(self._known),

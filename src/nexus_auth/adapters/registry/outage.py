@@ -9,8 +9,7 @@ import tenacity
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from nexus_auth.adapters.registry.steady import SteadyClock
-    from nexus_auth.domain.ports import Clock
+    from nexus_auth.domain.ports import Clock, MonotonicClock
 
 RETRY_SECONDS_AT_LEAST: Final = 0.5
 """Even right after the first failure: a source that refuses connections refuses them quickly."""
@@ -35,7 +34,7 @@ class Outage:
     """Knows since when and why a source fails, and spaces the attempts to ask it again."""
 
     def __init__(
-        self, *, source: str, clock: Clock, steady: SteadyClock, log: Any, threshold: int = 1
+        self, *, source: str, clock: Clock, steady: MonotonicClock, log: Any, threshold: int = 1
     ) -> None:
         """Starts without an outage.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from nexus_auth.adapters.registry.outage import QUIET_SECONDS, REMINDER_SECONDS
 
 if TYPE_CHECKING:
-    from nexus_auth.adapters.registry.steady import SteadyClock
+    from nexus_auth.domain.ports import MonotonicClock
 
 
 class Seldom:
@@ -18,7 +18,7 @@ class Seldom:
     after `REMINDER_SECONDS`.
     """
 
-    def __init__(self, steady: SteadyClock) -> None:
+    def __init__(self, steady: MonotonicClock) -> None:
         """Starts with nothing said; `steady` measures spans."""
         self._steady = steady
         self._said: Hashable = None

@@ -15,14 +15,14 @@ import structlog
 
 from nexus_auth.adapters.registry.outage import Outage
 from nexus_auth.adapters.registry.seldom import Seldom
-from nexus_auth.adapters.registry.store import RecordRejected, StoreUnavailable
+from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from nexus_auth.adapters.registry.record import RecordFormat, StoredSnapshot
-    from nexus_auth.adapters.registry.store import SnapshotStore
-    from nexus_auth.adapters.registry.subnet import SubnetSnapshot
+    from nexus_auth.adapters.store.record import RecordFormat
+    from nexus_auth.domain.ports import SnapshotStore
+    from nexus_auth.domain.snapshot import StoredSnapshot, SubnetSnapshot
 
 TURN_SECONDS: Final = 2.0
 """How long a turn lasts without being claimed again: after this time somebody else takes over
@@ -118,12 +118,12 @@ class SharedSnapshots:
             # Where somebody else's is there instead, that is news.
             self._seen = version or self._seen
 
-    async def claim(self, span: timedelta | None = None) -> bool:
+    async def acquire_lease(self, span: timedelta | None = None) -> bool:
         """Takes the turn to ask the source, or keeps it; always granted while the store is away."""
         if self.is_away:
             return True
         try:
-            granted = await self._store.claim(self._holder, span or self._turn)
+            granted = await self._store.acquire_lease(self._holder, span or self._turn)
         except StoreUnavailable as exc:
             self._failed(exc, writing=True)
             return True
@@ -135,7 +135,7 @@ class SharedSnapshots:
         if self.is_away:
             return False
         try:
-            left = await self._store.turn_left()
+            left = await self._store.lease_remaining()
         except StoreUnavailable as exc:
             self._failed(exc, writing=False)
             return False
@@ -177,4 +177,4 @@ class SharedSnapshots:
     async def _keep_the_turn(self) -> None:
         while True:
             await asyncio.sleep(self._turn.total_seconds() / 3)
-            await self.claim()
+            await self.acquire_lease()

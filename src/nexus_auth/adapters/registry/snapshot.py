@@ -12,25 +12,23 @@ from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
+from nexus_auth.adapters.clock import monotonic_seconds
 from nexus_auth.adapters.registry.lookup import LookupRegistry
 from nexus_auth.adapters.registry.outage import Outage
 from nexus_auth.adapters.registry.seldom import Seldom
-from nexus_auth.adapters.registry.source import BulkNotOffered
-from nexus_auth.adapters.registry.state import Freshness, RegistryState
-from nexus_auth.adapters.registry.steady import SteadyClock, steady_seconds
-from nexus_auth.adapters.registry.subnet import SubnetSnapshot
-from nexus_auth.domain.errors import RegistryError, RegistryUnavailable
-from nexus_auth.domain.ports import Registration
+from nexus_auth.domain.errors import BulkNotOffered, RegistryError, RegistryUnavailable
+from nexus_auth.domain.health import Freshness, RegistryHealth
+from nexus_auth.domain.ports import MonotonicClock, Registration
+from nexus_auth.domain.snapshot import SubnetSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
     from nexus_auth.adapters.registry.sharing import SharedSnapshots
-    from nexus_auth.adapters.registry.source import KeyMap, KeySource, NeuronSource
     from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.neuron import Neuron
-    from nexus_auth.domain.ports import Clock
+    from nexus_auth.domain.ports import Clock, KeyMap, KeySource, NeuronSource
 
 EARLY_SECONDS: Final = 2.0
 """Requests to the source are at least this far apart, whoever knocks."""
@@ -121,7 +119,7 @@ class SnapshotRegistry:
         early_every: timedelta = timedelta(seconds=EARLY_SECONDS),
         confirm_after: timedelta = timedelta(seconds=CONFIRM_SECONDS),
         patience: timedelta = timedelta(seconds=PATIENCE_SECONDS),
-        steady: SteadyClock = steady_seconds,
+        steady: MonotonicClock = monotonic_seconds,
         shared: SharedSnapshots | None = None,
         neuron_source: NeuronSource | None = None,
         needs_neurons: Callable[[], bool] = _never,
@@ -248,10 +246,10 @@ class SnapshotRegistry:
         flight = self._flight or self._ask(is_early=True)
         await asyncio.wait({flight})
 
-    def state(self) -> RegistryState:
+    def health(self) -> RegistryHealth:
         """Says how good what is known is."""
         if self._each is not None and self._served is None and not self._needs_neurons():
-            return self._each.state()
+            return self._each.health()
         served = self._served
         age: timedelta | None = None
         if served is not None:
@@ -267,7 +265,7 @@ class SnapshotRegistry:
             # In a fleet another process may be the one that hears of an outage.
             is_overdue = age is not None and age.total_seconds() > _OVERDUE * self._refresh_every
             freshness = Freshness.STALE if self._outage.is_on or is_overdue else Freshness.FRESH
-        return RegistryState(
+        return RegistryHealth(
             freshness=freshness,
             mode="snapshot",
             size=len(served.registrations) if served is not None else 0,
@@ -381,7 +379,7 @@ class SnapshotRegistry:
         if await self._adopt_news() and not is_early:
             return
         began = last_sign = self._steady()
-        while not await shared.claim():
+        while not await shared.acquire_lease():
             # In an outage nobody waits for us, and who holds the turn is as likely to end it.
             is_urgent = self._usable() is None and not self._outage.is_on
             if is_urgent and await shared.is_turn_renewed():
@@ -411,7 +409,7 @@ class SnapshotRegistry:
             if self._doubted is not None:
                 ends = self._doubted[1] + self._confirm_after + self._early_every
             left = max(ends - self._steady(), 2 * TURN_POLL_SECONDS)
-            await shared.claim(timedelta(seconds=left))
+            await shared.acquire_lease(timedelta(seconds=left))
 
     async def _question(self) -> None:
         began, said_at = self._steady(), self._clock()

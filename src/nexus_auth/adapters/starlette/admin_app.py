@@ -10,17 +10,16 @@ from starlette.middleware import Middleware
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from nexus_auth.adapters.prometheus.exposition import CONTENT_TYPE, Exposition
-from nexus_auth.adapters.registry.state import Freshness
+from nexus_auth.adapters.observability.prometheus import CONTENT_TYPE, Exposition
 from nexus_auth.adapters.starlette.admin_guard import AdminGuard
 from nexus_auth.adapters.starlette.status_page import PAGE_HEADERS, render_page
+from nexus_auth.domain.health import Freshness
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from nexus_auth.adapters.monitoring.report import Overview
-    from nexus_auth.adapters.policy.live import PolicyState
-    from nexus_auth.adapters.registry.state import RegistryState
+    from nexus_auth.adapters.observability.report import Overview
+    from nexus_auth.domain.health import PolicyHealth, RegistryHealth
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
@@ -35,7 +34,7 @@ _STATUSES: Final = {
 class TellsState(Protocol):
     """A registry that says how good its knowledge is."""
 
-    def state(self) -> RegistryState:
+    def health(self) -> RegistryHealth:
         """Says it, at once."""
 
 
@@ -49,11 +48,11 @@ class Overlooks(TellsState, Protocol):
 class TellsPolicyState(Protocol):
     """Policies that say where they come from and what is wrong with that."""
 
-    def state(self) -> PolicyState:
+    def health(self) -> PolicyHealth:
         """Says it, at once."""
 
 
-def _policy(state: PolicyState) -> dict[str, Any]:
+def _policy(state: PolicyHealth) -> dict[str, Any]:
     return {
         "source": state.source,
         "default": state.names[0],
@@ -79,15 +78,15 @@ def build_admin_app(
         policies: Asked as well, where there are any. A policy file that is broken is told of, and
             makes nobody unready: the policies of before are in force.
     """
-    exposition = Exposition(monitor.overview, policy=None if policies is None else policies.state)
+    exposition = Exposition(monitor.overview, policy=None if policies is None else policies.health)
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "alive"}, headers=_NO_STORE)
 
     async def readiness(_: Request) -> Response:
-        state = monitor.state()
+        state = monitor.health()
         draining = is_draining()
-        body: dict[str, Any] = {} if policies is None else {"policy": _policy(policies.state())}
+        body: dict[str, Any] = {} if policies is None else {"policy": _policy(policies.health())}
         return JSONResponse(
             body
             | {
@@ -115,7 +114,7 @@ def build_admin_app(
         page = render_page(
             monitor.overview(),
             is_draining=is_draining(),
-            policy=None if policies is None else policies.state(),
+            policy=None if policies is None else policies.health(),
         )
         return HTMLResponse(page, headers=PAGE_HEADERS)
 

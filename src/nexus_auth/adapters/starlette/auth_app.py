@@ -12,29 +12,28 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from nexus_auth.adapters.request_headers import POLICY_FIELD
-from nexus_auth.adapters.starlette.grant_headers import GrantHeader
+from nexus_auth.adapters.headers.names import POLICY_FIELD, GrantHeader
 from nexus_auth.adapters.starlette.trailers import TRAILERS_DETAIL, may_hold_trailers
 from nexus_auth.domain.certificate import ClientCertificate
-from nexus_auth.domain.decision import GRANTED_BODY, Decision, DenialReason, Denied, Granted
+from nexus_auth.domain.decision import Decision, Denied, Granted
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import StakeKind
-from nexus_auth.domain.policy import ADMIT_REGISTERED
-from nexus_auth.domain.policy_set import PolicySet
+from nexus_auth.domain.policy import ADMIT_REGISTERED, PolicySet
+from nexus_auth.domain.reasons import GRANTED_BODY, DenialReason
 
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from starlette.types import Receive, Scope, Send
 
-    from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
+    from nexus_auth.adapters.starlette.trusted_peers import TrustedProxies
     from nexus_auth.domain.neuron import Neuron
     from nexus_auth.domain.policy import AccessPolicy
-    from nexus_auth.domain.ports import Clock
+    from nexus_auth.domain.ports import Clock, DecisionObserver
     from nexus_auth.domain.verifier import CertificateVerifier
 
 log = structlog.get_logger(__name__)
@@ -67,23 +66,6 @@ _ANSWERS_KEPT: Final = 8192
 _CONTENT_TYPE: Final = (b"content-type", b"text/plain; charset=utf-8")
 _NO_STORE: Final = (b"cache-control", b"no-store")
 _POLICY_VIOLATION: Final = 1008  # RFC 6455 §7.4.1
-
-
-class DecisionObserver(Protocol):
-    """Is told of every decision: the log, the metrics. Must return at once."""
-
-    def decided(
-        self, decision: Decision, *, seconds: float, method: bytes, target: bytes, headers: Headers
-    ) -> None:
-        """Takes note of a decision.
-
-        Args:
-            decision: What was decided.
-            seconds: How long it took.
-            method: The request's own method, as it was written.
-            target: The request's own target, as it was written.
-            headers: The request's headers, in any case. All three come from outside.
-        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,13 +22,14 @@ from starlette.exceptions import HTTPException
 # FastAPI reads the annotations of a dependency at run time, so this name must exist then.
 from starlette.requests import HTTPConnection
 
-from nexus_auth.adapters.starlette.header_formats import FORMATS
+from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.starlette.trailers import TRAILERS_DETAIL, may_hold_trailers
-from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
+from nexus_auth.adapters.starlette.trusted_peers import TrustedProxies
 from nexus_auth.domain.certificate import ClientCertificate
-from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
+from nexus_auth.domain.decision import Decision, Denied, Granted
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.policy import ADMIT_REGISTERED, AccessPolicy
+from nexus_auth.domain.reasons import DenialReason
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

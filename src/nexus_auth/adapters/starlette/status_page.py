@@ -15,44 +15,25 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import nexus_auth
-from nexus_auth.adapters.monitoring.report import DENIED, GRANTED
-from nexus_auth.adapters.monitoring.source import NO_CAUSE
-from nexus_auth.adapters.registry.state import Freshness
+from nexus_auth.adapters.observability.report import DENIED, GRANTED
+from nexus_auth.adapters.observability.source import NO_CAUSE
 from nexus_auth.adapters.starlette.status_style import STYLE
-from nexus_auth.domain.decision import DenialReason
+from nexus_auth.domain.health import Freshness
+from nexus_auth.domain.reasons import DenialReason
 
 if TYPE_CHECKING:
-    from nexus_auth.adapters.monitoring.report import (
+    from nexus_auth.adapters.observability.report import (
         CallerSeen,
         CertificateSeen,
         DenialSeen,
         Overview,
     )
-    from nexus_auth.adapters.policy.live import PolicyState
-    from nexus_auth.adapters.registry.state import RegistryState
+    from nexus_auth.domain.health import PolicyHealth, RegistryHealth
 
 RELOAD_SECONDS: Final = 15
 
 CALLERS_SHOWN: Final = 50
 DENIALS_SHOWN: Final = 20
-
-EXPLANATIONS: Final = {
-    DenialReason.NO_CERTIFICATE: "The proxy passed on no certificate, or more than one.",
-    DenialReason.BAD_ENCODING: "The certificate header does not decode; is the proxy set right?",
-    DenialReason.MALFORMED_CERTIFICATE: "Not exactly one well-formed certificate.",
-    DenialReason.NO_ORGANIZATION: "The subject does not name exactly one organization.",
-    DenialReason.INVALID_HOTKEY: "The organization is not a hotkey's address.",
-    DenialReason.UNSUPPORTED_KEY: "The certificate's key is not an Ed25519 key.",
-    DenialReason.EXPIRED: "The certificate's validity is over.",
-    DenialReason.NOT_YET_VALID: "The certificate is not valid yet; compare the clocks.",
-    DenialReason.WRONG_USAGE: "The certificate was not made for a client.",
-    DenialReason.NOT_REGISTERED: "The subnet has no key of this hotkey.",
-    DenialReason.KEY_MISMATCH: "The subnet has another key of this hotkey: it was replaced.",
-    DenialReason.BAD_SIGNATURE: "The certificate was not signed with its own key.",
-    DenialReason.NOT_PERMITTED: "The access policy does not admit this hotkey.",
-    DenialReason.REGISTRY_UNAVAILABLE: "Who is registered is not known now.",
-    DenialReason.UNTRUSTED_PEER: "Whoever asked is none of the trusted proxies.",
-}
 
 _HEADLINES: Final = {
     Freshness.FRESH: ("good", "Serving", "Registered callers are let in."),
@@ -85,7 +66,9 @@ PAGE_HEADERS: Final = {
 }
 
 
-def render_page(overview: Overview, *, is_draining: bool, policy: PolicyState | None = None) -> str:
+def render_page(
+    overview: Overview, *, is_draining: bool, policy: PolicyHealth | None = None
+) -> str:
     """Renders the page.
 
     Args:
@@ -122,7 +105,7 @@ def _header(overview: Overview) -> str:
     )
 
 
-def _trouble(registry: RegistryState) -> str:
+def _trouble(registry: RegistryHealth) -> str:
     if registry.last_error is None:
         return ""
     since = ""
@@ -131,7 +114,7 @@ def _trouble(registry: RegistryState) -> str:
     return f'<br><span class="error">{_text(registry.last_error)}</span>{since}'
 
 
-def _broken_policy(policy: PolicyState | None) -> str:
+def _broken_policy(policy: PolicyHealth | None) -> str:
     if policy is None or policy.problem is None:
         return ""
     return (
@@ -242,7 +225,7 @@ def _latest_denials(overview: Overview) -> str:
 
 
 def _denial(seen: DenialSeen) -> Sequence[str]:
-    explanation = EXPLANATIONS[DenialReason(seen.code)]
+    explanation = DenialReason(seen.code).explanation
     detail = f'<span class="note under">{_text(seen.detail)}</span>' if seen.detail else ""
     claimed = '<span class="note">no hotkey</span>' if seen.hotkey is None else _hotkey(seen.hotkey)
     return (

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nexus_auth.adapters.request_headers import REQUEST_ID_FIELD
+from nexus_auth.adapters.headers.names import REQUEST_ID_FIELD
 from nexus_auth.adapters.starlette.auth_app import KnownHeaders
 
 HEADS_KEPT: Final = 512

@@ -13,8 +13,8 @@ from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from
 from nexus_auth.entrypoints.terminal import as_json
 
 if TYPE_CHECKING:
-    from nexus_auth.entrypoints.checkup.findings import Finding
     from nexus_auth.entrypoints.container import Container
+    from nexus_auth.entrypoints.diagnostics.findings import Finding
     from nexus_auth.entrypoints.settings import Settings
 
 
@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Looks at everything and reports."""
     from nexus_auth.domain.errors import ConfigurationError
-    from nexus_auth.entrypoints.checkup.findings import as_lines, exit_code
+    from nexus_auth.entrypoints.diagnostics.findings import as_lines, exit_code
 
     settings = load_from(args)
     if args.proxy_url is not None and not _is_https_url(args.proxy_url):
@@ -86,11 +86,11 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
     from urllib.parse import quote
 
     from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME
-    from nexus_auth.entrypoints.checkup.certificate_checks import check_pair, check_published
-    from nexus_auth.entrypoints.checkup.findings import Finding, Outcome
-    from nexus_auth.entrypoints.checkup.proxy_checks import check_proxy
-    from nexus_auth.entrypoints.checkup.pylon_checks import check_pylon, fetch_date, judge_clock
     from nexus_auth.entrypoints.container import build_container
+    from nexus_auth.entrypoints.diagnostics.certificate_checks import check_pair, check_published
+    from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
+    from nexus_auth.entrypoints.diagnostics.proxy_checks import check_proxy
+    from nexus_auth.entrypoints.diagnostics.pylon_checks import check_pylon, fetch_date, judge_clock
 
     container = build_container(settings)
     leeway = timedelta(seconds=settings.leeway_seconds)
@@ -148,7 +148,7 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
 
 async def _configuration(settings: Settings, container: Container) -> Finding:
     from nexus_auth.domain.errors import ConfigurationError
-    from nexus_auth.entrypoints.checkup.findings import Finding, Outcome
+    from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
 
     subject = "configuration"
     try:

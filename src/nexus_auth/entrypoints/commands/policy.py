@@ -105,7 +105,7 @@ def chosen_policy(policies: LivePolicies, name: str | None) -> AccessPolicy:
         raise ConfigurationError(
             setting="-policy",
             source="flag",
-            problem=f"{name!r}: there is no such policy, only {', '.join(policies.state().names)}",
+            problem=f"{name!r}: there is no such policy, only {', '.join(policies.health().names)}",
         )
     return policy
 
@@ -113,7 +113,7 @@ def chosen_policy(policies: LivePolicies, name: str | None) -> AccessPolicy:
 def _show_policies(policies: LivePolicies, *, json: bool) -> None:
     from nexus_auth.entrypoints.terminal import as_json, escaped
 
-    state = policies.state()
+    state = policies.health()
     found = policies().policies
     if json:
         shown = {
@@ -158,7 +158,7 @@ def _explain(container: Container, policies: LivePolicies, args: argparse.Namesp
     shown: dict[str, Any] = {
         "hotkey": hotkey.address,
         "policy": policy.name,
-        "source": policies.state().source,
+        "source": policies.health().source,
         "registered": is_registered,
         "neuron": None if neuron is None else dataclasses.asdict(neuron),
         "rules": [{"demand": rule.demand, "objection": objection} for rule, objection in explained],

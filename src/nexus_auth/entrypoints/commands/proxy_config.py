@@ -110,7 +110,7 @@ def _site(args: argparse.Namespace) -> Site:
         parse_tcp_address,
         parse_upstream,
     )
-    from nexus_auth.domain.policy_set import parse_policy_name
+    from nexus_auth.domain.policy import parse_policy_name
 
     def listen(text: str) -> TcpAddress:
         return parse_tcp_address(text, every_interface=True)

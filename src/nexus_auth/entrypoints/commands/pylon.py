@@ -20,11 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from nexus_auth.adapters.addresses import TcpAddress
-    from nexus_auth.adapters.pylon.embedded import (
-        EmbeddedPylonStore,
-        IdentityRecord,
-        RequestRecord,
-    )
+    from nexus_auth.adapters.devnet import EmbeddedPylonStore, IdentityRecord, RequestRecord
     from nexus_auth.domain.hotkey import Hotkey
 
 T = TypeVar("T")
@@ -185,7 +181,7 @@ class _Seed:
 
     def apply(self, store: EmbeddedPylonStore) -> list[_Connection]:
         """Writes it, and says how each identity is reached, the ones named here first."""
-        from nexus_auth.adapters.pylon.embedded import DEFAULT_NETUID
+        from nexus_auth.adapters.devnet import DEFAULT_NETUID
         from nexus_auth.domain.hotkey import Hotkey
 
         known = {each.name: each for each in store.identities()}
@@ -219,7 +215,7 @@ class _Seed:
     def _ensure(
         self, store: EmbeddedPylonStore, name: str, hotkey: Hotkey, known: IdentityRecord | None
     ) -> _Connection:
-        from nexus_auth.adapters.pylon.embedded import DEFAULT_NETUID, IdentityRecord
+        from nexus_auth.adapters.devnet import DEFAULT_NETUID, IdentityRecord
 
         netuid = self.netuid
         if netuid is None:
@@ -262,7 +258,7 @@ def _wrong(setting: str, problem: str) -> Exception:
 
 
 def _parse_seed(args: argparse.Namespace) -> _Seed:
-    from nexus_auth.adapters.pylon.embedded.records import MAX_NETUID
+    from nexus_auth.adapters.devnet.records import MAX_NETUID
 
     netuid = None
     if args.netuid is not None:
@@ -312,7 +308,7 @@ def _yes_or_no(text: str) -> bool:
 
 
 def _axon(text: str) -> object:
-    from nexus_auth.adapters.pylon.embedded import Axon
+    from nexus_auth.adapters.devnet import Axon
 
     host, _, port = text.rpartition(":")
     return Axon(ip=host.strip("[]"), port=_whole_number(port))
@@ -334,7 +330,7 @@ def _parse_identity(text: str) -> tuple[str, Hotkey]:
 
 
 def _parse_certificate(text: str) -> tuple[Hotkey, bytes]:
-    from nexus_auth.adapters.pylon.embedded.store import PUBLIC_KEY_BYTES
+    from nexus_auth.adapters.devnet.store import PUBLIC_KEY_BYTES
 
     address, _, digits = text.partition("=")
     try:
@@ -401,7 +397,7 @@ def _listen(address: TcpAddress) -> socket.socket:
 
 
 def _open(path: str) -> EmbeddedPylonStore:
-    from nexus_auth.adapters.pylon.embedded import EmbeddedPylonStore, PylonStoreUnusable
+    from nexus_auth.adapters.devnet import EmbeddedPylonStore, PylonStoreUnusable
 
     try:
         return EmbeddedPylonStore.open(path)
@@ -411,7 +407,7 @@ def _open(path: str) -> EmbeddedPylonStore:
 
 def _load_or_make_token(path: Path) -> str:
     """Reads a token file, or makes one that only its owner can read: whole or not at all."""
-    from nexus_auth.adapters.pylon.embedded.tokens import new_token
+    from nexus_auth.adapters.devnet.tokens import new_token
 
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         return file.read(_MAX_TOKEN_FILE_BYTES).decode("ascii").strip()
@@ -466,7 +462,7 @@ def _serve(
     import structlog
     import uvicorn
 
-    from nexus_auth.adapters.pylon.embedded import build_embedded_pylon_app
+    from nexus_auth.adapters.devnet import build_embedded_pylon_app
 
     _configure_logs()
     logger = structlog.get_logger(__name__)

@@ -13,7 +13,7 @@ from nexus_auth.entrypoints.terminal import as_json
 
 if TYPE_CHECKING:
     from nexus_auth.domain.certificate import ClientCertificate
-    from nexus_auth.entrypoints.checkup.findings import Finding
+    from nexus_auth.entrypoints.diagnostics.findings import Finding
     from nexus_auth.entrypoints.settings import Settings
 
 
@@ -46,8 +46,8 @@ def execute(args: argparse.Namespace) -> int:
     from datetime import timedelta
 
     from nexus_auth.adapters.clock import utc_now
-    from nexus_auth.entrypoints.checkup.certificate_checks import check_pair
-    from nexus_auth.entrypoints.checkup.findings import as_lines, exit_code
+    from nexus_auth.entrypoints.diagnostics.certificate_checks import check_pair
+    from nexus_auth.entrypoints.diagnostics.findings import as_lines, exit_code
 
     settings = load_from(args)
     now = utc_now()
@@ -73,9 +73,9 @@ def execute(args: argparse.Namespace) -> int:
 
 async def _published(settings: Settings, folder: Path, certificate: ClientCertificate) -> Finding:
     from nexus_auth.domain.errors import RegistryError
-    from nexus_auth.entrypoints.checkup.certificate_checks import check_published
-    from nexus_auth.entrypoints.checkup.findings import Finding, Outcome
     from nexus_auth.entrypoints.container import build_container
+    from nexus_auth.entrypoints.diagnostics.certificate_checks import check_published
+    from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
 
     client = build_container(settings).pylon()
     try:

@@ -128,7 +128,8 @@ async def _decide(
 
 
 def _exit_code(decision: Decision) -> int:
-    from nexus_auth.domain.decision import DenialReason, Denied, Granted
+    from nexus_auth.domain.decision import Denied, Granted
+    from nexus_auth.domain.reasons import DenialReason
 
     match decision:
         case Granted():
@@ -140,8 +141,9 @@ def _exit_code(decision: Decision) -> int:
 
 
 def _print_lines(decision: Decision, registered: bytes | None, data: bytes, now: datetime) -> None:
-    from nexus_auth.domain.decision import DenialReason, Denied, Granted
+    from nexus_auth.domain.decision import Denied, Granted
     from nexus_auth.domain.errors import CertificateRejected
+    from nexus_auth.domain.reasons import DenialReason
     from nexus_auth.entrypoints.description import build_description
     from nexus_auth.entrypoints.terminal import painted
 
@@ -163,8 +165,9 @@ def _print_lines(decision: Decision, registered: bytes | None, data: bytes, now:
 
 
 def _print_json(decision: Decision, registered: bytes | None, data: bytes, now: datetime) -> None:
-    from nexus_auth.domain.decision import DenialReason, Denied, Granted
+    from nexus_auth.domain.decision import Denied, Granted
     from nexus_auth.domain.errors import CertificateRejected
+    from nexus_auth.domain.reasons import DenialReason
     from nexus_auth.entrypoints.description import build_description
     from nexus_auth.entrypoints.terminal import as_json
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
-from nexus_auth.entrypoints.ending_signals import exit_code_of, handled_by
+from nexus_auth.entrypoints.signals import exit_code_of, handled_by
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -8,8 +8,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from nexus_auth.adapters.proxies.presets import PRESETS
-from nexus_auth.domain.decision import DenialReason
+from nexus_auth.adapters.headers.presets import PRESETS
+from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints.demo.people import KeyPair, a_hotkey, save_self_made
 from nexus_auth.entrypoints.demo.requests import Answer, fetch_answer
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from nexus_auth.adapters.pylon.embedded import EmbeddedPylonStore
+from nexus_auth.adapters.devnet import EmbeddedPylonStore
 from nexus_auth.entrypoints.demo.backend import EchoBackend
 from nexus_auth.entrypoints.demo.people import KeyPair, a_hotkey, save_server_pair
 from nexus_auth.entrypoints.demo.ports import LOOPBACK, ReservedPort

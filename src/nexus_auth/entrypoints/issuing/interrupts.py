@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from nexus_auth.entrypoints.ending_signals import exit_code_of, handled_by
+from nexus_auth.entrypoints.signals import exit_code_of, handled_by
 
 if TYPE_CHECKING:
     from types import FrameType

@@ -46,7 +46,7 @@ def test_fixed_policies_tell_of_themselves() -> None:
     """Settings make policies as well; there is nothing to watch."""
     policies = LivePolicies(clock=FakeClock(), policies=build_policies())
     assert policies() is policies()
-    state = policies.state()
+    state = policies.health()
     assert (state.source, state.names, state.problem) == ("settings", ("registered",), None)
     assert state.loaded_at == NOW
     with structlog.testing.capture_logs() as lines:
@@ -99,14 +99,14 @@ async def test_broken_file_keeps_the_old_policy_and_says_so_once(path: Path) -> 
     before = policies()
     with structlog.testing.capture_logs() as lines:
         replace(path, BROKEN)
-        await until(lambda: policies.state().problem is not None)
-        assert "policies.open.allowed" in str(policies.state().problem)
+        await until(lambda: policies.health().problem is not None)
+        assert "policies.open.allowed" in str(policies.health().problem)
         path.unlink()
-        await until(lambda: "No such file" in str(policies.state().problem))
+        await until(lambda: "No such file" in str(policies.health().problem))
         await asyncio.sleep(5 * POLL)
         assert policies() is before
         replace(path, STAKE)
-        await until(lambda: policies.state().problem is None)
+        await until(lambda: policies.health().problem is None)
     assert policies().default == "stake"
     assert [line["event"] for line in lines] == [
         "policy_reload_failed",
@@ -169,8 +169,8 @@ async def test_policy_that_cannot_get_its_facts_is_refused(path: Path) -> None:
     policies = live(path, offers_neurons=False)
     await policies.start()
     replace(path, STAKE)
-    await until(lambda: policies.state().problem is not None)
-    assert "NEXUS_AUTH_REGISTRY=snapshot" in str(policies.state().problem)
+    await until(lambda: policies.health().problem is not None)
+    assert "NEXUS_AUTH_REGISTRY=snapshot" in str(policies.health().problem)
     assert policies().default == "open"
     await policies.aclose()
     with pytest.raises(PolicyInvalid, match="looks at neurons"):
@@ -190,7 +190,7 @@ async def test_defect_does_not_end_the_watching(
     with monkeypatch.context() as patch:
         patch.setattr(module, "load_policies", crash)
         policies.reload()
-        await until(lambda: policies.state().problem == "reading it crashed: RuntimeError")
+        await until(lambda: policies.health().problem == "reading it crashed: RuntimeError")
     replace(path, STAKE)
     await until(lambda: policies().default == "stake")
     await policies.aclose()

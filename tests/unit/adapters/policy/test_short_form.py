@@ -4,8 +4,7 @@ import pytest
 
 from nexus_auth.adapters.policy.short_form import HotkeyList, StakeMinimums, build_policies
 from nexus_auth.domain.neuron import StakeKind
-from nexus_auth.domain.policy import ADMIT_REGISTERED
-from nexus_auth.domain.rules import MinStake
+from nexus_auth.domain.policy import ADMIT_REGISTERED, MinStake
 from tests.builders import a_hotkey
 
 ALICE, BOB = a_hotkey("alice"), a_hotkey("bob")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nexus_auth.adapters.policy.toml_file import PolicyInvalid, load_policies, parse_policies
 from nexus_auth.domain.neuron import StakeKind
-from nexus_auth.domain.rules import (
+from nexus_auth.domain.policy import (
     MinStake,
     NotHotkeys,
     OnlyHotkeys,

@@ -7,16 +7,16 @@ import pytest
 import yaml
 
 from nexus_auth.adapters.addresses import TcpAddress, UnixAddress
+from nexus_auth.adapters.headers.names import FORGEABLE_HEADERS
+from nexus_auth.adapters.headers.presets import PRESETS
 from nexus_auth.adapters.proxies.configuration import (
     GENERATORS,
     Configuration,
     UnsuitableSite,
     build_configuration,
 )
-from nexus_auth.adapters.proxies.headers import FORGEABLE_HEADERS
-from nexus_auth.adapters.proxies.presets import PRESETS
 from nexus_auth.adapters.proxies.site import Site
-from nexus_auth.domain.policy_set import parse_policy_name
+from nexus_auth.domain.policy import parse_policy_name
 
 SITE = Site(
     listen=TcpAddress("", 443),

@@ -20,13 +20,18 @@ from nexus_auth.adapters.pylon.client import (
     PylonClient,
 )
 from nexus_auth.adapters.pylon.errors import (
-    BulkNotOffered,
     PylonAnswerInvalid,
     PylonFailed,
     PylonRefused,
     PylonUnreachable,
 )
-from nexus_auth.domain.errors import IssuerUnavailable, IssuingError, IssuingRefused, RegistryError
+from nexus_auth.domain.errors import (
+    BulkNotOffered,
+    IssuerUnavailable,
+    IssuingError,
+    IssuingRefused,
+    RegistryError,
+)
 from tests.builders import a_hotkey, a_key, public_bytes
 
 ALICE = a_hotkey("alice")

@@ -9,23 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from nexus_auth.adapters.registry.source import BulkNotOffered
-from nexus_auth.adapters.registry.store import StoreUnavailable
+from nexus_auth.domain.errors import BulkNotOffered, StoreUnavailable
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
+from nexus_auth.domain.ports import KeyMap
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock
 
 MAX_AGE = timedelta(minutes=15)
 REFRESH_EVERY = timedelta(seconds=30)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """All keys, as a source tells them."""
-
-    keys: Mapping[Hotkey, bytes]
-    rejected: int = 0
 
 
 @dataclass
@@ -46,14 +38,14 @@ class FakeSource:
     def __post_init__(self) -> None:
         self.open.set()
 
-    async def fetch_keys(self) -> Answer:
+    async def fetch_keys(self) -> KeyMap:
         self.bulk_questions += 1
         await self.open.wait()
         if not self.offers_bulk:
             raise BulkNotOffered("the fake source has no bulk answer")
         if self.error is not None:
             raise self.error
-        return Answer(dict(self.keys), self.rejected)
+        return KeyMap(keys=dict(self.keys), rejected=self.rejected)
 
     async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
         self.neuron_questions += 1
@@ -98,14 +90,14 @@ class FakeStore:
         self.saved += 1
         return str(self.saved)
 
-    async def claim(self, holder: str, span: timedelta) -> bool:
+    async def acquire_lease(self, holder: str, span: timedelta) -> bool:
         self._reach()
         if self.turn is not None and self.turn[0] != holder and self.steady() < self.turn[1]:
             return False
         self.turn = holder, self.steady() + span.total_seconds()
         return True
 
-    async def turn_left(self) -> timedelta | None:
+    async def lease_remaining(self) -> timedelta | None:
         self._reach()
         left = 0.0 if self.turn is None else self.turn[1] - self.steady()
         return timedelta(seconds=left) if left > 0 else None

@@ -11,8 +11,8 @@ import structlog.testing
 
 from nexus_auth.adapters.registry import lookup
 from nexus_auth.adapters.registry.lookup import LookupRegistry
-from nexus_auth.adapters.registry.state import Freshness
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
+from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.ports import Registration
 from tests.builders import NOW, a_hotkey
 from tests.unit.adapters.registry.sources import (
@@ -130,7 +130,7 @@ async def test_known_key_serves_through_an_outage_until_max_age(
     for name in ("x", "y", "z"):
         with pytest.raises(RegistryUnavailable):
             await find(registry, name)
-    assert registry.state().freshness is Freshness.STALE
+    assert registry.health().freshness is Freshness.STALE
     clocks.advance(MAX_AGE.total_seconds() - 61)
     assert registry.peek(ALICE) is not None
     await until_idle()
@@ -138,7 +138,7 @@ async def test_known_key_serves_through_an_outage_until_max_age(
     assert registry.peek(ALICE) is None
     with pytest.raises(RegistryUnavailable, match="connection refused"):
         await find(registry, "alice")
-    assert registry.state().freshness is Freshness.EXPIRED
+    assert registry.health().freshness is Freshness.EXPIRED
 
 
 async def test_known_caller_waits_for_nobody_when_an_outage_ends_only_to_begin_anew(
@@ -154,7 +154,7 @@ async def test_known_caller_waits_for_nobody_when_an_outage_ends_only_to_begin_a
         with pytest.raises(RegistryUnavailable):
             await find(registry, name)
     clocks.advance(300)
-    assert registry.state().freshness is Freshness.STALE
+    assert registry.health().freshness is Freshness.STALE
     source.error = None
     assert await find(registry, "bob") is not None
     source.open.clear()
@@ -308,7 +308,7 @@ async def test_nonsense_about_one_hotkey_does_not_concern_the_others(
     source.keys[BOB] = bytes(32)
     with pytest.raises(RegistryAnswerInvalid):
         await find(registry, "bob")
-    assert registry.state().freshness is Freshness.FRESH
+    assert registry.health().freshness is Freshness.FRESH
 
 
 async def test_nonsense_about_everybody_is_told_in_a_few_lines(
@@ -342,7 +342,7 @@ async def test_source_that_is_down_is_asked_rarely(
     source.error = None
     clocks.advance(8)
     assert await find(registry, "alice") is not None
-    assert registry.state().failing_since is None
+    assert registry.health().failing_since is None
 
 
 async def test_defect_of_the_source_is_logged_and_survived(

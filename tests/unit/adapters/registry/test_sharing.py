@@ -13,13 +13,12 @@ import tenacity
 
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.registry import outage, snapshot
-from nexus_auth.adapters.registry.record import RecordFormat
 from nexus_auth.adapters.registry.sharing import SharedSnapshots
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
-from nexus_auth.adapters.registry.state import Freshness
-from nexus_auth.adapters.registry.store import StoreUnavailable
-from nexus_auth.adapters.registry.subnet import SubnetSnapshot
-from nexus_auth.domain.errors import RegistryUnavailable
+from nexus_auth.adapters.store.record import RecordFormat
+from nexus_auth.domain.errors import RegistryUnavailable, StoreUnavailable
+from nexus_auth.domain.health import Freshness
+from nexus_auth.domain.snapshot import SubnetSnapshot
 from tests.builders import a_hotkey
 from tests.unit.adapters.registry.sources import (
     MAX_AGE,
@@ -106,7 +105,7 @@ async def test_restart_serves_what_was_known_while_the_source_is_away(
     assert restarted.peek(ALICE) is not None
     await restarted.refresh()
     assert restarted.peek(ALICE) is not None
-    assert restarted.state().freshness is Freshness.STALE
+    assert restarted.health().freshness is Freshness.STALE
 
 
 async def test_restart_costs_the_source_nothing_while_the_snapshot_is_fresh(
@@ -181,13 +180,13 @@ async def test_store_that_takes_nothing_does_not_write_the_log_full(
 
     with structlog.testing.capture_logs() as lines:
         with monkeypatch.context() as patch:
-            patch.setattr(store, "claim", refuse)
+            patch.setattr(store, "acquire_lease", refuse)
             for number in range(300):
                 await shared.fetch_news()
-                assert number % 30 or await shared.claim()
+                assert number % 30 or await shared.acquire_lease()
                 clocks.advance(1)
         await shared.fetch_news()
-        assert await shared.claim()
+        assert await shared.acquire_lease()
     assert [line["event"] for line in lines] == ["source_failed", "source_recovered"]
 
 
@@ -227,7 +226,7 @@ async def test_early_refreshes_are_limited_for_everybody_together(
 
 async def test_holder_of_the_turn_that_dies_is_replaced(make: Make, store: FakeStore) -> None:
     """A turn ends by itself."""
-    assert await store.claim("the dead", TURN)
+    assert await store.acquire_lease("the dead", TURN)
     registry = make()
     began = time.monotonic()
     assert await registry.lookup(ALICE, presented=key_of("alice")) is not None
@@ -289,7 +288,7 @@ async def test_process_that_knows_nothing_does_not_wait_long_for_its_turn(
     make: Make, store: FakeStore
 ) -> None:
     """Its callers wait as well, and the holder may be the dead process that it replaces."""
-    assert await store.claim("the dead", timedelta(minutes=1))
+    assert await store.acquire_lease("the dead", timedelta(minutes=1))
     registry = make()
     assert await registry.lookup(ALICE, presented=key_of("alice")) is not None
 

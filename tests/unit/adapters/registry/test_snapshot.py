@@ -11,8 +11,8 @@ import pytest_asyncio
 import structlog.testing
 
 from nexus_auth.adapters.registry.snapshot import MAX_WAITING, SnapshotRegistry
-from nexus_auth.adapters.registry.state import Freshness
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
+from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.ports import Registration
 from tests.builders import NOW, a_hotkey
 from tests.unit.adapters.registry.sources import (
@@ -89,7 +89,7 @@ async def test_age_counts_from_the_question_not_from_the_answer(
     found = registry.peek(ALICE)
     assert found is not None
     assert found.expires_at == NOW + MAX_AGE
-    assert registry.state().age == timedelta(seconds=9)
+    assert registry.health().age == timedelta(seconds=9)
 
 
 async def test_known_keys_serve_until_max_age_then_are_closed(
@@ -102,10 +102,10 @@ async def test_known_keys_serve_until_max_age_then_are_closed(
     clocks.advance(MAX_AGE.total_seconds() - 0.001)
     await registry.refresh()
     assert registry.peek(ALICE) is not None
-    assert registry.state().freshness is Freshness.STALE
+    assert registry.health().freshness is Freshness.STALE
     clocks.advance(0.001)
     assert registry.peek(ALICE) is None
-    assert registry.state().freshness is Freshness.EXPIRED
+    assert registry.health().freshness is Freshness.EXPIRED
     with pytest.raises(RegistryUnavailable, match="connection refused"):
         await find(registry, "alice")
 
@@ -430,11 +430,11 @@ async def test_source_without_bulk_answer_is_asked_for_each(
     assert await find(registry, "bob") is None
     assert registry.peek(ALICE) is not None
     assert source.questions == {ALICE: 1, BOB: 1}
-    assert registry.state().mode == "lookup"
+    assert registry.health().mode == "lookup"
     source.offers_bulk = True
     clocks.advance(30)
     await registry.refresh()
-    assert registry.state().mode == "snapshot"
+    assert registry.health().mode == "snapshot"
     assert registry.peek(ALICE) is not None
 
 
@@ -448,7 +448,7 @@ async def test_bulk_answer_that_went_away_does_not_end_what_is_known(
     clocks.advance(30)
     await registry.refresh()
     assert registry.peek(ALICE) is not None
-    assert registry.state().freshness is Freshness.STALE
+    assert registry.health().freshness is Freshness.STALE
     clocks.advance(MAX_AGE.total_seconds())
     assert await find(registry, "alice") is not None
     assert source.questions == {ALICE: 1}
@@ -520,14 +520,14 @@ async def test_state_tells_the_story(make: Make, source: FakeSource, clocks: Fak
     registry = make()
     source.error = RegistryAnswerInvalid("not JSON")
     await registry.refresh()
-    state = registry.state()
+    state = registry.health()
     assert state.freshness is Freshness.STARTING
     assert (state.last_error, state.failing_since) == ("not JSON", NOW)
     assert not state.can_serve
     source.error = None
     await registry.refresh()
     clocks.advance(3)
-    state = registry.state()
+    state = registry.health()
     assert state.freshness is Freshness.FRESH
     assert (state.size, state.age, state.last_error) == (2, timedelta(seconds=3), None)
     assert state.can_serve

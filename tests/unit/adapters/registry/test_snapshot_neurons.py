@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import structlog.testing
 
-from nexus_auth.adapters.registry.record import RecordFormat, StoredSnapshot
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
-from nexus_auth.adapters.registry.state import Freshness
-from nexus_auth.adapters.registry.subnet import SubnetSnapshot
+from nexus_auth.adapters.store.record import RecordFormat
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
+from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.neuron import Neuron
+from nexus_auth.domain.snapshot import StoredSnapshot, SubnetSnapshot
 from tests.builders import NOW, a_hotkey
 from tests.unit.adapters.registry.sources import (
     MAX_AGE,
@@ -117,10 +117,10 @@ async def test_without_neurons_the_whole_snapshot_grows_old(
     await registry.refresh()
     assert neuron_of(registry) is not None
     assert registry.peek(BOB) is None
-    assert registry.state().freshness is Freshness.STALE
+    assert registry.health().freshness is Freshness.STALE
     clocks.advance(0.001)
     assert registry.peek(ALICE) is None
-    assert registry.state().freshness is Freshness.EXPIRED
+    assert registry.health().freshness is Freshness.EXPIRED
     with pytest.raises(RegistryUnavailable, match="no neurons today"):
         await registry.lookup(ALICE, presented=key_of("alice"))
 
@@ -133,7 +133,7 @@ async def test_keys_that_fail_end_the_question_for_neurons(
     source.neuron_error = RegistryUnavailable("no neurons today")
     registry = a_registry(source, clocks)
     await registry.refresh()
-    assert registry.state().last_error == "no keys today"
+    assert registry.health().last_error == "no keys today"
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -146,7 +146,7 @@ async def test_policy_that_begins_to_need_neurons_waits_for_them(
     await registry.refresh()
     needs.now = True
     assert registry.peek(ALICE) is None
-    assert registry.state().freshness is Freshness.EXPIRED
+    assert registry.health().freshness is Freshness.EXPIRED
     source.neuron_error = RegistryUnavailable("no neurons today")
     await registry.refresh()
     with pytest.raises(RegistryUnavailable, match="no neurons today"):
@@ -194,7 +194,7 @@ async def test_keys_one_by_one_are_of_no_use_to_a_policy_that_needs_neurons(
     await registry.refresh()
     with pytest.raises(RegistryUnavailable, match="one by one"):
         await registry.lookup(ALICE, presented=key_of("alice"))
-    assert not registry.state().can_serve
+    assert not registry.health().can_serve
     assert not source.questions
     # As long as nothing needs them.
     needs.now = False
@@ -208,7 +208,7 @@ async def test_keys_one_by_one_are_of_no_use_to_a_policy_that_needs_neurons(
     clocks.advance(60)
     with pytest.raises(RegistryUnavailable):
         await registry.lookup(ALICE, presented=key_of("alice"))
-    assert not registry.state().can_serve
+    assert not registry.health().can_serve
     await registry.aclose()
 
 
@@ -244,7 +244,7 @@ class OneRecord:
         news, self._news = self._news, None
         return None if news is None else self._format.parse(news)
 
-    async def claim(self, span: timedelta | None = None) -> bool:
+    async def acquire_lease(self, span: timedelta | None = None) -> bool:
         return False
 
     async def aclose(self) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from nexus_auth.adapters.monitoring.monitor import Monitor
-from nexus_auth.adapters.monitoring.tally import Tally
-from nexus_auth.adapters.policy.live import PolicyState
-from nexus_auth.adapters.prometheus.exposition import CONTENT_TYPE
-from nexus_auth.adapters.registry.state import Freshness
+from nexus_auth.adapters.observability.monitor import Monitor
+from nexus_auth.adapters.observability.prometheus import CONTENT_TYPE
+from nexus_auth.adapters.observability.tally import Tally
 from nexus_auth.adapters.starlette.admin_app import TellsPolicyState, build_admin_app
 from nexus_auth.adapters.starlette.status_page import PAGE_HEADERS
+from nexus_auth.domain.health import Freshness, PolicyHealth
 from tests.builders import NOW
 from tests.fakes import FakeClock
-from tests.unit.adapters.monitoring.watched import Registry, Verifier, a_state
+from tests.unit.adapters.observability.watched import Registry, Verifier, a_state
 
 
 def a_monitor(freshness: Freshness) -> Monitor:
@@ -76,8 +75,8 @@ async def test_broken_policy_file_is_told_of_and_makes_nobody_unready() -> None:
     """The policies of before are in force; taking every replica away would help nobody."""
 
     class Policies:
-        def state(self) -> PolicyState:
-            return PolicyState(
+        def health(self) -> PolicyHealth:
+            return PolicyHealth(
                 source="/etc/policy.toml", names=("b", "a"), loaded_at=NOW, problem="not valid TOML"
             )
 
@@ -116,8 +115,8 @@ async def test_metrics_are_served_in_their_format() -> None:
     """Of the policies as well, where there are any."""
 
     class Policies:
-        def state(self) -> PolicyState:
-            return PolicyState(source="/p.toml", names=("a",), loaded_at=NOW, problem="no TOML")
+        def health(self) -> PolicyHealth:
+            return PolicyHealth(source="/p.toml", names=("a",), loaded_at=NOW, problem="no TOML")
 
     answer = await ask("/metrics", policies=Policies())
     assert answer.headers["content-type"] == CONTENT_TYPE

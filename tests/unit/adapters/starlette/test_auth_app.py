@@ -10,21 +10,20 @@ from typing import Any
 import pytest
 from starlette.types import Message, Scope
 
+from nexus_auth.adapters.headers.formats import der_from_percent_encoded_pem
+from nexus_auth.adapters.headers.names import GrantHeader
 from nexus_auth.adapters.starlette.auth_app import (
     AuthApp,
     Headers,
     KnownHeaders,
     build_answer,
 )
-from nexus_auth.adapters.starlette.grant_headers import GrantHeader
-from nexus_auth.adapters.starlette.header_formats import der_from_percent_encoded_pem
 from nexus_auth.adapters.starlette.trailers import HEAD_ONLY
-from nexus_auth.adapters.starlette.trusted_proxies import TrustedProxies
-from nexus_auth.domain.decision import Decision, DenialReason, Denied, Granted
+from nexus_auth.adapters.starlette.trusted_peers import TrustedProxies
+from nexus_auth.domain.decision import Decision, Denied, Granted
 from nexus_auth.domain.neuron import Neuron, StakeKind
-from nexus_auth.domain.policy import AccessPolicy
-from nexus_auth.domain.policy_set import PolicySet
-from nexus_auth.domain.rules import MinStake, OnlyHotkeys
+from nexus_auth.domain.policy import AccessPolicy, MinStake, OnlyHotkeys, PolicySet
+from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.domain.verifier import CertificateVerifier
 from tests.builders import NOW, a_certificate, a_hotkey, a_key, public_bytes, to_nginx_header
 from tests.fakes import FakeClock, FakeRegistry

@@ -12,21 +12,19 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from nexus_auth.adapters.monitoring.report import CertificateSeen, Overview
-from nexus_auth.adapters.monitoring.tally import Tally
-from nexus_auth.adapters.policy.live import PolicyState
-from nexus_auth.adapters.registry.state import Freshness, RegistryState
+from nexus_auth.adapters.observability.report import CertificateSeen, Overview
+from nexus_auth.adapters.observability.tally import Tally
 from nexus_auth.adapters.starlette.status_page import (
     CALLERS_SHOWN,
     DENIALS_SHOWN,
-    EXPLANATIONS,
     PAGE_HEADERS,
     render_page,
 )
-from nexus_auth.domain.decision import DenialReason
+from nexus_auth.domain.health import Freshness, PolicyHealth, RegistryHealth
+from nexus_auth.domain.reasons import DenialReason
 from tests.builders import NOW, a_hotkey
 from tests.fakes import FakeClock
-from tests.unit.adapters.monitoring.watched import a_state, deny, grant
+from tests.unit.adapters.observability.watched import a_state, deny, grant
 
 
 class Page(HTMLParser):
@@ -52,7 +50,7 @@ class Page(HTMLParser):
 def an_overview(
     tally: Tally | None = None,
     *,
-    state: RegistryState | None = None,
+    state: RegistryHealth | None = None,
     certificates: tuple[CertificateSeen, ...] = (),
 ) -> Overview:
     """One worker's."""
@@ -104,7 +102,7 @@ def test_page_shows_what_happened() -> None:
         a_hotkey("bob").address,
         "3 min ago",
         "key-mismatch",
-        EXPLANATIONS[DenialReason.KEY_MISMATCH],
+        DenialReason.KEY_MISMATCH.explanation,
         "no such key",
         a_hotkey("mallory").address,
         "POST /v1/forward",
@@ -125,7 +123,7 @@ def test_empty_page_says_so() -> None:
 
 def test_every_code_is_explained() -> None:
     """A new one needs its sentence."""
-    assert set(EXPLANATIONS) == set(DenialReason)
+    assert all(reason.explanation.endswith((".", "?")) for reason in DenialReason)
 
 
 def test_page_is_bounded() -> None:
@@ -142,7 +140,7 @@ def test_page_is_bounded() -> None:
 
 def test_broken_policy_file_is_told_of() -> None:
     """With what is wrong, since the old policies hide it."""
-    policy = PolicyState(source="/p.toml", names=("a",), loaded_at=NOW, problem="<b>no TOML</b>")
+    policy = PolicyHealth(source="/p.toml", names=("a",), loaded_at=NOW, problem="<b>no TOML</b>")
     page = Page(render_page(an_overview(), is_draining=False, policy=policy))
     assert "<b>no TOML</b>" in page.text
     assert "b" not in page.tags

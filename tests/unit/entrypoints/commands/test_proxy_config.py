@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from nexus_auth.adapters.headers.presets import PRESETS
 from nexus_auth.adapters.proxies import syntax_check
 from nexus_auth.adapters.proxies.configuration import GENERATORS
-from nexus_auth.adapters.proxies.presets import PRESETS
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.cli import main
 from nexus_auth.entrypoints.commands.proxy_config import PROXY_NAMES

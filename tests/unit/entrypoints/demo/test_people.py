@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography import x509
 
 from nexus_auth.domain.certificate import ClientCertificate
-from nexus_auth.domain.verifier import refusal_without_registry
+from nexus_auth.domain.evaluate import evaluate_alone
 from nexus_auth.entrypoints.demo.people import (
     a_hotkey,
     public_key_pin,
@@ -22,7 +22,7 @@ def test_self_made_pair_is_sound_but_for_the_registration(tmp_path: Path) -> Non
     certificate = ClientCertificate.from_pem(pair.certificate.read_bytes())
     assert certificate.hotkey == a_hotkey("stranger")
     assert certificate.is_self_signed()
-    assert refusal_without_registry(certificate, datetime.now(UTC)) is None
+    assert evaluate_alone(certificate, datetime.now(UTC)) is None
     assert stat.S_IMODE(pair.key.stat().st_mode) == 0o600
 
 

@@ -1,0 +1,1 @@
+"""Wire names and formats of headers, and which proxy sends which."""

@@ -1,0 +1,133 @@
+"""The wire names of all headers that mean something here.
+
+Light on purpose: the command line, the settings and the proxy configurations read this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum, unique
+from itertools import product
+from typing import Final, Self
+
+HOTKEY_HEADER: Final = "X-Hotkey"
+"""In a grant: the caller's hotkey."""
+
+REASON_HEADER: Final = "X-Nexus-Auth-Reason"
+"""In a denial: its code."""
+
+REUSE_HEADER: Final = "X-Accel-Expires"
+"""In a grant: for how many seconds a proxy that keys on the certificate may reuse it."""
+
+POLICY_HEADER: Final = "X-Nexus-Auth-Policy"
+"""In a request: chooses a policy for a location; set by the proxy, never by a client."""
+
+REQUEST_ID_HEADER: Final = "X-Request-ID"
+"""In a request: the proxy's name for it."""
+
+ORIGINAL_URI_HEADERS: Final = ("X-Original-URI", "X-Forwarded-Uri")
+ORIGINAL_METHOD_HEADERS: Final = ("X-Original-Method", "X-Forwarded-Method")
+"""In a request: what proxies say of the client's own request; the first that is there counts."""
+
+TRACE_PARENT_HEADER: Final = "traceparent"
+"""In a request: the proxy's span (W3C Trace Context §3.2)."""
+
+CERTIFICATE_HEADERS: Final = (
+    "X-Client-Cert",
+    "Client-Cert",
+    "Client-Cert-Chain",
+    "X-Forwarded-Client-Cert",
+    "X-Forwarded-Tls-Client-Cert",
+    "X-Forwarded-Tls-Client-Cert-Info",
+    "X-Amzn-Mtls-Clientcert",
+    "X-Amzn-Mtls-Clientcert-Leaf",
+    "ssl-client-cert",
+    "ssl-client-verify",
+    "ssl-client-subject-dn",
+    "ssl-client-issuer-dn",
+)
+"""What any of the supported proxies says about a certificate, whichever of them is in use."""
+
+
+def field_name(name: str) -> bytes:
+    """A header's name as ASGI servers give it to applications: lower case, bytes."""
+    return name.lower().encode("ascii")
+
+
+POLICY_FIELD: Final = field_name(POLICY_HEADER)
+REQUEST_ID_FIELD: Final = field_name(REQUEST_ID_HEADER)
+
+
+@unique
+class GrantHeader(StrEnum):
+    """One header of a grant beside X-Hotkey."""
+
+    UID = "uid"
+    """X-Hotkey-Uid: the uid."""
+    VALIDATOR = "validator"
+    """X-Hotkey-Validator: whether it has a validator permit, true or false."""
+    STAKE = "stake"
+    """X-Hotkey-Stake: the total stake in whole tokens, as a decimal number."""
+
+    @property
+    def header(self) -> str:
+        """The header's name as people write it."""
+        return f"{HOTKEY_HEADER}-{self.value.title()}"
+
+
+@dataclass(frozen=True, slots=True)
+class GrantHeaders:
+    """Which of them are sent, as a setting lists them."""
+
+    headers: frozenset[GrantHeader]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads names separated by commas.
+
+        Raises:
+            ValueError: When one of them is unknown.
+        """
+        try:
+            return cls(frozenset(GrantHeader(name.strip()) for name in text.split(",")))
+        except ValueError:
+            known = ", ".join(GrantHeader)
+            raise ValueError(f"expected some of {known}, separated by commas") from None
+
+    def __str__(self) -> str:
+        return ",".join(header for header in GrantHeader if header in self.headers)
+
+
+FACT_HEADERS: Final = tuple(each.header for each in GrantHeader)
+"""What a grant says beside the hotkey, where the auth service is asked to."""
+
+
+def with_underscores(name: str) -> tuple[str, ...]:
+    """Spells a header in every way in which underscores stand for some of its hyphens.
+
+    Servers of the CGI family (WSGI among them) read all of them as the same name. The name
+    itself comes first.
+    """
+    return _spellings(name, "_")
+
+
+def with_dots(name: str) -> tuple[str, ...]:
+    """The same with dots, which some of these servers read as underscores too."""
+    return _spellings(name, ".")
+
+
+def _spellings(name: str, other: str) -> tuple[str, ...]:
+    words = name.split("-")
+    return tuple(
+        words[0] + "".join(mark + word for mark, word in zip(marks, words[1:], strict=True))
+        for marks in product(("-", other), repeat=len(words) - 1)
+    )
+
+
+FORGEABLE_HEADERS: Final = (
+    # With dots too: what these say of the caller, the application believes.
+    *(spelling for name in (HOTKEY_HEADER, *FACT_HEADERS) for spelling in with_dots(name)),
+    POLICY_HEADER,
+    *CERTIFICATE_HEADERS,
+)
+"""The request headers that no client may bring along: every proxy removes them."""

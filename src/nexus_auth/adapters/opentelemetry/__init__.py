@@ -1,1 +1,0 @@
-"""Tells a collector of traces what was decided."""

@@ -1,1 +1,0 @@
-"""Tells Prometheus what the service counted."""

@@ -1,0 +1,218 @@
+"""Keeps a snapshot in a file, for the next start and for other processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import json
+import math
+import os
+import stat
+import tempfile
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from nexus_auth.adapters.clock import monotonic_seconds
+from nexus_auth.adapters.store.record import LONGEST_LEASE, MAX_RECORD_BYTES, read_boot_id
+from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
+from nexus_auth.domain.ports import MonotonicClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OWNER_ONLY: Final = 0o600
+
+LEFTOVER_SECONDS: Final = 3600.0
+"""When a half-written file is nobody's any more."""
+
+_MAX_TURN_BYTES: Final = 1024
+
+
+class FileStore:
+    """A `SnapshotStore` in one file, readable by its owner alone.
+
+    A second file beside it (`.turn`) says whose turn it is. Both are opened without following a
+    symbolic link, and refused when they belong to somebody else or others may write them: a
+    folder that others may write is a place where they can plant things.
+    """
+
+    def __init__(self, path: Path, *, steady: MonotonicClock = monotonic_seconds) -> None:
+        """Names the file; nothing is opened yet.
+
+        Args:
+            path: Absolute path of the snapshot. Its folder exists, or can be made.
+            steady: Measures spans on this machine, across processes.
+        """
+        self._path = path
+        self._turn_path = path.with_name(f"{path.name}.turn")
+        self._steady = steady
+        self._boot_id = read_boot_id()
+
+    def __repr__(self) -> str:
+        return f"FileStore({str(self._path)!r})"
+
+    async def version(self) -> str | None:
+        """See `SnapshotStore.version`."""
+        return await asyncio.to_thread(self._version)
+
+    async def load(self) -> bytes | None:
+        """See `SnapshotStore.load`."""
+        return await asyncio.to_thread(self._load)
+
+    async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> str:  # noqa: ARG002 - a file needs neither; readers look at the age.
+        """See `SnapshotStore.save`."""
+        return await asyncio.to_thread(self._save, record)
+
+    async def acquire_lease(self, holder: str, span: timedelta) -> bool:
+        """See `SnapshotStore.acquire_lease`."""
+        return await asyncio.to_thread(self._acquire_lease, holder, span.total_seconds())
+
+    async def lease_remaining(self) -> timedelta | None:
+        """See `SnapshotStore.lease_remaining`."""
+        return await asyncio.to_thread(self._lease_remaining)
+
+    async def aclose(self) -> None:
+        """Nothing is kept open."""
+
+    def _version(self) -> str | None:
+        with self._explained():
+            try:
+                return _version_of(self._path.lstat())
+            except FileNotFoundError:
+                return None
+
+    def _load(self) -> bytes | None:
+        try:
+            descriptor = _open_own(self._path, os.O_RDONLY)
+            with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor.
+                record = file.read(MAX_RECORD_BYTES + 1)
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            # Saving replaces whatever is there, so this is no reason not to try.
+            raise RecordRejected(f"{self._path}: {exc.strerror or exc}") from exc
+        if len(record) > MAX_RECORD_BYTES:
+            raise RecordRejected(f"{self._path}: it is too large")
+        return record
+
+    def _save(self, record: bytes) -> str:
+        with self._explained():
+            folder = self._path.parent
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # mkstemp makes a file of our own with a fresh name, mode 0600.
+            prefix = f".{self._path.name}."
+            _remove_leftovers(folder, prefix)
+            descriptor, name = tempfile.mkstemp(dir=folder, prefix=prefix)
+            try:
+                with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor.
+                    file.write(record)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    version = _version_of(os.fstat(file.fileno()))
+                Path(name).replace(self._path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    Path(name).unlink()
+                raise
+            _sync_folder(folder)
+            return version
+
+    def _acquire_lease(self, holder: str, seconds: float) -> bool:
+        with self._explained():
+            self._turn_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = _open_own(self._turn_path, os.O_RDWR | os.O_CREAT)
+            with open(descriptor, "r+b") as file:  # noqa: PTH123 - a descriptor.
+                try:
+                    # Held for these few lines only. Who was stopped in between must not stop
+                    # everybody: this is asked again soon.
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return False
+                now = self._steady()
+                current = self._parse_turn(file.read(_MAX_TURN_BYTES), now)
+                if current is not None and current[0] != holder:
+                    return False
+                turn = {"holder": holder, "until": now + seconds, "boot": self._boot_id}
+                file.seek(0)
+                file.write(json.dumps(turn).encode("ascii"))
+                file.truncate()
+                return True
+
+    def _lease_remaining(self) -> timedelta | None:
+        with self._explained():
+            try:
+                descriptor = _open_own(self._turn_path, os.O_RDONLY)
+            except FileNotFoundError:
+                return None
+            with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor.
+                text = file.read(_MAX_TURN_BYTES)
+            now = self._steady()
+            current = self._parse_turn(text, now)
+            return None if current is None else timedelta(seconds=current[1] - now)
+
+    def _parse_turn(self, text: bytes, now: float) -> tuple[str, float] | None:
+        """Whose turn it is at a moment, and until when; None when it is nobody's."""
+        try:
+            turn: dict[str, Any] = json.loads(text)
+            holder, until, boot = str(turn["holder"]), float(turn["until"]), turn["boot"]
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            return None
+        if boot != self._boot_id or not math.isfinite(until):
+            return None
+        if not now < until <= now + LONGEST_LEASE.total_seconds():
+            return None
+        return holder, until
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise StoreUnavailable(f"{self._path}: {exc.strerror or exc}") from exc
+
+
+def _open_own(path: Path, flags: int) -> int:
+    """Opens a regular file of ours that only we may write."""
+    # O_NONBLOCK: a FIFO planted here must not block us.
+    flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(path, flags, OWNER_ONLY)
+    problem = _find_problem(os.fstat(descriptor))
+    if problem is not None:
+        os.close(descriptor)
+        raise PermissionError(errno.EPERM, problem)
+    return descriptor
+
+
+def _find_problem(found: os.stat_result) -> str | None:
+    if not stat.S_ISREG(found.st_mode):
+        return "it is not a regular file"
+    if found.st_uid != os.geteuid():
+        return "it belongs to somebody else"
+    if stat.S_IMODE(found.st_mode) & 0o022:
+        return "others may write it"
+    return None
+
+
+def _version_of(found: os.stat_result) -> str:
+    return f"{found.st_ino}.{found.st_mtime_ns}.{found.st_size}"
+
+
+def _remove_leftovers(folder: Path, prefix: str) -> None:
+    """Clears away what writers that were killed left behind."""
+    for leftover in folder.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - leftover.lstat().st_mtime > LEFTOVER_SECONDS:
+                leftover.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

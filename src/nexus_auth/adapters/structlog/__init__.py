@@ -1,1 +1,0 @@
-"""Writes what happened into the log."""

@@ -1,0 +1,176 @@
+"""The verifier for code without an event loop: WSGI applications and scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from nexus_auth.domain.decision import Decision, Denied
+from nexus_auth.domain.policy import ADMIT_REGISTERED
+from nexus_auth.domain.reasons import DenialReason
+from nexus_auth.domain.verifier import CertificateVerifier
+
+if TYPE_CHECKING:
+    from nexus_auth.domain.policy import AccessPolicy
+
+DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+"""Registries answer within two seconds. Longer means that something hangs, such as a server that
+does not let threads run."""
+
+OpenVerifier = Callable[[], AbstractAsyncContextManager[CertificateVerifier]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Background:
+    """A thread with an event loop in which one verifier lives."""
+
+    thread: threading.Thread
+    loop: asyncio.AbstractEventLoop
+    stop: asyncio.Event
+    verifier: CertificateVerifier
+
+
+class SyncVerifier:
+    """Takes the decisions of a `CertificateVerifier` for callers that cannot await.
+
+        with SyncVerifier(lambda: connect("http://pylon:8000", netuid=12)) as verifier:
+            decision = verifier.verify(environ.get("SSL_CLIENT_CERT"))
+
+    The verifier lives in a thread of its own. It is opened at the first decision, once in each
+    process: a server that forks may create this object before. Safe to use from several threads.
+    In asynchronous code, use `CertificateVerifier`: this one blocks the event loop.
+    """
+
+    def __init__(
+        self,
+        verifier: OpenVerifier | CertificateVerifier,
+        *,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+    ) -> None:
+        """Prepares; nothing is started yet.
+
+        Args:
+            verifier: A function that makes an asynchronous context manager giving the verifier,
+                such as `lambda: connect(...)`; or a verifier whose registry needs no opening.
+            timeout_seconds: How long one decision may take before it is a denial.
+        """
+        if isinstance(verifier, CertificateVerifier):
+            ready = verifier
+            self._open: OpenVerifier = lambda: nullcontext(ready)
+        else:
+            self._open = verifier
+        self._timeout_seconds = timeout_seconds
+        self._closed = False
+        self._forget()
+        _instances.add(self)
+
+    def _forget(self) -> None:
+        # In a forked process the thread does not exist, and the lock may be held by nobody alive.
+        self._lock = threading.Lock()
+        self._background: _Background | None = None
+
+    def __enter__(self) -> Self:
+        self._ensure_open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def verify(
+        self,
+        certificate: bytes | bytearray | memoryview | str | None,
+        *,
+        policy: AccessPolicy = ADMIT_REGISTERED,
+    ) -> Decision:
+        """Decides on one certificate, as `CertificateVerifier.verify` does.
+
+        Returns:
+            `Granted` or `Denied`; `registry-unavailable` when it took too long.
+
+        Raises:
+            RuntimeError: When this object was closed.
+            Exception: What opening the verifier raises, at the first call.
+        """
+        background = self._ensure_open()
+        decision = background.verifier.verify(certificate, policy=policy)
+        try:
+            future = asyncio.run_coroutine_threadsafe(decision, background.loop)
+        except RuntimeError:
+            decision.close()
+            raise RuntimeError("the verifier is closed") from None
+        try:
+            return future.result(self._timeout_seconds)
+        except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
+            future.cancel()
+            return Denied(
+                reason=DenialReason.REGISTRY_UNAVAILABLE, detail="no decision was reached in time"
+            )
+
+    def close(self) -> None:
+        """Closes the verifier and ends its thread. May be called more than once."""
+        with self._lock:
+            self._closed = True
+            background, self._background = self._background, None
+        if background is not None:
+            background.loop.call_soon_threadsafe(background.stop.set)
+            background.thread.join()
+
+    def _ensure_open(self) -> _Background:
+        background = self._background
+        if background is not None:
+            return background
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the verifier is closed")
+            if self._background is None:
+                self._background = self._start()
+            return self._background
+
+    def _start(self) -> _Background:
+        ready: concurrent.futures.Future[_Background] = concurrent.futures.Future()
+        # A daemon, so that a program that forgets to close can end.
+        thread = threading.Thread(
+            target=_live, args=(self._open, ready), name="nexus-auth-verifier", daemon=True
+        )
+        thread.start()
+        return ready.result()
+
+
+def _live(open_verifier: OpenVerifier, ready: concurrent.futures.Future[_Background]) -> None:
+    async def live() -> None:
+        async with open_verifier() as verifier:
+            background = _Background(
+                thread=threading.current_thread(),
+                loop=asyncio.get_running_loop(),
+                stop=asyncio.Event(),
+                verifier=verifier,
+            )
+            ready.set_result(background)
+            await background.stop.wait()
+
+    try:
+        asyncio.run(live())
+    except BaseException as exc:
+        # Whoever waits for the verifier learns why there is none; later there is nobody to tell.
+        if ready.done():
+            raise
+        ready.set_exception(exc)
+
+
+_instances: Final[weakref.WeakSet[SyncVerifier]] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    for instance in list(_instances):
+        instance._forget()  # noqa: SLF001 - our own class
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

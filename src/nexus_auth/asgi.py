@@ -1,0 +1,28 @@
+"""For ASGI applications: the check as a middleware, as an authentication backend, as a dependency.
+
+Needs no more than the package itself; docs/library.md shows each of them at work.
+"""
+
+from __future__ import annotations
+
+from nexus_auth.adapters.starlette.middleware import (
+    AUTHENTICATED,
+    UNIX_SOCKET,
+    AnonymousUser,
+    HotkeyUser,
+    NexusAuthBackend,
+    NexusAuthMiddleware,
+    require_hotkey,
+    verifier_from_state,
+)
+
+__all__ = [
+    "AUTHENTICATED",
+    "UNIX_SOCKET",
+    "AnonymousUser",
+    "HotkeyUser",
+    "NexusAuthBackend",
+    "NexusAuthMiddleware",
+    "require_hotkey",
+    "verifier_from_state",
+]

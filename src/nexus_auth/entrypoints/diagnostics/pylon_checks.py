@@ -1,0 +1,201 @@
+"""Is Pylon there, does it take our token, does it know the subnet, does its clock agree?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenAccessApi, PylonApi
+from nexus_auth.adapters.pylon.client import trusted_servers
+from nexus_auth.adapters.pylon.errors import (
+    PylonAnswerInvalid,
+    PylonFailed,
+    PylonRefused,
+    PylonUnreachable,
+)
+from nexus_auth.domain.errors import BulkNotOffered, RegistryError
+from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+
+    from nexus_auth.adapters.pylon.client import PylonClient
+    from nexus_auth.entrypoints.settings import Settings
+
+_SUBJECT: Final = "Pylon"
+_NOTABLE_SKEW: Final = timedelta(seconds=30)
+_REDIRECTS: Final = range(300, 400)
+_NOBODY: Final = Hotkey(bytes(32))
+"""To ask for some key, where it only matters whether one can ask."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PylonCheck:
+    """What Pylon said.
+
+    Attributes:
+        findings: What was found.
+        keys: The registered keys; None when they could not be had.
+    """
+
+    findings: tuple[Finding, ...]
+    keys: Mapping[Hotkey, bytes] | None
+
+
+def api_name(api: PylonApi) -> str:
+    """How the documentation calls a dialect."""
+    match api:
+        case IdentityApi():
+            return f"identity API, netuid {api.netuid}"
+        case OpenAccessApi():
+            return f"open-access API, netuid {api.netuid}"
+        case FirstGenerationApi():
+            return "first-generation API (no netuid is set)"
+
+
+async def check_pylon(
+    client: PylonClient, api: PylonApi, settings: Settings, *, first_generation: PylonClient
+) -> PylonCheck:
+    """Asks for all certificates of the subnet, as the service does.
+
+    Args:
+        client: The service's own.
+        api: What it speaks.
+        settings: Name the endpoint.
+        first_generation: Speaks the oldest API to the same endpoint; asked where there is reason
+            to suspect that Pylon knows no other.
+    """
+    endpoint = settings.pylon_endpoint
+    try:
+        answer = await client.fetch_keys()
+    except BulkNotOffered:
+        finding = await _explain_missing_path(client, first_generation, api, endpoint)
+        return PylonCheck(findings=(finding,), keys=None)
+    except RegistryError as exc:
+        return PylonCheck(findings=(_explain(exc, endpoint),), keys=None)
+    findings = [
+        Finding(
+            subject=_SUBJECT,
+            outcome=Outcome.OK,
+            text=f"{endpoint} answers: {api_name(api)}, {len(answer.keys)} registered keys",
+        )
+    ]
+    if not answer.keys:
+        findings.append(
+            Finding(
+                subject="subnet",
+                outcome=Outcome.WARNING,
+                text="Pylon knows no key at all on this subnet; everybody is refused",
+                next_step="check NEXUS_PYLON_NETUID; otherwise nobody has published a key yet",
+            )
+        )
+    if answer.rejected:
+        findings.append(
+            Finding(
+                subject="subnet",
+                outcome=Outcome.WARNING,
+                text=f"{answer.rejected} entries cannot be used, and those hotkeys are refused",
+                next_step="their owners should publish a new key: nexus-auth generate",
+            )
+        )
+    return PylonCheck(findings=tuple(findings), keys=answer.keys)
+
+
+async def _explain_missing_path(
+    client: PylonClient, first_generation: PylonClient, api: PylonApi, endpoint: str
+) -> Finding:
+    """Says what it means that there is no path where all keys should be."""
+    outcome, text = Outcome.WRONG, f"{endpoint} does not speak the {api_name(api)}"
+    if isinstance(api, FirstGenerationApi):
+        next_step = "set NEXUS_PYLON_NETUID to your subnet's number"
+    elif await _answers(client.fetch_key(_NOBODY)):
+        outcome = Outcome.WARNING
+        text = f"{endpoint} cannot give all keys at once, so that each hotkey is asked for"
+        next_step = "a newer Pylon makes the service faster and more robust"
+    elif await _answers(first_generation.fetch_keys()):
+        text += ", but the first generation's, which has neither netuids nor identities"
+        next_step = (
+            "unset NEXUS_PYLON_NETUID, NEXUS_PYLON_IDENTITY_NAME and NEXUS_PYLON_IDENTITY_TOKEN, "
+            "or get a newer Pylon"
+        )
+    else:
+        next_step = "is NEXUS_PYLON_ENDPOINT really Pylon's address?"
+    return Finding(subject=_SUBJECT, outcome=outcome, text=text, next_step=next_step)
+
+
+async def _answers(question: Awaitable[object]) -> bool:
+    try:
+        await question
+    except RegistryError:
+        return False
+    return True
+
+
+def _explain(exc: RegistryError, endpoint: str) -> Finding:
+    outcome, text = Outcome.WRONG, str(exc)
+    match exc:
+        case PylonUnreachable():
+            outcome = Outcome.UNREACHABLE
+            next_step = f"is Pylon running at {endpoint}? NEXUS_PYLON_ENDPOINT names it"
+            if endpoint.startswith("https:"):
+                next_step += "; SSL_CERT_FILE names a private authority that signed its certificate"
+        case PylonRefused():
+            next_step = "have Pylon's operator tell you the token, and set it"
+        case PylonFailed(status=status) if status in _REDIRECTS:
+            text = f"{endpoint} redirects: the netuid is not that of the identity"
+            next_step = "set NEXUS_PYLON_NETUID to the netuid of your identity"
+        case PylonAnswerInvalid():
+            text = f"{endpoint}: {exc}"
+            next_step = "is NEXUS_PYLON_ENDPOINT really Pylon's address?"
+        case _:
+            next_step = "Pylon's own log says more"
+    return Finding(subject=_SUBJECT, outcome=outcome, text=text, next_step=next_step)
+
+
+async def fetch_date(settings: Settings) -> str | None:
+    """The `Date` header of whatever Pylon answers on its root; None when there is none."""
+    timeout = settings.pylon_connect_timeout_seconds + settings.pylon_read_timeout_seconds
+    try:
+        async with httpx.AsyncClient(
+            trust_env=False, timeout=timeout, verify=trusted_servers(settings.pylon_endpoint)
+        ) as client:
+            # Without a token: the clock is no secret, and this path is nobody's.
+            answer = await client.head(settings.pylon_endpoint + "/")
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError):
+        return None
+    date: str | None = answer.headers.get("date")
+    return date
+
+
+def judge_clock(date_header: str | None, now: datetime, leeway: timedelta) -> Finding:
+    """Compares this machine's clock with the `Date` of an answer (RFC 9110 §6.6.1).
+
+    Args:
+        date_header: The header as it came; None where there was none.
+        now: This machine's time (aware, UTC).
+        leeway: By how much certificates may be off.
+    """
+    subject = "clock"
+    try:
+        theirs = parsedate_to_datetime(date_header or "")
+    except (ValueError, OverflowError):
+        return Finding(
+            subject=subject, outcome=Outcome.SKIPPED, text="Pylon does not tell the time"
+        )
+    if theirs.tzinfo is None:
+        theirs = theirs.replace(tzinfo=UTC)
+    skew = abs(now - theirs)
+    text = f"this machine and Pylon are {skew.total_seconds():.0f} s apart"
+    if skew <= _NOTABLE_SKEW:
+        return Finding(subject=subject, outcome=Outcome.OK, text=text)
+    return Finding(
+        subject=subject,
+        outcome=Outcome.WRONG if skew > leeway else Outcome.WARNING,
+        text=f"{text}; the leeway for certificates is {leeway.total_seconds():.0f} s",
+        next_step="let both keep time by NTP (timedatectl set-ntp true)",
+    )

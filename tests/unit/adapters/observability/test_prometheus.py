@@ -1,0 +1,107 @@
+"""What Prometheus is told."""
+
+from __future__ import annotations
+
+import re
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from nexus_auth.adapters.observability.prometheus import CONTENT_TYPE, Exposition
+from nexus_auth.adapters.observability.report import Overview
+from nexus_auth.adapters.observability.tally import Tally
+from nexus_auth.domain.health import Freshness
+from nexus_auth.domain.reasons import DenialReason
+from tests.fakes import FakeClock
+from tests.unit.adapters.observability.watched import a_state, deny, grant
+
+
+def samples(
+    tally: Tally | None = None, freshness: Freshness = Freshness.FRESH, *, age: float | None = 12.0
+) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """All samples of one scrape, by name and labels."""
+    tally = tally or Tally(clock=FakeClock())
+    tally.tick()
+    report = tally.report(
+        worker=0, registry=a_state(freshness, age=age), remembered=7, certificates=()
+    )
+    text = Exposition(lambda: Overview.of(report)).render().decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def labels(**values: str) -> frozenset[tuple[str, str]]:
+    """Labels as `samples` has them."""
+    return frozenset(values.items())
+
+
+def test_decisions_by_outcome_and_code() -> None:
+    """Codes that never came up are there with zero, so that their first time is an increase."""
+    tally = Tally(clock=FakeClock())
+    grant(tally, times=3)
+    deny(tally, DenialReason.EXPIRED)
+    found = samples(tally)
+    decisions = {key: value for key, value in found.items() if key[0].endswith("decisions_total")}
+    assert len(decisions) == 1 + len(DenialReason)
+    name = "nexus_auth_decisions_total"
+    assert decisions[name, labels(outcome="granted", code="granted")] == 3
+    assert decisions[name, labels(outcome="denied", code="expired")] == 1
+    assert decisions[name, labels(outcome="denied", code="bad-signature")] == 0
+
+
+def test_histograms_are_cumulative() -> None:
+    """Each bucket counts what is below it; the last counts everything."""
+    tally = Tally(clock=FakeClock())
+    grant(tally, times=2)
+    tally.answered(200, 0.02)
+    found = samples(tally)
+    name = "nexus_auth_decision_seconds_bucket"
+    buckets = {
+        float(dict(key[1])["le"]): value
+        for key, value in found.items()
+        if key[0] == name and ("outcome", "granted") in key[1]
+    }
+    assert [buckets[bound] for bound in (1e-05, 2.5e-05, 2.0, float("inf"))] == [0, 2, 2, 2]
+    assert found["nexus_auth_decision_seconds_count", labels(outcome="granted")] == 2
+    assert found["nexus_auth_pylon_request_seconds_count", labels(status="200")] == 1
+
+
+def test_registry_is_in_exactly_one_state() -> None:
+    """So that an alert on one of them needs no other."""
+    for freshness in Freshness:
+        found = samples(freshness=freshness)
+        states = {
+            dict(key[1])["state"]: value
+            for key, value in found.items()
+            if key[0] == "nexus_auth_registry_state"
+        }
+        assert states == {each.value: float(each is freshness) for each in Freshness}
+
+
+def test_age_that_is_not_known_is_not_told() -> None:
+    """An age of zero would say that everything is fresh."""
+    name = ("nexus_auth_registry_age_seconds", frozenset[tuple[str, str]]())
+    assert samples()[name] == 12.0
+    assert name not in samples(age=None)
+
+
+def test_no_stranger_chooses_a_label() -> None:
+    """However many come, and whatever they and Pylon say, the series stay the same."""
+    quiet, busy = Tally(clock=FakeClock()), Tally(clock=FakeClock())
+    quiet.answered(200, 0.1)
+    quiet.answered(None, 0.1)
+    quiet.answered(600, 0.1)
+    for number in range(300):
+        grant(busy, f"caller {number}")
+        deny(busy, uri=b"/%d" % number, method=b"M%d" % number, detail=str(number))
+        busy.answered(600 + number, 0.1)
+    busy.answered(200, 0.1)
+    busy.answered(None, 0.1)
+    assert samples(quiet).keys() == samples(busy).keys()
+
+
+def test_format_is_named() -> None:
+    """Prometheus 3 refuses answers without a known content type."""
+    assert re.match(r"text/plain; version=[0-9.]+; charset=utf-8", CONTENT_TYPE)

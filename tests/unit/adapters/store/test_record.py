@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from nexus_auth.adapters.store.record import MAX_RECORD_BYTES, RecordFormat, derive_secret, scope_of
+from nexus_auth.domain.errors import RecordRejected
+from nexus_auth.domain.neuron import Neuron
+from nexus_auth.domain.snapshot import SubnetSnapshot
+from tests.builders import NOW, a_hotkey
+from tests.fakes import FakeClock
+from tests.unit.adapters.registry.sources import FakeClocks, keys_of
+
+SCOPE = scope_of(endpoint="http://pylon:8000", netuid=12)
+SECRET = derive_secret("token", scope=SCOPE)
+NEURON = Neuron(uid=3, validator_permit=True, active=False, alpha=1.5, tao=0.25, total=1.75)
+SNAPSHOT = SubnetSnapshot(
+    keys=keys_of("alice", "bob"), said_at=NOW, neurons={a_hotkey("alice"): NEURON}
+)
+FORMAT = RecordFormat(
+    scope=SCOPE, clock=FakeClock(), secret=SECRET, steady=lambda: 1000.0, boot_id="this boot"
+)
+RECORD = FORMAT.build(SNAPSHOT, asked_at=1000.0)
+UNSEALED = dataclasses.replace(FORMAT, secret=None)
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> bytes:
+    """An unsealed record whose content was changed by hand."""
+    record = json.loads(UNSEALED.build(SNAPSHOT, asked_at=1000.0))
+    change(record)
+    return json.dumps(record).encode()
+
+
+def test_record_comes_back_as_it_was() -> None:
+    """Keys, neurons and the moment survive; the age is what the clock says."""
+    clock = FakeClock()
+    later = dataclasses.replace(FORMAT, clock=clock, boot_id=None)
+    clock.advance(minutes=3)
+    stored = later.parse(RECORD)
+    assert stored.snapshot == SNAPSHOT
+    assert stored.age == timedelta(minutes=3)
+
+
+def test_wall_clock_set_back_makes_no_record_younger_on_the_same_machine() -> None:
+    """Since the same start of the machine, its steady clock has the last word."""
+    clocks = FakeClocks()
+    now = dataclasses.replace(FORMAT, clock=clocks.wall, steady=clocks.steady)
+    record = now.build(SNAPSHOT, asked_at=clocks.seconds)
+    clocks.advance(600)
+    clocks.wall.advance(seconds=-595)
+    stored = now.parse(record)
+    assert stored.age == timedelta(seconds=600)
+    assert stored.snapshot.said_at == clocks.wall.now - timedelta(seconds=600)
+    restarted = dataclasses.replace(now, boot_id="next boot")
+    assert restarted.parse(record).age == timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("seconds", [1, 5])
+def test_record_from_a_moment_ahead_counts_from_now(seconds: float) -> None:
+    """Two machines may differ by a little; that makes nothing younger than now."""
+    clock = FakeClock(NOW - timedelta(seconds=seconds))
+    stored = dataclasses.replace(FORMAT, clock=clock).parse(RECORD)
+    assert stored.age == timedelta(0)
+    assert stored.snapshot.said_at == clock.now
+
+
+def test_record_from_the_future_is_refused() -> None:
+    """A clock was wrong when it was written, or is now."""
+    clock = FakeClock(NOW - timedelta(seconds=5.001))
+    with pytest.raises(RecordRejected, match="future"):
+        dataclasses.replace(FORMAT, clock=clock).parse(RECORD)
+
+
+@pytest.mark.parametrize(
+    ("reader", "problem"),
+    [
+        (dataclasses.replace(FORMAT, secret=b"another"), "another secret"),
+        (dataclasses.replace(FORMAT, secret=None), "not set here"),
+        (dataclasses.replace(FORMAT, scope=scope_of(endpoint="http://pylon:8000", netuid=1)), "."),
+    ],
+)
+def test_record_of_somebody_else_is_refused(reader: RecordFormat, problem: str) -> None:
+    """Another secret, another subnet."""
+    with pytest.raises(RecordRejected, match=problem):
+        reader.parse(RECORD)
+
+
+def test_record_of_another_subnet_is_refused_without_a_seal_too() -> None:
+    """The scope is part of the record."""
+    other = dataclasses.replace(UNSEALED, scope=scope_of(endpoint="http://pylon:8000", netuid=None))
+    with pytest.raises(RecordRejected, match="another subnet"):
+        other.parse(UNSEALED.build(SNAPSHOT, asked_at=0.0))
+
+
+def test_unsealed_record_is_refused_where_a_secret_is_set() -> None:
+    """Leaving the seal away is no way around it."""
+    with pytest.raises(RecordRejected, match="not sealed"):
+        FORMAT.parse(UNSEALED.build(SNAPSHOT, asked_at=0.0))
+
+
+ALICE = a_hotkey("alice").address
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.update(version=2),
+        lambda r: r.update(format="something"),
+        lambda r: r.update(content=[]),
+        lambda r: r.update(content=None),
+        lambda r: r.pop("seal"),
+        lambda r: r["content"].pop("scope"),
+        lambda r: r["content"].update(said_at="2026-06-01T12:00:00"),
+        lambda r: r["content"].update(said_at=12),
+        lambda r: r["content"].update(said_at="9999-12-31T23:59:59+00:00"),
+        lambda r: r["content"].update(boot=None),
+        lambda r: r["content"].update(keys=[]),
+        lambda r: r["content"]["keys"].update(self="00" * 32),
+        lambda r: r["content"]["keys"].update({ALICE: "00" * 32}),
+        lambda r: r["content"]["keys"].update({ALICE: "0x" + "ab" * 31}),
+        lambda r: r["content"]["keys"].update({ALICE: "AB" * 32}),
+        lambda r: r["content"]["keys"].update({ALICE: "ab" * 31}),
+        lambda r: r["content"]["keys"].update({ALICE: None}),
+        lambda r: r["content"]["neurons"].update({ALICE: {}}),
+        lambda r: r["content"]["neurons"][ALICE].update(uid=True),
+        lambda r: r["content"]["neurons"][ALICE].update(validator_permit=1),
+        lambda r: r["content"]["neurons"][ALICE].update(total=-1),
+        lambda r: r["content"]["neurons"][ALICE].update(total=float("nan")),
+    ],
+)
+def test_changed_record_is_refused(change: Callable[[dict[str, Any]], object]) -> None:
+    """A record with anything wrong in it was not written by us: all of it is refused."""
+    with pytest.raises(RecordRejected):
+        UNSEALED.parse(changed(change))
+
+
+@given(st.binary() | st.text().map(str.encode))
+@example(b"[" * 100_000)
+@example(b'{"format":1}')
+@example(b"9" * 10_000)
+@example(b" " * (MAX_RECORD_BYTES + 1))
+def test_bytes_from_anywhere_are_refused_in_one_way(record: bytes) -> None:
+    """Nothing but `RecordRejected` comes out."""
+    with pytest.raises(RecordRejected):
+        UNSEALED.parse(record)
+
+
+@given(st.integers(0, len(RECORD) - 1), st.integers(1, 255))
+def test_one_changed_byte_never_changes_what_a_sealed_record_says(place: int, flip: int) -> None:
+    """It is refused, or says exactly the same (white space)."""
+    damaged = RECORD[:place] + bytes([RECORD[place] ^ flip]) + RECORD[place + 1 :]
+    try:
+        stored = FORMAT.parse(damaged)
+    except RecordRejected:
+        return
+    assert stored.snapshot == SNAPSHOT
+
+
+def test_secret_depends_on_the_token_and_the_scope() -> None:
+    """The first that is given counts; without any there is no seal."""
+    assert derive_secret(None, "", scope=SCOPE) is None
+    assert derive_secret(None, "token", scope=SCOPE) == SECRET
+    assert derive_secret("other", "token", scope=SCOPE) != SECRET
+    assert derive_secret("token", scope="other") != SECRET
+    assert "secret" not in repr(FORMAT)
