@@ -5,7 +5,8 @@ The checks 0 to 2 are the gate's, the checks 3 to 6 are `ClientCertificate.from_
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from nexus_auth.domain.decision import Decision, Denied, Granted
@@ -13,8 +14,6 @@ from nexus_auth.domain.policy import ADMIT_REGISTERED
 from nexus_auth.domain.reasons import DenialReason
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from nexus_auth.domain.certificate import ClientCertificate
     from nexus_auth.domain.policy import AccessPolicy
     from nexus_auth.domain.ports import Registration
@@ -96,6 +95,56 @@ def evaluate_registered(
         fingerprint=certificate.fingerprint,
         expires_at=min(certificate.not_after, registration.expires_at),
         neuron=registration.neuron,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StandingGrant:
+    """A grant, and all that must be as it was for the same grant to be given again.
+
+    It is no decision: `holds` takes the checks again, but for those whose outcome cannot change
+    (a certificate's extensions, and the signature that was seen to verify).
+    """
+
+    granted: Granted
+    certificate: ClientCertificate
+    registration: Registration
+    valid_from: datetime
+    valid_until: datetime
+
+    def holds(self, registration: Registration, now: datetime, policy: AccessPolicy) -> bool:
+        """Whether `evaluate` would give this very grant. False is no denial: then evaluate."""
+        return (
+            # 9 to 11. The very registration that held this certificate's key; it cannot change.
+            registration is self.registration
+            # 7. Valid now, within the leeway. (8 cannot change.)
+            and self.valid_from <= now <= self.valid_until
+            # 12. The policy admits the hotkey.
+            and policy.objection(self.granted.hotkey, registration.neuron) is None
+        )
+
+
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
+
+
+def build_standing_grant(
+    granted: Granted,
+    certificate: ClientCertificate,
+    registration: Registration,
+    *,
+    leeway: timedelta = DEFAULT_LEEWAY,
+) -> StandingGrant:
+    """Makes a standing grant of what `evaluate` granted, from what it was given."""
+    begin, end = certificate.not_before, certificate.not_after
+    return StandingGrant(
+        granted=granted,
+        certificate=certificate,
+        registration=registration,
+        # A date at the very end of what a datetime can hold gets no leeway here: within it, the
+        # certificate is evaluated anew.
+        valid_from=begin - leeway if begin - _EARLIEST > leeway else begin,
+        valid_until=end + leeway if _LATEST - end > leeway else end,
     )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import Final
 
 from nexus_auth.domain.errors import InvalidHotkey
@@ -40,10 +39,6 @@ def _neighbours(bits: int) -> tuple[int, int, int]:
 
 _FOLDS: Final = tuple(_neighbours(bits) for bits in (8, 16, 32, 64, 128, 256))
 
-_KEPT: Final = 4096
-"""Recently used hotkeys are kept in both directions, some 400 bytes each: a grant names its caller
-every time, and a registry reads the same addresses again every half minute."""
-
 
 def _checksum(payload: bytes) -> bytes:
     """SS58 checksum: the first bytes of blake2b-512 over a context and the payload.
@@ -62,7 +57,6 @@ def _decode_digits(address: str) -> bytes:
     return number.to_bytes(_RAW_ADDRESS_BYTES, "big")
 
 
-@lru_cache(maxsize=_KEPT)
 def _encode_account(account_id: bytes) -> str:
     payload = _PREFIX_BYTE + account_id
     number = int.from_bytes(payload + _checksum(payload), "big")
@@ -82,11 +76,14 @@ class Hotkey:
     """
 
     account_id: bytes
+    address: str = field(init=False, repr=False, compare=False)
+    """The SS58 address, encoded anew from the account id."""
 
     def __post_init__(self) -> None:
         # Nothing but bytes: a bytearray could change later, and 32 characters are no account id.
         if type(self.account_id) is not bytes or len(self.account_id) != ACCOUNT_ID_BYTES:
             raise InvalidHotkey(f"an account id has exactly {ACCOUNT_ID_BYTES} bytes")
+        object.__setattr__(self, "address", _encode_account(self.account_id))
 
     @classmethod
     def parse(cls, text: str) -> Hotkey:
@@ -98,28 +95,23 @@ class Hotkey:
         Raises:
             InvalidHotkey: If the text is anything else.
         """
-        return _parse(text)
-
-    @property
-    def address(self) -> str:
-        """The SS58 address, encoded anew from the account id."""
-        return _encode_account(self.account_id)
+        if _ADDRESS.fullmatch(text) is None:
+            raise InvalidHotkey("not an SS58 address: 48 base58 characters beginning with 5")
+        raw = _decode_digits(text)
+        payload, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
+        if payload[:1] != _PREFIX_BYTE:
+            raise InvalidHotkey(f"not an SS58 address with the network prefix {SS58_PREFIX}")
+        if checksum != _checksum(payload):
+            raise InvalidHotkey("not an SS58 address: the checksum is wrong")
+        # What was read is the one text form of its account id: encoding it again, which costs
+        # three times as much, would give the same.
+        hotkey = object.__new__(cls)
+        object.__setattr__(hotkey, "account_id", payload[1:])
+        object.__setattr__(hotkey, "address", text)
+        return hotkey
 
     def __str__(self) -> str:
         return self.address
 
     def __repr__(self) -> str:
         return f"Hotkey.parse({self.address!r})"
-
-
-@lru_cache(maxsize=_KEPT)
-def _parse(text: str) -> Hotkey:
-    if _ADDRESS.fullmatch(text) is None:
-        raise InvalidHotkey("not an SS58 address: 48 base58 characters beginning with 5")
-    raw = _decode_digits(text)
-    payload, checksum = raw[:-_CHECKSUM_BYTES], raw[-_CHECKSUM_BYTES:]
-    if payload[:1] != _PREFIX_BYTE:
-        raise InvalidHotkey(f"not an SS58 address with the network prefix {SS58_PREFIX}")
-    if checksum != _checksum(payload):
-        raise InvalidHotkey("not an SS58 address: the checksum is wrong")
-    return Hotkey(payload[1:])

@@ -32,6 +32,7 @@ from nexus_auth.adapters.registry.sharing import SharedSnapshots
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.starlette.admin_app import build_admin_app
 from nexus_auth.adapters.starlette.auth_app import AuthApp
+from nexus_auth.adapters.starlette.gate import Gate
 from nexus_auth.adapters.store.record import RecordFormat, derive_secret, scope_of
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.domain.ports import Clock, DecisionObserver, SnapshotStore
@@ -175,7 +176,7 @@ def _needs_neurons(
     return policies.needs_neurons
 
 
-def _headers_to_tell(grant_headers: GrantHeaders | None) -> frozenset[GrantHeader]:
+def _grant_headers(grant_headers: GrantHeaders | None) -> frozenset[GrantHeader]:
     return frozenset() if grant_headers is None else grant_headers.headers
 
 
@@ -277,18 +278,24 @@ class Container(containers.DeclarativeContainer):
 
     der_from = providers.Callable(FORMATS.__getitem__, config.header_format)
 
-    auth_app = providers.Factory(
-        AuthApp,
+    gate = providers.Singleton(
+        Gate,
         verifier=verifier,
-        clock=clock,
         header=config.header_name,
         der_from=der_from,
-        reuse=providers.Callable(_seconds, config.reuse_seconds),
-        observers=providers.Callable(_observers, tally, decision_log, traces),
-        trusted_proxies=config.trusted_proxies,
+        trusted_peers=config.trusted_proxies,
         # The object itself, which is called at every decision.
         policies=policies,
-        tell=providers.Callable(_headers_to_tell, config.grant_headers),
+        reads_policy_header=True,
+    )
+
+    auth_app = providers.Factory(
+        AuthApp,
+        gate=gate,
+        clock=clock,
+        reuse=providers.Callable(_seconds, config.reuse_seconds),
+        observers=providers.Callable(_observers, tally, decision_log, traces),
+        grant_headers=providers.Callable(_grant_headers, config.grant_headers),
     )
     """Takes `lifespan` where it shall open and close what it needs."""
 

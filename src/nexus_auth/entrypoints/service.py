@@ -18,7 +18,7 @@ import uvicorn
 
 from nexus_auth.adapters.addresses import UnixAddress
 from nexus_auth.adapters.observability.decision_log import SUMMARY_SECONDS, DecisionLog
-from nexus_auth.adapters.uvicorn.head_protocol import FastPath, HeadProtocol, Known
+from nexus_auth.adapters.uvicorn.head_protocol import HeadProtocol, Shared
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.addresses import CannotListen, ListenAddress, bind
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from nexus_auth.adapters.observability.board import Board
+    from nexus_auth.adapters.starlette.auth_app import FastPath
     from nexus_auth.entrypoints.settings import Settings
 
 DRAIN_SECONDS: Final = 10
@@ -252,7 +253,7 @@ class _Worker:
             loop.add_reader(self._parent_gone, self._stop_alone)
 
         app = self._container.auth_app(lifespan=self._open)
-        auth_server = self._server(app, fast_path=app, lifespan="on")
+        auth_server = self._server(app, fast_path=app.fast_path, lifespan="on")
         try:
             async with self._admin_server(admin):
                 await auth_server.serve(sockets=[auth])
@@ -282,7 +283,7 @@ class _Worker:
     ) -> _Server:
         config = uvicorn.Config(
             app,
-            http=functools.partial(HeadProtocol, fast_path=fast_path, known=Known()),  # type: ignore[arg-type] # it is called like a class
+            http=functools.partial(HeadProtocol, fast_path=fast_path, shared=Shared()),  # type: ignore[arg-type] # it is called like a class
             ws="none",
             interface="asgi3",
             lifespan=lifespan,

@@ -26,7 +26,7 @@ from nexus_auth.adapters.headers.presets import (
     certificate_header,
 )
 from nexus_auth.adapters.pylon.endpoint import parse_endpoint
-from nexus_auth.adapters.starlette.trusted_peers import TrustedProxies
+from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.addresses import ListenAddress, parse_listen_address
 from nexus_auth.entrypoints.arguments import one_of, seconds, token, true_or_false, whole_number
@@ -384,9 +384,9 @@ class Settings:
         flag="cert-format",
         choices=FORMAT_NAMES,
     )
-    trusted_proxies: TrustedProxies | None = _setting(
+    trusted_proxies: TrustedPeers | None = _setting(
         "NEXUS_AUTH_TRUSTED_PROXIES",
-        _optional(TrustedProxies.parse),
+        _optional(TrustedPeers.parse),
         "Addresses and networks of the proxies that may ask, separated by commas; everybody else "
         "is denied. A unix socket is trusted. Unset: whoever reaches the port may ask.",
         flag="trusted-proxies",

@@ -14,7 +14,8 @@ from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.headers.names import GrantHeader
 from nexus_auth.adapters.headers.presets import PRESETS
-from nexus_auth.adapters.starlette.auth_app import AuthApp, admit_registered
+from nexus_auth.adapters.starlette.auth_app import AuthApp
+from nexus_auth.adapters.starlette.gate import Gate, admit_registered
 from nexus_auth.domain.policy import PolicySet
 from nexus_auth.domain.verifier import CertificateVerifier
 from tests.fakes import FakeRegistry
@@ -87,14 +88,19 @@ class AuthService:
     ) -> None:
         preset = PRESETS[proxy]
         self.registry = FakeRegistry(expires_at=datetime.now(UTC) + timedelta(days=1))
-        app = AuthApp(
+        gate = Gate(
             verifier=CertificateVerifier(registry=self.registry, clock=utc_now),
-            clock=utc_now,
             header=preset.name,
             der_from=FORMATS[preset.format],
-            reuse=timedelta(seconds=reuse_seconds),
+            trusted_peers=None,
             policies=admit_registered if policies is None else lambda: policies,
-            tell=tell,
+            reads_policy_header=True,
+        )
+        app = AuthApp(
+            gate=gate,
+            clock=utc_now,
+            reuse=timedelta(seconds=reuse_seconds),
+            grant_headers=tell,
         )
         self._server = uvicorn.Server(
             uvicorn.Config(

@@ -19,6 +19,7 @@ import uvicorn
 
 from nexus_auth.adapters.headers.formats import der_from_percent_encoded_pem
 from nexus_auth.adapters.starlette.auth_app import AuthApp
+from nexus_auth.adapters.starlette.gate import Gate
 from nexus_auth.adapters.uvicorn.head_protocol import HeadProtocol
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.ports import Registration
@@ -95,15 +96,15 @@ class SlowRegistry(FakeRegistry):
 def listening(registry: FakeRegistry, *, own_protocol: bool = True) -> Iterator[Listener]:
     """Serves the auth application in a thread of its own."""
     clock = FakeClock()
-    app = AuthApp(
+    gate = Gate(
         verifier=CertificateVerifier(registry=registry, clock=clock),
-        clock=clock,
         header="X-Client-Cert",
         der_from=der_from_percent_encoded_pem,
-        reuse=timedelta(seconds=5),
+        trusted_peers=None,
     )
+    app = AuthApp(gate=gate, clock=clock, reuse=timedelta(seconds=5))
     protocol = functools.partial(
-        HeadProtocol, fast_path=app, head_timeout_seconds=HEAD_TIMEOUT_SECONDS
+        HeadProtocol, fast_path=app.fast_path, head_timeout_seconds=HEAD_TIMEOUT_SECONDS
     )
     config = uvicorn.Config(
         app,

@@ -22,6 +22,22 @@ def test_only_a_trusted_proxy_is_answered(tmp_path: Path) -> None:
                 assert service.lines("anybody_may_ask") == []
 
 
+def test_unix_socket_is_trusted_by_what_it_is(tmp_path: Path) -> None:
+    """Its directory says who may open it; the peer has no address that a setting could name."""
+    with running_pylon() as pylon:
+        register(pylon, "alice")
+        with running_service(
+            tmp_path,
+            pylon.url,
+            socket_path=tmp_path / "auth.sock",
+            NEXUS_AUTH_TRUSTED_PROXIES="192.0.2.1",
+        ) as service:
+            for _ in range(2):  # By the application, then by the fast path.
+                granted = service.ask(a_header("alice"))
+                assert (granted.status, granted.reason) == (200, None)
+            assert service.ask(a_header("bob")).reason == "not-registered"
+
+
 def test_listening_to_everybody_is_warned_of_once(tmp_path: Path) -> None:
     """Who names no proxies and listens beyond this machine is told what that means."""
     everywhere = f":{free_port()}"

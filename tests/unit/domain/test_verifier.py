@@ -41,6 +41,11 @@ def reason_of(decision: Decision) -> DenialReason | None:
     return decision.reason if isinstance(decision, Denied) else None
 
 
+def kept(verifier: CertificateVerifier) -> tuple[int, int]:
+    """How many granted certificates are remembered, and how many others."""
+    return verifier.remembered, len(verifier._cache._others)
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     """Stands at NOW."""
@@ -446,7 +451,8 @@ async def test_refused_certificate_is_not_remembered(
     certificate = Parts(**defect).certificate()  # type: ignore[arg-type] # Mixed.
     decision = await verifier.verify(certificate, policy=NOT_ALICE)
     assert verifier.remembered == 0
-    assert verifier.remembered_shut_out == int(reason_of(decision) is DenialReason.NOT_PERMITTED)
+    others = verifier._cache._others
+    assert len(others) == int(reason_of(decision) is DenialReason.NOT_PERMITTED)
     assert verifier.verify_remembered(certificate) is None
 
 
@@ -483,7 +489,7 @@ async def test_policy_is_asked_every_time(verifier: CertificateVerifier) -> None
     assert verifier.verify_remembered(certificate) is not None
 
 
-async def test_whoever_the_policy_alone_refuses_is_not_proven_again(
+async def test_certificate_that_the_policy_alone_denies_is_not_proven_again(
     verifier: CertificateVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The costly signature is checked once, and a policy that changes its mind counts at once."""
@@ -493,19 +499,19 @@ async def test_whoever_the_policy_alone_refuses_is_not_proven_again(
             reason_of(await verifier.verify(certificate, policy=NOT_ALICE))
             is DenialReason.NOT_PERMITTED
         )
-        assert (verifier.remembered, verifier.remembered_shut_out) == (0, 1)
+        assert kept(verifier) == (0, 1)
         monkeypatch.delattr(ClientCertificate, "is_self_signed", raising=False)
     assert verifier.verify_remembered(certificate) is None
     assert reason_of(await verifier.verify(certificate)) is None
-    assert (verifier.remembered, verifier.remembered_shut_out) == (1, 0)
+    assert kept(verifier) == (1, 0)
     assert (
         reason_of(await verifier.verify(certificate, policy=NOT_ALICE))
         is DenialReason.NOT_PERMITTED
     )
-    assert (verifier.remembered, verifier.remembered_shut_out) == (1, 0)
+    assert kept(verifier) == (1, 0)
 
 
-async def test_whoever_is_shut_out_takes_no_room_from_callers(
+async def test_certificates_that_were_not_granted_take_no_room_from_callers(
     registry: FakeRegistry, clock: FakeClock
 ) -> None:
     """One that is registered can make any number of certificates."""
@@ -517,7 +523,7 @@ async def test_whoever_is_shut_out_takes_no_room_from_callers(
     for serial_number in range(1, 6):
         another = to_der(a_certificate(serial_number=serial_number))
         await verifier.verify(another, policy=NOT_ALICE)
-    assert (verifier.remembered, verifier.remembered_shut_out) == (1, 2)
+    assert kept(verifier) == (1, 5)
     assert verifier.verify_remembered(certificate, policy=NOT_ALICE) is not None
 
 
@@ -568,14 +574,14 @@ async def test_padded_certificate_is_granted_and_not_remembered(
     assert verifier.remembered == remembered
 
 
-async def test_stuffed_certificate_is_parsed_once(clock: FakeClock) -> None:
+async def test_oversized_certificate_is_parsed_once(clock: FakeClock) -> None:
     """Whoever shows milliseconds' worth of parsing again and again makes us spend them once."""
     parsed: list[bytes] = []
 
     def decode(value: bytes) -> ClientCertificate:
         parsed.append(value)
         if value.endswith(b"x"):
-            raise CertificateRejected(DenialReason.MALFORMED_CERTIFICATE, "stuffed")
+            raise CertificateRejected(DenialReason.MALFORMED_CERTIFICATE, "oversized")
         return ClientCertificate.from_pem(value)
 
     verifier = CertificateVerifier(registry=FakeRegistry(), clock=clock)
@@ -594,7 +600,7 @@ async def test_stuffed_certificate_is_parsed_once(clock: FakeClock) -> None:
     assert len(parsed) == 3
 
 
-async def test_stuffed_certificate_is_no_remembered_decision(
+async def test_oversized_certificate_is_no_remembered_decision(
     registry: FakeRegistry, clock: FakeClock
 ) -> None:
     """What is known of it is what stands in it; time and registry are asked every time."""
@@ -609,12 +615,19 @@ async def test_stuffed_certificate_is_no_remembered_decision(
     assert reason_of(await verifier.verify(value)) is DenialReason.EXPIRED
 
 
-async def test_stuffed_certificates_take_bounded_room(clock: FakeClock) -> None:
-    """The oldest one goes when there are too many."""
+async def test_others_take_bounded_room(clock: FakeClock) -> None:
+    """In number and in bytes: the oldest ones go when there are too many, or too large ones."""
     verifier = CertificateVerifier(registry=FakeRegistry(), clock=clock)
-    for number in range(300):
-        await verifier.verify(b"-" * module.ORDINARY_BYTES + str(number).encode())
-    assert len(verifier._stuffed) == 256
+    cache = verifier._cache
+    small, large = b"-" * module.ORDINARY_BYTES, b"-" * 40_000
+    for number in range(module._OTHERS_KEPT + 10):
+        await verifier.verify(small + str(number).encode())
+    assert len(cache._others) == module._OTHERS_KEPT
+    for number in range(200):
+        await verifier.verify(large + str(number).encode())
+        assert cache._bytes == sum(size for _, size in cache._others.values())
+        assert cache._bytes <= module._OTHERS_BYTES
+    assert len(cache._others) == module._OTHERS_BYTES // (len(large) + 3)
 
 
 async def test_concurrent_calls_agree(

@@ -75,11 +75,11 @@ async def test_auth_app_reads_the_configured_header() -> None:
         NEXUS_AUTH_REUSE_SECONDS="7",
         NEXUS_AUTH_TRUSTED_PROXIES="10.0.0.1",
     ).auth_app()
-    assert app.header == b"x-forwarded-client-cert"
-    assert app._der_from.__name__ == "der_from_xfcc"
+    assert app._gate.header == b"x-forwarded-client-cert"
+    assert app._gate._der_from.__name__ == "der_from_xfcc"
     assert app._reuse == timedelta(seconds=7)
-    assert app.trusts(("10.0.0.1", 1))
-    assert not app.trusts(("10.0.0.2", 1))
+    assert app.fast_path.trusts(("10.0.0.1", 1), None)
+    assert not app.fast_path.trusts(("10.0.0.2", 1), None)
 
 
 def test_service_loads_no_framework_that_it_does_not_use() -> None:

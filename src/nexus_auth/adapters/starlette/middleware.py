@@ -7,7 +7,7 @@ seen the private key used: everybody else's is removed unread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Literal
 
 from starlette.authentication import (
@@ -23,33 +23,40 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from nexus_auth.adapters.headers.formats import FORMATS
-from nexus_auth.adapters.starlette.trailers import TRAILERS_DETAIL, may_hold_trailers
-from nexus_auth.adapters.starlette.trusted_peers import TrustedProxies
-from nexus_auth.domain.certificate import ClientCertificate
-from nexus_auth.domain.decision import Decision, Denied, Granted
+from nexus_auth.adapters.headers.names import REASON_HEADER
+from nexus_auth.adapters.headers.presets import DEFAULT_PRESET, PRESETS
+from nexus_auth.adapters.starlette.answers import DENIALS, HOTKEY_FIELD, POLICY_VIOLATION
+from nexus_auth.adapters.starlette.gate import Gate
+from nexus_auth.adapters.starlette.trusted_peers import UNIX_SOCKET, TrustedPeers
+from nexus_auth.domain.decision import Denied, Granted
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.policy import ADMIT_REGISTERED, AccessPolicy
+from nexus_auth.domain.policy import ADMIT_REGISTERED, AccessPolicy, PolicySet
 from nexus_auth.domain.reasons import DenialReason
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from nexus_auth.adapters.starlette.gate import VerifierSource
     from nexus_auth.domain.neuron import Neuron
     from nexus_auth.domain.verifier import CertificateVerifier
 
-    VerifierSource = Callable[[Scope], CertificateVerifier]
-    """Finds the verifier for a connection."""
+__all__ = [
+    "AUTHENTICATED",
+    "UNIX_SOCKET",
+    "AnonymousUser",
+    "HotkeyUser",
+    "NexusAuthBackend",
+    "NexusAuthMiddleware",
+    "TrustedPeers",
+    "require_hotkey",
+    "verifier_from_state",
+]
 
-UNIX_SOCKET: Final = "unix"
-"""Names the peers that come in through a unix socket in a list of trusted proxies."""
-
-DEFAULT_HEADER: Final = "X-Client-Cert"
-DEFAULT_FORMAT: Final = "percent-encoded-pem"
+DEFAULT_HEADER: Final = PRESETS[DEFAULT_PRESET].name
+DEFAULT_FORMAT: Final = PRESETS[DEFAULT_PRESET].format
 AUTHENTICATED: Final = "authenticated"
 
 _DECISION_KEY: Final = "nexus_auth.decision"
-_HOTKEY_HEADER: Final = b"x-hotkey"
-_POLICY_VIOLATION: Final = 1008  # RFC 6455 §7.4.1
 
 
 class HotkeyUser(BaseUser):
@@ -85,36 +92,6 @@ class AnonymousUser(UnauthenticatedUser):
         self.reason = reason
 
 
-class TrustedPeers:
-    """Whose certificate header is believed. An empty list trusts nobody."""
-
-    def __init__(self, proxies: Iterable[str]) -> None:
-        """Reads the list.
-
-        Args:
-            proxies: Addresses (`127.0.0.1`), networks (`10.0.0.0/8`) or `unix`.
-
-        Raises:
-            ValueError: When an entry is none of these.
-        """
-        if isinstance(proxies, str):
-            raise ValueError("trusted proxies are a list, not a text")  # noqa: TRY004 - one type
-        entries = set(proxies)
-        self._trust_unix = UNIX_SOCKET in entries
-        addresses = sorted(entries - {UNIX_SOCKET})
-        self._proxies = TrustedProxies.parse(",".join(addresses)) if addresses else TrustedProxies()
-
-    def include(self, scope: Scope) -> bool:
-        """Says whether the peer of a connection is one of them."""
-        client = scope.get("client")
-        if client is None:
-            # Servers name no client on a unix socket, and then a path without a port as their
-            # own address; a missing client alone could mean anything.
-            server = scope.get("server")
-            return self._trust_unix and server is not None and server[1] is None
-        return self._proxies.trusts(client[0])
-
-
 def verifier_from_state(name: str = "verifier") -> VerifierSource:
     """Finds the verifier in what the application's lifespan yielded as its state.
 
@@ -134,62 +111,27 @@ def verifier_from_state(name: str = "verifier") -> VerifierSource:
     return find
 
 
-class CertificateHeader:
-    """Reads the caller's certificate from the one header that a trusted proxy sets."""
-
-    def __init__(
-        self,
-        *,
-        verifier: CertificateVerifier | VerifierSource,
-        trusted_proxies: Iterable[str],
-        header: str = DEFAULT_HEADER,
-        header_format: str = DEFAULT_FORMAT,
-        policy: AccessPolicy = ADMIT_REGISTERED,
-        server_keeps_trailers_apart: bool = False,
-    ) -> None:
-        """Wires the reader; see `NexusAuthMiddleware` for the arguments."""
-        self._verifier = verifier
-        self._trusted = TrustedPeers(trusted_proxies)
-        self._header = header.lower().encode("ascii")
-        if header_format not in FORMATS:
-            raise ValueError(f"header_format is one of {', '.join(FORMATS)}")
-        self._der_from = FORMATS[header_format]
-        self._policy = policy
-        self._server_keeps_trailers_apart = server_keeps_trailers_apart
-
-    async def decide(self, scope: Scope) -> Decision:
-        """Decides on the caller of one request."""
-        if not self._trusted.include(scope):
-            return Denied(
-                reason=DenialReason.UNTRUSTED_PEER, detail="the peer is not a trusted proxy"
-            )
-        if not self._server_keeps_trailers_apart and may_hold_trailers(scope):
-            return Denied(reason=DenialReason.NO_CERTIFICATE, detail=TRAILERS_DETAIL)
-        values = [value for name, value in scope["headers"] if name == self._header]
-        if len(values) != 1:
-            return Denied(
-                reason=DenialReason.NO_CERTIFICATE,
-                detail=f"{len(values)} certificate headers, expected one",
-            )
-        verifier = self._verifier(scope) if callable(self._verifier) else self._verifier
-        return await verifier.verify_encoded(values[0], decode=self._decode, policy=self._policy)
-
-    def _decode(self, value: bytes) -> ClientCertificate:
-        return ClientCertificate.from_der(self._der_from(value))
-
-    def without_claims(self, scope: Scope) -> list[tuple[bytes, bytes]]:
-        """The request's headers without any that claim to name the caller.
-
-        Underscores count as dashes: WSGI servers and CGI fold both into one name.
-        """
-        return [
-            (name, value)
-            for name, value in scope["headers"]
-            if not self._claims(name.lower().replace(b"_", b"-"))
-        ]
-
-    def _claims(self, name: bytes) -> bool:
-        return name in {self._header, _HOTKEY_HEADER} or name.startswith(_HOTKEY_HEADER + b"-")
+def _build_gate(
+    *,
+    verifier: CertificateVerifier | VerifierSource,
+    trusted_proxies: Iterable[str],
+    header: str,
+    header_format: str,
+    policy: AccessPolicy,
+    server_keeps_trailers_apart: bool,
+) -> Gate:
+    """The gate of an application; see `NexusAuthMiddleware` for the arguments."""
+    if header_format not in FORMATS:
+        raise ValueError(f"header_format is one of {', '.join(FORMATS)}")
+    policies = PolicySet.of(policy)
+    return Gate(
+        verifier=verifier,
+        header=header,
+        der_from=FORMATS[header_format],
+        trusted_peers=TrustedPeers.of(trusted_proxies),
+        policies=lambda: policies,
+        trailers_kept_apart=server_keeps_trailers_apart,
+    )
 
 
 class NexusAuthMiddleware:
@@ -236,7 +178,7 @@ class NexusAuthMiddleware:
             raise ValueError("on_denial is 'reject' or 'anonymous'")
         self._app = app
         self._reject = on_denial == "reject"
-        self._certificate_header = CertificateHeader(
+        self._gate = _build_gate(
             verifier=verifier,
             trusted_proxies=trusted_proxies,
             header=header,
@@ -250,11 +192,11 @@ class NexusAuthMiddleware:
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        decision = await self._certificate_header.decide(scope)
-        headers = self._certificate_header.without_claims(scope)
+        decision = await self._gate.decide(scope)
+        headers = self._without_claims(scope)
         match decision:
             case Granted():
-                headers.append((_HOTKEY_HEADER, decision.hotkey.address.encode("ascii")))
+                headers.append((HOTKEY_FIELD, decision.hotkey.address.encode("ascii")))
                 scope = {
                     **scope,
                     "headers": headers,
@@ -264,7 +206,7 @@ class NexusAuthMiddleware:
                 }
                 await self._app(scope, receive, send)
             case Denied() if self._reject:
-                await _refuse(decision, scope, send)
+                await _deny(decision, scope, send)
             case Denied():
                 scope = {
                     **scope,
@@ -275,27 +217,26 @@ class NexusAuthMiddleware:
                 }
                 await self._app(scope, receive, send)
 
+    def _without_claims(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        """The request's headers without any that claim to name the caller.
 
-async def _refuse(denied: Denied, scope: Scope, send: Send) -> None:
+        Underscores count as dashes: WSGI servers and CGI fold both into one name.
+        """
+        return [
+            (name, value)
+            for name, value in scope["headers"]
+            if not self._is_claim(name.lower().replace(b"_", b"-"))
+        ]
+
+    def _is_claim(self, name: bytes) -> bool:
+        return name in {self._gate.header, HOTKEY_FIELD} or name.startswith(HOTKEY_FIELD + b"-")
+
+
+async def _deny(denied: Denied, scope: Scope, send: Send) -> None:
     if scope["type"] == "websocket":
-        # Closing before accepting makes the server answer the handshake with 403.
-        closing: Message = {"type": "websocket.close", "code": _POLICY_VIOLATION}
-        await send(closing)
-        return
-    body = denied.reason.body.encode("ascii")
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 403,
-            "headers": [
-                (b"content-type", b"text/plain; charset=utf-8"),
-                (b"content-length", str(len(body)).encode("ascii")),
-                (b"cache-control", b"no-store"),
-                (b"x-nexus-auth-reason", denied.reason.value.encode("ascii")),
-            ],
-        }
-    )
-    await send({"type": "http.response.body", "body": body})
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+    else:
+        await DENIALS[denied.reason].send(scope, send)
 
 
 class NexusAuthBackend(AuthenticationBackend):
@@ -318,7 +259,7 @@ class NexusAuthBackend(AuthenticationBackend):
         server_keeps_trailers_apart: bool = False,
     ) -> None:
         """Wires the backend; see `NexusAuthMiddleware` for the arguments."""
-        self._certificate_header = CertificateHeader(
+        self._gate = _build_gate(
             verifier=verifier,
             trusted_proxies=trusted_proxies,
             header=header,
@@ -329,7 +270,7 @@ class NexusAuthBackend(AuthenticationBackend):
 
     async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
         """Decides on the caller of one request."""
-        decision = await self._certificate_header.decide(conn.scope)
+        decision = await self._gate.decide(conn.scope)
         match decision:
             case Granted():
                 return AuthCredentials([AUTHENTICATED]), HotkeyUser(decision)
@@ -359,5 +300,5 @@ def require_hotkey(connection: HTTPConnection) -> Hotkey:
     raise HTTPException(
         status_code=403,
         detail=reason.body,
-        headers={"X-Nexus-Auth-Reason": reason.value, "Cache-Control": "no-store"},
+        headers={REASON_HEADER: reason.value, "Cache-Control": "no-store"},
     )

@@ -4,51 +4,63 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from functools import lru_cache
-from typing import Final, Self
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Endpoint = tuple[Any, ...] | list[Any] | None
+"""One end of a connection as ASGI names it: a host and a port, or a path and None for a unix
+socket; None where the server does not know."""
 
-_REMEMBERED_PEERS: Final = 1024
-"""How many peers' answers are kept: proxies are few, and strangers push one another out."""
+UNIX_SOCKET: Final = "unix"
+"""Names the peers that come in through a unix socket in a list of trusted peers."""
 
 
-class TrustedProxies:
-    """A set of addresses and networks. An empty one trusts nobody.
+@dataclass(frozen=True, slots=True)
+class TrustedPeers:
+    """A set of addresses and networks, perhaps with unix sockets. An empty one trusts no peer."""
 
-    Says nothing about unix sockets: whoever can open one was let in by its directory.
-    """
-
-    def __init__(self, networks: Iterable[Network] = ()) -> None:
-        """Holds the networks; see `parse` for text."""
-        self.networks = tuple(networks)
-        # Bound to the instance, so that two sets never share answers.
-        self._trusts_host = lru_cache(maxsize=_REMEMBERED_PEERS)(self._is_inside)
+    networks: tuple[Network, ...] = ()
+    unix_sockets: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Reads addresses and networks such as `10.0.0.7, 192.168.0.0/16, fd00::/8`.
 
+        For the service, where a unix socket is always trusted: its directory says who may open it.
+
         Raises:
             ValueError: When one is neither, or a network's address has bits beyond its length.
         """
-        parts = [part.strip() for part in text.split(",")]
-        networks: list[Network] = []
-        for part in parts:
-            try:
-                networks.append(ipaddress.ip_network(part))
-            except ValueError:
-                raise ValueError(
-                    "expected addresses or networks separated by commas, such as "
-                    f"10.0.0.7,192.168.0.0/16; {part!r} is neither"
-                ) from None
-        return cls(networks)
+        return cls(_parse_networks(text.split(",")), unix_sockets=True)
 
-    def trusts(self, host: str) -> bool:
-        """Says whether the peer at this address (as the socket names it) is a trusted proxy."""
-        return self._trusts_host(host)
+    @classmethod
+    def of(cls, entries: Iterable[str]) -> Self:
+        """Reads a list of addresses (`127.0.0.1`), networks (`10.0.0.0/8`) and `unix`.
 
-    def _is_inside(self, host: str) -> bool:
+        Raises:
+            ValueError: When an entry is none of these.
+        """
+        if isinstance(entries, str):
+            raise ValueError("trusted proxies are a list, not a text")  # noqa: TRY004 - one type
+        listed = set(entries)
+        return cls(
+            _parse_networks(sorted(listed - {UNIX_SOCKET})), unix_sockets=UNIX_SOCKET in listed
+        )
+
+    def include(self, client: Endpoint, server: Endpoint) -> bool:
+        """Says whether the peer of a connection is one of them.
+
+        Args:
+            client: The peer, as the server names it. Servers name none on a unix socket; but a
+                missing one alone could mean anything, and an unknown peer is an untrusted one.
+            server: The server's own end: on a unix socket, a path without a port.
+        """
+        if client is None:
+            return self.unix_sockets and server is not None and server[1] is None
+        return self._has_address(client[0])
+
+    def _has_address(self, host: str) -> bool:
         try:
             address = ipaddress.ip_address(host)
         except ValueError:
@@ -61,14 +73,20 @@ class TrustedProxies:
                 address = ipaddress.IPv6Address(int(address))
         return any(address in network for network in self.networks)
 
-    def __eq__(self, other: object) -> bool:
-        """Two sets are equal when their networks are."""
-        return isinstance(other, TrustedProxies) and self.networks == other.networks
-
-    def __hash__(self) -> int:
-        """Goes with `__eq__`."""
-        return hash(self.networks)
-
     def __str__(self) -> str:
-        """The networks as they are written."""
+        """The networks as a setting lists them."""
         return ",".join(str(network) for network in self.networks)
+
+
+def _parse_networks(entries: Iterable[str]) -> tuple[Network, ...]:
+    networks: list[Network] = []
+    for entry in entries:
+        text = entry.strip()
+        try:
+            networks.append(ipaddress.ip_network(text))
+        except ValueError:
+            raise ValueError(
+                "expected addresses or networks separated by commas, such as "
+                f"10.0.0.7,192.168.0.0/16; {text!r} is neither"
+            ) from None
+    return tuple(networks)

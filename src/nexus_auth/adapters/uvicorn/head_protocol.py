@@ -13,17 +13,15 @@ looks at it, and the header fields go through llhttp again behind a line that it
 from __future__ import annotations
 
 import asyncio
-import functools
 import re
-from collections.abc import Iterable
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote
 
 import httptools
 import structlog
 
-from nexus_auth.adapters.starlette.trailers import HEAD_ONLY
+from nexus_auth.adapters.starlette.answers import STATUS_LINES, field_lines
+from nexus_auth.adapters.starlette.gate import HEAD_ONLY
 from nexus_auth.adapters.uvicorn.known_heads import KnownHeads
 
 if TYPE_CHECKING:
@@ -31,7 +29,9 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-    from nexus_auth.adapters.starlette.auth_app import Answer, Headers
+    from nexus_auth.adapters.starlette.answers import Answer
+    from nexus_auth.adapters.starlette.auth_app import FastPath
+    from nexus_auth.adapters.starlette.gate import Claim, Headers
 
 log = structlog.get_logger(__name__)
 
@@ -47,10 +47,10 @@ LINGER_BYTES: Final = 1024 * 1024
 """How long, and for how much, a connection that is ending is still read. Closing it with unread
 bytes would reset it, and the answer could get lost on its way."""
 
-FAREWELL_SECONDS: Final = 1.0
-"""How long an idle connection stays open once the service has been told to end. A busy client sends
-its next request in that time and learns from the answer that it was the last one. Closed at once,
-the connection could cross a request that is on its way, and that request would be lost."""
+DRAIN_IDLE_SECONDS: Final = 1.0
+"""How long an idle connection stays open once the service drains. A busy client sends its next
+request in that time and learns from the answer that it was the last one. Closed at once, the
+connection could cross a request that is on its way, and that request would be lost."""
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _BARE_LINE_FEEDS: Final = b"\n\n"
@@ -64,67 +64,41 @@ _REQUEST_LINE: Final = re.compile(
 )
 _HTTP_1_0: Final = re.compile(rb"[^\r\n]* HTTP/1\.0\r\n")
 
-_STATUS_LINES: Final = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
-    for status in HTTPStatus
-}
 _BAD_REQUEST: Final = b"Bad Request"
-_BAD_REQUEST_HEADERS: Final = (
-    (b"cache-control", b"no-store"),
-    (b"content-length", str(len(_BAD_REQUEST)).encode("ascii")),
-    (b"content-type", b"text/plain; charset=utf-8"),
+_BAD_REQUEST_HEAD: Final = STATUS_LINES[400] + field_lines(
+    (
+        (b"cache-control", b"no-store"),
+        (b"content-length", str(len(_BAD_REQUEST)).encode("ascii")),
+        (b"content-type", b"text/plain; charset=utf-8"),
+    )
 )
 
-_LINES_KEPT: Final = 8192
-"""Written-out header fields that are kept; there are a few for each caller."""
-
-PATIENCE_WITH_NEW_HEADS: Final = 64
-REST_FROM_NEW_HEADS: Final = 1024
-"""After so many heads in a row that were all new, a connection does not look for known ones in the
-next so many: something in them may be different every time. Then it tries again, since they may
-have been new callers."""
-
-_RESPONSES_KEPT: Final = 2048
-"""Responses that are kept for the second in which they are right."""
+NEW_HEADS_IN_A_ROW: Final = 64
+HEADS_NOT_LOOKED_UP: Final = 1024
+"""After so many heads in a row that were all new, a connection does not look up the next so many:
+something in them may be different every time. Then it tries again, since they may have been new
+callers."""
 
 
-class FastPath(Protocol):
-    """Answers at once what can be answered at once: the auth application."""
+class Shared:
+    """What the connections of one server share: parsed heads, and the date as it is written."""
 
-    def trusts(self, client: tuple[str, int] | None) -> bool:
-        """Whether a peer may ask."""
-
-    def answer_remembered(self, headers: Headers, method: bytes, target: bytes) -> Answer | None:
-        """A grant, or None: then call the application."""
-
-    def refuse_unread(self, detail: str) -> Answer:
-        """A denial for a request that is not even parsed."""
-
-
-class Known:
-    """What the connections of one server need not work out again: how heads parse, and responses.
-
-    No decision is among it. Parsing depends on the bytes alone; and a response is found by the
-    answer that was decided on, not by the question.
-    """
-
-    __slots__ = ("date", "date_headers", "heads", "responses")
+    __slots__ = ("_date", "_date_headers", "heads")
 
     def __init__(self) -> None:
         self.heads = KnownHeads()
-        # By the identity of the answer, which the entry keeps alive.
-        self.responses: dict[int, tuple[Answer, bytes]] = {}
-        self.date_headers: list[tuple[bytes, bytes]] | None = None
-        self.date = b""
+        self._date_headers: list[tuple[bytes, bytes]] | None = None
+        self._date = b""
 
     def date_lines(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """The header fields that all responses have: the date."""
-        if headers is not self.date_headers:
-            # uvicorn makes a new list every second.
-            self.date_headers = headers
-            self.date = _lines(headers)
-            self.responses.clear()
-        return self.date
+        """The header fields that all responses have: the date.
+
+        Args:
+            headers: uvicorn's own, of which it makes a new list every second.
+        """
+        if headers is not self._date_headers:
+            self._date_headers, self._date = headers, field_lines(headers)
+        return self._date
 
 
 class HeadProtocol(asyncio.Protocol):
@@ -143,7 +117,7 @@ class HeadProtocol(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         fast_path: FastPath | None,
-        known: Known | None = None,
+        shared: Shared | None = None,
         head_timeout_seconds: float = HEAD_TIMEOUT_SECONDS,
     ) -> None:
         """Prepares a connection; uvicorn gives the first four arguments.
@@ -154,7 +128,7 @@ class HeadProtocol(asyncio.Protocol):
             app_state: What the lifespan left for requests.
             _loop: The event loop.
             fast_path: Answers remembered callers; None has every request go to the application.
-            known: Shared by all connections of a server; None for one that has it to itself.
+            shared: Shared by all connections of a server; None for one that has it to itself.
             head_timeout_seconds: How long a connection may be without a complete head.
         """
         self._app: ASGIApp = config.loaded_app
@@ -162,8 +136,8 @@ class HeadProtocol(asyncio.Protocol):
         self._server = server_state
         self._app_state = app_state
         self._fast_path = fast_path
-        self._known = Known() if known is None else known
-        self._patience = PATIENCE_WITH_NEW_HEADS
+        self._shared = Shared() if shared is None else shared
+        self._looks_left = NEW_HEADS_IN_A_ROW
         self._head_timeout = head_timeout_seconds
         self._parser = httptools.HttpRequestParser(self)
 
@@ -205,7 +179,9 @@ class HeadProtocol(asyncio.Protocol):
             self._server_name = (name[0], name[1])
         elif name:
             self._server_name = (str(name), None)
-        self._is_trusted = self._fast_path is not None and self._fast_path.trusts(self._client)
+        self._is_trusted = self._fast_path is not None and self._fast_path.trusts(
+            self._client, self._server_name
+        )
         self._deadline = self._loop.time() + self._head_timeout
         self._arm()
 
@@ -310,20 +286,20 @@ class HeadProtocol(asyncio.Protocol):
 
     def _handle(self, head: bytes) -> None:
         """Answers one head, at once or by a task."""
-        if self._patience > 0:
-            known = self._known.heads.find(head)
-            if known is not None:
-                self._patience = PATIENCE_WITH_NEW_HEADS
+        if self._looks_left > 0:
+            found = self._shared.heads.find(head)
+            if found is not None:
+                known, fields = found
+                self._looks_left = NEW_HEADS_IN_A_ROW
                 self._messages = 1
                 self._keep_alive = True
                 self._http_version = "1.1"
                 self._target = known.target
-                self._headers = known.headers
-                self._decide(known.method)
+                self._decide(known.method, fields, known.claim)
                 return
-        self._patience -= 1
-        if self._patience <= -REST_FROM_NEW_HEADS:
-            self._patience = PATIENCE_WITH_NEW_HEADS
+        self._looks_left -= 1
+        if self._looks_left <= -HEADS_NOT_LOOKED_UP:
+            self._looks_left = NEW_HEADS_IN_A_ROW
         self._messages = 0
         self._keep_alive = False
         self._target = b""
@@ -345,8 +321,10 @@ class HeadProtocol(asyncio.Protocol):
                 self._refuse_malformed()
                 return
         method = self._parser.get_method()
-        if self._decide(method) and self._keep_alive and self._patience > 0:
-            self._known.heads.remember(head, self._headers, method, self._target)
+        claim = self._read()
+        is_granted = self._decide(method, self._headers, claim)
+        if is_granted and claim is not None and self._keep_alive and self._looks_left > 0:
+            self._shared.heads.remember(head, self._headers, method, self._target, claim)
 
     def _handle_unusual(self, head: bytes) -> None:
         """Answers a head whose request line llhttp does not know, or refuses it."""
@@ -369,19 +347,29 @@ class HeadProtocol(asyncio.Protocol):
             self._keep_alive = False
         self._http_version = self._parser.get_http_version()
         self._target = line["target"]
-        self._decide(line["method"])
+        self._decide(line["method"], self._headers, self._read())
 
-    def _decide(self, method: bytes) -> bool:
+    def _read(self) -> Claim | None:
+        """What counts in the head that was parsed, where it may be decided on at once."""
+        if self._fast_path is None or not self._is_trusted:
+            return None
+        try:
+            return self._fast_path.read(self._headers)
+        except Exception:
+            # The application decides instead, and denies if it must.
+            log.exception("fast_path_failed")
+            return None
+
+    def _decide(self, method: bytes, headers: Headers, claim: Claim | None) -> bool:
         """Answers at once, or by a task; returns whether it was at once, and so a grant."""
         if self._messages > 1:
             # Cannot be: the stream was cut at the first empty line. Then it must not go on either.
             self._refuse_malformed()
             return False
-        headers = self._headers
         self._is_head = method == b"HEAD"
-        if self._fast_path is not None and self._is_trusted:
+        if claim is not None and self._is_trusted and self._fast_path is not None:
             try:
-                answer = self._fast_path.answer_remembered(headers, method, self._target)
+                answer = self._fast_path.answer(claim, headers, method, self._target)
             except Exception:
                 # The application decides instead, and denies if it must.
                 log.exception("fast_path_failed")
@@ -396,7 +384,7 @@ class HeadProtocol(asyncio.Protocol):
             self._transport.pause_reading()
         return False
 
-    def _scope(self, method: bytes, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+    def _scope(self, method: bytes, headers: Headers) -> dict[str, Any]:
         raw_path, _, query = self._target.partition(b"?")
         return {
             "type": "http",
@@ -427,40 +415,25 @@ class HeadProtocol(asyncio.Protocol):
             self._task = None
         if not response.is_complete:
             self._keep_alive = False
-        self._write(response.status, tuple(response.headers), response.body)
+        self._write(STATUS_LINES[response.status] + field_lines(response.headers), response.body)
         self._go_on()
 
     # Answering and ending.
 
     def _write_answer(self, answer: Answer) -> None:
-        """Writes a grant: from what is kept, where the connection goes on."""
-        transport, server, known = self._transport, self._server, self._known
+        """Writes a grant."""
+        transport = self._transport
         if transport is None or self._draining or self._is_head or not self._keep_alive:
-            self._write(answer.status, answer.headers, answer.body)
+            self._write(answer.head, answer.body)
             return
-        date = known.date
-        if server.default_headers is not known.date_headers:
-            date = known.date_lines(server.default_headers)
-        kept = known.responses.get(id(answer))
-        if kept is None:
-            response = b"".join(
-                (
-                    _STATUS_LINES[answer.status],
-                    _lines(answer.headers),
-                    date,
-                    b"\r\n",
-                    answer.body,
-                )
-            )
-            if len(known.responses) < _RESPONSES_KEPT:
-                known.responses[id(answer)] = answer, response
-        else:
-            response = kept[1]
-        transport.write(response)
+        server = self._server
+        date = self._shared.date_lines(server.default_headers)
+        transport.write(b"".join((answer.head, date, b"\r\n", answer.body)))
         server.total_requests += 1
         self._deadline = self._loop.time() + self._head_timeout
 
-    def _write(self, status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes) -> None:
+    def _write(self, head: bytes, body: bytes) -> None:
+        """Writes a response, and ends the connection where it is the last one."""
         transport = self._transport
         if transport is None:
             return
@@ -470,9 +443,8 @@ class HeadProtocol(asyncio.Protocol):
         transport.write(
             b"".join(
                 (
-                    _STATUS_LINES[status],
-                    _kept_lines(headers),
-                    self._known.date_lines(server.default_headers),
+                    head,
+                    self._shared.date_lines(server.default_headers),
                     b"\r\n" if self._keep_alive else b"Connection: close\r\n\r\n",
                     b"" if self._is_head else body,
                 )
@@ -485,16 +457,16 @@ class HeadProtocol(asyncio.Protocol):
 
     def _refuse_malformed(self) -> None:
         self._keep_alive = self._is_head = False
-        self._write(400, _BAD_REQUEST_HEADERS, _BAD_REQUEST)
+        self._write(_BAD_REQUEST_HEAD, _BAD_REQUEST)
 
     def _refuse_oversized(self) -> None:
-        """Answers a head that is too long to be looked at: as a decision, where there are any."""
-        self._keep_alive = self._is_head = False
+        """Answers a head that is too long to be parsed: as a decision, where there are any."""
         if self._fast_path is None:
-            self._write(400, _BAD_REQUEST_HEADERS, _BAD_REQUEST)
+            self._refuse_malformed()
             return
-        answer = self._fast_path.refuse_unread("the head of the request is too long")
-        self._write(answer.status, answer.headers, answer.body)
+        self._keep_alive = self._is_head = False
+        answer = self._fast_path.deny_unread("the head of the request is too long")
+        self._write(answer.head, answer.body)
 
     def _end(self) -> None:
         """Says that no more will come, and reads on for a moment so that the answer arrives."""
@@ -541,7 +513,7 @@ class HeadProtocol(asyncio.Protocol):
         """Ends the connection after the request that is under way, or the next if it is near."""
         self._draining = True
         if self._task is None and not self._received and not self._ending and self._transport:
-            self._deadline = min(self._deadline, self._loop.time() + FAREWELL_SECONDS)
+            self._deadline = min(self._deadline, self._loop.time() + DRAIN_IDLE_SECONDS)
             self._arm()
 
 
@@ -573,13 +545,3 @@ class _Response:
 async def _no_body() -> Message:
     """All that an application here can receive."""
     return {"type": "http.disconnect"}
-
-
-def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Field lines, spelt as most servers do: X-Hotkey."""
-    return b"".join(b"%s: %s\r\n" % (name.title(), value) for name, value in headers)
-
-
-@functools.lru_cache(maxsize=_LINES_KEPT)
-def _kept_lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    return _lines(headers)

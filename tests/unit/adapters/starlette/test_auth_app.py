@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -12,14 +12,10 @@ from starlette.types import Message, Scope
 
 from nexus_auth.adapters.headers.formats import der_from_percent_encoded_pem
 from nexus_auth.adapters.headers.names import GrantHeader
-from nexus_auth.adapters.starlette.auth_app import (
-    AuthApp,
-    Headers,
-    KnownHeaders,
-    build_answer,
-)
-from nexus_auth.adapters.starlette.trailers import HEAD_ONLY
-from nexus_auth.adapters.starlette.trusted_peers import TrustedProxies
+from nexus_auth.adapters.starlette.answers import Answer
+from nexus_auth.adapters.starlette.auth_app import AuthApp
+from nexus_auth.adapters.starlette.gate import HEAD_ONLY, Gate, Headers, admit_registered
+from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.domain.decision import Decision, Denied, Granted
 from nexus_auth.domain.neuron import Neuron, StakeKind
 from nexus_auth.domain.policy import AccessPolicy, MinStake, OnlyHotkeys, PolicySet
@@ -57,20 +53,29 @@ def an_app(
     registry: FakeRegistry | None = None,
     reuse: timedelta = timedelta(seconds=5),
     clock: FakeClock | None = None,
+    trusted_peers: TrustedPeers | None = None,
+    policies: Callable[[], PolicySet] = admit_registered,
     **others: Any,
 ) -> AuthApp:
     """The application, which knows alice."""
     clock = clock or FakeClock()
-    return AuthApp(
+    gate = Gate(
         verifier=CertificateVerifier(
             registry=registry or FakeRegistry({ALICE: public_bytes(a_key("alice"))}), clock=clock
         ),
-        clock=clock,
         header="X-Client-Cert",
         der_from=der_from_percent_encoded_pem,
-        reuse=reuse,
-        **others,
+        trusted_peers=trusted_peers,
+        policies=policies,
+        reads_policy_header=True,
     )
+    return AuthApp(gate=gate, clock=clock, reuse=reuse, **others)
+
+
+def at_once(app: AuthApp, headers: Headers) -> Answer | None:
+    """What a server gets from the fast path for these headers."""
+    claim = app.fast_path.read(headers)
+    return None if claim is None else app.fast_path.answer(claim, headers, b"GET", b"/")
 
 
 def a_scope(*headers: tuple[bytes, bytes], **others: Any) -> Scope:
@@ -117,21 +122,6 @@ async def test_registered_caller_is_granted() -> None:
         },
         b"Access granted",
     )
-
-
-@pytest.mark.parametrize("reason", DenialReason)
-def test_denial_says_why_and_forbids_keeping_it(reason: DenialReason) -> None:
-    """Every reason has its body and its code, and nothing that could be taken for a grant."""
-    answer = build_answer(Denied(reason=reason), NOW, timedelta(seconds=5))
-    headers = dict(answer.headers)
-    assert answer.status == 403
-    assert answer.body == reason.body.encode()
-    assert headers == {
-        b"x-nexus-auth-reason": reason.value.encode(),
-        b"cache-control": b"no-store",
-        b"content-length": str(len(answer.body)).encode(),
-        b"content-type": b"text/plain; charset=utf-8",
-    }
 
 
 REFUSED_HEADERS: list[tuple[list[tuple[bytes, bytes]], DenialReason]] = [
@@ -214,41 +204,23 @@ async def test_failing_observer_changes_nothing() -> None:
     assert (await ask(an_app(observers=[Failing()]), a_scope()))[0] == 403
 
 
-def a_grant(expires_in: timedelta) -> Granted:
-    """A grant to alice that holds for so long."""
-    return Granted(hotkey=ALICE, fingerprint="", expires_at=NOW + expires_in)
-
-
-@pytest.mark.parametrize(
-    ("expires_in", "reuse", "expected"),
-    [
-        (timedelta(minutes=15), timedelta(seconds=5), b"5"),
-        (timedelta(seconds=3.9), timedelta(seconds=5), b"3"),
-        (timedelta(seconds=1), timedelta(seconds=5), b"1"),
-        (timedelta(seconds=0.9), timedelta(seconds=5), None),
-        (timedelta(0), timedelta(seconds=5), None),
-        # Within the leeway, after the end of its validity.
-        (timedelta(seconds=-100), timedelta(seconds=5), None),
-        (timedelta(minutes=15), timedelta(0), None),
-    ],
-)
-def test_grant_may_be_reused_for_as_long_as_it_is_worth(
-    expires_in: timedelta, reuse: timedelta, expected: bytes | None
-) -> None:
-    """In whole seconds, rounded down; nothing left means no header at all, and no-store."""
-    headers = dict(build_answer(a_grant(expires_in), NOW, reuse).headers)
-    assert headers.get(b"x-accel-expires") == expected
-    assert headers.get(b"cache-control") == (None if expected else b"no-store")
-
-
 async def test_only_trusted_proxies_may_ask() -> None:
     """Everybody else is denied, whatever certificate they send; a unix socket is trusted."""
-    app = an_app(trusted_proxies=TrustedProxies.parse("10.0.0.0/8"))
+    app = an_app(trusted_peers=TrustedPeers.parse("10.0.0.0/8"))
     certificate = (HEADER, CERTIFICATE)
     assert (await ask(app, a_scope(certificate)))[0] == 200
-    assert (await ask(app, a_scope(certificate, client=None)))[0] == 200
-    status, headers, _ = await ask(app, a_scope(certificate, client=("192.0.2.1", 1)))
-    assert (status, headers["x-nexus-auth-reason"]) == (403, "untrusted-peer")
+    unix = {"client": None, "server": ("/run/nexus-auth/auth.sock", None)}
+    assert (await ask(app, a_scope(certificate, **unix)))[0] == 200
+    for untrusted in (
+        {"client": ("192.0.2.1", 1)},
+        # Not known who it is: no address is no unix socket.
+        {"client": None},
+        {"client": None, "server": None},
+        {"client": None, "server": ("10.0.0.1", 8080)},
+    ):
+        status, headers, _ = await ask(app, a_scope(certificate, **untrusted))
+        assert (status, headers["x-nexus-auth-reason"]) == (403, "untrusted-peer")
+        assert "x-hotkey" not in headers
 
 
 async def test_remembered_grant_is_answered_at_once_and_alike() -> None:
@@ -257,35 +229,33 @@ async def test_remembered_grant_is_answered_at_once_and_alike() -> None:
     registry = FakeRegistry({ALICE: public_bytes(a_key("alice"))})
     app = an_app(registry=registry, observers=[witness])
     headers_sent = [(b"Host", b"auth"), (b"X-Client-Cert", CERTIFICATE)]
-    assert app.answer_remembered(headers_sent, b"GET", b"/") is None
+    assert at_once(app, headers_sent) is None
     status, headers, body = await ask(app, a_scope((HEADER, CERTIFICATE)))
-    answer = app.answer_remembered(headers_sent, b"GET", b"/")
+    answer = at_once(app, headers_sent)
     assert answer is not None
     assert (answer.status, answer.body) == (status, body)
     assert {name.decode(): value.decode() for name, value in answer.headers} == headers
     assert [type(decision) for decision, _, _ in witness.seen] == [Granted, Granted]
     for other in ([], headers_sent[:1], [*headers_sent, (HEADER, b"")], headers_sent * 2):
-        assert app.answer_remembered(other, b"GET", b"/") is None
+        assert at_once(app, other) is None
     registry.keys[ALICE] = public_bytes(a_key("new"))
-    assert app.answer_remembered(headers_sent, b"GET", b"/") is None
+    assert at_once(app, headers_sent) is None
 
 
-async def test_known_headers_are_decided_anew_and_answered_alike() -> None:
-    """What was read in a head is kept with it; the registry is asked all the same."""
+async def test_claim_is_decided_anew_and_answered_alike() -> None:
+    """What was read in a head can be used again; the registry is looked at all the same."""
     registry = FakeRegistry({ALICE: public_bytes(a_key("alice"))})
     app = an_app(registry=registry)
     headers_sent = [(b"Host", b"auth"), (b"X-Client-Cert", CERTIFICATE)]
-    known = KnownHeaders(headers_sent)
-    assert app.answer_remembered(known, b"GET", b"/") is None
+    claim = app.fast_path.read(headers_sent)
+    assert claim is not None
+    assert app.fast_path.answer(claim, headers_sent, b"GET", b"/") is None
     await ask(app, a_scope((HEADER, CERTIFICATE)))
-    first = app.answer_remembered(headers_sent, b"GET", b"/")
+    first = app.fast_path.answer(claim, headers_sent, b"GET", b"/")
     assert first is not None
-    assert app.answer_remembered(known, b"GET", b"/") == first
-    assert known.reading == (CERTIFICATE, ())
-    assert app.answer_remembered(known, b"GET", b"/") == first
-    assert app.answer_remembered(KnownHeaders(headers_sent * 2), b"GET", b"/") is None
+    assert app.fast_path.answer(claim, headers_sent, b"GET", b"/") == first
     registry.keys[ALICE] = public_bytes(a_key("new"))
-    assert app.answer_remembered(known, b"GET", b"/") is None
+    assert app.fast_path.answer(claim, headers_sent, b"GET", b"/") is None
 
 
 POLICIES = PolicySet(
@@ -326,7 +296,7 @@ async def test_proxy_chooses_the_policy_by_one_header(
     app = an_app(policies=lambda: POLICIES, observers=[witness])
     for _ in range(2):  # Parsed, then remembered.
         status, answered, _body = await ask(app, a_scope((HEADER, CERTIFICATE), *headers))
-        remembered = app.answer_remembered([(HEADER, CERTIFICATE), *headers], b"GET", b"/")
+        remembered = at_once(app, [(HEADER, CERTIFICATE), *headers])
         if detail is None:
             assert status == 200
             assert remembered is not None
@@ -349,9 +319,9 @@ async def test_policy_is_asked_every_time() -> None:
     app = an_app(policies=lambda: policies[-1])
     sent = [(HEADER, CERTIFICATE)]
     await ask(app, a_scope(*sent))
-    assert app.answer_remembered(sent, b"GET", b"/") is not None
+    assert at_once(app, sent) is not None
     policies.append(PolicySet(policies=POLICIES.policies, default="closed"))
-    assert app.answer_remembered(sent, b"GET", b"/") is None
+    assert at_once(app, sent) is None
     status, headers, _ = await ask(app, a_scope((HEADER, CERTIFICATE)))
     assert (status, headers["x-nexus-auth-reason"]) == (403, "not-permitted")
 
@@ -389,7 +359,7 @@ async def test_grant_tells_what_is_asked_for_and_known(
     registry = FakeRegistry({ALICE: public_bytes(a_key("alice"))})
     if neuron is not None:
         registry.neurons = {ALICE: neuron}
-    app = an_app(registry=registry, tell=frozenset(tell))
+    app = an_app(registry=registry, grant_headers=frozenset(tell))
     status, headers, _ = await ask(app, a_scope((HEADER, CERTIFICATE)))
     assert status == 200
     assert {name: value for name, value in headers.items() if "hotkey-" in name} == told

@@ -20,9 +20,9 @@ from nexus_auth.adapters.starlette.middleware import (
     HotkeyUser,
     NexusAuthBackend,
     NexusAuthMiddleware,
-    TrustedPeers,
     require_hotkey,
 )
+from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.verifier import CertificateVerifier
 from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_nginx_header
@@ -161,14 +161,15 @@ async def test_empty_list_of_proxies_trusts_nobody() -> None:
 )
 def test_trusted_proxies(proxies: list[str], scope: Scope, trusted: bool) -> None:  # noqa: FBT001 - a table
     """Only a listed peer is believed; a missing client is a unix socket only when it looks so."""
-    assert TrustedPeers(proxies).include(scope) is trusted
+    peers = TrustedPeers.of(proxies)
+    assert peers.include(scope.get("client"), scope.get("server")) is trusted
 
 
 @pytest.mark.parametrize("proxies", ["127.0.0.1", ["nginx"], ["10.0.0.1/8"]])
 def test_wrong_list_of_proxies_is_refused(proxies: Any) -> None:
     """A list that cannot mean anything is a mistake at start-up, not a surprise later."""
     with pytest.raises(ValueError, match=r"list|addresses or networks"):
-        TrustedPeers(proxies)
+        TrustedPeers.of(proxies)
 
 
 async def test_websocket_of_a_stranger_is_closed_before_it_opens() -> None:

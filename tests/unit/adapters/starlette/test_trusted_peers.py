@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_auth.adapters.starlette.trusted_peers import TrustedProxies
+from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 
 
 @pytest.mark.parametrize(
@@ -26,26 +26,27 @@ from nexus_auth.adapters.starlette.trusted_peers import TrustedProxies
 )
 def test_a_peer_is_trusted_by_its_address(text: str, host: str, *, expected: bool) -> None:
     """An address counts, and nothing that merely looks like one."""
-    assert TrustedProxies.parse(text).trusts(host) is expected
+    assert TrustedPeers.parse(text).include((host, 1), None) is expected
 
 
 def test_an_empty_list_trusts_nobody() -> None:
     """No proxies means no proxies."""
-    assert not TrustedProxies().trusts("127.0.0.1")
+    assert not TrustedPeers().include(("127.0.0.1", 1), ("127.0.0.1", 80))
+    assert not TrustedPeers().include(None, ("/run/app.sock", None))
 
 
 @pytest.mark.parametrize("text", ["", ",", "10.0.0.1/8", "10.0.0", "proxy", "10.0.0.1,", "::g"])
 def test_a_wrong_list_is_refused(text: str) -> None:
     """A slip of the pen is told, not guessed at."""
     with pytest.raises(ValueError, match="addresses or networks"):
-        TrustedProxies.parse(text)
+        TrustedPeers.parse(text)
 
 
 @given(text=st.text(max_size=40))
 def test_any_text_is_a_list_or_a_value_error(text: str) -> None:
     """Nothing but `ValueError` comes out of parsing, and any host gets an answer."""
     try:
-        proxies = TrustedProxies.parse(text)
+        proxies = TrustedPeers.parse(text)
     except ValueError:
-        proxies = TrustedProxies()
-    assert proxies.trusts(text) in {True, False}
+        proxies = TrustedPeers()
+    assert proxies.include((text, 1), None) in {True, False}

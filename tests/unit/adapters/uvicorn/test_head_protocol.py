@@ -11,16 +11,17 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from nexus_auth.adapters.starlette.auth_app import Answer, Headers
+from nexus_auth.adapters.starlette.answers import Answer
+from nexus_auth.adapters.starlette.auth_app import FastPath
+from nexus_auth.adapters.starlette.gate import Claim, Headers
 from nexus_auth.adapters.uvicorn.head_protocol import (
-    FAREWELL_SECONDS,
+    DRAIN_IDLE_SECONDS,
+    HEADS_NOT_LOOKED_UP,
     LINGER_BYTES,
     MAX_HEAD_BYTES,
-    PATIENCE_WITH_NEW_HEADS,
-    REST_FROM_NEW_HEADS,
-    FastPath,
+    NEW_HEADS_IN_A_ROW,
     HeadProtocol,
-    Known,
+    Shared,
 )
 from nexus_auth.adapters.uvicorn.known_heads import HEADS_KEPT
 
@@ -66,19 +67,22 @@ class Transport(asyncio.Transport):
 
 
 class Grants:
-    """A fast path that knows one certificate."""
+    """A fast path that knows one certificate, and notes what it is shown."""
 
     def __init__(self, answer: Callable[[], Answer | None]) -> None:
-        self.answer = answer
+        self._answer = answer
+        self.seen: list[tuple[list[tuple[bytes, bytes]], bytes, bytes]] = []
+        self.fast_path = FastPath(
+            trusts=lambda client, _server: client != ("192.0.2.1", 1),
+            read=lambda _headers: Claim(b"c"),
+            answer=self.answer,
+            deny_unread=lambda _detail: Answer(403, ((b"content-length", b"0"),), b""),
+        )
 
-    def trusts(self, client: tuple[str, int] | None) -> bool:
-        return client != ("192.0.2.1", 1)
-
-    def answer_remembered(self, headers: Headers, method: bytes, target: bytes) -> Answer | None:
-        return self.answer()
-
-    def refuse_unread(self, detail: str) -> Answer:
-        return Answer(403, ((b"content-length", b"0"),), b"")
+    def answer(self, claim: Claim, headers: Headers, method: bytes, target: bytes) -> Answer | None:
+        assert claim == Claim(b"c")
+        self.seen.append((list(headers), method, target))
+        return self._answer()
 
 
 GRANT = Answer(200, ((b"content-length", b"2"),), b"ok")
@@ -93,14 +97,15 @@ async def denies(scope: Scope, receive: Receive, send: Send) -> None:
 
 def connected(
     app: ASGIApp,
-    fast_path: FastPath | None = None,
-    known: Known | None = None,
+    grants: Grants | None = None,
+    shared: Shared | None = None,
     **peer: object,
 ) -> tuple[HeadProtocol, Transport]:
     """A protocol with a connection."""
     config = uvicorn.Config(app, interface="asgi3", log_config=None)
     config.load()
-    protocol = HeadProtocol(config, ServerState(), {}, fast_path=fast_path, known=known)
+    fast_path = None if grants is None else grants.fast_path
+    protocol = HeadProtocol(config, ServerState(), {}, fast_path=fast_path, shared=shared)
     transport = Transport(**peer)
     protocol.connection_made(transport)
     return protocol, transport
@@ -232,7 +237,7 @@ async def test_ending_server_closes_what_stays_idle_and_finishes_the_rest() -> N
         protocol.shutdown()
     # A request may be on its way: the connection is told to end with the answer, or ends soon.
     assert idle_transport.done == []
-    assert idle._deadline <= asyncio.get_running_loop().time() + FAREWELL_SECONDS
+    assert idle._deadline <= asyncio.get_running_loop().time() + DRAIN_IDLE_SECONDS
     idle._deadline = 0.0
     idle._check_time()
     assert idle_transport.done == ["close"]
@@ -240,18 +245,6 @@ async def test_ending_server_closes_what_stays_idle_and_finishes_the_rest() -> N
     begun.data_received(REQUEST[20:])
     await rest()
     assert b"\r\nConnection: close\r\n" in begun_transport.written
-
-
-class Reads(Grants):
-    """A fast path that notes what it is shown."""
-
-    def __init__(self, answer: Callable[[], Answer | None]) -> None:
-        super().__init__(answer)
-        self.seen: list[tuple[list[tuple[bytes, bytes]], bytes, bytes]] = []
-
-    def answer_remembered(self, headers: Headers, method: bytes, target: bytes) -> Answer | None:
-        self.seen.append((list(headers), method, target))
-        return self.answer()
 
 
 @pytest.mark.parametrize(
@@ -265,14 +258,14 @@ class Reads(Grants):
 )
 async def test_known_head_is_shown_and_answered_as_the_first_time(request_bytes: bytes) -> None:
     """Knowing a head spares the parser and nothing else."""
-    fast_path = Reads(lambda: GRANT)
-    protocol, transport = connected(denies, fast_path)
+    grants = Grants(lambda: GRANT)
+    protocol, transport = connected(denies, grants)
     protocol.data_received(request_bytes)
     first = transport.written
     protocol.data_received(request_bytes)
     protocol.data_received(request_bytes)
     assert transport.written == first * 3
-    assert fast_path.seen == [fast_path.seen[0]] * 3
+    assert grants.seen == [grants.seen[0]] * 3
 
 
 async def test_known_head_is_decided_anew_every_time() -> None:
@@ -322,49 +315,49 @@ async def test_known_head_of_a_draining_connection_ends_it() -> None:
 )
 async def test_unusual_heads_are_not_known_again(request_bytes: bytes) -> None:
     """Only short ones of few fields and no body, after which the connection goes on."""
-    known = Known()
+    shared = Shared()
     for _ in range(2):
-        protocol, _ = connected(denies, Grants(lambda: GRANT), known=known)
+        protocol, _ = connected(denies, Grants(lambda: GRANT), shared=shared)
         protocol.data_received(request_bytes)
-    assert not known.heads
-    protocol, _ = connected(denies, Grants(lambda: GRANT), known=known)
+    assert not shared.heads
+    protocol, _ = connected(denies, Grants(lambda: GRANT), shared=shared)
     protocol.data_received(REQUEST)
-    assert len(known.heads) == 1
-    assert known.heads.find(REQUEST)
+    assert len(shared.heads) == 1
+    assert shared.heads.find(REQUEST)
 
 
 async def test_only_heads_that_were_granted_are_known_and_so_many() -> None:
     """Strangers fill no memory with heads, and neither do callers."""
-    known = Known()
-    protocol, _ = connected(denies, Grants(lambda: None), known=known)
+    shared = Shared()
+    protocol, _ = connected(denies, Grants(lambda: None), shared=shared)
     protocol.data_received(REQUEST)
     await rest()
-    assert not known.heads
+    assert not shared.heads
     for number in range(HEADS_KEPT + 100):
-        if number % PATIENCE_WITH_NEW_HEADS == 0:
-            protocol, _ = connected(denies, Grants(lambda: GRANT), known=known)
+        if number % NEW_HEADS_IN_A_ROW == 0:
+            protocol, _ = connected(denies, Grants(lambda: GRANT), shared=shared)
         protocol.data_received(REQUEST.replace(b"c=d", b"%d" % number))
-    assert len(known.heads) == HEADS_KEPT
+    assert len(shared.heads) == HEADS_KEPT
 
 
 async def test_connection_on_which_every_head_is_new_keeps_none_of_them_in_the_end() -> None:
     """A proxy that names its requests pays for no search that finds nothing."""
-    known = Known()
-    protocol, _ = connected(denies, Grants(lambda: GRANT), known=known)
-    for number in range(2 * PATIENCE_WITH_NEW_HEADS):
+    shared = Shared()
+    protocol, _ = connected(denies, Grants(lambda: GRANT), shared=shared)
+    for number in range(2 * NEW_HEADS_IN_A_ROW):
         protocol.data_received(REQUEST.replace(b"c=d", b"%d" % number))
-    assert len(known.heads) <= PATIENCE_WITH_NEW_HEADS
+    assert len(shared.heads) <= NEW_HEADS_IN_A_ROW
 
 
 async def test_connection_on_which_many_callers_were_new_knows_them_in_the_end() -> None:
     """A proxy with one connection is not slow for ever because everybody came at once."""
-    known = Known()
-    protocol, _ = connected(denies, Grants(lambda: GRANT), known=known)
-    callers = [REQUEST.replace(b"c=d", b"%d" % n) for n in range(2 * PATIENCE_WITH_NEW_HEADS)]
-    for _ in range(4 * REST_FROM_NEW_HEADS // len(callers)):
+    shared = Shared()
+    protocol, _ = connected(denies, Grants(lambda: GRANT), shared=shared)
+    callers = [REQUEST.replace(b"c=d", b"%d" % n) for n in range(2 * NEW_HEADS_IN_A_ROW)]
+    for _ in range(4 * HEADS_NOT_LOOKED_UP // len(callers)):
         for head in callers:
             protocol.data_received(head)
-    assert all(known.heads.find(head) for head in callers)
+    assert all(shared.heads.find(head) for head in callers)
 
 
 async def test_response_carries_the_date_of_its_second() -> None:

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nexus_auth.adapters.uvicorn.head_protocol import Known
+from nexus_auth.adapters.starlette.gate import Claim
+from nexus_auth.adapters.uvicorn.head_protocol import Shared
 from nexus_auth.adapters.uvicorn.known_heads import HEADS_KEPT, KnownHeads
 from tests.unit.adapters.uvicorn.test_head_protocol import (
     GRANT,
-    Reads,
+    Grants,
     connected,
     denies,
     rest,
@@ -58,10 +59,10 @@ heads = st.builds(
 @example([NAMED, NAMED.replace(b"X-Request-ID", b"x-request-id"), NAMED.replace(b"1", b"2")])
 async def test_knowing_heads_changes_nothing_that_can_be_seen(several: list[bytes]) -> None:
     """Whatever was known before: the same request is decided on, and the same answer written."""
-    known = Known()
+    shared = Shared()
     for head in several * 2:
-        knowing, ignorant = Reads(lambda: GRANT), Reads(lambda: GRANT)
-        protocol, transport = connected(denies, knowing, known=known)
+        knowing, ignorant = Grants(lambda: GRANT), Grants(lambda: GRANT)
+        protocol, transport = connected(denies, knowing, shared=shared)
         protocol.data_received(head)
         fresh, fresh_transport = connected(denies, ignorant)
         fresh.data_received(head)
@@ -78,11 +79,13 @@ def test_requests_that_differ_in_their_name_are_known(spelt: bytes) -> None:
     first = [(b"X-Client-Cert", b"c"), (spelt, b"1")]
     head = a_head(b"X-Client-Cert: c", spelt + b": 1")
     assert heads.find(head) is None
-    heads.remember(head, first, b"GET", b"/")
+    heads.remember(head, first, b"GET", b"/", Claim(b"c"))
     for name in (b"2", b"0f" * 16, b"1"):
-        known = heads.find(a_head(b"X-Client-Cert: c", spelt + b": " + name))
-        assert known is not None
-        assert known.headers == [(b"X-Client-Cert", b"c"), (spelt, name)]
+        found = heads.find(a_head(b"X-Client-Cert: c", spelt + b": " + name))
+        assert found is not None
+        assert found[1] == ((b"X-Client-Cert", b"c"), (spelt, name))
+        # What is shared between requests never changes.
+        assert found[0].fields == tuple(first)
     assert heads.find(a_head(b"X-Client-Cert: d", spelt + b": 1")) is None
     assert len(heads) == 1
 
@@ -97,7 +100,23 @@ def test_so_many_are_kept_whichever_kind_they_are_of() -> None:
             [(b"X-Client-Cert", certificate), (b"X-Request-ID", b"1")],
         ):
             head = a_head(*(b": ".join(field) for field in fields))
-            heads.remember(head, fields, b"GET", b"/")
+            heads.remember(head, fields, b"GET", b"/", Claim(certificate))
             assert heads.find(head)
             assert len(heads) <= HEADS_KEPT
     assert len(heads) == HEADS_KEPT
+
+
+def test_empty_name_is_not_taken_for_one_that_was_left_out() -> None:
+    """A head with an empty name has the same bytes as the key of heads with any other name."""
+    heads = KnownHeads()
+    fields = [(b"X-Client-Cert", b"c"), (b"X-Request-ID", b"1")]
+    heads.remember(
+        a_head(b"X-Client-Cert: c", b"X-Request-ID: 1"), fields, b"GET", b"/", Claim(b"")
+    )
+    empty = a_head(b"X-Client-Cert: c", b"X-Request-ID: ")
+    assert heads.find(empty) is None
+    heads.remember(empty, [fields[0], (b"X-Request-ID", b"")], b"GET", b"/", Claim(b""))
+    found = heads.find(empty)
+    assert found is not None
+    assert found[1][1] == (b"X-Request-ID", b"")
+    assert heads.find(a_head(b"X-Client-Cert: c", b"X-Request-ID: 2")) is None

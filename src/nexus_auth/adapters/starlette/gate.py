@@ -1,0 +1,181 @@
+"""The gate: the one path from a request to a decision.
+
+The auth app, the middleware and the authentication backend all go through it. It takes the checks
+0 to 2 of a decision, from the connection and the headers; `CertificateVerifier` takes the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from nexus_auth.adapters.headers.names import POLICY_FIELD, field_name
+from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.domain.decision import Decision, Denied, Granted
+from nexus_auth.domain.policy import ADMIT_REGISTERED, PolicySet
+from nexus_auth.domain.reasons import DenialReason
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+    from nexus_auth.adapters.starlette.trusted_peers import Endpoint, TrustedPeers
+    from nexus_auth.domain.verifier import CertificateVerifier
+
+    VerifierSource = Callable[[Scope], CertificateVerifier]
+    """Finds the verifier for a connection."""
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+HEAD_ONLY: Final = "nexus_auth.head_only"
+"""The ASGI extension by which a server says that `headers` hold no trailers, ever."""
+
+TRAILERS_DETAIL: Final = "a chunked request, whose trailers may be among the headers"
+
+_TRANSFER_ENCODING: Final = b"transfer-encoding"
+_POLICY_FIELD_BYTES: Final = len(POLICY_FIELD)
+_ADMIT_REGISTERED: Final = PolicySet.of(ADMIT_REGISTERED)
+
+
+def admit_registered() -> PolicySet:
+    """The policies of a service that was given none."""
+    return _ADMIT_REGISTERED
+
+
+class Claim(NamedTuple):
+    """What counts in a request: what it claims, nothing of it proven.
+
+    Attributes:
+        certificate: The value of the one certificate header.
+        policies: The policies that the proxy chose, by name: none, one, or too many.
+    """
+
+    certificate: bytes
+    policies: tuple[str, ...] = ()
+
+
+class Gate:
+    """Turns requests into decisions. Reads connection and headers only, never a body.
+
+    Exactly one header is believed, from a trusted peer. Trailers are not: fields behind a chunked
+    body, which some servers append to the request's headers (uvicorn with httptools does, measured
+    with 0.54; uvicorn with h11, Hypercorn, Granian and Daphne do not). Many proxies pass trailers
+    on from the client as they are, and afterwards they cannot be told from headers. So a chunked
+    request is denied, unless the server promises not to mix them in.
+    """
+
+    def __init__(
+        self,
+        *,
+        verifier: CertificateVerifier | VerifierSource,
+        header: str,
+        der_from: Callable[[bytes], bytes],
+        trusted_peers: TrustedPeers | None,
+        policies: Callable[[], PolicySet] = admit_registered,
+        reads_policy_header: bool = False,
+        trailers_kept_apart: bool = False,
+    ) -> None:
+        """Wires the gate.
+
+        Args:
+            verifier: Takes the checks 3 to 12, or finds the verifier for a connection.
+            header: The one header that carries the certificate.
+            der_from: Takes the DER out of that header's value, as `headers.formats` do.
+            trusted_peers: The peers whose header is believed; None believes every peer, for a
+                listener that only the proxy can reach.
+            policies: Gives the policies in force; called at every decision.
+            reads_policy_header: Whether `X-Nexus-Auth-Policy` chooses among them; else the
+                default applies.
+            trailers_kept_apart: Whether the server never puts trailers among the headers. One that
+                offers the extension `HEAD_ONLY` promises it by itself.
+        """
+        self.header = field_name(header)
+        self._verifier_source = verifier if callable(verifier) else lambda _scope: verifier
+        # Only a verifier that is the same for all connections can be used without one.
+        self._verifier = None if callable(verifier) else verifier
+        self._der_from = der_from
+        self._trusted_peers = trusted_peers
+        self._policies = policies
+        self._reads_policy_header = reads_policy_header
+        self._trailers_kept_apart = trailers_kept_apart
+
+    def trusts(self, client: Endpoint, server: Endpoint) -> bool:
+        """Whether the peer of a connection is believed; see `TrustedPeers.include`."""
+        return self._trusted_peers is None or self._trusted_peers.include(client, server)
+
+    async def decide(self, scope: Scope) -> Decision:
+        """Decides on the caller of one HTTP request or WebSocket handshake (ASGI 3)."""
+        # 0. The peer is a trusted proxy.
+        if not self.trusts(scope.get("client"), scope.get("server")):
+            return Denied(reason=DenialReason.UNTRUSTED_PEER, detail="the peer is no trusted proxy")
+        # Taken before anything is awaited: a server may go on adding to the list.
+        headers = [(name.lower(), value) for name, value in scope["headers"]]
+        if not self._trailers_kept_apart and may_hold_trailers(headers, scope.get("extensions")):
+            return Denied(reason=DenialReason.NO_CERTIFICATE, detail=TRAILERS_DETAIL)
+        # 1. Exactly one certificate header. (That it is not empty, the verifier checks.)
+        claim = self.read(headers)
+        if claim is None:
+            count = sum(name == self.header for name, _ in headers)
+            return Denied(
+                reason=DenialReason.NO_CERTIFICATE,
+                detail=f"{count} certificate headers, expected one",
+            )
+        # 2 to 12.
+        return await self._verifier_source(scope).verify_encoded(
+            claim.certificate,
+            decode=self._decode,
+            policy=self._policies().chosen(claim.policies),
+        )
+
+    def read(self, headers: Headers) -> Claim | None:
+        """Finds what counts among headers, trailers excluded, of a trusted peer.
+
+        Args:
+            headers: Names in any case.
+
+        Returns:
+            None when there is not exactly one certificate header.
+        """
+        wanted, certificate = self.header, None
+        size_wanted = len(wanted)
+        policies: tuple[str, ...] = ()
+        for name, value in headers:
+            size = len(name)
+            if size == size_wanted and name.lower() == wanted:
+                if certificate is not None:
+                    return None
+                certificate = value
+            elif (
+                size == _POLICY_FIELD_BYTES
+                and name.lower() == POLICY_FIELD
+                and self._reads_policy_header
+            ):
+                policies = (*policies, value.strip(b" \t").decode("latin-1"))
+        return None if certificate is None else Claim(certificate, policies)
+
+    def decide_remembered(self, claim: Claim) -> Granted | None:
+        """Decides at once on a claim whose certificate was granted before.
+
+        Returns:
+            A grant that holds now, or None: then call `decide`. None is no denial.
+        """
+        if self._verifier is None:
+            return None
+        return self._verifier.verify_remembered(
+            claim.certificate, policy=self._policies().chosen(claim.policies)
+        )
+
+    def _decode(self, value: bytes) -> ClientCertificate:
+        return ClientCertificate.from_der(self._der_from(value))
+
+
+def may_hold_trailers(headers: Iterable[tuple[bytes, bytes]], extensions: object = None) -> bool:
+    """Whether some of a request's headers may be trailers, which prove nothing.
+
+    Only a chunked request has any (RFC 9112 §7.1.2); HTTP/2 has frames of their own for them.
+
+    Args:
+        headers: Names in lower case.
+        extensions: The ASGI extensions that the server offers.
+    """
+    promised = isinstance(extensions, dict) and HEAD_ONLY in extensions
+    return not promised and any(name == _TRANSFER_ENCODING for name, _ in headers)
