@@ -68,6 +68,7 @@ REGISTRATIONS = tuple(
     certificate=CERTIFICATE,
 )
 def test_standing_grant_holds_only_where_it_would_be_given_again(
+    *,
     first: Registration,
     later: Registration,
     moment: datetime,

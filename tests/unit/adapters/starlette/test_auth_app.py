@@ -21,7 +21,7 @@ from nexus_auth.domain.neuron import Neuron, StakeKind
 from nexus_auth.domain.policy import AccessPolicy, MinStake, OnlyHotkeys, PolicySet
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.domain.verifier import CertificateVerifier
-from tests.builders import NOW, a_certificate, a_hotkey, a_key, public_bytes, to_nginx_header
+from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_nginx_header
 from tests.fakes import FakeClock, FakeRegistry
 
 ALICE = a_hotkey("alice")
