@@ -26,6 +26,9 @@ def main() -> int:
     """Measures, writes, compares."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--original", type=Path, help="binary of the Go original, for comparison")
+    parser.add_argument(
+        "--before", type=Path, help="another checkout of this project, measured beside this one"
+    )
     parser.add_argument("--seconds", type=int, default=4, help="length of one load (default 4)")
     parser.add_argument("--rounds", type=int, default=5, help="loads per subject (default 5)")
     parser.add_argument("--quick", action="store_true", help="one short round; writes nothing")
@@ -79,6 +82,14 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             if args.original is not None:
                 original = subjects.original_service(stage, pylon, args.original.resolve())
                 direct += [original, subjects.named(original)]
+            if args.before is not None:
+                before = subjects.our_service(
+                    stage,
+                    pylon,
+                    name="the checkout before",
+                    env={"PYTHONPATH": str(args.before.resolve() / "src")},
+                )
+                direct += [before, subjects.named(before)]
             through = end_to_end.subjects(stage, service, original)
             by_itself = _load_in_turn(args, folder, everybody, direct)
             for each in direct:

@@ -16,6 +16,8 @@ BY_ITSELF: Final[Sequence[Pair]] = (
     ("nexus-auth two workers", "the original"),
     ("nexus-auth two workers, each request named", "the original, each request named"),
     ("nexus-auth", "bare ASGI under uvicorn"),
+    ("nexus-auth", "the checkout before"),
+    ("nexus-auth, each request named", "the checkout before, each request named"),
 )
 BEHIND_NGINX: Final[Sequence[Pair]] = (
     ("our configuration", "the original and its configuration"),

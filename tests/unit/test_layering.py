@@ -28,8 +28,13 @@ DOMAIN_MAY_NOT_IMPORT: Final = {
 
 COMPOSITION_ROOT: Final = "nexus_auth.entrypoints.container"
 
-WIRES_A_REGISTRY: Final = {COMPOSITION_ROOT, "nexus_auth.entrypoints.connecting"}
-"""The service's container, and `connect` for applications, which must not load a container."""
+HOLD_PROTOCOLS: Final = {
+    "nexus_auth.domain.ports",
+    # A rule of a policy: pure, and made by whoever writes policies.
+    "nexus_auth.domain.policy",
+    # What a module of a command offers; for the type checker alone.
+    "nexus_auth.entrypoints.cli",
+}
 
 TOO_HEAVY_FOR_A_LIBRARY: Final = {
     *("dependency_injector", "dotenv", "httpx", "redis", "stamina", "starlette", "structlog"),
@@ -112,12 +117,109 @@ def test_injection_stops_at_the_entrypoints(path: Path) -> None:
         assert not is_within(name, "dependency_injector"), name
 
 
+SHARED_BY_ADAPTERS: Final = {
+    *("nexus_auth.adapters.addresses", "nexus_auth.adapters.clock", "nexus_auth.adapters.files"),
+}
+"""Small modules beside the packages of adapters, which each of them may use."""
+
+SIBLINGS: Final = {
+    # Whoever reads or writes a request needs the wire names.
+    "observability": {"headers"},
+    "proxies": {"headers"},
+    # Reads certificate headers, and draws the picture of the whole.
+    "starlette": {"headers", "observability"},
+    # Serves the auth app: the gate's types, and how answers are written.
+    "uvicorn": {"headers", "starlette"},
+}
+"""Which package of adapters may import which others; a package that is not named here, none."""
+
+ADAPTERS_OF: Final = {
+    "cli": set[str](),
+    "settings": {"headers", "pylon", "policy", "starlette"},
+    "container": {"ALL"},
+    "connecting": {"pylon", "registry"},
+    "service": {"observability", "starlette", "uvicorn"},
+    "issuing": {"credentials"},
+    "diagnostics": {"credentials", "headers", "pylon"},
+    "demo": {"credentials", "devnet", "headers", "proxies"},
+    "commands": {"credentials", "devnet", "headers", "policy", "proxies", "pylon"},
+}
+"""Which entry points may import which adapters: the composition roots choose and connect them, and
+a use case with effects names the outside things that it is about."""
+
+
+def adapter_package(name: str) -> str | None:
+    """The package of adapters that a dotted name is in; None outside, and for shared modules."""
+    parts = name.split(".")
+    if parts[:2] != ["nexus_auth", "adapters"] or len(parts) == 2:  # noqa: PLR2004 - no package
+        return None
+    return parts[2] if (PACKAGE / "adapters" / parts[2]).is_dir() else None
+
+
+@pytest.mark.parametrize("path", layer("adapters"), ids=module_name)
+def test_adapters_import_no_sibling_but_those_that_are_declared(path: Path) -> None:
+    """An outside thing can be replaced without touching the adapter of another."""
+    own = adapter_package(module_name(path))
+    allowed = {own} | SIBLINGS.get(own or "", set())
+    for name, _ in find_imports(path):
+        package = adapter_package(name)
+        assert package is None or package in allowed, name
+        if own is not None and package is None and is_within(name, "nexus_auth.adapters"):
+            shared = name == "nexus_auth.adapters" or any(
+                is_within(name, each) for each in SHARED_BY_ADAPTERS
+            )
+            assert shared, name
+
+
 @pytest.mark.parametrize("path", layer("entrypoints"), ids=module_name)
-def test_only_the_container_chooses_a_registry(path: Path) -> None:
-    """Where keys come from is decided in one place, whatever command is run."""
-    if module_name(path) not in WIRES_A_REGISTRY:
-        for name, _ in find_imports(path):
-            assert not is_within(name, "nexus_auth.adapters.registry"), name
+def test_entrypoints_import_the_adapters_of_their_list(path: Path) -> None:
+    """What an entry point may know of the outside is written down."""
+    place = path.relative_to(PACKAGE / "entrypoints").with_suffix("").parts[0]
+    allowed = ADAPTERS_OF.get(place, set())
+    for name, _ in find_imports(path):
+        package = adapter_package(name)
+        assert package is None or package in allowed or "ALL" in allowed, name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_ports_stand_in_the_domain_alone(path: Path) -> None:
+    """What one part needs of another is said in one place, or is the part itself."""
+    protocols = [
+        node.name
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases)
+    ]
+    if module_name(path) not in HOLD_PROTOCOLS:
+        assert protocols == []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Not even for the type checker: two modules that need each other are one idea, or three."""
+    names = {module_name(path): path for path in MODULES}
+    arrows = {
+        name: {
+            imported
+            for each, _ in find_imports(path)
+            for imported in (each,)
+            if imported in names and imported != name
+        }
+        for name, path in names.items()
+    }
+    # A package's own __init__ is no arrow to it from below.
+    for name, reached in arrows.items():
+        arrows[name] = {each for each in reached if not is_within(name, each)}
+    settled: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join((*way[way.index(name) :], name))
+        if name not in settled:
+            for each in sorted(arrows[name]):
+                visit(each, (*way, name))
+            settled.add(name)
+
+    for name in sorted(arrows):
+        visit(name, ())
 
 
 def test_using_the_library_loads_no_service_parts() -> None:
