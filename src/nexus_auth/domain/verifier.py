@@ -235,7 +235,7 @@ class _Cache:
     (docs/benchmarks.md).
 
     The others are known by the same bytes, and take no room from callers: certificates that the
-    policy alone denied (the signature is saved, 93 µs), and oversized ones, good or bad (the parsing
+    policy alone denied (the signature is saved, 93 µs), and oversized ones, good or bad (parsing
     is saved, up to milliseconds). The oldest go, by number and by size.
     """
 
