@@ -21,7 +21,7 @@ from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.reasons import DenialReason
 
 MAX_DER_BYTES: Final = 16 * 1024
-"""A client certificate has about 350 bytes; nothing honest comes near this bound."""
+"""A client certificate has about 350 bytes; this is a wide bound."""
 
 # RFC 7468 §3, strict: one block, its label, base64 lines; white space around it is harmless.
 _PEM_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
@@ -65,14 +65,14 @@ def _silence_parser() -> None:
     """Ignores the parser's warnings about what it reads for this module.
 
     They concern oddities such as a serial number of zero or a country of three letters, which are
-    refused below or harm nobody. A stranger must not be able to fill a log with them.
+    rejected below or do no harm. Unknown callers must not be able to fill a log with them.
     """
     warnings.filterwarnings("ignore", module=rf"{re.escape(__name__)}\Z")
 
 
 _silence_parser()
 
-# RFC 5280 §4.2: an unrecognised critical extension means that the certificate must be refused.
+# RFC 5280 §4.2: an unrecognised critical extension means that the certificate must be rejected.
 _RECOGNISED_EXTENSIONS: Final = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -130,7 +130,7 @@ class ClientCertificate:
 
     Two certificates are the same when their bytes are: compare `fingerprint`.
     An instance does not prove that its maker held the private key (`is_self_signed` does), that
-    it is valid now, or that anybody registered it.
+    it is valid now, or that it is registered.
 
     Attributes:
         hotkey: The one O attribute of the subject.
@@ -181,7 +181,7 @@ class ClientCertificate:
             return cls._from_der(der)
         except CertificateRejected:
             raise
-        except Exception:  # noqa: BLE001 - any failure to parse is a refusal
+        except Exception:  # noqa: BLE001 - any failure to parse is a rejection
             # The parser reports bad input by several exception types, and decodes lazily.
             raise _malformed("not a well-formed X.509 certificate") from None
         except BaseException as exc:
@@ -217,9 +217,9 @@ class ClientCertificate:
         )
 
     def is_self_signed(self) -> bool:
-        """Proves that whoever made this certificate held the private key to `public_key`.
+        """Proves that the maker of this certificate held the private key to `public_key`.
 
-        Costs one Ed25519 verification (RFC 8032 §5.1.7). Asks no registry.
+        Costs one Ed25519 verification (RFC 8032 §5.1.7). Does not look at a registry.
         """
         if not self._signature:
             return False

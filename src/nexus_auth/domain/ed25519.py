@@ -7,7 +7,7 @@ from typing import Final
 PUBLIC_KEY_BYTES: Final = 32
 
 # The encodings (sign bit cleared) of the points of small order, canonical or not. Under such a
-# "key" anybody can make signatures that verify, so it proves nothing about who holds it.
+# "key" anyone can make signatures that verify, so that it proves nothing about its holder.
 # Source: Curve25519 torsion subgroup, RFC 8032 §5.1.7 and the tests beside this module, which
 # derive the list from the curve equation.
 _P: Final = 2**255 - 19
@@ -30,7 +30,7 @@ _SIGN_BIT_CLEARED: Final = 0x7F
 def is_usable_public_key(raw: bytes) -> bool:
     """Says whether bytes may be taken for a public key: 32 of them, and not of small order.
 
-    It does not prove that the point is on the curve, nor that anybody holds the private key.
+    It does not prove that the point is on the curve, nor that the private key exists.
     """
     if len(raw) != PUBLIC_KEY_BYTES:
         return False

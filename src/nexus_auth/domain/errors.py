@@ -7,14 +7,14 @@ An exception means "could not decide" or "cannot go on":
     ├── InvalidHotkey            a text is not an SS58 address of this network
     ├── CertificateRejected      a certificate cannot be what it claims to be (carries the reason)
     ├── RegistryError            who is registered is not known
-    │   ├── RegistryUnavailable  no source could be asked, or no usable answer came
+    │   ├── RegistryUnavailable  no source could be reached, or no usable answer came
     │   │   └── BulkNotOffered   the source cannot give all keys at once
-    │   └── RegistryAnswerInvalid  the source answered nonsense
+    │   └── RegistryAnswerInvalid  the source's answer cannot be an answer
     ├── StoreUnavailable         a snapshot store could not be read or written
     ├── RecordRejected           a stored snapshot is not to be believed
     ├── IssuingError             no key pair could be issued
     │   ├── IssuerUnavailable    the issuer could not be reached, or could not answer
-    │   └── IssuingRefused       the answer was no, or nonsense
+    │   └── IssuingRefused       the answer was no, or cannot be a key pair
     ├── CredentialsError         the key pair on disk could not be read or written
     └── ConfigurationError       a setting is missing or wrong
 """
@@ -60,7 +60,7 @@ class RegistryError(NexusAuthError):
 
 
 class RegistryUnavailable(RegistryError):
-    """No source could be asked, or what is known is too old to be used."""
+    """No source could be reached, or what is known is too old to be used."""
 
 
 class BulkNotOffered(RegistryUnavailable):

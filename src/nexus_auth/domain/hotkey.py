@@ -25,7 +25,7 @@ _ADDRESS_DIGITS: Final = 48
 
 # Base58 is done here because the width is fixed: it is shorter than the care that a general
 # decoder needs (it may strip white space, it maps leading ones to zero bytes), and six times as
-# fast, which counts where every stranger's certificate is parsed.
+# fast, which counts where the certificate of every unknown caller is parsed.
 _DIGITS: Final = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _BASE: Final = len(_DIGITS)
 _DIGIT_VALUES: Final = bytes.maketrans(_DIGITS, bytes(range(_BASE)))

@@ -28,7 +28,7 @@ class Rule(Protocol):
 
     @property
     def demand(self) -> str:
-        """What the rule asks for, in a few words."""
+        """What the rule demands, in a few words."""
 
     def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:
         """Says why the hotkey must not enter, or None.
@@ -190,7 +190,7 @@ class MinStake:
 
 
 @dataclass(frozen=True, slots=True)
-class Nobody:
+class AdmitNone:
     """Denies every caller, for a reason that has nothing to do with the caller."""
 
     reason: str
@@ -261,7 +261,9 @@ class PolicySet:
         return self.policies.get(names[0], _UNKNOWN_POLICY)
 
 
-_TWO_POLICIES: Final = AccessPolicy(name="", rules=(Nobody("more than one policy was asked for"),))
+_TWO_POLICIES: Final = AccessPolicy(
+    name="", rules=(AdmitNone("more than one policy was asked for"),)
+)
 _UNKNOWN_POLICY: Final = AccessPolicy(
-    name="", rules=(Nobody("the policy that was asked for does not exist"),)
+    name="", rules=(AdmitNone("the policy that was asked for does not exist"),)
 )

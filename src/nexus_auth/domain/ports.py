@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from nexus_auth.domain.snapshot import StoredSnapshot, SubnetSnapshot
 
 Clock = Callable[[], datetime]
-"""The wall clock: tells the time, aware, UTC."""
+"""The wall clock: gives the time, aware, UTC."""
 
 MonotonicClock = Callable[[], float]
-"""Tells seconds since some moment in the past; never goes back, never jumps."""
+"""Gives seconds since some moment in the past; never goes back, never jumps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class KeyMap:
 
     Attributes:
         keys: The good entries: raw Ed25519 public keys.
-        rejected: How many entries were nonsense and were left out.
+        rejected: How many entries were unusable and left out.
     """
 
     keys: Mapping[Hotkey, bytes]
@@ -124,7 +124,7 @@ class NeuronSource(Protocol):
         """Fetches all of them; ends by itself, in time and in memory.
 
         Returns:
-            The good entries, and how many were nonsense and were left out.
+            The good entries, and how many were unusable and left out.
 
         Raises:
             RegistryError: If no usable answer came. Nothing else is raised.
@@ -241,7 +241,7 @@ class CertIssuer(Protocol):
         Raises:
             IssuingError: `IssuerUnavailable` when the issuer could not be reached or could not
                 answer (the key on chain may have changed all the same), `IssuingRefused` when the
-                answer was no or nonsense (`key_may_have_changed` tells them apart).
+                answer was no, or no key pair (`key_may_have_changed` says which).
         """
 
     async def published_key(self, hotkey: Hotkey) -> bytes | None:

@@ -34,11 +34,11 @@ DEFAULT_REMEMBERED: Final = 4096
 """Granted certificates remembered: sixteen times the 256 neurons of a subnet, 2 KB each."""
 
 MAX_REMEMBERED_BYTES: Final = 4096
-"""A presented certificate longer than this is verified every time. An honest one has some 700
+"""A presented certificate longer than this is verified every time. An ordinary one has some 700
 bytes in a header, and a registered caller must not be able to fill the memory with padding."""
 
 ORDINARY_BYTES: Final = 1536
-"""What is longer than this is parsed once and then known by its digest: an honest certificate has
+"""What is longer than this is parsed once and then known by its digest: an ordinary certificate has
 some 700 bytes in a header, and one with thousands of names in it takes milliseconds to parse."""
 
 _OTHERS_KEPT: Final = 1024
@@ -68,7 +68,7 @@ class CertificateVerifier:
 
         Args:
             registry: Who is registered.
-            clock: Tells the time (aware, UTC).
+            clock: Gives the time (aware, UTC).
             leeway: Tolerance on both ends of a certificate's validity.
             remember: How many granted certificates are remembered at most; 0 remembers none.
         """
@@ -230,7 +230,7 @@ class _Known:
 class _Cache:
     """What is remembered of certificates between requests: immutable facts, never a decision.
 
-    `granted` holds certificates that were granted, so that strangers cannot push callers out. It
+    `granted` holds certificates that were granted, so that unknown callers cannot push known ones out. It
     saves the parsing and the signature: a decision takes 0.8 µs with it, and 117 without
     (docs/benchmarks.md).
 

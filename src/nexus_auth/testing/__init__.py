@@ -10,7 +10,7 @@
         assert client.get("/", headers=alice.headers).status_code == 200
         assert client.get("/", headers=mallory.headers).status_code == 403
 
-Nothing here touches network, disk or settings. Keys made from names are known to everybody: never
+Nothing here touches network, disk or settings. Keys made from names are public: never
 register one on a chain.
 """
 
@@ -91,7 +91,7 @@ def build_certificate(
     Args:
         hotkey: Whom it names.
         key: Whose public half it carries.
-        signed_by: Who signs it; the holder of `key` where nobody is given.
+        signed_by: Who signs it; the holder of `key` by default.
         subject: Replaces the subject that names the hotkey.
         issuer: Replaces the issuer, which is the subject.
         not_before: Start of validity; yesterday by default.
@@ -123,15 +123,15 @@ def build_certificate(
 
 
 class InMemoryRegistry:
-    """A `KeyRegistry` that knows what it was told.
+    """A `KeyRegistry` in memory.
 
     Attributes:
-        available: While False, whoever is registered is not known, as when Pylon cannot be
+        available: While False, it is not known who is registered, as when Pylon cannot be
             reached for longer than keys may be used.
     """
 
     def __init__(self, *, clock: Clock = utc_now) -> None:
-        """Knows nobody yet."""
+        """Starts empty."""
         self.available = True
         self._clock = clock
         self._known: dict[Hotkey, tuple[bytes, Neuron | None]] = {}
@@ -156,13 +156,13 @@ class InMemoryRegistry:
     async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:  # noqa: ARG002 - the port
         """See `KeyRegistry.lookup`."""
         if not self.available:
-            raise RegistryUnavailable("the registry was told to be away")
+            raise RegistryUnavailable("the registry is set to be away")
         return self.peek(hotkey)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Somebody with a hotkey, a private key and a certificate.
+    """A caller with a hotkey, a private key and a certificate.
 
     Attributes:
         hotkey: Whom the certificate names.
@@ -196,7 +196,7 @@ class Caller:
 
 
 class Subnet:
-    """People with certificates, a registry that knows some of them, and a verifier that asks it.
+    """Callers with certificates, a registry that knows some of them, and a verifier that uses it.
 
     Attributes:
         registry: Who is registered.
@@ -204,7 +204,7 @@ class Subnet:
     """
 
     def __init__(self, *, clock: Clock = utc_now) -> None:
-        """A subnet on which nobody is registered yet."""
+        """Starts without any registration."""
         self.registry = InMemoryRegistry(clock=clock)
         self.verifier = CertificateVerifier(registry=self.registry, clock=clock)
 
@@ -219,11 +219,11 @@ class Subnet:
         return self._caller(hotkey_named(name), key_named(name))
 
     def impostor(self, victim: Caller, name: str = "impostor") -> Caller:
-        """Makes a caller who names somebody else's hotkey around a key of his own."""
+        """Makes a caller whose certificate names another's hotkey around a key of its own."""
         return self._caller(victim.hotkey, key_named(name))
 
     def rotate(self, caller: Caller) -> Caller:
-        """Registers a new key for a caller; what he presented before is worth nothing now."""
+        """Registers a new key for a caller; its former certificate is denied from now on."""
         key = Ed25519PrivateKey.generate()
         renewed = self._caller(caller.hotkey, key)
         self.registry.register(renewed.hotkey, renewed.public_key)

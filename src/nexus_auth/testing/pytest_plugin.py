@@ -13,5 +13,5 @@ from nexus_auth.testing import Subnet
 
 @pytest.fixture
 def subnet() -> Subnet:
-    """A subnet on which nobody is registered yet."""
+    """A subnet without any registration."""
     return Subnet()

@@ -85,7 +85,7 @@ class AuthApp:
 
         Args:
             gate: Takes the decision.
-            clock: Tells the time (aware, UTC).
+            clock: Gives the time (aware, UTC).
             reuse: For how long a proxy may reuse a grant; zero forbids it.
             observers: Called with every decision.
             grant_headers: What a grant says of the caller's place on the subnet.

@@ -2,7 +2,7 @@
 
 The proxy in front terminates TLS and hands the client's certificate on in a header. A certificate
 is public, so the header proves something only when it comes from a proxy that is known to have
-seen the private key used: everybody else's is removed unread.
+seen the private key used. From any other peer it is removed unread.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ class NexusAuthMiddleware:
             verifier: Takes the decision, or finds who does: see `verifier_from_state` for one that
                 is opened in the application's lifespan.
             trusted_proxies: Addresses, networks or `unix`: the peers whose header is believed.
-                An empty list trusts nobody. The peer is what the server reports as the client:
+                An empty list trusts no peer. The peer is what the server reports as the client:
                 do not let the server replace it from `X-Forwarded-For`.
             on_denial: `reject` answers 403; `anonymous` passes the request on with a user that is
                 not authenticated.
@@ -243,7 +243,7 @@ class NexusAuthBackend(AuthenticationBackend):
     """The same check as an authentication backend for Starlette's own middleware.
 
     Callers without any certificate header, and those who do not come through a trusted proxy, are
-    anonymous; a certificate that is refused is an
+    anonymous; a certificate that is denied is an
     `AuthenticationError`, which Starlette answers with 400 unless `on_error` says otherwise.
     Unlike `NexusAuthMiddleware` it removes no header from the request.
     """

@@ -2,11 +2,11 @@
 
 uvicorn listens, ends and counts; this protocol, handed to it as `http=`, does what its own ones
 do not: it closes connections that send no complete head in time, gives the application requests
-that the parser alone would refuse (unknown methods, unusual targets), keeps trailers out, and
+that the parser alone would reject (unknown methods, unusual targets), keeps trailers out, and
 answers callers that are remembered without making a task for them.
 
 The parser is llhttp (httptools). This module cuts the stream into heads at the empty line and
-parses none of it, with one exception: where llhttp refuses a request line, a strict expression
+parses none of it, with one exception: where llhttp rejects a request line, a strict expression
 looks at it, and the header fields go through llhttp again behind a line that it knows.
 """
 
@@ -307,7 +307,7 @@ class HeadProtocol(asyncio.Protocol):
         try:
             self._parser.feed_data(head)
         except httptools.HttpParserUpgrade:
-            # Nobody is offered another protocol here, and the parser cannot go on after this.
+            # No other protocol is offered here, and the parser cannot go on after this.
             self._keep_alive = False
         except httptools.HttpParserError:
             self._handle_unusual(head)
@@ -327,7 +327,7 @@ class HeadProtocol(asyncio.Protocol):
             self._shared.heads.remember(head, self._headers, method, self._target, claim)
 
     def _handle_unusual(self, head: bytes) -> None:
-        """Answers a head whose request line llhttp does not know, or refuses it."""
+        """Answers a head whose request line llhttp does not know, or rejects it."""
         line = _REQUEST_LINE.match(head)
         if line is None:
             self._refuse_malformed()

@@ -21,8 +21,8 @@ HEADS_KEPT: Final = 512
 _MAX_HEAD_BYTES: Final = 4096
 _MAX_HEAD_FIELDS: Final = 40
 """How many heads are kept, twice the neurons of a subnet, and how long they are at most: some 2 KB
-each with an honest certificate. Only heads that were granted are kept, so that strangers cannot
-fill this. Each field costs 150 bytes beside its text: without a bound, the 500 tiny ones that a
+each with an ordinary certificate. Only heads that were granted are kept, so that unknown callers
+cannot fill this. Each field costs 150 bytes beside its text: without a bound, the 500 tiny ones that a
 registered caller can have a proxy pass on (Caddy does) would make 512 heads 35 MB. Browsers send
 some 20."""
 
@@ -60,7 +60,7 @@ class KnownHeads:
     A remembered caller's request takes 4.1 µs of ours with this cache, and 6.4 without (5.5 and 7.1
     where each has a name; docs/benchmarks.md). The name is left out of the key where it stands in
     the one field `X-Request-ID` and is plain. Two heads that differ in nothing
-    else parse alike, but for that value: fields do not run over lines (the parser refuses folded
+    else parse alike, but for that value: fields do not run over lines (the parser rejects folded
     ones, RFC 9112 §5.2), and this one says nothing about the message.
     """
 
