@@ -230,8 +230,8 @@ class _Known:
 class _Cache:
     """What is remembered of certificates between requests: immutable facts, never a decision.
 
-    `granted` holds certificates that were granted, so that unknown callers cannot push known ones out. It
-    saves the parsing and the signature: a decision takes 0.8 µs with it, and 117 without
+    `granted` holds certificates that were granted, so that unknown callers cannot push known ones
+    out. It saves the parsing and the signature: a decision takes 0.8 µs with it, and 117 without
     (docs/benchmarks.md).
 
     The others are known by the same bytes, and take no room from callers: certificates that the

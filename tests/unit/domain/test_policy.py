@@ -13,8 +13,8 @@ from nexus_auth.domain.neuron import Neuron, StakeKind
 from nexus_auth.domain.policy import (
     ADMIT_REGISTERED,
     AccessPolicy,
+    AdmitNone,
     MinStake,
-    Nobody,
     NotHotkeys,
     OnlyHotkeys,
     PolicySet,
@@ -41,7 +41,7 @@ rules: st.SearchStrategy[Rule] = st.one_of(
     st.builds(OnlyHotkeys, st.frozensets(hotkeys)),
     st.builds(NotHotkeys, st.frozensets(hotkeys)),
     st.just(RequireUid()),
-    st.just(Nobody("closed")),
+    st.just(AdmitNone("closed")),
     st.just(RequireValidatorPermit()),
     st.just(RequireActive()),
     st.builds(MinStake, st.sampled_from(StakeKind), stakes),
@@ -182,7 +182,7 @@ def test_choice_that_is_not_understood_refuses_everybody(
         (RequireValidatorPermit(), "a validator permit"),
         (RequireActive(), "active"),
         (MinStake(StakeKind.ALPHA, 2.5), "stake of at least 2.5 alpha"),
-        (Nobody("closed"), "nobody"),
+        (AdmitNone("closed"), "nobody"),
     ],
 )
 def test_rule_says_what_it_demands(rule: Rule, demand: str) -> None:

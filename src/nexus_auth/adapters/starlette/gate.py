@@ -59,8 +59,8 @@ class Gate:
     Exactly one header is believed, from a trusted peer. Trailers are not: fields behind a chunked
     body, which some servers append to the request's headers (uvicorn with httptools does, measured
     with 0.54; uvicorn with h11, Hypercorn, Granian and Daphne do not). Many proxies pass trailers
-    on from the client as they are, and afterwards nothing sets them apart from headers. So a chunked
-    request is denied, unless the server promises not to mix them in.
+    on from the client as they are, and afterwards nothing sets them apart from headers. So a
+    chunked request is denied, unless the server promises not to mix them in.
     """
 
     def __init__(

@@ -22,9 +22,9 @@ _MAX_HEAD_BYTES: Final = 4096
 _MAX_HEAD_FIELDS: Final = 40
 """How many heads are kept, twice the neurons of a subnet, and how long they are at most: some 2 KB
 each with an ordinary certificate. Only heads that were granted are kept, so that unknown callers
-cannot fill this. Each field costs 150 bytes beside its text: without a bound, the 500 tiny ones that a
-registered caller can have a proxy pass on (Caddy does) would make 512 heads 35 MB. Browsers send
-some 20."""
+cannot fill this. Each field costs 150 bytes beside its text: without a bound, the 500 tiny ones
+that a registered caller can have a proxy pass on (Caddy does) would make 512 heads 35 MB. Browsers
+send some 20."""
 
 _LINE_END: Final = b"\r\n"
 
