@@ -151,7 +151,7 @@ a use case with effects names the outside things that it is about."""
 def adapter_package(name: str) -> str | None:
     """The package of adapters that a dotted name is in; None outside, and for shared modules."""
     parts = name.split(".")
-    if parts[:2] != ["nexus_auth", "adapters"] or len(parts) == 2:  # noqa: PLR2004 - no package
+    if parts[:2] != ["nexus_auth", "adapters"] or len(parts) == 2:
         return None
     return parts[2] if (PACKAGE / "adapters" / parts[2]).is_dir() else None
 
