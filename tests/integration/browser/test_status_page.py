@@ -15,8 +15,8 @@ from typing import Final
 
 import pytest
 
+from nexus_auth.adapters.observability.counters import Counters
 from nexus_auth.adapters.observability.report import CertificateSeen, Overview
-from nexus_auth.adapters.observability.tally import Tally
 from nexus_auth.adapters.starlette.status_page import PAGE_HEADERS, render_page
 from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.reasons import DenialReason
@@ -67,8 +67,8 @@ class Site:
 
 def a_hostile_page(address: str) -> str:
     """The page of a service that hostile strangers have visited."""
-    tally = Tally(clock=FakeClock())
-    grant(tally, times=100)
+    counters = Counters(clock=FakeClock())
+    grant(counters, times=100)
     for text in (
         f"</td></tr></table><script>document.title='{OWNED}'</script>",
         f"<img src={address}/image onerror=\"document.title='{OWNED}'\">",
@@ -79,14 +79,14 @@ def a_hostile_page(address: str) -> str:
         "\u202e\u0000\x1b[31m",
     ):
         deny(
-            tally,
+            counters,
             DenialReason.NO_ORGANIZATION,
             uri=text.encode(),
             method=text.encode()[:32],
             detail=text,
         )
-    tally.tick()
-    report = tally.report(
+    counters.tick()
+    report = counters.report(
         worker=0,
         registry=a_state(Freshness.STALE, error=f"<script>document.title='{OWNED}'</script>"),
         remembered=1,
@@ -182,18 +182,18 @@ def test_page_follows_the_readers_preference(
 
 def a_full_page() -> str:
     """The page of a service that has something to tell in every table."""
-    tally = Tally(clock=FakeClock())
-    grant(tally, times=123_456)
+    counters = Counters(clock=FakeClock())
+    grant(counters, times=123_456)
     for reason in DenialReason:
-        deny(tally, reason, uri=b"/v1/a/long/path/" * 8, detail="stake 12.5 below 1000 total")
-    tally.tick()
+        deny(counters, reason, uri=b"/v1/a/long/path/" * 8, detail="stake 12.5 below 1000 total")
+    counters.tick()
     ending = CertificateSeen(
         hotkey=a_hotkey("alice").address,
         fingerprint="ab" * 32,
         not_after=(FakeClock().now + timedelta(days=20)).timestamp(),
     )
     state = a_state(Freshness.STALE, error="http://pylon:8000/" + 40 * "long")
-    report = tally.report(worker=0, registry=state, remembered=1, certificates=(ending,))
+    report = counters.report(worker=0, registry=state, remembered=1, certificates=(ending,))
     return render_page(Overview.of(report), is_draining=False)
 
 

@@ -15,11 +15,11 @@ import yaml
 from structlog.testing import capture_logs
 
 import nexus_auth
+from nexus_auth.adapters.observability.counters import Counters
 from nexus_auth.adapters.observability.decision_log import DecisionLog
-from nexus_auth.adapters.observability.prometheus import Exposition
+from nexus_auth.adapters.observability.prometheus import render_metrics
 from nexus_auth.adapters.observability.report import Overview
-from nexus_auth.adapters.observability.source import QUESTION_OUTCOMES
-from nexus_auth.adapters.observability.tally import Tally
+from nexus_auth.adapters.observability.source import FETCH_OUTCOMES
 from nexus_auth.domain.decision import Denied
 from nexus_auth.domain.health import Freshness, PolicyHealth
 from nexus_auth.domain.reasons import DenialReason
@@ -38,11 +38,11 @@ _LEVELS: Final = {"debug", "info", "warning", "error", "exception", "critical"}
 
 def exposed() -> str:
     """One scrape of a service that has policies and has asked Pylon."""
-    tally = Tally(clock=FakeClock())
-    tally.answered(200, 0.1)
-    report = tally.report(worker=0, registry=a_state(), remembered=0, certificates=())
+    counters = Counters(clock=FakeClock())
+    counters.count_pylon_request(200, 0.1)
+    report = counters.report(worker=0, registry=a_state(), remembered=0, certificates=())
     policy = PolicyHealth(source="x", names=("a",), loaded_at=NOW, problem=None)
-    return Exposition(lambda: Overview.of(report), policy=lambda: policy).render().decode()
+    return render_metrics(Overview.of(report), policy=policy).decode()
 
 
 def metrics() -> dict[str, tuple[str, set[str]]]:
@@ -119,7 +119,7 @@ def test_label_values_are_those_of_the_page() -> None:
     """Closed sets, told in full."""
     rows = {row[0].strip("`"): row[3] for row in table("Metrics", columns=4)}
     causes = set(re.findall(r"`([a-z-]+)`", rows["nexus_auth_registry_questions_total"]))
-    assert causes - {"cause"} == set(QUESTION_OUTCOMES)
+    assert causes - {"cause"} == set(FETCH_OUTCOMES)
     states = set(re.findall(r"`([a-z-]+)`", rows["nexus_auth_registry_state"]))
     assert states == {freshness.value for freshness in Freshness}
 
