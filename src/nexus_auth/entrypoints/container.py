@@ -122,14 +122,14 @@ def build_live_policies(
     """
     try:
         if policy_file is not None:
-            return LivePolicies(clock=clock, path=policy_file, offers_neurons=offers_neurons)
+            return LivePolicies.from_file(policy_file, clock=clock, offers_neurons=offers_neurons)
         policies = build_policies(
             allow=allow_hotkeys,
             deny=deny_hotkeys,
             require_validator_permit=require_validator_permit,
             min_stake=min_stake,
         )
-        return LivePolicies(clock=clock, policies=policies, offers_neurons=offers_neurons)
+        return LivePolicies(policies, clock=clock, offers_neurons=offers_neurons)
     except PolicyInvalid as exc:
         raise ConfigurationError(
             setting="the access policy" if policy_file is None else "NEXUS_AUTH_POLICY_FILE",
