@@ -73,7 +73,7 @@ class LivePolicies:
         Args:
             path: The file.
             clock: Tells the time (aware, UTC).
-            offers_neurons: See above.
+            offers_neurons: As above.
             poll_seconds: How often the file is examined.
 
         Raises:
