@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from nexus_auth.adapters.observability.facts import (
@@ -34,15 +34,19 @@ if TYPE_CHECKING:
 _MAX_DETAIL: Final = 200
 _MAX_URI: Final = 200
 
-_KNOWN_STATUSES: Final = frozenset(
-    {200, 201, 204, 301, 302, 307, 308, 400, 401, 403, 404, 405, 408, 409, 422, 429}
-    | {500, 502, 503, 504}
-)
 NO_STATUS: Final = "none"
 """In place of a status: no whole answer came from Pylon."""
 OTHER_STATUS: Final = "other"
 """Any status that is not known here: Pylon must not be able to choose our labels."""
-STATUSES: Final = (NO_STATUS, *(str(status) for status in sorted(_KNOWN_STATUSES)), OTHER_STATUS)
+_KNOWN_STATUSES: Final = (
+    *(200, 201, 204, 301, 302, 307, 308, 400, 401, 403, 404, 405, 408, 409, 422, 429),
+    *(500, 502, 503, 504),
+)
+_LABELS: Final[Mapping[int | None, str]] = {
+    None: NO_STATUS,
+    **{status: str(status) for status in _KNOWN_STATUSES},
+}
+STATUSES: Final = (*_LABELS.values(), OTHER_STATUS)
 
 
 class Counters:
@@ -112,10 +116,7 @@ class Counters:
 
     def count_pylon_request(self, status: int | None, seconds: float) -> None:
         """Counts a request to Pylon; the status is None where no whole answer came."""
-        if status is None:
-            label = NO_STATUS
-        else:
-            label = str(status) if status in _KNOWN_STATUSES else OTHER_STATUS
+        label = _LABELS.get(status, OTHER_STATUS)
         if label not in self.pylon:
             self.pylon[label] = Histogram.empty(PYLON_BOUNDS)
         self.pylon[label].add(seconds)
@@ -170,14 +171,7 @@ class Counters:
         certificates: tuple[CertificateSeen, ...],
         remembered: int,
     ) -> Report:
-        """What was counted up to the last tick, and what registry and verifier say.
-
-        Args:
-            worker: This worker's number.
-            registry: The state of its registry.
-            certificates: Those of the remembered ones that end soon, the soonest first.
-            remembered: How many certificates are remembered.
-        """
+        """What was counted up to the last tick, and what registry and verifier say."""
         return Report(
             worker=worker,
             at=self._clock().timestamp(),

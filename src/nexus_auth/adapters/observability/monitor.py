@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 from datetime import timedelta
+from heapq import nsmallest
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -109,12 +111,10 @@ class Monitor:
 
     def _ending_soon(self, remembered: Iterable[ClientCertificate]) -> tuple[CertificateSeen, ...]:
         soon = self._clock() + ENDING_SOON
-        ending = sorted(
-            (each for each in remembered if each.not_after < soon), key=lambda each: each.not_after
-        )
+        ending = (each for each in remembered if each.not_after < soon)
         return tuple(
             CertificateSeen(each.hotkey.address, each.fingerprint, each.not_after.timestamp())
-            for each in ending[:CERTIFICATES_SHOWN]
+            for each in nsmallest(CERTIFICATES_SHOWN, ending, key=attrgetter("not_after"))
         )
 
     async def _keep_ticking(self) -> None:

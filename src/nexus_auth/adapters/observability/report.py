@@ -168,11 +168,9 @@ class Overview(_Figures):
 
 def _worst(states: Iterable[RegistryHealth]) -> RegistryHealth:
     """The state that lets the fewest callers in; of equal ones, the oldest."""
-
-    def badness(state: RegistryHealth) -> tuple[int, timedelta]:
-        return _BEST_TO_WORST.index(state.freshness), state.age or timedelta(0)
-
-    return max(states, key=badness)
+    return max(
+        states, key=lambda each: (_BEST_TO_WORST.index(each.freshness), each.age or timedelta(0))
+    )
 
 
 def _sum_counts(parts: Iterable[Mapping[str, int]]) -> Counter[str]:

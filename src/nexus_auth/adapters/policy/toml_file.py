@@ -15,6 +15,8 @@ Unknown names are not valid: a misspelt rule must not silently be no rule.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping
@@ -159,22 +161,20 @@ def parse_amount(place: str, value: object) -> float:
     Raises:
         PolicyInvalid: When it is neither.
     """
-    problem = 'expected an amount of whole tokens such as 1000, or a text such as "5e9 rao"'
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise PolicyInvalid(place, problem)
+    amount = math.nan
     if isinstance(value, str):
         match = _AMOUNT.fullmatch(value.strip())
-        if match is None:
-            raise PolicyInvalid(place, problem)
-        in_rao = (match["unit"] or "").lower() == "rao"
-        amount = float(match["number"]) / (_RAO_PER_TOKEN if in_rao else 1)
-    else:
-        try:
+        if match is not None:
+            in_rao = (match["unit"] or "").lower() == "rao"
+            amount = float(match["number"]) / (_RAO_PER_TOKEN if in_rao else 1)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
             amount = float(value)
-        except OverflowError:
-            raise PolicyInvalid(place, problem) from None
-    if not 0 <= amount < float("inf"):
-        raise PolicyInvalid(place, problem)
+    # Neither NaN nor infinity is an amount.
+    if not 0 <= amount < math.inf:
+        raise PolicyInvalid(
+            place, 'expected an amount of whole tokens such as 1000, or a text such as "5e9 rao"'
+        )
     return amount
 
 

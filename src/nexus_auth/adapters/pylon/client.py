@@ -313,9 +313,11 @@ class PylonClient:
         if status == expected:
             return
         if status in _REFUSALS:
+            setting = "NEXUS_PYLON_OPEN_ACCESS_TOKEN"
+            if isinstance(self._api, IdentityApi):
+                setting = "NEXUS_PYLON_IDENTITY_TOKEN"
             raise PylonRefused(
-                f"Pylon at {self._endpoint} refuses the token ({status}); "
-                f"check {_token_setting(self._api)}",
+                f"Pylon at {self._endpoint} refuses the token ({status}); check {setting}",
                 status=status,
             )
         if _NO_IDENTITY in answer.detail and status == _NOT_FOUND:
@@ -408,11 +410,3 @@ def _hint(status: int, api: PylonApi) -> str:
             return "; unless it is of the first generation, it wants NEXUS_PYLON_NETUID set"
         case IdentityApi() | OpenAccessApi():
             return "; if it is of the first generation, it wants NEXUS_PYLON_NETUID unset"
-
-
-def _token_setting(api: PylonApi) -> str:
-    match api:
-        case IdentityApi():
-            return "NEXUS_PYLON_IDENTITY_TOKEN"
-        case OpenAccessApi() | FirstGenerationApi():
-            return "NEXUS_PYLON_OPEN_ACCESS_TOKEN"

@@ -83,13 +83,19 @@ def render_page(
         f'<meta http-equiv="refresh" content="{RELOAD_SECONDS}">'
         f"<title>{word} - nexus-auth</title><style>{_STYLE}</style></head><body>"
         f"{_header(overview)}<main>"
-        f'<section class="banner {tone}"><span class="dot"></span><div><h2>{word}</h2>'
-        f"<p>{sentence}{_trouble(overview.registry)}</p></div></section>"
+        f"{_banner(tone, word, f'{sentence}{_trouble(overview.registry)}')}"
         f"{_broken_policy(policy)}{_tiles(overview)}{_charts(overview)}"
         f"{_latest_denials(overview)}"
         f'<div class="pair">{_callers(overview)}<div class="stack">{_codes(overview)}'
         f"{_ending(overview)}</div></div>"
         "</main></body></html>\n"
+    )
+
+
+def _banner(tone: str, title: str, text: str) -> str:
+    return (
+        f'<section class="banner {tone}"><span class="dot"></span><div><h2>{title}</h2>'
+        f"<p>{text}</p></div></section>"
     )
 
 
@@ -114,10 +120,12 @@ def _trouble(registry: RegistryHealth) -> str:
 def _broken_policy(policy: PolicyHealth | None) -> str:
     if policy is None or policy.problem is None:
         return ""
-    return (
-        '<section class="banner warn"><span class="dot"></span><div><h2>Policy file is broken</h2>'
-        f"<p>The policies read at {_moment(policy.loaded_at.timestamp(), '%Y-%m-%d %H:%M:%S')} UTC "
-        f'stay in force.<br><span class="error">{_text(policy.problem)}</span></p></div></section>'
+    loaded_at = _moment(policy.loaded_at.timestamp(), "%Y-%m-%d %H:%M:%S")
+    return _banner(
+        "warn",
+        "Policy file is broken",
+        f"The policies read at {loaded_at} UTC stay in force."
+        f'<br><span class="error">{_text(policy.problem)}</span>',
     )
 
 
@@ -165,11 +173,11 @@ _BAR_GAP: Final = 2
 def _charts(overview: Overview) -> str:
     granted = {minute: counts[0] for minute, counts in overview.minutes.items()}
     denied = {minute: counts[1] for minute, counts in overview.minutes.items()}
-    return (
-        '<section class="pair">'
-        f"{_chart('Grants a minute', GRANTED, granted)}{_chart('Denials a minute', DENIED, denied)}"
-        "</section>"
+    left, right = (
+        _chart("Grants a minute", GRANTED, granted),
+        _chart("Denials a minute", DENIED, denied),
     )
+    return f'<section class="pair">{left}{right}</section>'
 
 
 def _chart(title: str, kind: str, counts: Mapping[int, int]) -> str:
