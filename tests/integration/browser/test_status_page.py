@@ -32,15 +32,15 @@ OWNED: Final = "owned"
 
 
 class Site:
-    """Serves the page, and notes everything that a browser asks for."""
+    """Serves the page, and records every request of a browser."""
 
     def __init__(self, page_at: Callable[[str], str], headers: dict[str, str]) -> None:
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         site = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                site.asked.append(self.path)
+                site.requested.append(self.path)
                 body = page.encode() if self.path == "/" else b"nothing"
                 self.send_response(200)
                 for name, value in headers.items():
@@ -123,14 +123,14 @@ def browse(folder: Path, *arguments: str) -> str:
 
 
 def test_hostile_texts_stay_texts_in_a_browser(site: Site, tmp_path: Path) -> None:
-    """Nothing runs, nothing is loaded, and nobody is sent elsewhere."""
+    """Nothing runs, nothing is loaded, and the browser stays on the page."""
     dom = browse(tmp_path, "--dump-dom", site.address)
     assert "<title>Serving stale - nexus-auth</title>" in dom
     assert not re.search(r"<(script|img|iframe|link|base|object|form|a)\b", dom)
     assert dom.count("<style>") == 1
     assert dom.count("<meta http-equiv=") == 1
     assert "&lt;img src=" in dom
-    assert set(site.asked) == {"/"}
+    assert set(site.requested) == {"/"}
 
 
 def test_policy_holds_where_an_escape_is_missing(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_policy_holds_where_an_escape_is_missing(tmp_path: Path) -> None:
     finally:
         site.close()
     assert "<title>harmless</title>" in dom
-    assert set(site.asked) == {"/"}
+    assert set(site.requested) == {"/"}
 
 
 def background(png: bytes) -> tuple[int, ...]:
@@ -181,7 +181,7 @@ def test_page_follows_the_readers_preference(
 
 
 def a_full_page() -> str:
-    """The page of a service that has something to tell in every table."""
+    """The page of a service that has rows in every table."""
     counters = Counters(clock=FakeClock())
     grant(counters, times=123_456)
     for reason in DenialReason:

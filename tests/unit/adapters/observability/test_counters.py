@@ -76,7 +76,7 @@ def test_memory_is_bounded_whoever_comes() -> None:
 
 
 def test_denial_shows_the_clients_own_request() -> None:
-    """What the proxy says that the client wanted, not the proxy's question to us."""
+    """What the proxy says that the client wanted, not the proxy's request to us."""
     counters = Counters(clock=FakeClock())
     deny(counters, uri=b"/v1/forward", method=b"POST", detail="no such key")
     (seen,) = counters.denials

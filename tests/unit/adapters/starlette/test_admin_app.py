@@ -78,7 +78,7 @@ async def test_readiness_is_whether_a_registered_caller_would_be_let_in(
 
 
 async def test_broken_policy_file_is_shown_and_the_service_stays_ready() -> None:
-    """The policies of before are in force; taking every replica away would help nobody."""
+    """The policies of before are in force; taking every replica away would not help."""
     policy = PolicyHealth(
         source="/etc/policy.toml", names=("b", "a"), loaded_at=NOW, problem="not valid TOML"
     )
@@ -94,19 +94,19 @@ async def test_broken_policy_file_is_shown_and_the_service_stays_ready() -> None
 
 
 async def test_ending_service_is_not_ready() -> None:
-    """So that nobody sends it new callers."""
+    """So that a load balancer sends it no new callers."""
     answer = await ask("/readyz", Freshness.FRESH, draining=True)
     assert (answer.status_code, answer.json()["status"]) == (503, "draining")
 
 
 @pytest.mark.parametrize("path", ["/auth", "/healthz/", "/docs", "/style.css"])
 async def test_admin_listener_knows_its_own_paths_only(path: str) -> None:
-    """Nobody should take it for the auth listener."""
+    """It cannot be mistaken for the auth listener."""
     assert (await ask(path)).status_code in {307, 404}
 
 
 async def test_status_page_is_served_with_its_policy() -> None:
-    """A document of its own, never kept by anybody."""
+    """A document of its own, never cached."""
     answer = await ask("/")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert {name: answer.headers[name] for name in PAGE_HEADERS} == PAGE_HEADERS
