@@ -57,16 +57,21 @@ class _Families(Collector):
         overview = self.overview
         yield from _decisions(overview)
         yield from _registry(overview)
-        yield from _pylon(overview)
+        yield _histograms(
+            "nexus_auth_pylon_request_seconds",
+            "How long requests to Pylon took, by status; none where no whole answer came.",
+            "status",
+            dict(sorted(overview.pylon.items())),
+        )
         if self.policy is not None:
             yield from _policies(self.policy)
-        yield _gauge(
+        yield GaugeMetricFamily(
             "nexus_auth_remembered_certificates",
             "Certificates that are granted without verifying their signature again.",
-            overview.remembered,
+            value=overview.remembered,
         )
-        yield _gauge(
-            "nexus_auth_workers", "Processes that serve the auth listener.", overview.workers
+        yield GaugeMetricFamily(
+            "nexus_auth_workers", "Processes that serve the auth listener.", value=overview.workers
         )
         build = GaugeMetricFamily(
             "nexus_auth_build_info", "Always 1.", labels=["version", "python_version"]
@@ -97,12 +102,14 @@ def _registry(overview: Overview) -> Iterator[Metric]:
     for freshness in Freshness:
         state.add_metric([freshness.value], float(freshness is registry.freshness))
     yield state
-    yield _gauge("nexus_auth_registry_hotkeys", "Hotkeys whose keys are known.", registry.size)
+    yield GaugeMetricFamily(
+        "nexus_auth_registry_hotkeys", "Hotkeys whose keys are known.", value=registry.size
+    )
     if registry.age is not None:
-        yield _gauge(
+        yield GaugeMetricFamily(
             "nexus_auth_registry_age_seconds",
             "How long ago Pylon said what is known of registered keys.",
-            registry.age.total_seconds(),
+            value=registry.age.total_seconds(),
         )
     fetches = CounterMetricFamily(
         "nexus_auth_registry_questions",
@@ -115,30 +122,17 @@ def _registry(overview: Overview) -> Iterator[Metric]:
     yield fetches
 
 
-def _pylon(overview: Overview) -> Iterator[Metric]:
-    yield _histograms(
-        "nexus_auth_pylon_request_seconds",
-        "How long requests to Pylon took, by status; none where no whole answer came.",
-        "status",
-        dict(sorted(overview.pylon.items())),
-    )
-
-
 def _policies(policy: PolicyHealth) -> Iterator[Metric]:
-    yield _gauge(
+    yield GaugeMetricFamily(
         "nexus_auth_policy_broken",
         "1 while the policy file is not valid and the policies of before are in force.",
-        float(policy.problem is not None),
+        value=float(policy.problem is not None),
     )
-    yield _gauge(
+    yield GaugeMetricFamily(
         "nexus_auth_policy_loaded_timestamp_seconds",
         "When the policies in force were read.",
-        policy.loaded_at.timestamp(),
+        value=policy.loaded_at.timestamp(),
     )
-
-
-def _gauge(name: str, documentation: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, documentation, value=value)
 
 
 def _histograms(

@@ -56,21 +56,17 @@ class BoundedTransport(httpx.AsyncBaseTransport):
         body: int = request.extensions[MAX_BYTES_EXTENSION]
         _left.set(HEADS_BYTES + body + body // FRAMING_SHARE)
         url = request.url
+        raw = httpcore.Request(
+            request.method,
+            httpcore.URL(
+                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+            ),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
         with _as_httpx():
-            answer = await self._pool.handle_async_request(
-                httpcore.Request(
-                    method=request.method,
-                    url=httpcore.URL(
-                        scheme=url.raw_scheme,
-                        host=url.raw_host,
-                        port=url.port,
-                        target=url.raw_path,
-                    ),
-                    headers=request.headers.raw,
-                    content=request.stream,
-                    extensions=request.extensions,
-                )
-            )
+            answer = await self._pool.handle_async_request(raw)
         return httpx.Response(
             status_code=answer.status,
             headers=answer.headers,
