@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 """Registries answer within two seconds. Longer means that something hangs, such as a server that
-does not let threads run."""
+lets no thread run."""
 
 OpenVerifier = Callable[[], AbstractAsyncContextManager[CertificateVerifier]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Background:
-    """A thread with an event loop in which one verifier lives."""
+    """A thread with an event loop, and the verifier that runs in it."""
 
     thread: threading.Thread
     loop: asyncio.AbstractEventLoop
@@ -38,12 +38,12 @@ class _Background:
 
 
 class SyncVerifier:
-    """Takes the decisions of a `CertificateVerifier` for callers that cannot await.
+    """Takes the decisions of a `CertificateVerifier` for code that cannot await.
 
         with SyncVerifier(lambda: connect("http://pylon:8000", netuid=12)) as verifier:
             decision = verifier.verify(environ.get("SSL_CLIENT_CERT"))
 
-    The verifier lives in a thread of its own. It is opened at the first decision, once in each
+    The verifier runs in a thread of its own. It is opened at the first decision, once in each
     process: a server that forks may create this object before. Safe to use from several threads.
     In asynchronous code, use `CertificateVerifier`: this one blocks the event loop.
     """
@@ -54,10 +54,10 @@ class SyncVerifier:
         *,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
     ) -> None:
-        """Prepares; nothing is started yet.
+        """Starts nothing yet.
 
         Args:
-            verifier: A function that makes an asynchronous context manager giving the verifier,
+            verifier: A function that builds an asynchronous context manager giving the verifier,
                 such as `lambda: connect(...)`; or a verifier whose registry needs no opening.
             timeout_seconds: How long one decision may take before it is a denial.
         """
@@ -72,7 +72,7 @@ class SyncVerifier:
         _instances.add(self)
 
     def _forget(self) -> None:
-        # In a forked process the thread does not exist, and the lock may be held by nobody alive.
+        # In a forked process the thread does not exist, and the lock may be held for ever.
         self._lock = threading.Lock()
         self._background: _Background | None = None
 
@@ -130,21 +130,22 @@ class SyncVerifier:
             if self._closed:
                 raise RuntimeError("the verifier is closed")
             if self._background is None:
-                self._background = self._start()
+                self._background = _start(self._open)
             return self._background
 
-    def _start(self) -> _Background:
-        ready: concurrent.futures.Future[_Background] = concurrent.futures.Future()
-        # A daemon, so that a program that forgets to close can end.
-        thread = threading.Thread(
-            target=_live, args=(self._open, ready), name="nexus-auth-verifier", daemon=True
-        )
-        thread.start()
-        return ready.result()
+
+def _start(open_verifier: OpenVerifier) -> _Background:
+    ready: concurrent.futures.Future[_Background] = concurrent.futures.Future()
+    # A daemon, so that a program that forgets to close can end.
+    thread = threading.Thread(
+        target=_run, args=(open_verifier, ready), name="nexus-auth-verifier", daemon=True
+    )
+    thread.start()
+    return ready.result()
 
 
-def _live(open_verifier: OpenVerifier, ready: concurrent.futures.Future[_Background]) -> None:
-    async def live() -> None:
+def _run(open_verifier: OpenVerifier, ready: concurrent.futures.Future[_Background]) -> None:
+    async def serve() -> None:
         async with open_verifier() as verifier:
             background = _Background(
                 thread=threading.current_thread(),
@@ -156,9 +157,9 @@ def _live(open_verifier: OpenVerifier, ready: concurrent.futures.Future[_Backgro
             await background.stop.wait()
 
     try:
-        asyncio.run(live())
+        asyncio.run(serve())
     except BaseException as exc:
-        # Whoever waits for the verifier learns why there is none; later there is nobody to tell.
+        # The thread that waits for the verifier gets the error; once it is ready, none waits.
         if ready.done():
             raise
         ready.set_exception(exc)
@@ -172,5 +173,4 @@ def _forget_in_child() -> None:
         instance._forget()  # noqa: SLF001 - our own class
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_in_child)
+os.register_at_fork(after_in_child=_forget_in_child)

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.headers.names import GrantHeader, GrantHeaders
-from nexus_auth.adapters.observability.board import Board
+from nexus_auth.adapters.observability.counters import Counters
 from nexus_auth.adapters.observability.decision_log import DecisionLog
 from nexus_auth.adapters.observability.monitor import Monitor
+from nexus_auth.adapters.observability.shared_memory import SharedReports
 from nexus_auth.adapters.observability.source import ObservedSource
-from nexus_auth.adapters.observability.tally import Tally
 from nexus_auth.adapters.policy.live import LivePolicies
 from nexus_auth.adapters.policy.short_form import HotkeyList, StakeMinimums, build_policies
 from nexus_auth.adapters.policy.toml_file import PolicyInvalid
@@ -123,14 +123,14 @@ def build_live_policies(
     """
     try:
         if policy_file is not None:
-            return LivePolicies(clock=clock, path=policy_file, offers_neurons=offers_neurons)
+            return LivePolicies.from_file(policy_file, clock=clock, offers_neurons=offers_neurons)
         policies = build_policies(
             allow=allow_hotkeys,
             deny=deny_hotkeys,
             require_validator_permit=require_validator_permit,
             min_stake=min_stake,
         )
-        return LivePolicies(clock=clock, policies=policies, offers_neurons=offers_neurons)
+        return LivePolicies(policies, clock=clock, offers_neurons=offers_neurons)
     except PolicyInvalid as exc:
         raise ConfigurationError(
             setting="the access policy" if policy_file is None else "NEXUS_AUTH_POLICY_FILE",
@@ -139,9 +139,9 @@ def build_live_policies(
         ) from exc
 
 
-def build_board(workers: int) -> Board | None:
-    """Makes what workers see each other's counts on; to be called before they fork."""
-    return Board(workers) if workers > 1 else None
+def build_shared_reports(workers: int) -> SharedReports | None:
+    """Makes the memory in which workers see each other's counts; to be called before they fork."""
+    return SharedReports(workers) if workers > 1 else None
 
 
 def build_traces(traces: str) -> DecisionTraces | None:
@@ -162,10 +162,9 @@ def build_traces(traces: str) -> DecisionTraces | None:
     return DecisionTraces()
 
 
-def _observers(
-    tally: Tally, decision_log: DecisionLog, traces: DecisionTraces | None
-) -> tuple[DecisionObserver, ...]:
-    return (tally, decision_log) if traces is None else (tally, decision_log, traces)
+def _observers(*observers: DecisionObserver | None) -> tuple[DecisionObserver, ...]:
+    """Those that are switched on."""
+    return tuple(each for each in observers if each is not None)
 
 
 def _needs_neurons(
@@ -197,7 +196,7 @@ class Container(containers.DeclarativeContainer):
 
     clock = providers.Object(utc_now)
 
-    tally = providers.Singleton(Tally, clock=clock)
+    counters = providers.Singleton(Counters, clock=clock)
     """What this process counts."""
 
     pylon_api = providers.Callable(
@@ -213,11 +212,16 @@ class Container(containers.DeclarativeContainer):
         api=pylon_api,
         connect_timeout_seconds=config.pylon_connect_timeout_seconds,
         read_timeout_seconds=config.pylon_read_timeout_seconds,
-        observe=tally.provided.answered,
+        observe=counters.provided.count_pylon_request,
     )
     """A `KeySource` and a `CertIssuer`. Close it."""
 
-    key_source = providers.Singleton(ObservedSource, pylon, tell=tally.provided.asked)
+    key_source = providers.Singleton(
+        ObservedSource,
+        source=pylon,
+        neuron_source=pylon,
+        notify=counters.provided.count_fetch,
+    )
 
     policies = providers.Singleton(
         build_live_policies,
@@ -294,17 +298,23 @@ class Container(containers.DeclarativeContainer):
         gate=gate,
         clock=clock,
         reuse=providers.Callable(_seconds, config.reuse_seconds),
-        observers=providers.Callable(_observers, tally, decision_log, traces),
+        observers=providers.Callable(_observers, counters, decision_log, traces),
         grant_headers=providers.Callable(_grant_headers, config.grant_headers),
     )
     """Takes `lifespan` where it shall open and close what it needs."""
 
     monitor = providers.Factory(
-        Monitor, tally=tally, registry=registry, verifier=verifier, clock=clock
+        Monitor,
+        counters=counters,
+        registry_health=registry.provided.health,
+        remembered=verifier.provided.remembered_certificates,
+        clock=clock,
     )
-    """Takes `board` and `worker` where there are several. Start it and close it."""
+    """Takes `shared_reports` and `worker` where there are several. Start it and close it."""
 
-    admin_app = providers.Factory(build_admin_app, token=config.admin_token, policies=policies)
+    admin_app = providers.Factory(
+        build_admin_app, token=config.admin_token, policy_health=policies.provided.health
+    )
     """Needs `monitor` and `is_draining`."""
 
 

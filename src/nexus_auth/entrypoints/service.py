@@ -22,7 +22,7 @@ from nexus_auth.adapters.uvicorn.head_protocol import HeadProtocol, Shared
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.addresses import CannotListen, ListenAddress, bind
-from nexus_auth.entrypoints.container import Container, build_board, build_container
+from nexus_auth.entrypoints.container import Container, build_container, build_shared_reports
 from nexus_auth.entrypoints.logs import configure_logging
 from nexus_auth.entrypoints.open_files import allow_many
 from nexus_auth.entrypoints.private_folders import private_folder
@@ -32,7 +32,7 @@ from nexus_auth.entrypoints.workers import supervise
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-    from nexus_auth.adapters.observability.board import Board
+    from nexus_auth.adapters.observability.shared_memory import SharedReports
     from nexus_auth.adapters.starlette.auth_app import FastPath
     from nexus_auth.entrypoints.settings import Settings
 
@@ -89,7 +89,7 @@ def serve(settings: Settings) -> int:
                 effective,
                 auth,
                 admin,
-                board=build_board(settings.workers),
+                board=build_shared_reports(settings.workers),
             ),
             stop_listening=stack.close,
             grace_seconds=DRAIN_SECONDS + 5,
@@ -170,7 +170,7 @@ def _run_numbered_worker(
     number: int,
     parent_gone: int,
     *,
-    board: Board | None,
+    board: SharedReports | None,
 ) -> int:
     if number > 0 and admin is not None:
         admin.close()
@@ -184,7 +184,7 @@ def run_worker(
     admin: socket.socket | None,
     *,
     number: int = 0,
-    board: Board | None = None,
+    board: SharedReports | None = None,
     parent_gone: int | None = None,
 ) -> int:
     """Serves in this process until it is told to end, and returns the exit code.
@@ -233,12 +233,12 @@ class _Worker:
     """Both listeners in one event loop."""
 
     def __init__(
-        self, settings: Settings, number: int, board: Board | None, parent_gone: int | None
+        self, settings: Settings, number: int, board: SharedReports | None, parent_gone: int | None
     ) -> None:
         self._settings = settings
         self._parent_gone = parent_gone
         self._container: Container = build_container(settings)
-        self._monitor = self._container.monitor(board=board, worker=number)
+        self._monitor = self._container.monitor(shared_reports=board, worker=number)
         self._servers: list[_Server] = []
         self._draining = False
 

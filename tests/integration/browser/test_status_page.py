@@ -15,8 +15,8 @@ from typing import Final
 
 import pytest
 
+from nexus_auth.adapters.observability.counters import Counters
 from nexus_auth.adapters.observability.report import CertificateSeen, Overview
-from nexus_auth.adapters.observability.tally import Tally
 from nexus_auth.adapters.starlette.status_page import PAGE_HEADERS, render_page
 from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.reasons import DenialReason
@@ -32,15 +32,15 @@ OWNED: Final = "owned"
 
 
 class Site:
-    """Serves the page, and notes everything that a browser asks for."""
+    """Serves the page, and records every request of a browser."""
 
     def __init__(self, page_at: Callable[[str], str], headers: dict[str, str]) -> None:
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         site = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                site.asked.append(self.path)
+                site.requested.append(self.path)
                 body = page.encode() if self.path == "/" else b"nothing"
                 self.send_response(200)
                 for name, value in headers.items():
@@ -67,8 +67,8 @@ class Site:
 
 def a_hostile_page(address: str) -> str:
     """The page of a service that hostile strangers have visited."""
-    tally = Tally(clock=FakeClock())
-    grant(tally, times=100)
+    counters = Counters(clock=FakeClock())
+    grant(counters, times=100)
     for text in (
         f"</td></tr></table><script>document.title='{OWNED}'</script>",
         f"<img src={address}/image onerror=\"document.title='{OWNED}'\">",
@@ -79,14 +79,14 @@ def a_hostile_page(address: str) -> str:
         "\u202e\u0000\x1b[31m",
     ):
         deny(
-            tally,
+            counters,
             DenialReason.NO_ORGANIZATION,
             uri=text.encode(),
             method=text.encode()[:32],
             detail=text,
         )
-    tally.tick()
-    report = tally.report(
+    counters.tick()
+    report = counters.report(
         worker=0,
         registry=a_state(Freshness.STALE, error=f"<script>document.title='{OWNED}'</script>"),
         remembered=1,
@@ -123,14 +123,14 @@ def browse(folder: Path, *arguments: str) -> str:
 
 
 def test_hostile_texts_stay_texts_in_a_browser(site: Site, tmp_path: Path) -> None:
-    """Nothing runs, nothing is loaded, and nobody is sent elsewhere."""
+    """Nothing runs, nothing is loaded, and the browser stays on the page."""
     dom = browse(tmp_path, "--dump-dom", site.address)
     assert "<title>Serving stale - nexus-auth</title>" in dom
     assert not re.search(r"<(script|img|iframe|link|base|object|form|a)\b", dom)
     assert dom.count("<style>") == 1
     assert dom.count("<meta http-equiv=") == 1
     assert "&lt;img src=" in dom
-    assert set(site.asked) == {"/"}
+    assert set(site.requested) == {"/"}
 
 
 def test_policy_holds_where_an_escape_is_missing(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_policy_holds_where_an_escape_is_missing(tmp_path: Path) -> None:
     finally:
         site.close()
     assert "<title>harmless</title>" in dom
-    assert set(site.asked) == {"/"}
+    assert set(site.requested) == {"/"}
 
 
 def background(png: bytes) -> tuple[int, ...]:
@@ -181,19 +181,19 @@ def test_page_follows_the_readers_preference(
 
 
 def a_full_page() -> str:
-    """The page of a service that has something to tell in every table."""
-    tally = Tally(clock=FakeClock())
-    grant(tally, times=123_456)
+    """The page of a service that has rows in every table."""
+    counters = Counters(clock=FakeClock())
+    grant(counters, times=123_456)
     for reason in DenialReason:
-        deny(tally, reason, uri=b"/v1/a/long/path/" * 8, detail="stake 12.5 below 1000 total")
-    tally.tick()
+        deny(counters, reason, uri=b"/v1/a/long/path/" * 8, detail="stake 12.5 below 1000 total")
+    counters.tick()
     ending = CertificateSeen(
         hotkey=a_hotkey("alice").address,
         fingerprint="ab" * 32,
         not_after=(FakeClock().now + timedelta(days=20)).timestamp(),
     )
     state = a_state(Freshness.STALE, error="http://pylon:8000/" + 40 * "long")
-    report = tally.report(worker=0, registry=state, remembered=1, certificates=(ending,))
+    report = counters.report(worker=0, registry=state, remembered=1, certificates=(ending,))
     return render_page(Overview.of(report), is_draining=False)
 
 

@@ -1,4 +1,4 @@
-"""What the service tells of itself: metrics and the status page, right across workers."""
+"""Metrics and the status page, right across workers."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_admin_token_guards_all_but_the_probes(pylon: RunningPylon, tmp_path: Pa
 
 
 def test_page_from_elsewhere_cannot_read_the_status(pylon: RunningPylon, tmp_path: Path) -> None:
-    """A name that its owner points at loopback is refused (DNS rebinding)."""
+    """A name that its owner points at loopback is denied (DNS rebinding)."""
     with running_service(tmp_path, pylon.url) as service:
         assert admin(service, "/", Host="evil.example").status == 421
         assert admin(service, "/metrics", Host="evil.example:8081").status == 421

@@ -43,7 +43,7 @@ class _CollectorHandler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
-        # The exporter compresses only where it is told to.
+        # The exporter compresses only where that is configured.
         self.server.received.append((self.path, self.rfile.read(length)))
         self.send_response(200)
         self.send_header("Content-Length", "0")

@@ -15,11 +15,11 @@ import yaml
 from structlog.testing import capture_logs
 
 import nexus_auth
+from nexus_auth.adapters.observability.counters import Counters
 from nexus_auth.adapters.observability.decision_log import DecisionLog
-from nexus_auth.adapters.observability.prometheus import Exposition
+from nexus_auth.adapters.observability.prometheus import render_metrics
 from nexus_auth.adapters.observability.report import Overview
-from nexus_auth.adapters.observability.source import QUESTION_OUTCOMES
-from nexus_auth.adapters.observability.tally import Tally
+from nexus_auth.adapters.observability.source import FETCH_OUTCOMES
 from nexus_auth.domain.decision import Denied
 from nexus_auth.domain.health import Freshness, PolicyHealth
 from nexus_auth.domain.reasons import DenialReason
@@ -37,12 +37,12 @@ _LEVELS: Final = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
 def exposed() -> str:
-    """One scrape of a service that has policies and has asked Pylon."""
-    tally = Tally(clock=FakeClock())
-    tally.answered(200, 0.1)
-    report = tally.report(worker=0, registry=a_state(), remembered=0, certificates=())
+    """One scrape of a service that has policies and has sent a request to Pylon."""
+    counters = Counters(clock=FakeClock())
+    counters.count_pylon_request(200, 0.1)
+    report = counters.report(worker=0, registry=a_state(), remembered=0, certificates=())
     policy = PolicyHealth(source="x", names=("a",), loaded_at=NOW, problem=None)
-    return Exposition(lambda: Overview.of(report), policy=lambda: policy).render().decode()
+    return render_metrics(Overview.of(report), policy=policy).decode()
 
 
 def metrics() -> dict[str, tuple[str, set[str]]]:
@@ -116,16 +116,16 @@ def test_metrics_are_those_of_the_page() -> None:
 
 
 def test_label_values_are_those_of_the_page() -> None:
-    """Closed sets, told in full."""
+    """Closed sets, listed in full."""
     rows = {row[0].strip("`"): row[3] for row in table("Metrics", columns=4)}
     causes = set(re.findall(r"`([a-z-]+)`", rows["nexus_auth_registry_questions_total"]))
-    assert causes - {"cause"} == set(QUESTION_OUTCOMES)
+    assert causes - {"cause"} == set(FETCH_OUTCOMES)
     states = set(re.findall(r"`([a-z-]+)`", rows["nexus_auth_registry_state"]))
     assert states == {freshness.value for freshness in Freshness}
 
 
 def test_events_are_those_of_the_page() -> None:
-    """Somebody searches for them; a new one needs its line, a renamed one its mention."""
+    """Operators search for them; a new one needs its line, a renamed one its mention."""
     section = PAGE.partition("All events:\n")[2]
     documented = set(re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE))
     documented |= set(re.findall(r"`([a-z_]+)`", section.partition("These are defects")[2]))
@@ -152,31 +152,31 @@ def test_fields_of_a_decision_are_those_of_the_page() -> None:
 
 
 def test_alerts_are_those_of_the_page() -> None:
-    """Whoever is woken finds what to do."""
+    """An operator who is woken finds what to do."""
     documented = re.findall(r"^\| `(NexusAuth\w+)` \| (\w+) \|", PAGE, re.MULTILINE)
     assert documented == [(rule["alert"], rule["labels"]["severity"]) for rule in rules()]
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: str(rule["alert"]))
 def test_alert_names_what_exists(rule: dict[str, Any]) -> None:
-    """An alert on a metric that is never told would never fire."""
+    """An alert on a metric that is never exposed would never fire."""
     assert named_metrics(rule["expr"])
     assert named_metrics(rule["expr"]) <= set(metrics())
-    told = exposed()
+    text = exposed()
     for label, value in re.findall(r'(\w+)="([^"]+)"', rule["expr"]):
-        assert f'{label}="{value}"' in told
+        assert f'{label}="{value}"' in text
     assert {"summary", "description"} <= rule["annotations"].keys()
 
 
 def test_dashboard_names_what_exists() -> None:
     """And shows every metric."""
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
-    told = exposed()
+    text = exposed()
     shown: set[str] = set()
     for query in queries(dashboard):
         shown |= named_metrics(query)
         for label, value in re.findall(r'(\w+)="([^"]+)"', query):
-            assert f'{label}="{value}"' in told
+            assert f'{label}="{value}"' in text
     assert shown == set(metrics())
     titles = [panel["title"] for panel in dashboard["panels"]]
     assert len(titles) == len({panel["id"] for panel in dashboard["panels"]})

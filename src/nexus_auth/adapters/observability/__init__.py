@@ -1,1 +1,4 @@
-"""What the service counts and remembers of itself, in every worker, for metrics and status page."""
+"""What the service shows of itself: counters, reports of all workers, metrics, log and traces.
+
+An observer is a `DecisionObserver`: one module here, and one row in the container.
+"""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 DECISION_BOUNDS: Final = (
     *(0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5),
@@ -23,7 +22,7 @@ class Histogram:
 
     Attributes:
         bounds: Upper bounds, each included, in growing order.
-        counts: One more than bounds: the last is of what lies above all of them.
+        counts: One more than bounds: the last counts what lies above all of them.
         total: The sum of all observations.
     """
 
@@ -32,17 +31,17 @@ class Histogram:
     total: float = 0.0
 
     @classmethod
-    def empty(cls, bounds: tuple[float, ...]) -> Histogram:
-        """A histogram of nothing yet."""
+    def empty(cls, bounds: tuple[float, ...]) -> Self:
+        """A histogram without observations."""
         return cls(bounds, [0] * (len(bounds) + 1))
 
     def add(self, seconds: float) -> None:
-        """Takes note of one observation."""
+        """Adds one observation."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
 
     def absorb(self, other: Histogram) -> None:
-        """Adds what another histogram of the same bounds has seen."""
+        """Adds the observations of another histogram of the same bounds."""
         for index, count in enumerate(other.counts):
             self.counts[index] += count
         self.total += other.total
@@ -65,10 +64,10 @@ class Histogram:
         return None
 
     def to_plain(self) -> list[float]:
-        """The counts, and the total last; the bounds are known to the reader."""
+        """The counts, and the total last; the reader knows the bounds."""
         return [*self.counts, self.total]
 
     @classmethod
-    def from_plain(cls, bounds: tuple[float, ...], plain: Sequence[Any]) -> Histogram:
+    def from_plain(cls, bounds: tuple[float, ...], plain: list[Any]) -> Self:
         """Reads what `to_plain` wrote."""
-        return cls(bounds, [int(count) for count in plain[:-1]], float(plain[-1]))
+        return cls(bounds, plain[:-1], plain[-1])

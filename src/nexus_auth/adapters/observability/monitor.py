@@ -1,20 +1,22 @@
-"""One worker's eye on itself, and on the other workers."""
+"""Reports on one worker, and adds up the reports of all."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from heapq import nsmallest
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from nexus_auth.adapters.observability.report import CertificateSeen, Overview, Report
 
 if TYPE_CHECKING:
-    from nexus_auth.adapters.observability.board import Board
-    from nexus_auth.adapters.observability.tally import Tally
+    from nexus_auth.adapters.observability.counters import Counters
+    from nexus_auth.adapters.observability.shared_memory import SharedReports
     from nexus_auth.domain.certificate import ClientCertificate
     from nexus_auth.domain.health import RegistryHealth
     from nexus_auth.domain.ports import Clock
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 TICK_SECONDS: Final = 1.0
-"""How often counts become dates, and reports are put on the board."""
+"""How often minutes and callers are brought up to date, and the report is published."""
 
 ENDING_SOON: Final = timedelta(days=30)
 
@@ -30,68 +32,49 @@ CERTIFICATES_SHOWN: Final = 100
 """Of those that end soon, the soonest."""
 
 
-class TellsState(Protocol):
-    """A registry that says how good its knowledge is."""
-
-    def health(self) -> RegistryHealth:
-        """Says it, at once."""
-
-
-class Remembers(Protocol):
-    """A verifier that shows the certificates it remembers."""
-
-    @property
-    def remembered(self) -> int:
-        """How many certificates are remembered now."""
-
-    def remembered_certificates(self) -> Iterable[ClientCertificate]:
-        """The certificates themselves."""
-
-
 class Monitor:
-    """Reports on this worker and adds up the reports of all. Lives between `start` and `aclose`."""
+    """Reports on this worker and adds up the reports of all. Runs from `start` to `aclose`."""
 
     def __init__(
         self,
         *,
-        tally: Tally,
-        registry: TellsState,
-        verifier: Remembers,
+        counters: Counters,
+        registry_health: Callable[[], RegistryHealth],
+        remembered: Callable[[], Iterable[ClientCertificate]],
         clock: Clock,
-        board: Board | None = None,
+        shared_reports: SharedReports | None = None,
         worker: int = 0,
     ) -> None:
-        """Wires the monitor, and goes on from what a predecessor had counted.
+        """Wires the monitor, and continues the counts of a predecessor.
 
-        That comes first of all: whoever asked before it would be told of a counter that went
-        back, and what the predecessor had counted would be overwritten.
+        That comes first of all: a reader before it would see a counter that went back, and the
+        predecessor's counts would be overwritten.
 
         Args:
-            tally: Counts this worker's decisions; it has counted nothing yet.
-            registry: This worker's.
-            verifier: This worker's.
+            counters: This worker's; they have counted nothing yet.
+            registry_health: Says the state of this worker's registry, at once.
+            remembered: Gives the certificates that this worker's verifier remembers.
             clock: Tells the time (aware, UTC).
-            board: Where the workers see each other's reports; None where there is one alone.
-            worker: This worker's number. Whoever replaces it has the same.
+            shared_reports: The reports of all workers; None where there is a single worker.
+            worker: This worker's number. A worker that replaces another has the same number.
         """
-        self._tally = tally
-        self._registry = registry
-        self._verifier = verifier
+        self._counters = counters
+        self._registry_health = registry_health
+        self._remembered = remembered
         self._clock = clock
-        self._board = board
+        self._shared_reports = shared_reports
         self._worker = worker
         self._ticking: asyncio.Task[None] | None = None
-        predecessor = self._read(worker)
-        if predecessor is not None:
-            tally.go_on_from(predecessor)
+        for predecessor in self._published([worker]):
+            counters.continue_from(predecessor)
 
     async def start(self) -> None:
         """Begins to tick."""
         self._tick()
-        self._ticking = asyncio.create_task(self._tick_on(), name="monitor")
+        self._ticking = asyncio.create_task(self._keep_ticking(), name="monitor")
 
     async def aclose(self) -> None:
-        """Leaves a last report."""
+        """Publishes a last report."""
         if self._ticking is not None:
             self._ticking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -102,43 +85,39 @@ class Monitor:
     def overview(self) -> Overview:
         """All workers together, this one as it is now.
 
-        What is told is kept for whoever replaces this worker: no counter that was seen goes back.
+        This worker's report is published as well, so that the worker that replaces this one
+        continues from it: no counter that was shown ever goes back.
         """
         report = self.report()
         self._publish(report)
-        others = (self._read(slot) for slot in self._other_slots())
-        return Overview.of(report, [each for each in others if each is not None])
+        slots = 0 if self._shared_reports is None else self._shared_reports.slots
+        others = [slot for slot in range(slots) if slot != self._worker]
+        return Overview.of(report, self._published(others))
 
     def health(self) -> RegistryHealth:
-        """The state of the worst worker's registry: a caller may come to any of them."""
-        return self.overview().registry if self._board is not None else self._registry.health()
+        """The state of the worst worker's registry: a caller may reach any of them."""
+        return self._registry_health() if self._shared_reports is None else self.overview().registry
 
     def report(self) -> Report:
         """This worker as it is now."""
-        self._tally.tick()
-        return self._tally.report(
+        self._counters.tick()
+        remembered = list(self._remembered())
+        return self._counters.report(
             worker=self._worker,
-            registry=self._registry.health(),
-            remembered=self._verifier.remembered,
-            certificates=self._ending_soon(),
+            registry=self._registry_health(),
+            remembered=len(remembered),
+            certificates=self._ending_soon(remembered),
         )
 
-    def _ending_soon(self) -> tuple[CertificateSeen, ...]:
+    def _ending_soon(self, remembered: Iterable[ClientCertificate]) -> tuple[CertificateSeen, ...]:
         soon = self._clock() + ENDING_SOON
-        ending = sorted(
-            (each for each in self._verifier.remembered_certificates() if each.not_after < soon),
-            key=lambda each: each.not_after,
-        )
+        ending = (each for each in remembered if each.not_after < soon)
         return tuple(
-            CertificateSeen(
-                hotkey=each.hotkey.address,
-                fingerprint=each.fingerprint,
-                not_after=each.not_after.timestamp(),
-            )
-            for each in ending[:CERTIFICATES_SHOWN]
+            CertificateSeen(each.hotkey.address, each.fingerprint, each.not_after.timestamp())
+            for each in nsmallest(CERTIFICATES_SHOWN, ending, key=attrgetter("not_after"))
         )
 
-    async def _tick_on(self) -> None:
+    async def _keep_ticking(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             try:
@@ -148,19 +127,19 @@ class Monitor:
                 log.exception("monitor_failed")
 
     def _tick(self) -> None:
-        if self._board is None:
-            self._tally.tick()
+        if self._shared_reports is None:
+            self._counters.tick()
         else:
             self._publish(self.report())
 
     def _publish(self, report: Report) -> None:
-        if self._board is not None and not self._board.publish(self._worker, report.to_bytes()):
+        shared = self._shared_reports
+        if shared is not None and not shared.publish(self._worker, report.to_bytes()):
             log.warning("report_too_long", worker=self._worker)
 
-    def _other_slots(self) -> Iterable[int]:
-        slots = 0 if self._board is None else self._board.slots
-        return (slot for slot in range(slots) if slot != self._worker)
-
-    def _read(self, slot: int) -> Report | None:
-        data = None if self._board is None else self._board.read(slot)
-        return None if data is None else Report.from_bytes(data)
+    def _published(self, slots: Iterable[int]) -> list[Report]:
+        """The reports in some slots; a worker that has not started yet has none."""
+        if self._shared_reports is None:
+            return []
+        found = map(self._shared_reports.read, slots)
+        return [Report.from_bytes(data) for data in found if data is not None]

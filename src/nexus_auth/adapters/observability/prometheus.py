@@ -1,10 +1,10 @@
 """Writes an overview as metrics in the Prometheus text format.
 
-prometheus-client has a multiprocess mode of its own, which keeps a file for every process and asks
-for a lock at every count. Our workers count in plain integers and add them up when asked (see
-`adapters/observability`); the client writes the result down.
+prometheus-client has a multiprocess mode of its own, which keeps a file for every process and takes
+a lock at every count. Our workers count in plain integers, which are added up for each scrape (see
+`monitor`); the library only writes the result.
 
-Names and labels are listed in docs/operations.md. No label has values that a stranger, or Pylon,
+Names and labels are listed in docs/operations.md. No label has values that a client, or Pylon,
 could choose: outcomes, codes, causes, states and statuses are closed sets.
 """
 
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import itertools
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import (
@@ -22,11 +23,11 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import Collector
 
 import nexus_auth
-from nexus_auth.adapters.observability.report import DENIED, GRANTED
-from nexus_auth.adapters.observability.source import NO_CAUSE, QUESTION_OUTCOMES
+from nexus_auth.adapters.observability.facts import DENIED, GRANTED
+from nexus_auth.adapters.observability.source import FETCH_OUTCOMES, NO_CAUSE
 from nexus_auth.domain.health import Freshness
 
 if TYPE_CHECKING:
@@ -37,55 +38,40 @@ if TYPE_CHECKING:
 CONTENT_TYPE: Final[str] = CONTENT_TYPE_LATEST
 
 
-class Exposition:
-    """Metrics of the service, freshly added up for every scrape."""
+def render_metrics(overview: Overview, *, policy: PolicyHealth | None = None) -> bytes:
+    """Renders all metrics, in the format that `CONTENT_TYPE` names.
 
-    def __init__(
-        self,
-        overview: Callable[[], Overview],
-        *,
-        policy: Callable[[], PolicyHealth] | None = None,
-    ) -> None:
-        """Remembers whom to ask.
-
-        Args:
-            overview: Adds up what all workers counted.
-            policy: Tells of the access policies, where there are any.
-        """
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Families(overview, policy))
-
-    def render(self) -> bytes:
-        """All metrics, in the format that `CONTENT_TYPE` names."""
-        return generate_latest(self._registry)
+    Args:
+        overview: The counts of all workers.
+        policy: The state of the access policies, where there are any.
+    """
+    return generate_latest(_Families(overview, policy))
 
 
+@dataclass(frozen=True, slots=True)
 class _Families(Collector):
-    def __init__(
-        self, overview: Callable[[], Overview], policy: Callable[[], PolicyHealth] | None
-    ) -> None:
-        self._overview = overview
-        self._policy = policy
-
-    def describe(self) -> list[Metric]:
-        """Nothing: the names are fixed, and this is the only collector."""
-        return []
+    overview: Overview
+    policy: PolicyHealth | None
 
     def collect(self) -> Iterator[Metric]:
-        """Asks once, so that all metrics are of the same moment."""
-        overview = self._overview()
+        overview = self.overview
         yield from _decisions(overview)
         yield from _registry(overview)
-        yield from _pylon(overview)
-        if self._policy is not None:
-            yield from _policies(self._policy())
-        yield _gauge(
+        yield _histograms(
+            "nexus_auth_pylon_request_seconds",
+            "How long requests to Pylon took, by status; none where no whole answer came.",
+            "status",
+            dict(sorted(overview.pylon.items())),
+        )
+        if self.policy is not None:
+            yield from _policies(self.policy)
+        yield GaugeMetricFamily(
             "nexus_auth_remembered_certificates",
             "Certificates that are granted without verifying their signature again.",
-            overview.remembered,
+            value=overview.remembered,
         )
-        yield _gauge(
-            "nexus_auth_workers", "Processes that serve the auth listener.", overview.workers
+        yield GaugeMetricFamily(
+            "nexus_auth_workers", "Processes that serve the auth listener.", value=overview.workers
         )
         build = GaugeMetricFamily(
             "nexus_auth_build_info", "Always 1.", labels=["version", "python_version"]
@@ -101,12 +87,9 @@ def _decisions(overview: Overview) -> Iterator[Metric]:
     for code, count in overview.codes.items():
         decisions.add_metric([GRANTED if code == GRANTED else DENIED, code], count)
     yield decisions
-    seconds = HistogramMetricFamily(
-        "nexus_auth_decision_seconds", "How long decisions took.", labels=["outcome"]
+    yield _histograms(
+        "nexus_auth_decision_seconds", "How long decisions took.", "outcome", overview.seconds
     )
-    for outcome, histogram in overview.seconds.items():
-        _add(seconds, outcome, histogram)
-    yield seconds
 
 
 def _registry(overview: Overview) -> Iterator[Metric]:
@@ -119,53 +102,45 @@ def _registry(overview: Overview) -> Iterator[Metric]:
     for freshness in Freshness:
         state.add_metric([freshness.value], float(freshness is registry.freshness))
     yield state
-    yield _gauge("nexus_auth_registry_hotkeys", "Hotkeys whose keys are known.", registry.size)
+    yield GaugeMetricFamily(
+        "nexus_auth_registry_hotkeys", "Hotkeys whose keys are known.", value=registry.size
+    )
     if registry.age is not None:
-        yield _gauge(
+        yield GaugeMetricFamily(
             "nexus_auth_registry_age_seconds",
             "How long ago Pylon said what is known of registered keys.",
-            registry.age.total_seconds(),
+            value=registry.age.total_seconds(),
         )
-    questions = CounterMetricFamily(
+    fetches = CounterMetricFamily(
         "nexus_auth_registry_questions",
         "Questions put to Pylon about registered keys, by why there was no answer.",
         labels=["outcome", "cause"],
     )
-    for cause in QUESTION_OUTCOMES:
+    for cause in FETCH_OUTCOMES:
         outcome = "answered" if cause == NO_CAUSE else "failed"
-        questions.add_metric([outcome, cause], overview.questions.get(cause, 0))
-    yield questions
-
-
-def _pylon(overview: Overview) -> Iterator[Metric]:
-    seconds = HistogramMetricFamily(
-        "nexus_auth_pylon_request_seconds",
-        "How long requests to Pylon took, by status; none where no whole answer came.",
-        labels=["status"],
-    )
-    for status, histogram in sorted(overview.pylon.items()):
-        _add(seconds, status, histogram)
-    yield seconds
+        fetches.add_metric([outcome, cause], overview.fetches.get(cause, 0))
+    yield fetches
 
 
 def _policies(policy: PolicyHealth) -> Iterator[Metric]:
-    yield _gauge(
+    yield GaugeMetricFamily(
         "nexus_auth_policy_broken",
         "1 while the policy file is not valid and the policies of before are in force.",
-        float(policy.problem is not None),
+        value=float(policy.problem is not None),
     )
-    yield _gauge(
+    yield GaugeMetricFamily(
         "nexus_auth_policy_loaded_timestamp_seconds",
         "When the policies in force were read.",
-        policy.loaded_at.timestamp(),
+        value=policy.loaded_at.timestamp(),
     )
 
 
-def _gauge(name: str, documentation: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, documentation, value=value)
-
-
-def _add(family: HistogramMetricFamily, label: str, histogram: Histogram) -> None:
-    bounds = [*(f"{bound:g}" for bound in histogram.bounds), "+Inf"]
-    cumulative = itertools.accumulate(histogram.counts)
-    family.add_metric([label], list(zip(bounds, cumulative, strict=True)), histogram.total)
+def _histograms(
+    name: str, documentation: str, label: str, histograms: Mapping[str, Histogram]
+) -> Metric:
+    family = HistogramMetricFamily(name, documentation, labels=[label])
+    for value, histogram in histograms.items():
+        bounds = [*(f"{bound:g}" for bound in histogram.bounds), "+Inf"]
+        cumulative = itertools.accumulate(histogram.counts)
+        family.add_metric([value], list(zip(bounds, cumulative, strict=True)), histogram.total)
+    return family

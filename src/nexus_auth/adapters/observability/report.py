@@ -1,48 +1,39 @@
-"""What one worker tells of itself, and what the reports of all workers amount to."""
+"""What one worker reports of itself, and the sum of the reports of all workers."""
 
 from __future__ import annotations
 
 import json
-import operator
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
-from typing import Any, Final, Self, TypeVar
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, Self
 
 from nexus_auth.adapters.observability.histogram import DECISION_BOUNDS, PYLON_BOUNDS, Histogram
 from nexus_auth.domain.health import Freshness, RegistryHealth
-from nexus_auth.domain.reasons import DenialReason
-
-T = TypeVar("T")
-
-GRANTED: Final = "granted"
-DENIED: Final = "denied"
-OUTCOMES: Final = (GRANTED, DENIED)
-CODES: Final = (GRANTED, *(reason.value for reason in DenialReason))
 
 MINUTES_KEPT: Final = 60
 """The last hour, minute by minute."""
 
 DENIALS_KEPT: Final = 50
-"""The latest ones; strangers can only push each other out."""
+"""The latest ones; unknown callers can only displace each other."""
 
 CALLERS_KEPT: Final = 256
 """As many as a subnet has neurons; the one not seen for longest goes first."""
 
 SILENT_SECONDS: Final = 10.0
-"""A worker not heard of for this long is dead or being replaced: what it said of the registry no
-longer counts. What it had counted does."""
+"""A worker without a report for this long is dead or being replaced: what it said of the registry
+no longer counts. What it had counted does."""
 
-_BEST_TO_WORST: Final = (
-    Freshness.FRESH,
-    Freshness.STALE,
-    Freshness.STARTING,
-    Freshness.EXPIRED,
-)
+_BEST_TO_WORST: Final = (Freshness.FRESH, Freshness.STALE, Freshness.STARTING, Freshness.EXPIRED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DenialSeen:
+# Named tuples, because JSON writes them as lists without a call of ours for each: a report is
+# written once a second, between requests.
+
+
+class DenialSeen(NamedTuple):
     """One denial, as the status page shows it. `method` and `uri` come from outside."""
 
     at: float
@@ -53,18 +44,16 @@ class DenialSeen:
     uri: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallerSeen:
-    """One hotkey that was granted entry: how often, and when last."""
+class CallerSeen(NamedTuple):
+    """One hotkey that was granted entry: the last time, and how often."""
 
     hotkey: str
     at: float
     times: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CertificateSeen:
-    """A remembered certificate: whose, which, and until when it is valid."""
+class CertificateSeen(NamedTuple):
+    """A remembered certificate: its hotkey, its SHA-256, and until when it is valid."""
 
     hotkey: str
     fingerprint: str
@@ -73,26 +62,26 @@ class CertificateSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Figures:
-    """What is told of a worker, or of all of them. Times are seconds since the epoch.
+    """The figures of one worker, or of all of them. Times are seconds since the epoch.
 
     Attributes:
-        at: When it was said.
+        at: The time of the report.
         codes: Decisions so far by code; `granted` is one of them.
         seconds: How long decisions took, by outcome.
-        questions: How the registry's questions ended, by cause.
+        fetches: How the registry's fetches ended, by cause.
         pylon: How long requests to Pylon took, by status.
         minutes: Grants and denials by minute since the epoch.
         registry: The state of the registry.
         remembered: How many certificates are remembered.
         denials: The latest ones, the newest last.
-        callers: Who was granted entry, the latest last.
+        callers: The callers that were granted entry, the latest last.
         certificates: Those that end soon, the soonest first.
     """
 
     at: float
     codes: Mapping[str, int]
     seconds: Mapping[str, Histogram]
-    questions: Mapping[str, int]
+    fetches: Mapping[str, int]
     pylon: Mapping[str, Histogram]
     minutes: Mapping[int, tuple[int, int]]
     registry: RegistryHealth
@@ -110,165 +99,119 @@ class Report(_Figures):
 
     def to_bytes(self) -> bytes:
         """Writes it for another process."""
-        state = self.registry
-        plain = {
-            "worker": self.worker,
-            "at": self.at,
-            "codes": dict(self.codes),
-            "seconds": {name: each.to_plain() for name, each in self.seconds.items()},
-            "questions": dict(self.questions),
-            "pylon": {name: each.to_plain() for name, each in self.pylon.items()},
-            "minutes": [[minute, *counts] for minute, counts in self.minutes.items()],
-            "registry": {
-                "freshness": state.freshness.value,
-                "mode": state.mode,
-                "size": state.size,
-                "age": None if state.age is None else state.age.total_seconds(),
-                "failing_since": _iso(state.failing_since),
-                "last_error": state.last_error,
-            },
-            "remembered": self.remembered,
-            "denials": _rows(self.denials, DenialSeen),
-            "callers": _rows(self.callers, CallerSeen),
-            "certificates": _rows(self.certificates, CertificateSeen),
-        }
-        return json.dumps(plain, separators=(",", ":")).encode("ascii")
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        return json.dumps(plain, default=_to_plain, separators=(",", ":")).encode("ascii")
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Reads what `to_bytes` wrote in another process of the same service."""
         plain = json.loads(data)
-        state = plain["registry"]
-        return cls(
-            worker=plain["worker"],
-            at=plain["at"],
-            codes=plain["codes"],
-            seconds=_histograms(plain["seconds"], DECISION_BOUNDS),
-            questions=plain["questions"],
-            pylon=_histograms(plain["pylon"], PYLON_BOUNDS),
-            minutes={minute: (granted, denied) for minute, granted, denied in plain["minutes"]},
-            registry=RegistryHealth(
-                freshness=Freshness(state["freshness"]),
-                mode=state["mode"],
-                size=state["size"],
-                age=_age(state["age"]),
-                failing_since=_moment(state["failing_since"]),
-                last_error=state["last_error"],
-            ),
-            remembered=plain["remembered"],
-            denials=_from_rows(plain["denials"], DenialSeen),
-            callers=_from_rows(plain["callers"], CallerSeen),
-            certificates=_from_rows(plain["certificates"], CertificateSeen),
-        )
+        checked = {
+            "seconds": _histograms(plain["seconds"], DECISION_BOUNDS),
+            "pylon": _histograms(plain["pylon"], PYLON_BOUNDS),
+            "minutes": {int(minute): tuple(both) for minute, both in plain["minutes"].items()},
+            "registry": _registry(plain["registry"]),
+            "denials": tuple(map(DenialSeen._make, plain["denials"])),
+            "callers": tuple(map(CallerSeen._make, plain["callers"])),
+            "certificates": tuple(map(CertificateSeen._make, plain["certificates"])),
+        }
+        return cls(**plain | checked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview(_Figures):
     """All workers together.
 
-    `workers` are those heard of lately; `registry` is the state of the worst of them, because a
-    caller may come to any.
+    `workers` counts those with a recent report; `registry` is the state of the worst of them,
+    because a caller may reach any.
     """
 
     workers: int
 
     @classmethod
     def of(cls, own: Report, others: Iterable[Report] = ()) -> Self:
-        """Adds reports up; `own` is that of the process that asks, and alive for certain."""
+        """Adds reports up; `own` is that of this process, which is alive for certain."""
         reports = [own, *others]
-        lively = [each for each in reports if own.at - each.at < SILENT_SECONDS]
-        minutes: dict[int, tuple[int, int]] = {}
-        callers: dict[str, CallerSeen] = {}
-        certificates: dict[str, CertificateSeen] = {}
-        for report in reports:
-            for minute, (granted, denied) in report.minutes.items():
-                before = minutes.get(minute, (0, 0))
-                minutes[minute] = (before[0] + granted, before[1] + denied)
-            for caller in report.callers:
-                known = callers.get(caller.hotkey)
-                callers[caller.hotkey] = CallerSeen(
-                    hotkey=caller.hotkey,
-                    at=max(caller.at, caller.at if known is None else known.at),
-                    times=caller.times + (0 if known is None else known.times),
-                )
-            for certificate in report.certificates:
-                certificates[certificate.fingerprint] = certificate
-        denials = sorted((each for report in reports for each in report.denials), key=_by_time)
+        alive = [each for each in reports if own.at - each.at < SILENT_SECONDS]
         first_minute = int(own.at // 60) - MINUTES_KEPT + 1
+        minutes = dict.fromkeys(range(first_minute, first_minute + MINUTES_KEPT), (0, 0))
+        callers: dict[str, CallerSeen] = {}
+        for report in reports:
+            for minute in minutes.keys() & report.minutes.keys():
+                before, more = minutes[minute], report.minutes[minute]
+                minutes[minute] = (before[0] + more[0], before[1] + more[1])
+            for seen in report.callers:
+                known = callers.get(seen.hotkey, CallerSeen(seen.hotkey, seen.at, 0))
+                callers[seen.hotkey] = CallerSeen(
+                    seen.hotkey, max(known.at, seen.at), known.times + seen.times
+                )
+        certificates = {
+            each.fingerprint: each for report in reports for each in report.certificates
+        }
+        by_time = attrgetter("at")
+        denials = sorted((each for report in reports for each in report.denials), key=by_time)
         return cls(
             at=own.at,
-            workers=len(lively),
-            codes=_sum(CODES, [report.codes for report in reports]),
-            seconds=_total([report.seconds for report in reports], OUTCOMES, DECISION_BOUNDS),
-            questions=_sum((), [report.questions for report in reports]),
-            pylon=_total([report.pylon for report in reports], (), PYLON_BOUNDS),
-            minutes={minute: minutes.get(minute, (0, 0)) for minute in _hour(first_minute)},
-            registry=worst_state(report.registry for report in lively),
-            remembered=sum(report.remembered for report in lively),
+            workers=len(alive),
+            codes=_sum_counts(report.codes for report in reports),
+            seconds=_sum_histograms(report.seconds for report in reports),
+            fetches=_sum_counts(report.fetches for report in reports),
+            pylon=_sum_histograms(report.pylon for report in reports),
+            minutes=minutes,
+            registry=_worst(report.registry for report in alive),
+            remembered=sum(report.remembered for report in alive),
             denials=tuple(denials[-DENIALS_KEPT:]),
-            callers=tuple(sorted(callers.values(), key=_by_time)[-CALLERS_KEPT:]),
-            certificates=tuple(sorted(certificates.values(), key=lambda each: each.not_after)),
+            callers=tuple(sorted(callers.values(), key=by_time)[-CALLERS_KEPT:]),
+            certificates=tuple(sorted(certificates.values(), key=attrgetter("not_after"))),
         )
 
 
-def worst_state(states: Iterable[RegistryHealth]) -> RegistryHealth:
+def _worst(states: Iterable[RegistryHealth]) -> RegistryHealth:
     """The state that lets the fewest callers in; of equal ones, the oldest."""
-
-    def badness(state: RegistryHealth) -> tuple[int, timedelta]:
-        return _BEST_TO_WORST.index(state.freshness), state.age or timedelta(0)
-
-    return max(states, key=badness)
+    return max(
+        states, key=lambda each: (_BEST_TO_WORST.index(each.freshness), each.age or timedelta(0))
+    )
 
 
-def _hour(first_minute: int) -> range:
-    return range(first_minute, first_minute + MINUTES_KEPT)
-
-
-def _by_time(seen: DenialSeen | CallerSeen) -> float:
-    return seen.at
-
-
-def _sum(names: Iterable[str], counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total = dict.fromkeys(names, 0)
-    for each in counts:
-        for name, count in each.items():
-            total[name] = total.get(name, 0) + count
+def _sum_counts(parts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for part in parts:
+        total.update(part)
     return total
 
 
-def _total(
-    histograms: Iterable[Mapping[str, Histogram]],
-    names: Iterable[str],
-    bounds: tuple[float, ...],
-) -> dict[str, Histogram]:
-    total = {name: Histogram.empty(bounds) for name in names}
-    for each in histograms:
-        for name, histogram in each.items():
-            total.setdefault(name, Histogram.empty(bounds)).absorb(histogram)
+def _sum_histograms(parts: Iterable[Mapping[str, Histogram]]) -> dict[str, Histogram]:
+    total: dict[str, Histogram] = {}
+    for part in parts:
+        for name, histogram in part.items():
+            total.setdefault(name, Histogram.empty(histogram.bounds)).absorb(histogram)
     return total
 
 
-def _rows(seen: Iterable[Any], kind: type) -> list[Any]:
-    # Much quicker than `asdict`, which copies deeply: this runs once a second, between requests.
-    return list(map(operator.attrgetter(*(each.name for each in fields(kind))), seen))
-
-
-def _from_rows(rows: Iterable[Sequence[Any]], kind: type[T]) -> tuple[T, ...]:
-    names = [each.name for each in fields(kind)]  # type: ignore[arg-type] # all are dataclasses
-    return tuple(kind(**dict(zip(names, row, strict=True))) for row in rows)
+def _to_plain(value: object) -> object:
+    """What JSON cannot write by itself."""
+    match value:
+        case Histogram():
+            return value.to_plain()
+        case RegistryHealth():
+            return asdict(value)
+        case timedelta():
+            return value.total_seconds()
+        case datetime():
+            return value.isoformat()
+        case _:
+            raise TypeError(f"a report holds no {type(value).__name__}")
 
 
 def _histograms(plain: Mapping[str, Any], bounds: tuple[float, ...]) -> dict[str, Histogram]:
     return {name: Histogram.from_plain(bounds, each) for name, each in plain.items()}
 
 
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
-
-
-def _age(seconds: float | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=seconds)
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+def _registry(plain: dict[str, Any]) -> RegistryHealth:
+    age, since = plain["age"], plain["failing_since"]
+    checked = {
+        "freshness": Freshness(plain["freshness"]),
+        "age": None if age is None else timedelta(seconds=age),
+        "failing_since": None if since is None else datetime.fromisoformat(since),
+    }
+    return RegistryHealth(**plain | checked)

@@ -1,8 +1,8 @@
-"""Counts how a registry's questions to its source end, without knowing either of them."""
+"""Counts how a registry's fetches end, without knowing the registry or its source."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from nexus_auth.domain.errors import CAUSES, RegistryError
 
@@ -13,31 +13,35 @@ if TYPE_CHECKING:
     from nexus_auth.domain.neuron import Neuron
     from nexus_auth.domain.ports import KeyMap, KeySource, NeuronSource
 
-    class _Source(KeySource, NeuronSource, Protocol):
-        """Tells both."""
-
-
 T = TypeVar("T")
 
 NO_CAUSE: Final = "none"
 OTHER_CAUSE: Final = "other"
 
-QUESTION_OUTCOMES: Final = (NO_CAUSE, *CAUSES)
+FETCH_OUTCOMES: Final = (NO_CAUSE, *CAUSES)
 """Why a fetch got no answer; `none` where it got one. A closed set."""
 
 
 class ObservedSource:
-    """A `KeySource` and `NeuronSource` that tells how the questions of another one end."""
+    """A `KeySource` and `NeuronSource` that notifies of how another one's fetches end."""
 
-    def __init__(self, source: _Source, *, tell: Callable[[str], None]) -> None:
-        """Wraps a source, which stays its creator's to close.
+    def __init__(
+        self,
+        *,
+        source: KeySource,
+        neuron_source: NeuronSource,
+        notify: Callable[[str], None],
+    ) -> None:
+        """Wraps sources, which their creator closes.
 
         Args:
-            source: Asked.
-            tell: Given one of `CAUSES` for every question. Must not raise.
+            source: Fetches keys.
+            neuron_source: Fetches neurons.
+            notify: Called with one of `FETCH_OUTCOMES` after every fetch. Must not raise.
         """
         self._source = source
-        self._tell = tell
+        self._neuron_source = neuron_source
+        self._notify = notify
 
     async def fetch_keys(self) -> KeyMap:
         """See `KeySource.fetch_keys`."""
@@ -49,16 +53,16 @@ class ObservedSource:
 
     async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
         """See `NeuronSource.fetch_neurons`."""
-        return await self._observed(self._source.fetch_neurons())
+        return await self._observed(self._neuron_source.fetch_neurons())
 
-    async def _observed(self, question: Awaitable[T]) -> T:
+    async def _observed(self, fetch: Awaitable[T]) -> T:
         try:
-            answer = await question
+            answer = await fetch
         except RegistryError as exc:
-            self._tell(exc.cause)
+            self._notify(exc.cause)
             raise
         except BaseException:
-            self._tell(OTHER_CAUSE)
+            self._notify(OTHER_CAUSE)
             raise
-        self._tell(NO_CAUSE)
+        self._notify(NO_CAUSE)
         return answer

@@ -16,8 +16,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import nexus_auth
-from nexus_auth.adapters.observability.decision_log import client_request
-from nexus_auth.domain.decision import Decision, Denied, Granted
+from nexus_auth.adapters.headers.names import TRACE_PARENT_HEADER, field_name
+from nexus_auth.adapters.observability.facts import client_request, decision_facts
+from nexus_auth.domain.decision import Decision, Denied
 from nexus_auth.domain.reasons import DenialReason
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ SPAN_NAME: Final = "nexus_auth.decision"
 CLOSING_SECONDS: Final = 3.0
 """How long the last spans may take to be sent; well below what draining may take."""
 
-_PARENT_HEADER: Final = b"traceparent"  # W3C Trace Context §3.2
+_PARENT_FIELD: Final = field_name(TRACE_PARENT_HEADER)
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 
 
@@ -40,8 +41,8 @@ class DecisionTraces:
     nothing and decides nothing: it only says where the span belongs.
 
     Spans wait in a bounded queue for a thread that sends them; a collector that is slow or away
-    costs spans, never decisions. Where they go, which are kept, and the queue's size are what
-    OpenTelemetry's own variables say (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, ...).
+    costs spans, never decisions. OpenTelemetry's own variables say where spans go, which are kept,
+    and how long the queue is (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_TRACES_SAMPLER`, ...).
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class DecisionTraces:
         """Opens nothing yet, so that processes may still be forked.
 
         Args:
-            build_exporter: Makes what sends the spans; it is closed with this object.
+            build_exporter: Builds what sends the spans; it is closed with this object.
             wall_ns: Nanoseconds since the epoch.
         """
         self._build_exporter = build_exporter
@@ -62,10 +63,10 @@ class DecisionTraces:
         self._tracer: Tracer | None = None
 
     async def start(self) -> None:
-        """Begins to make spans, and to send them in a thread of its own."""
+        """Begins to make spans, and to send them in a thread."""
         ours = Resource({"service.name": "nexus-auth", "service.version": nexus_auth.__version__})
         self._provider = TracerProvider(
-            # What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say comes before what we say.
+            # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over these.
             resource=ours.merge(OTELResourceDetector().detect()),
             shutdown_on_exit=False,
         )
@@ -101,53 +102,28 @@ class DecisionTraces:
         target: bytes,
         headers: Sequence[tuple[bytes, bytes]],
     ) -> None:
-        """See `DecisionObserver`."""
+        """See `DecisionObserver`. The span has the fields of the log line, by the same names."""
         if self._tracer is None:
             return
         ended = self._wall_ns()
+        facts = decision_facts(decision) | client_request(method, target, headers)
         span = self._tracer.start_span(
             SPAN_NAME,
             context=_parent(headers),
             kind=SpanKind.SERVER,
-            attributes=_attributes(decision, client_request(method, target, headers)),
+            attributes={
+                f"nexus_auth.{name}": each for name, each in facts.items() if each is not None
+            },
             start_time=ended - round(seconds * 1e9),
         )
-        match decision:
-            case Denied(reason=DenialReason.REGISTRY_UNAVAILABLE):
-                # The only refusal that is a fault of ours, or of what is around us.
-                span.set_status(StatusCode.ERROR)
-            case Granted() | Denied():
-                pass
+        if isinstance(decision, Denied) and decision.reason is DenialReason.REGISTRY_UNAVAILABLE:
+            # The only denial that is a fault of the service, or of what it depends on.
+            span.set_status(StatusCode.ERROR)
         span.end(end_time=ended)
 
 
 def _parent(headers: Sequence[tuple[bytes, bytes]]) -> Context:
-    """The proxy's span; an empty context where none is named, or nonsense."""
-    given = next((value for name, value in headers if name.lower() == _PARENT_HEADER), b"")
-    # `tracestate` stays out: it has no use here, and it is the client's to fill.
-    return _PROPAGATOR.extract({"traceparent": given.decode("latin-1")})
-
-
-def _attributes(decision: Decision, request: dict[str, str]) -> dict[str, str]:
-    """The fields of the decision's log line, by the same names."""
-    fields = {**_facts(decision), **request}
-    return {f"nexus_auth.{name}": value for name, value in fields.items() if value is not None}
-
-
-def _facts(decision: Decision) -> dict[str, str | None]:
-    match decision:
-        case Granted(hotkey=hotkey):
-            return {
-                "outcome": "granted",
-                "code": "granted",
-                "hotkey": hotkey.address,
-                "certificate": decision.fingerprint,
-            }
-        case Denied(hotkey=hotkey):
-            return {
-                "outcome": "denied",
-                "code": decision.reason.value,
-                "detail": decision.detail,
-                "hotkey": None if hotkey is None else hotkey.address,
-                "certificate": decision.fingerprint,
-            }
+    """The proxy's span; an empty context where none is named, or the name is not valid."""
+    given = next((value for name, value in headers if name.lower() == _PARENT_FIELD), b"")
+    # `tracestate` stays out: it has no use here, and a client can fill it.
+    return _PROPAGATOR.extract({TRACE_PARENT_HEADER: given.decode("latin-1")})

@@ -1,1 +1,1 @@
-"""Access policies written in a TOML file."""
+"""Access policies: from a TOML file or from settings, and which are in force."""

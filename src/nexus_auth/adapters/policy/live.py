@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
 
@@ -19,65 +19,83 @@ if TYPE_CHECKING:
     from nexus_auth.domain.ports import Clock
 
 POLL_SECONDS: Final = 0.5
-"""How often the file is looked at. A change counts when the file looks the same twice in a row:
-one that is written piece by piece could, halfway through, be valid and lack its last rules."""
+"""How often the file is examined. A change counts when the file looks the same twice in a row: one
+that is written piece by piece could, halfway through, be valid and lack its last rules."""
 
 _log = structlog.get_logger(__name__)
 
-_Print = tuple[int, ...]
-"""What a file looks like from outside."""
+_OnNeed = Callable[[], Coroutine[Any, Any, None]]
 
 
 class LivePolicies:
-    """Tells which policies are in force; calling it is all that a decision needs.
+    """Holds the policies in force; calling it returns them.
 
     Between `start` and `aclose` a file is watched. A file that is replaced (by renaming another
     one, or a symbolic link) and one that is written in place both count. Where the new content is
-    not a valid set of policies, the old set stays in force, and the log and `state` say so.
+    not a valid set of policies, the old set stays in force, and the log and `health` say so.
     """
 
-    def __init__(
-        self,
-        *,
-        clock: Clock,
-        policies: PolicySet | None = None,
-        path: Path | None = None,
-        offers_neurons: bool = True,
-        poll_seconds: float = POLL_SECONDS,
-    ) -> None:
-        """Reads the file, where there is one.
+    def __init__(self, policies: PolicySet, *, clock: Clock, offers_neurons: bool = True) -> None:
+        """Puts policies in force that never change.
 
         Args:
+            policies: What settings say.
             clock: Tells the time (aware, UTC).
-            policies: The policies that stay in force for ever; or else
-            path: the file that holds them.
-            offers_neurons: Whether neurons are fetched at all; where not, policies that look at
-                them are refused rather than left to refuse everybody.
-            poll_seconds: How often the file is looked at.
+            offers_neurons: Whether neurons are fetched at all. If not, policies that look at them
+                are not valid: they would deny every caller.
 
         Raises:
             PolicyInvalid: When the policies are not valid.
         """
         self._clock = clock
-        self._path = path
         self._offers_neurons = offers_neurons
-        self._poll_seconds = poll_seconds
-        self._on_need: Callable[[], Awaitable[None]] | None = None
+        self._path: Path | None = None
+        self._poll_seconds = POLL_SECONDS
+        self._seen: tuple[int, ...] = ()
+        self._on_need: _OnNeed | None = None
         self._problem: str | None = None
-        self._asked = asyncio.Event()
+        self._reload_requested = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
         self._announcement: asyncio.Task[None] | None = None
+        self._put_in_force(policies)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: Path,
+        *,
+        clock: Clock,
+        offers_neurons: bool = True,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> Self:
+        """Puts the policies of a file in force, to be watched from `start` on.
+
+        Args:
+            path: The file.
+            clock: Tells the time (aware, UTC).
+            offers_neurons: As above.
+            poll_seconds: How often the file is examined.
+
+        Raises:
+            PolicyInvalid: When the file cannot be read, or its policies are not valid.
+        """
         # Taken before the content: if that changes in between, the file looks different again.
-        self._print = self._look()
-        if path is not None:
-            policies = load_policies(path)
-        if policies is None:
-            raise ValueError("either policies or a path are needed")
-        self._check(policies)
-        self._policies = policies
-        # Asked for each request.
-        self._needs_neurons = policies.needs_neurons
-        self._loaded_at = clock()
+        seen = _appearance(path)
+        live = cls(load_policies(path), clock=clock, offers_neurons=offers_neurons)
+        live._path, live._poll_seconds, live._seen = path, poll_seconds, seen
+        return live
+
+    def _put_in_force(self, policies: PolicySet) -> None:
+        if policies.needs_neurons and not self._offers_neurons:
+            name = next(p.name for p in policies.policies.values() if p.needs_neurons)
+            raise PolicyInvalid(
+                f"policies.{name}",
+                "a rule looks at neurons, which come with the snapshot of all keys; that needs "
+                "NEXUS_AUTH_REGISTRY=snapshot and NEXUS_AUTH_CACHE_DURATION_MINS above 0",
+            )
+        # Kept, because both are read for each request.
+        self._policies, self._needs_neurons = policies, policies.needs_neurons
+        self._loaded_at, self._problem = self._clock(), None
 
     def __call__(self) -> PolicySet:
         """The policies in force."""
@@ -98,12 +116,12 @@ class LivePolicies:
             problem=self._problem,
         )
 
-    async def start(self, *, on_need: Callable[[], Awaitable[None]] | None = None) -> None:
+    async def start(self, *, on_need: _OnNeed | None = None) -> None:
         """Begins to watch the file.
 
         Args:
             on_need: Called when policies come into force that look at neurons where those before
-                did not: nothing is known of them yet.
+                did not: no neurons have been fetched yet.
         """
         self._on_need = on_need
         if self._path is not None and self._watcher is None:
@@ -121,65 +139,46 @@ class LivePolicies:
         """Has the file read again soon, changed or not. For SIGHUP; does not wait."""
         if self._path is None:
             _log.info("nothing_to_reload")
-        self._asked.set()
+        self._reload_requested.set()
 
     async def _watch(self, path: Path) -> None:
-        before = self._print
+        before = self._seen
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
-                    await self._asked.wait()
-            is_asked = self._asked.is_set()
-            self._asked.clear()
-            now = await asyncio.to_thread(self._look)
-            if is_asked or (now != self._print and now == before):
-                self._print = now
+                    await self._reload_requested.wait()
+            is_requested = self._reload_requested.is_set()
+            self._reload_requested.clear()
+            now = await asyncio.to_thread(_appearance, path)
+            if is_requested or (now != self._seen and now == before):
+                self._seen = now
                 await self._load(path)
             before = now
 
     async def _load(self, path: Path) -> None:
+        needed_before = self._needs_neurons
         try:
-            policies = await asyncio.to_thread(load_policies, path)
-            self._check(policies)
+            self._put_in_force(await asyncio.to_thread(load_policies, path))
         except PolicyInvalid as exc:
             self._problem = str(exc)
             _log.error("policy_reload_failed", file=str(path), problem=self._problem)
             return
-        except Exception as exc:  # noqa: BLE001 - the edge of a task that nobody awaits.
+        except Exception as exc:  # noqa: BLE001 - the edge of a task that is not awaited.
             # A defect of ours must neither end the watching nor go unseen.
             self._problem = f"reading it crashed: {type(exc).__name__}"
             _log.exception("policy_reload_crashed", file=str(path))
             return
-        needed_before = self._policies.needs_neurons
-        self._policies, self._loaded_at, self._problem = policies, self._clock(), None
-        self._needs_neurons = policies.needs_neurons
         _log.info("policy_reloaded", file=str(path), policies=list(self.health().names))
-        if policies.needs_neurons and not needed_before and self._on_need is not None:
+        if self._needs_neurons and not needed_before and self._on_need is not None:
             # Not awaited: the next change of the file may be a ban, and must not wait for Pylon.
-            self._announcement = asyncio.create_task(
-                _announced(self._on_need), name="policy-announcement"
-            )
-
-    def _check(self, policies: PolicySet) -> None:
-        if policies.needs_neurons and not self._offers_neurons:
-            name = next(p.name for p in policies.policies.values() if p.needs_neurons)
-            raise PolicyInvalid(
-                f"policies.{name}",
-                "a rule looks at neurons, which come with the snapshot of all keys; that needs "
-                "NEXUS_AUTH_REGISTRY=snapshot and NEXUS_AUTH_CACHE_DURATION_MINS above 0",
-            )
-
-    def _look(self) -> _Print:
-        """What the file looks like; empty while there is none."""
-        if self._path is None:
-            return ()
-        try:
-            found = self._path.stat()
-        except OSError:
-            return ()
-        # ctime as well: permissions that are mended change nothing else.
-        return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+            self._announcement = asyncio.create_task(self._on_need(), name="policy-announcement")
 
 
-async def _announced(on_need: Callable[[], Awaitable[None]]) -> None:
-    await on_need()
+def _appearance(path: Path) -> tuple[int, ...]:
+    """What the file looks like from outside; empty while there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    # ctime as well: a change of permissions changes nothing else.
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size

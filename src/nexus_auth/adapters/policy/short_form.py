@@ -1,6 +1,6 @@
-"""Reads the simple policies that fit into a few settings.
+"""Reads the simple policies that fit into a few settings: one policy, named `default`.
 
-The short forms say nothing that a policy file could not say: one policy, named `default`.
+The texts are read by the parsers of a policy file.
 """
 
 from __future__ import annotations
@@ -8,9 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from nexus_auth.adapters.policy.toml_file import PolicyInvalid, parse_amount
-from nexus_auth.domain.errors import InvalidHotkey
-from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.adapters.policy.toml_file import PolicyInvalid, parse_amount, parse_hotkeys
 from nexus_auth.domain.neuron import StakeKind
 from nexus_auth.domain.policy import (
     ADMIT_REGISTERED,
@@ -23,6 +21,7 @@ from nexus_auth.domain.policy import (
 )
 
 if TYPE_CHECKING:
+    from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.policy import Rule
 
 NAME: Final = "default"
@@ -47,13 +46,10 @@ class HotkeyList:
         Raises:
             ValueError: Naming the first entry that is no address.
         """
-        hotkeys = set()
-        for position, entry in enumerate(text.split(","), start=1):
-            try:
-                hotkeys.add(Hotkey.parse(entry.strip()))
-            except InvalidHotkey as exc:
-                raise ValueError(f"entry {position}, {entry.strip()!r}: {exc}") from None
-        return cls(frozenset(hotkeys))
+        try:
+            return cls(parse_hotkeys("", [entry.strip() for entry in text.split(",")]))
+        except PolicyInvalid as exc:
+            raise ValueError(exc.problem) from None
 
     def __str__(self) -> str:
         return ",".join(sorted(hotkey.address for hotkey in self.hotkeys))
@@ -61,7 +57,7 @@ class HotkeyList:
 
 @dataclass(frozen=True, slots=True)
 class StakeMinimums:
-    """The least stake of one kind or several."""
+    """The least stake, of one kind or several."""
 
     rules: tuple[MinStake, ...]
 
@@ -70,25 +66,22 @@ class StakeMinimums:
         """Reads `1000`, `total=1000,alpha=5` or `5e9 rao`.
 
         Raises:
-            ValueError: When it is nothing of that sort, or names a kind twice.
+            ValueError: When it is none of these, or names a kind twice.
         """
-        found: dict[StakeKind, float] = {}
+        found: dict[StakeKind, MinStake] = {}
         for entry in text.split(","):
-            word, equals, amount = entry.partition("=")
-            if not equals:
-                word, amount = StakeKind.TOTAL.value, entry
+            word, amount = entry.split("=", 1) if "=" in entry else (StakeKind.TOTAL, entry)
             try:
-                kind = StakeKind(word.strip())
-                minimum = parse_amount("", amount)
+                rule = MinStake(StakeKind(word.strip()), parse_amount("", amount))
             except (ValueError, PolicyInvalid):
                 raise ValueError(_STAKE_PROBLEM) from None
-            if kind in found:
-                raise ValueError(f"{kind.value} is given twice; {_STAKE_PROBLEM}")
-            found[kind] = minimum
-        return cls(tuple(MinStake(kind, minimum) for kind, minimum in found.items()))
+            if rule.kind in found:
+                raise ValueError(f"{rule.kind.value} is given twice; {_STAKE_PROBLEM}")
+            found[rule.kind] = rule
+        return cls(tuple(found.values()))
 
     def __str__(self) -> str:
-        # No exponents, so that `parse` takes it back; nobody counts below a rao.
+        # No exponents, so that `parse` reads it again; a rao is the smallest amount.
         amounts = ((rule.kind.value, f"{rule.minimum:.9f}") for rule in self.rules)
         return ",".join(f"{kind}={amount.rstrip('0').rstrip('.')}" for kind, amount in amounts)
 
@@ -100,12 +93,12 @@ def build_policies(
     require_validator_permit: bool = False,
     min_stake: StakeMinimums | None = None,
 ) -> PolicySet:
-    """Makes the one policy that the settings describe; every registered hotkey where they don't.
+    """Builds the one policy that settings describe; without any, it admits every registered hotkey.
 
     Args:
-        allow: Nobody else gets in.
-        deny: They do not get in, whatever else is said.
-        require_validator_permit: Whether only validators get in.
+        allow: The only hotkeys that may enter.
+        deny: Hotkeys that may not enter, whatever the other rules say.
+        require_validator_permit: Whether only validators may enter.
         min_stake: The least stake.
     """
     rules: list[Rule] = []

@@ -10,11 +10,13 @@
     [policies.friends]
     allow = ["5D…", "5E…"]
 
-Unknown names are refused: a rule that was misspelt must not silently be no rule.
+Unknown names are not valid: a misspelt rule must not silently be no rule.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping
@@ -51,7 +53,7 @@ _MAX_KEY_SHOWN: Final = 64
 
 
 class PolicyInvalid(NexusAuthError):
-    """A policy file cannot be read, or does not say what it seems to say.
+    """A policy file cannot be read, or is not a valid set of policies.
 
     Attributes:
         place: Where in the file, as in `policies.validators.min_stake`; empty for the file itself.
@@ -94,9 +96,9 @@ def parse_policies(text: str) -> PolicySet:
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
         raise PolicyInvalid("", f"not valid TOML: {exc}") from None
     except ValueError:
-        # The one that tomllib lets through: Python reads no number of thousands of digits.
+        # tomllib lets it through: Python reads no number of thousands of digits.
         raise PolicyInvalid("", "not valid TOML: a number is too long") from None
-    _refuse_unknown("", document, ("default", "policies"))
+    _reject_unknown("", document, ("default", "policies"))
     tables = document.get("policies")
     if not isinstance(tables, dict) or not tables:
         raise PolicyInvalid("policies", "expected at least one table [policies.NAME]")
@@ -115,16 +117,16 @@ def _parse_policy(name: str, table: object) -> AccessPolicy:
         raise PolicyInvalid("policies", f"{exc} for a name") from None
     if not isinstance(table, dict):
         raise PolicyInvalid(place, "expected a table")
-    _refuse_unknown(place, table, _RULES)
+    _reject_unknown(place, table, _RULES)
     rules: list[Rule] = []
-    # In the order of _RULES, deny first, so that the plainest objection is named first.
+    # In the order of _RULES, deny first, so that the clearest objection is named first.
     for key, parse in _RULES.items():
         if key in table:
             rules += parse(f"{place}.{key}", table[key])
     return AccessPolicy(name=name, rules=tuple(rules))
 
 
-def _refuse_unknown(place: str, table: Mapping[str, object], known: Collection[str]) -> None:
+def _reject_unknown(place: str, table: Mapping[str, object], known: Collection[str]) -> None:
     for key in table:
         if key not in known:
             # A quoted key may hold anything, and the message goes to terminals.
@@ -138,7 +140,7 @@ def parse_hotkeys(place: str, value: object) -> frozenset[Hotkey]:
     """Reads a list of SS58 addresses.
 
     Raises:
-        PolicyInvalid: Naming the first entry that is none.
+        PolicyInvalid: Names the first entry that is none.
     """
     if not isinstance(value, list):
         raise PolicyInvalid(place, "expected a list of SS58 addresses")
@@ -159,34 +161,31 @@ def parse_amount(place: str, value: object) -> float:
     Raises:
         PolicyInvalid: When it is neither.
     """
-    problem = 'expected an amount of whole tokens such as 1000, or a text such as "5e9 rao"'
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise PolicyInvalid(place, problem)
+    amount = math.nan
     if isinstance(value, str):
         match = _AMOUNT.fullmatch(value.strip())
-        if match is None:
-            raise PolicyInvalid(place, problem)
-        in_rao = (match["unit"] or "").lower() == "rao"
-        amount = float(match["number"]) / (_RAO_PER_TOKEN if in_rao else 1)
-    else:
-        try:
+        if match is not None:
+            in_rao = (match["unit"] or "").lower() == "rao"
+            amount = float(match["number"]) / (_RAO_PER_TOKEN if in_rao else 1)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):
             amount = float(value)
-        except OverflowError:
-            raise PolicyInvalid(place, problem) from None
-    if not 0 <= amount < float("inf"):
-        raise PolicyInvalid(place, problem)
+    # Neither NaN nor infinity is an amount.
+    if not 0 <= amount < math.inf:
+        raise PolicyInvalid(
+            place, 'expected an amount of whole tokens such as 1000, or a text such as "5e9 rao"'
+        )
     return amount
 
 
-def _allow(place: str, value: object) -> list[Rule]:
-    return [OnlyHotkeys(parse_hotkeys(place, value))]
+_Parse = Callable[[str, object], list[Rule]]
 
 
-def _deny(place: str, value: object) -> list[Rule]:
-    return [NotHotkeys(parse_hotkeys(place, value))]
+def _hotkeys(build: Callable[[frozenset[Hotkey]], Rule]) -> _Parse:
+    return lambda place, value: [build(parse_hotkeys(place, value))]
 
 
-def _switch(build: Callable[[], Rule]) -> Callable[[str, object], list[Rule]]:
+def _switch(build: Callable[[], Rule]) -> _Parse:
     def parse(place: str, value: object) -> list[Rule]:
         if not isinstance(value, bool):
             raise PolicyInvalid(place, "expected true or false")
@@ -196,19 +195,19 @@ def _switch(build: Callable[[], Rule]) -> Callable[[str, object], list[Rule]]:
 
 
 def _min_stake(place: str, value: object) -> list[Rule]:
-    # An empty one asks for something, and would silently be no rule.
+    # An empty table looks like a rule, and would silently be none.
     if not isinstance(value, dict) or not value:
         raise PolicyInvalid(place, "expected a table such as { total = 1000 }")
-    _refuse_unknown(place, value, tuple(kind.value for kind in StakeKind))
+    _reject_unknown(place, value, tuple(kind.value for kind in StakeKind))
     return [
         MinStake(StakeKind(kind), parse_amount(f"{place}.{kind}", amount))
         for kind, amount in value.items()
     ]
 
 
-_RULES: Final[Mapping[str, Callable[[str, object], list[Rule]]]] = {
-    "deny": _deny,
-    "allow": _allow,
+_RULES: Final[Mapping[str, _Parse]] = {
+    "deny": _hotkeys(NotHotkeys),
+    "allow": _hotkeys(OnlyHotkeys),
     "require_uid": _switch(RequireUid),
     "require_validator_permit": _switch(RequireValidatorPermit),
     "require_active": _switch(RequireActive),

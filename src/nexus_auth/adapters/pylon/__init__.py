@@ -1,1 +1,1 @@
-"""Pylon over HTTP: certificates read and issued, and a development Pylon to try them with."""
+"""A source of keys and neurons, and an issuer of key pairs, over the HTTP API of Pylon."""

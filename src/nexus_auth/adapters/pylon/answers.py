@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from nexus_auth.adapters.pylon.errors import PylonAnswerInvalid
-from nexus_auth.domain.ed25519 import is_usable_public_key
+from nexus_auth.domain.ed25519 import PUBLIC_KEY_BYTES, is_usable_public_key
 from nexus_auth.domain.errors import InvalidHotkey
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
+
+T = TypeVar("T")
 
 ED25519_ALGORITHM: Final = 1
 """Pylon's number for Ed25519, the only algorithm there is."""
@@ -27,35 +29,33 @@ SEED_BYTES: Final = 32
 _HEX: Final = frozenset("0123456789abcdefABCDEF")
 
 _MAX_DEPTH: Final = 64
-"""How deep an entry may be nested. Pylon's answers are five deep at most; Python's reader gives up
-on the whole of one that is some thousand deep anywhere."""
+"""How deep an entry may be nested. Pylon's answers are five deep at most; Python's parser rejects
+the whole of one that is some thousand deep anywhere."""
 
-# A text, with what is escaped in it, or one bracket. A text that does not end goes to the end of
-# all, so that no place is looked at twice; and nothing is noted in order to go back (`+` behind a
+# A text, with what is escaped in it, or one bracket. A text without an end reaches to the end of
+# the body, so that no place is examined twice; and nothing is kept for backtracking (`+` behind a
 # quantifier), which took ninety bytes for every escape of a hostile text.
 _TEXT_OR_BRACKET: Final = re.compile(r'"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)|[\[\]{}]', re.DOTALL)
 
 
 def parse_json(body: bytes) -> Any:
-    """Parses JSON strictly: no repeated names, no NaN, no absurd numbers or depths.
+    """Parses JSON strictly: no repeated names, no NaN, no endless numbers, no extreme depth.
 
     Raises:
         PylonAnswerInvalid: When it is anything else.
     """
     try:
-        return json.loads(
-            body.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_no_constant
-        )
+        return _load(body.decode("utf-8"), invalid=_reject)
     except (ValueError, RecursionError):
         # UnicodeDecodeError and JSONDecodeError are ValueErrors; their text repeats the body.
         raise PylonAnswerInvalid("Pylon's answer is not JSON") from None
 
 
 def parse_json_map(body: bytes) -> Any:
-    """Parses JSON as strictly, but lets what cannot be spoil nothing but its own place.
+    """Parses JSON as strictly, but an invalid value spoils nothing but its own place.
 
-    Repeated names, NaN, absurd numbers and what is nested absurdly deep become an object that no
-    reader of ours accepts, so that one entry of many can be left out and the others count.
+    Repeated names, NaN, endless numbers and what is nested too deep become an object that no parser
+    here accepts, so that one entry of many can be left out and the others count.
 
     Raises:
         PylonAnswerInvalid: When it is no JSON at all.
@@ -63,24 +63,46 @@ def parse_json_map(body: bytes) -> Any:
     try:
         text = body.decode("utf-8")
         try:
-            return _load_map(text)
+            return _load(text, invalid=_Invalid)
         except RecursionError:
-            return _load_map(_without_depths(text))
+            return _load(_without_depths(text), invalid=_Invalid)
     except (ValueError, RecursionError):
         raise PylonAnswerInvalid("Pylon's answer is not JSON") from None
 
 
-def _load_map(text: str) -> Any:
+class _Invalid:
+    """Stands for a value that is not valid."""
+
+
+def _reject() -> NoReturn:
+    raise ValueError("not a value that an answer can hold")
+
+
+def _load(text: str, *, invalid: Callable[[], object]) -> Any:
+    def parse_int(digits: str) -> object:
+        try:
+            return int(digits)
+        except ValueError:  # Python reads no more than 4300 digits.
+            return invalid()
+
+    def parse_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            # Which of the values is meant cannot be known: none is valid.
+            times = Counter(name for name, _ in pairs)
+            found |= {name: invalid() for name in found if times[name] > 1}
+        return found
+
     return json.loads(
         text,
-        object_pairs_hook=_with_repeats_marked,
-        parse_constant=_nonsense,
-        parse_int=_parse_int,
+        object_pairs_hook=parse_object,
+        parse_constant=lambda _: invalid(),
+        parse_int=parse_int,
     )
 
 
 def _without_depths(text: str) -> str:
-    """Puts NaN, which is nonsense as well, in the place of whatever is nested too deep."""
+    """Puts NaN, which is no value either, in the place of what is nested too deep."""
     kept: list[str] = []
     depth = start = 0
     for found in _TEXT_OR_BRACKET.finditer(text):
@@ -99,41 +121,6 @@ def _without_depths(text: str) -> str:
     return "".join(kept)
 
 
-class _Nonsense:
-    """Stands for a value that cannot be."""
-
-
-def _nonsense(_: str) -> _Nonsense:
-    return _Nonsense()
-
-
-def _parse_int(digits: str) -> int | _Nonsense:
-    try:
-        return int(digits)
-    except ValueError:  # Python reads no more than 4300 of them.
-        return _Nonsense()
-
-
-def _with_repeats_marked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        # Which of them is meant, nobody can say: none.
-        times = Counter(name for name, _ in pairs)
-        found |= {name: _Nonsense() for name in found if times[name] > 1}
-    return found
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name is repeated")
-    return found
-
-
-def _no_constant(_: str) -> NoReturn:
-    raise ValueError("not a JSON number")
-
-
 def parse_hex(text: object, *, lengths: tuple[int, ...]) -> bytes:
     """Reads hexadecimal with or without `0x`, in either case, of exactly one of the lengths.
 
@@ -146,7 +133,7 @@ def parse_hex(text: object, *, lengths: tuple[int, ...]) -> bytes:
     digits = text[2:] if text[:2] in {"0x", "0X"} else text
     if len(digits) % 2 or len(digits) // 2 not in lengths or not _HEX.issuperset(digits):
         raise PylonAnswerInvalid(
-            f"a key is not {' or '.join(str(length) for length in lengths)} bytes of hexadecimal "
+            f"a key is not {' or '.join(map(str, lengths))} bytes of hexadecimal "
             f"(it has {len(digits)} digits)"
         )
     return bytes.fromhex(digits)
@@ -160,41 +147,41 @@ def parse_certificate(answer: object) -> bytes:
     """
     if not isinstance(answer, dict):
         raise PylonAnswerInvalid("a certificate is not a JSON object")
-    require_ed25519(answer.get("algorithm"))
-    key = parse_hex(answer.get("public_key"), lengths=(32,))
+    algorithm = answer.get("algorithm")
+    if algorithm != ED25519_ALGORITHM or type(algorithm) is not int:
+        raise PylonAnswerInvalid("the algorithm of a certificate is not 1 (Ed25519)")
+    key = parse_hex(answer.get("public_key"), lengths=(PUBLIC_KEY_BYTES,))
     if not is_usable_public_key(key):
         raise PylonAnswerInvalid("a public key is of small order, and proves nothing")
     return key
 
 
-def require_ed25519(algorithm: object) -> None:
-    """Raises PylonAnswerInvalid when the algorithm is not exactly the number 1."""
-    if algorithm != ED25519_ALGORITHM or type(algorithm) is not int:
-        raise PylonAnswerInvalid("the algorithm of a certificate is not 1 (Ed25519)")
-
-
 def parse_certificates(answer: object) -> KeyMap:
-    """Reads the map of all certificates; one bad entry never spoils the others.
+    """Reads the map of all certificates; an invalid entry never spoils the others.
 
     Raises:
         PylonAnswerInvalid: When it is no map.
     """
     if not isinstance(answer, dict):
         raise PylonAnswerInvalid("the certificates are not a JSON object")
-    keys: dict[Hotkey, bytes] = {}
+    keys, rejected = _parse_entries(answer, parse_certificate)
+    if rejected and not keys and ("detail" in answer or "status_code" in answer):
+        raise PylonAnswerInvalid("an error body came with status 200")
+    return KeyMap(keys=keys, rejected=rejected)
+
+
+def _parse_entries(
+    entries: dict[str, Any], parse: Callable[[object], T]
+) -> tuple[Mapping[Hotkey, T], int]:
+    """The valid entries of a map by hotkey, and how many were invalid."""
+    found: dict[Hotkey, T] = {}
     rejected = 0
-    for name, value in answer.items():
+    for name, value in entries.items():
         try:
-            keys[Hotkey.parse(name)] = parse_certificate(value)
+            found[Hotkey.parse(name)] = parse(value)
         except (InvalidHotkey, PylonAnswerInvalid):
             rejected += 1
-    if rejected and not keys and _is_error_body(answer):
-        raise PylonAnswerInvalid("an error body came with status 200")
-    return KeyMap(keys=MappingProxyType(keys), rejected=rejected)
-
-
-def _is_error_body(answer: dict[str, Any]) -> bool:
-    return "detail" in answer or "status_code" in answer
+    return MappingProxyType(found), rejected
 
 
 def parse_key_pair(answer: object) -> IssuedKeyPair:
@@ -206,9 +193,9 @@ def parse_key_pair(answer: object) -> IssuedKeyPair:
     public_key = parse_certificate(answer)
     private_key = answer.get("private_key") if isinstance(answer, dict) else None
     if isinstance(private_key, str):
-        # A line break is no reason to lose it: its public half is on chain by now.
+        # A line break must not lose the key: its public half is on chain by now.
         private_key = private_key.strip()
-    key = parse_hex(private_key, lengths=(SEED_BYTES, SEED_BYTES + len(public_key)))
+    key = parse_hex(private_key, lengths=(SEED_BYTES, SEED_BYTES + PUBLIC_KEY_BYTES))
     seed, appended = key[:SEED_BYTES], key[SEED_BYTES:]
     derived = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
     if derived != public_key or appended not in {b"", derived}:
@@ -217,7 +204,7 @@ def parse_key_pair(answer: object) -> IssuedKeyPair:
 
 
 def parse_neurons(answer: object) -> tuple[Mapping[Hotkey, Neuron], int]:
-    """Reads the neurons of a subnet: the good entries, and how many were nonsense.
+    """Reads the neurons of a subnet: the valid entries, and how many were invalid.
 
     Raises:
         PylonAnswerInvalid: When it is no such answer.
@@ -225,14 +212,7 @@ def parse_neurons(answer: object) -> tuple[Mapping[Hotkey, Neuron], int]:
     neurons = answer.get("neurons") if isinstance(answer, dict) else None
     if not isinstance(neurons, dict):
         raise PylonAnswerInvalid("the neurons are not a JSON object")
-    found: dict[Hotkey, Neuron] = {}
-    rejected = 0
-    for name, value in neurons.items():
-        try:
-            found[Hotkey.parse(name)] = _parse_neuron(value)
-        except (InvalidHotkey, PylonAnswerInvalid):
-            rejected += 1
-    return MappingProxyType(found), rejected
+    return _parse_entries(neurons, _parse_neuron)
 
 
 def _parse_neuron(value: object) -> Neuron:

@@ -20,90 +20,86 @@ def _segment(text: str) -> str:
     return quote(text, safe="", errors="surrogateescape").replace(".", "%2E")
 
 
-def _check_token(token: str | None) -> None:
-    """Refuses what cannot travel in a header: the HTTP library would quote it in a complaint."""
-    if token is None:
-        return
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise ValueError("a token is printable ASCII without spaces")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IdentityApi:
-    """Speaks for a named identity, with its token. Needed to issue."""
+class _Dialect:
+    """What all dialects have."""
 
-    netuid: int
-    name: str
-    token: str = field(repr=False)
-
-    def __post_init__(self) -> None:
-        _check_token(self.token)
-        if not self.name or not _segment(self.name):
-            raise ValueError("an identity has a name")
-
-    @property
-    def reading(self) -> str:
-        """Where certificates are read."""
-        return f"{self._subnet}/block/latest/certificates"
-
-    @property
-    def issuing(self) -> str:
-        """Where a key pair is asked for."""
-        return f"{self._subnet}/certificates/self"
-
-    @property
-    def neurons(self) -> tuple[str, ...]:
-        """Where neurons are read, the preferred place first."""
-        return (f"{self._subnet}/block/recent/neurons", f"{self._subnet}/block/latest/neurons")
-
-    @property
-    def _subnet(self) -> str:
-        return f"{_ROOT}/identity/{_segment(self.name)}/subnet/{self.netuid}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenAccessApi:
-    """Reads only, with a token where Pylon asks for one."""
-
-    netuid: int
     token: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        _check_token(self.token)
+        token = self.token
+        if token is None:
+            return
+        # The HTTP library would quote the token in its complaint.
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise ValueError("a token is printable ASCII without spaces")
 
     @property
-    def reading(self) -> str:
-        """Where certificates are read."""
-        return f"{self._subnet}/block/latest/certificates"
+    def certificates_path(self) -> str:
+        """The path of all certificates."""
+        return f"{_ROOT}/certificates"
+
+    def certificate_path(self, hotkey: Hotkey) -> str:
+        """The path of one hotkey's certificate. A checked address is never `self`."""
+        return f"{self.certificates_path}/{_segment(hotkey.address)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstGenerationApi(_Dialect):
+    """The API of October 2025: no netuid and no identity, one subnet per Pylon."""
 
     @property
-    def neurons(self) -> tuple[str, ...]:
-        """Where neurons are read, the preferred place first."""
-        return (f"{self._subnet}/block/recent/neurons", f"{self._subnet}/block/latest/neurons")
+    def neuron_paths(self) -> tuple[str, ...]:
+        """The path of the neurons; a Pylon from before November 2025 does not have them."""
+        return (f"{_ROOT}/neurons/latest",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SubnetDialect(_Dialect):
+    """What the dialects have that name a subnet."""
+
+    netuid: int
 
     @property
     def _subnet(self) -> str:
         return f"{_ROOT}/subnet/{self.netuid}"
 
+    @property
+    def certificates_path(self) -> str:
+        """The path of all certificates."""
+        return f"{self._subnet}/block/latest/certificates"
 
-@dataclass(frozen=True, slots=True)
-class FirstGenerationApi:
-    """The API of October 2025: no netuid and no identity, one subnet per Pylon."""
+    @property
+    def neuron_paths(self) -> tuple[str, ...]:
+        """The paths of the neurons, the preferred one first."""
+        return (f"{self._subnet}/block/recent/neurons", f"{self._subnet}/block/latest/neurons")
 
-    token: str | None = field(default=None, repr=False)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAccessApi(_SubnetDialect):
+    """Reads only, with a token where Pylon requires one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentityApi(_SubnetDialect):
+    """Speaks for a named identity, with its token. Needed to issue."""
+
+    name: str
+    token: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        _check_token(self.token)
+        _SubnetDialect.__post_init__(self)
+        if not self.name or not _segment(self.name):
+            raise ValueError("an identity has a name")
 
     @property
-    def reading(self) -> str:
-        """Where certificates are read."""
-        return f"{_ROOT}/certificates"
+    def _subnet(self) -> str:
+        return f"{_ROOT}/identity/{_segment(self.name)}/subnet/{self.netuid}"
 
     @property
-    def neurons(self) -> tuple[str, ...]:
-        """Where neurons are read; a Pylon from before November 2025 does not have them."""
-        return (f"{_ROOT}/neurons/latest",)
+    def issuing_path(self) -> str:
+        """The path that issues a key pair."""
+        return f"{self._subnet}/certificates/self"
 
 
 PylonApi = IdentityApi | OpenAccessApi | FirstGenerationApi
@@ -116,7 +112,7 @@ def build_api(
     identity_token: str | None,
     open_access_token: str | None,
 ) -> PylonApi:
-    """Makes the dialect that follows from what is given.
+    """Builds the dialect that follows from what is given.
 
     Raises:
         ValueError: When a name or a token cannot be one; it is not repeated.
@@ -126,8 +122,3 @@ def build_api(
     if identity_name is not None and identity_token is not None:
         return IdentityApi(netuid=netuid, name=identity_name, token=identity_token)
     return OpenAccessApi(netuid=netuid, token=open_access_token)
-
-
-def certificate_path(api: PylonApi, hotkey: Hotkey) -> str:
-    """The path of one hotkey's certificate. A checked address is never `self`."""
-    return f"{api.reading}/{_segment(hotkey.address)}"

@@ -1,8 +1,8 @@
 """The network under httpx, with a bound on everything that is read for one answer.
 
-A body can be counted by whoever reads it. What comes before and between, such as an endless series
-of interim responses (RFC 9110 §15.2) or of tiny chunks, is taken in by the HTTP library without
-asking anybody, and costs the event loop far more than its size.
+The reader of a body can count it. What comes before and between, such as an endless series of
+interim responses (RFC 9110 §15.2) or of tiny chunks, is read by the HTTP library without limit,
+and costs the event loop far more than its size.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ FRAMING_SHARE: Final = 8
 """Chunked bodies may need a part of their size for the lines between chunks; this part at most."""
 
 READ_BYTES: Final = 4096
-"""How much is taken in before others have their turn: some 150 interim responses, or 700 chunks of
-one byte, which is a few milliseconds' work."""
+"""How much is read before other tasks run: some 150 interim responses, or 700 chunks of one byte,
+which is a few milliseconds' work."""
 
-# How much may still be read for the request that this task has under way.
+# How much may still be read for the request that this task has in flight.
 _left: ContextVar[int] = ContextVar("bytes_left")
 
 
@@ -40,7 +40,7 @@ class BoundedTransport(httpx.AsyncBaseTransport):
         """Prepares a pool of connections; nothing is opened yet.
 
         Args:
-            tls: Whom to trust.
+            tls: Which servers to trust.
             limits: How many connections, and for how long.
         """
         self._pool = httpcore.AsyncConnectionPool(
@@ -56,21 +56,17 @@ class BoundedTransport(httpx.AsyncBaseTransport):
         body: int = request.extensions[MAX_BYTES_EXTENSION]
         _left.set(HEADS_BYTES + body + body // FRAMING_SHARE)
         url = request.url
+        raw = httpcore.Request(
+            request.method,
+            httpcore.URL(
+                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+            ),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
         with _as_httpx():
-            answer = await self._pool.handle_async_request(
-                httpcore.Request(
-                    method=request.method,
-                    url=httpcore.URL(
-                        scheme=url.raw_scheme,
-                        host=url.raw_host,
-                        port=url.port,
-                        target=url.raw_path,
-                    ),
-                    headers=request.headers.raw,
-                    content=request.stream,
-                    extensions=request.extensions,
-                )
-            )
+            answer = await self._pool.handle_async_request(raw)
         return httpx.Response(
             status_code=answer.status,
             headers=answer.headers,
@@ -148,7 +144,7 @@ class _Stream(httpcore.AsyncNetworkStream):
 
 @contextlib.contextmanager
 def _as_httpx() -> Iterator[None]:
-    """Raises httpx's exception of the same name where one of httpcore's comes up."""
+    """Raises httpx's exception of the same name in place of one of httpcore's."""
     try:
         yield
     except _HTTPCORE_ERRORS as exc:

@@ -1,4 +1,4 @@
-"""Asks Pylon over HTTP: which key belongs to which hotkey, who the neurons are, a new key pair."""
+"""Fetches keys and neurons from Pylon over HTTP, and has it issue key pairs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,7 @@ from nexus_auth.adapters.pylon.answers import (
     parse_key_pair,
     parse_neurons,
 )
-from nexus_auth.adapters.pylon.api import (
-    FirstGenerationApi,
-    IdentityApi,
-    OpenAccessApi,
-    PylonApi,
-    certificate_path,
-)
+from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenAccessApi, PylonApi
 from nexus_auth.adapters.pylon.bounded_transport import MAX_BYTES_EXTENSION, BoundedTransport
 from nexus_auth.adapters.pylon.endpoint import parse_endpoint
 from nexus_auth.adapters.pylon.errors import (
@@ -62,10 +56,10 @@ MAX_NEURONS_BYTES: Final = 5 * 1024 * 1024
 brackets takes thirty times its size while it is read, and a worker may have as little as 256 MiB
 (`deploy/kubernetes`)."""
 
-# Pylon refuses nonsense in X-Pylon-Timeout and anything above 300.
+# Pylon refuses an X-Pylon-Timeout that is no whole number, and one above 300.
 _PYLON_TIMEOUT_CAP_SECONDS: Final = 300
 _MAX_CONNECTIONS: Final = 8
-# Pylon's server closes a quiet connection after 5 s: never write into one that is about to go.
+# Pylon's server closes an idle connection after 5 s: never write to one that is about to close.
 _KEEP_ALIVE_SECONDS: Final = 2.0
 # From here on, parsing takes long enough for callers of the service to notice.
 _PARSE_ELSEWHERE_BYTES: Final = 64 * 1024
@@ -79,12 +73,12 @@ _NOT_PUBLISHED: Final = "could not generate"
 _OK: Final = 200
 _CREATED: Final = 201
 _NOT_FOUND: Final = 404
-_METHOD_NOT_ALLOWED: Final = 405
 _BAD_GATEWAY: Final = 502
+_MISSING: Final = frozenset({_NOT_FOUND, 405})
 _REDIRECTS: Final = range(300, 400)
 _NOTHING_DONE: Final = range(300, 500)
 _REFUSALS: Final = frozenset({401, 403})
-# Somebody between us and the chain gave up waiting or was not there: nobody said no.
+# Something between us and the chain timed out or was away: this is no refusal.
 _UNAVAILABLE: Final = frozenset({_BAD_GATEWAY, 503, 504})
 _SERVER_ERRORS: Final = range(500, 600)
 
@@ -104,6 +98,11 @@ class _Answer:
         detail = document.get("detail") if isinstance(document, dict) else None
         return detail.lower() if isinstance(detail, str) else ""
 
+    @property
+    def is_missing_path(self) -> bool:
+        """Whether this Pylon has no such path."""
+        return self.status in _MISSING and _NO_IDENTITY not in self.detail
+
 
 class PylonClient:
     """Speaks one dialect of Pylon's API. A `KeySource` and a `CertIssuer`.
@@ -113,7 +112,7 @@ class PylonClient:
     credentials are taken from the environment. Cookies are not kept. No text of an answer is
     repeated in an error, and no error refers to another one, whose frames could hold secrets.
 
-    Concurrent calls are fine. Whoever creates it closes it.
+    Concurrent calls are fine. Its creator closes it.
     """
 
     def __init__(
@@ -136,8 +135,8 @@ class PylonClient:
             read_timeout_seconds: How long a whole answer may take, from the first byte sent.
             generate_timeout_seconds: The same for a new key pair.
             transport: Replaces the network in tests.
-            observe: Told of every request's status and seconds; the status is None where no
-                whole answer came. Must not raise.
+            observe: Called with every request's status and seconds; the status is None where
+                no whole answer came. Must not raise.
 
         Raises:
             ValueError: If the endpoint is no base URL; see `parse_endpoint`.
@@ -173,51 +172,50 @@ class PylonClient:
         await self._http.aclose()
 
     async def fetch_keys(self) -> KeyMap:
-        """Asks for all certificates of the subnet: `GET …/block/latest/certificates`.
+        """Fetches all certificates of the subnet: `GET …/block/latest/certificates`.
 
         Raises:
             BulkNotOffered: When this Pylon has no such path.
             RegistryError: `PylonUnreachable`, `PylonRefused`, `PylonFailed` or
                 `PylonAnswerInvalid`.
         """
-        answer = await self._get(self._api.reading, max_bytes=MAX_CERTIFICATES_BYTES)
-        if answer.status in {_NOT_FOUND, _METHOD_NOT_ALLOWED} and _NO_IDENTITY not in answer.detail:
+        answer = await self._get(self._api.certificates_path, max_bytes=MAX_CERTIFICATES_BYTES)
+        if answer.is_missing_path:
             raise BulkNotOffered("this Pylon does not offer all certificates at once")
         self._require(answer, _OK)
         return await _parsed(answer, parse_certificates)
 
     async def fetch_key(self, hotkey: Hotkey) -> bytes | None:
-        """Asks for one hotkey's key: `GET …/certificates/{hotkey}`.
+        """Fetches one hotkey's key: `GET …/certificates/{hotkey}`.
 
         Returns:
-            The raw public key; None when Pylon has none, which to it is the same as not being
-            able to read the chain just now.
+            The raw public key; None when Pylon has none. Pylon gives the same answer when it
+            cannot read the chain just now.
 
         Raises:
             RegistryError: As `fetch_keys`.
         """
-        answer = await self._get(certificate_path(self._api, hotkey), max_bytes=MAX_SINGLE_BYTES)
+        answer = await self._get(self._api.certificate_path(hotkey), max_bytes=MAX_SINGLE_BYTES)
         if answer.status == _NOT_FOUND and _NO_CERTIFICATE in answer.detail:
             return None
         self._require(answer, _OK)
         return parse_certificate(parse_json(answer.body))
 
     async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
-        """Asks for the neurons of the subnet: `recent` where that exists, else `latest`.
+        """Fetches the neurons of the subnet: `recent` where that exists, else `latest`.
 
         Returns:
-            The neurons, and how many entries were nonsense.
+            The neurons, and how many entries were invalid.
 
         Raises:
             RegistryError: As `fetch_keys`; `PylonFailed` where this Pylon has no neurons.
         """
-        for path in self._api.neurons:
+        paths = self._api.neuron_paths
+        for path in paths:
             answer = await self._get(path, max_bytes=MAX_NEURONS_BYTES)
-            missing = answer.status in {_NOT_FOUND, _METHOD_NOT_ALLOWED}
-            if missing and _NO_IDENTITY not in answer.detail:
-                continue
             # The recent ones come from a cache of Pylon's, which may not be filled yet.
-            if answer.status in _UNAVAILABLE and path != self._api.neurons[-1]:
+            is_unfilled = answer.status in _UNAVAILABLE and path != paths[-1]
+            if is_unfilled or answer.is_missing_path:
                 continue
             self._require(answer, _OK)
             return await _parsed(answer, parse_neurons)
@@ -234,7 +232,7 @@ class PylonClient:
         try:
             answer = await self._request(
                 "POST",
-                self._api.issuing,
+                self._api.issuing_path,
                 content={"algorithm": algorithm},
                 max_bytes=MAX_SINGLE_BYTES,
                 total_seconds=self._generate_timeout_seconds,
@@ -244,7 +242,7 @@ class PylonClient:
                     f"Pylon at {self._endpoint} could not publish a key; is the hotkey of its "
                     f"identity registered on subnet {self._api.netuid}?"
                 )
-            if answer.status != _OK:  # a pair is a pair, and there is no second copy of it
+            if answer.status != _OK:  # a pair counts with either status: there is no second copy
                 self._require(answer, _CREATED)
             return parse_key_pair(parse_json(answer.body))
         except RegistryError as exc:
@@ -274,7 +272,7 @@ class PylonClient:
         total_seconds: float,
         content: dict[str, Any] | None = None,
     ) -> _Answer:
-        patience = max(1, min(_PYLON_TIMEOUT_CAP_SECONDS, int(total_seconds)))
+        pylon_timeout = max(1, min(_PYLON_TIMEOUT_CAP_SECONDS, int(total_seconds)))
         failure: str
         status: int | None = None
         began = time.perf_counter()
@@ -286,7 +284,7 @@ class PylonClient:
                     method,
                     self._endpoint + path,
                     json=content,
-                    headers={"X-Pylon-Timeout": str(patience)},
+                    headers={"X-Pylon-Timeout": str(pylon_timeout)},
                     timeout=httpx.Timeout(total_seconds, connect=self._connect_timeout_seconds),
                     extensions={MAX_BYTES_EXTENSION: max_bytes},
                 ) as response,
@@ -297,17 +295,17 @@ class PylonClient:
         except (TimeoutError, httpx.TimeoutException) as exc:
             failure = f"did not answer in time ({type(exc).__name__})"
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as exc:
-            # The cause's own text may quote what was sent or received; its type says enough.
+            # The cause's own text may quote what was sent or received; its type is enough.
             reason = f": {exc}" if isinstance(exc, httpx.ConnectError) else ""
             failure = f"could not be asked ({type(exc).__name__}{reason})"
         except RuntimeError as exc:
-            # What httpx raises once its client is closed, and no type of its own for it.
+            # httpx raises it once its client is closed, and has no type of its own for it.
             failure = f"could not be asked ({type(exc).__name__}: the client is closed)"
         finally:
             if self._observe is not None:
                 self._observe(status, time.perf_counter() - began)
-        # Raised out here, so that it does not drag the cause along: a frame of httpx's in its
-        # traceback holds the token.
+        # Raised outside of the except blocks, so that it does not refer to its cause: a frame of
+        # httpx's in the traceback of that one holds the token.
         raise PylonUnreachable(f"Pylon at {self._endpoint} {failure}")
 
     def _require(self, answer: _Answer, expected: int) -> None:
@@ -315,9 +313,11 @@ class PylonClient:
         if status == expected:
             return
         if status in _REFUSALS:
+            setting = "NEXUS_PYLON_OPEN_ACCESS_TOKEN"
+            if isinstance(self._api, IdentityApi):
+                setting = "NEXUS_PYLON_IDENTITY_TOKEN"
             raise PylonRefused(
-                f"Pylon at {self._endpoint} refuses the token ({status}); "
-                f"check {_token_setting(self._api)}",
+                f"Pylon at {self._endpoint} refuses the token ({status}); check {setting}",
                 status=status,
             )
         if _NO_IDENTITY in answer.detail and status == _NOT_FOUND:
@@ -348,7 +348,7 @@ async def _bounded_body(response: httpx.Response, max_bytes: int) -> bytes:
 
 
 async def _parsed(answer: _Answer, parse: Callable[[Any], T]) -> T:
-    """Parses a body of many entries; a large one in a thread, so that nobody waits meanwhile."""
+    """Parses a body of many entries; a large one in a thread, so that no request waits for it."""
     if len(answer.body) < _PARSE_ELSEWHERE_BYTES:
         return parse(parse_json_map(answer.body))
     return await asyncio.to_thread(lambda: parse(parse_json_map(answer.body)))
@@ -363,7 +363,7 @@ def _issuing_error(error: RegistryError) -> IssuingError:
             # Pylon's 500 comes from the chain too, and may come after the new key was sent to it.
             return IssuerUnavailable(str(error))
         case PylonFailed(status=status):
-            # Redirects and client errors did nothing; of all others, nobody knows.
+            # Redirects and client errors changed nothing; with all others that is not known.
             return IssuingRefused(str(error), key_may_have_changed=status not in _NOTHING_DONE)
         case PylonAnswerInvalid():
             return IssuingRefused(str(error), key_may_have_changed=True)
@@ -383,14 +383,14 @@ def _network(endpoint: str) -> httpx.AsyncBaseTransport:
 
 
 def trusted_servers(endpoint: str) -> ssl.SSLContext:
-    """Trusts what this machine trusts: a private authority of the operator's among them.
+    """Trusts the authorities that this machine trusts, a private one of the operator's included.
 
     For an endpoint that speaks plain HTTP it trusts no server: reading the authorities takes time
-    and room. No redirect is followed, so that plain HTTP stays plain HTTP; were TLS tried all the
-    same, it would fail.
+    and memory. No redirect is followed, so that plain HTTP stays plain HTTP; a TLS handshake would
+    fail.
 
     Args:
-        endpoint: The base URL that is asked.
+        endpoint: The base URL.
     """
     if not endpoint.startswith("https:"):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -400,7 +400,7 @@ def trusted_servers(endpoint: str) -> ssl.SSLContext:
 
 
 def _hint(status: int, api: PylonApi) -> str:
-    """What to look at, where the status tells: it goes on with the sentence that names it."""
+    """What to check, where the status says so; continues the sentence that names the status."""
     if status in _REDIRECTS:
         return "; check the netuid of the identity"
     if status != _NOT_FOUND:
@@ -410,11 +410,3 @@ def _hint(status: int, api: PylonApi) -> str:
             return "; unless it is of the first generation, it wants NEXUS_PYLON_NETUID set"
         case IdentityApi() | OpenAccessApi():
             return "; if it is of the first generation, it wants NEXUS_PYLON_NETUID unset"
-
-
-def _token_setting(api: PylonApi) -> str:
-    match api:
-        case IdentityApi():
-            return "NEXUS_PYLON_IDENTITY_TOKEN"
-        case OpenAccessApi() | FirstGenerationApi():
-            return "NEXUS_PYLON_OPEN_ACCESS_TOKEN"

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 
 def parse_endpoint(text: str) -> str:
-    """Reads a base URL, such as `http://pylon:8000`; white space around it and a slash go.
+    """Reads a base URL, such as `http://pylon:8000`, without white space and slash at its end.
 
     Raises:
         ValueError: When it is none, or has a query, a fragment or credentials in it, which would
@@ -19,11 +19,11 @@ def parse_endpoint(text: str) -> str:
         usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or True)
     except ValueError:
         raise ValueError(problem) from None
-    # Looked for in the text: urlsplit passes over line breaks, and over a ? or # with nothing
-    # behind it, which would swallow the path.
+    # Searched in the text, because urlsplit drops line breaks, and a ? or # with nothing behind
+    # it, which would swallow the path.
     if not usable or not text.isprintable() or not set(text).isdisjoint(" ?#"):
         raise ValueError(problem)
     if "@" in parts.netloc:
         raise ValueError("credentials do not belong into the URL; use the token settings")
-    # A scheme counts in any case (RFC 3986 §3.1); whoever looks at ours needs to know one only.
+    # A scheme counts in any case (RFC 3986 §3.1); in lower case it is compared most easily.
     return f"{parts.scheme}{text[len(parts.scheme) :]}".rstrip("/")

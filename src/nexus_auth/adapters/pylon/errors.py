@@ -1,4 +1,4 @@
-"""What can go wrong when Pylon is asked, each as an error of the port it is asked through.
+"""What can go wrong in a request to Pylon, each as an error of the source's port.
 
 RegistryError
 ├── RegistryUnavailable
@@ -6,7 +6,7 @@ RegistryError
 │   ├── PylonRefused         401 or 403: the token is missing, wrong or revoked
 │   └── PylonFailed          any other status that is no answer
 └── RegistryAnswerInvalid
-    └── PylonAnswerInvalid   an answer that cannot be one
+    └── PylonAnswerInvalid   an answer that breaks the API's promises
 """
 
 from __future__ import annotations
@@ -49,4 +49,4 @@ class PylonFailed(RegistryUnavailable):
 
 
 class PylonAnswerInvalid(RegistryAnswerInvalid):
-    """Pylon's answer is not what its API promises."""
+    """Pylon's answer breaks the promises of its API."""

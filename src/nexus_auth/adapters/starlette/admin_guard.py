@@ -1,9 +1,9 @@
-"""Who may see the admin listener's pages.
+"""Protects the admin listener's pages.
 
-Health and readiness answer everybody who reaches the listener, because probes carry no token. With
-a token, everything else needs it. Without one the listener is on loopback, and only web browsers
-are left to be wary of: a page from elsewhere can have its own name resolve to 127.0.0.1 (DNS
-rebinding) and would then read ours, unless the Host that it has to name is refused.
+Health and readiness are open to every client, because probes carry no token. With a token,
+everything else needs it. Without one the listener is on loopback, and web browsers are the danger
+that is left: a page from elsewhere can have its own name resolve to 127.0.0.1 (DNS rebinding) and
+would then read ours, if the Host header, which holds that name, were not checked.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::[0-9]{1,5}
 
 
 class AdminGuard:
-    """ASGI middleware that asks for the token, or else for a Host that means this machine."""
+    """ASGI middleware that requires the token, or else a Host that means this machine."""
 
     def __init__(self, app: ASGIApp, *, token: str | None) -> None:
         """Wraps an application.
 
         Args:
-            app: Called for what is let through.
+            app: Called for requests that may pass.
             token: Accepted as `Authorization: Bearer TOKEN`, and for web browsers as the password
-                of `Basic`, with any user name. None: nothing is asked for.
+                of `Basic`, with any user name. None: no token is required.
         """
         self._app = app
         self._token = None if token is None else token.encode("ascii")
@@ -44,21 +44,21 @@ class AdminGuard:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
-        refusal = self._refusal(scope)
-        await (self._app if refusal is None else refusal)(scope, receive, send)
+        denial = self._denial(scope)
+        await (self._app if denial is None else denial)(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+    def _denial(self, scope: Scope) -> PlainTextResponse | None:
         if self._token is None:
             hosts = _values(scope, b"host")
             if len(hosts) == 1 and _means_this_machine(hosts[0]):
                 return None
-            return _refuse(421, "ask for this page by address, or as localhost")
+            return _deny(421, "ask for this page by address, or as localhost")
         given = _values(scope, b"authorization")
-        # An empty or doubled header carries no token, and nothing is no token, whatever ours is.
+        # An empty or doubled header carries no token, and an empty text never equals ours.
         credential = _credential(given[0]) if len(given) == 1 else b""
         if credential and hmac.compare_digest(credential, self._token):
             return None
-        return _refuse(401, "this page needs the admin token", challenge=True)
+        return _deny(401, "this page needs the admin token", challenge=True)
 
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:
@@ -80,7 +80,7 @@ def _credential(authorization: bytes) -> bytes:
 
 
 def _means_this_machine(host: bytes) -> bool:
-    """Whether a Host cannot have been chosen by whoever runs a name server: an address, or us."""
+    """Whether a Host is an address or localhost, which no name server can point elsewhere."""
     match = _HOST.fullmatch(host.decode("latin-1"))
     if match is None:
         return False
@@ -95,7 +95,7 @@ def _means_this_machine(host: bytes) -> bool:
     return True
 
 
-def _refuse(status: int, text: str, *, challenge: bool = False) -> PlainTextResponse:
+def _deny(status: int, text: str, *, challenge: bool = False) -> PlainTextResponse:
     response = PlainTextResponse(
         f"{text}\n",
         status_code=status,

@@ -1,8 +1,9 @@
 """The status page: one HTML document with everything in it, and nothing that can run.
 
 Rendered from strings: a page of this size needs no template engine. Every piece of text goes
-through `_text`, which leaves printable ASCII and escapes it for HTML; the Content-Security-Policy
-forbids whatever could still slip through.
+through `_text`, which leaves printable ASCII and escapes it for HTML. The Content-Security-Policy
+forbids what a forgotten escape would let through. `status_page.css` is how it looks by day and by
+night; no fonts or images are loaded.
 """
 
 from __future__ import annotations
@@ -12,22 +13,17 @@ import hashlib
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 import nexus_auth
-from nexus_auth.adapters.observability.report import DENIED, GRANTED
+from nexus_auth.adapters.observability.facts import DENIED, GRANTED
 from nexus_auth.adapters.observability.source import NO_CAUSE
-from nexus_auth.adapters.starlette.status_style import STYLE
 from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.reasons import DenialReason
 
 if TYPE_CHECKING:
-    from nexus_auth.adapters.observability.report import (
-        CallerSeen,
-        CertificateSeen,
-        DenialSeen,
-        Overview,
-    )
+    from nexus_auth.adapters.observability.report import CertificateSeen, DenialSeen, Overview
     from nexus_auth.domain.health import PolicyHealth, RegistryHealth
 
 RELOAD_SECONDS: Final = 15
@@ -50,7 +46,8 @@ _HEADLINES: Final = {
     ),
 }
 
-_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(STYLE.encode("utf-8")).digest()).decode()
+_STYLE: Final = "\n" + files(__package__).joinpath("status_page.css").read_text("utf-8")
+_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode("utf-8")).digest()).decode()
 
 PAGE_HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -72,9 +69,9 @@ def render_page(
     """Renders the page.
 
     Args:
-        overview: What was counted, in all workers.
-        is_draining: Whether the service has been told to end.
-        policy: The access policies, where there are any.
+        overview: The counts of all workers.
+        is_draining: Whether the service is about to end.
+        policy: The state of the access policies, where there are any.
     """
     tone, word, sentence = _HEADLINES[overview.registry.freshness]
     if is_draining:
@@ -84,15 +81,21 @@ def render_page(
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark">'
         f'<meta http-equiv="refresh" content="{RELOAD_SECONDS}">'
-        f"<title>{word} - nexus-auth</title><style>{STYLE}</style></head><body>"
+        f"<title>{word} - nexus-auth</title><style>{_STYLE}</style></head><body>"
         f"{_header(overview)}<main>"
-        f'<section class="banner {tone}"><span class="dot"></span><div><h2>{word}</h2>'
-        f"<p>{sentence}{_trouble(overview.registry)}</p></div></section>"
+        f"{_banner(tone, word, f'{sentence}{_trouble(overview.registry)}')}"
         f"{_broken_policy(policy)}{_tiles(overview)}{_charts(overview)}"
         f"{_latest_denials(overview)}"
         f'<div class="pair">{_callers(overview)}<div class="stack">{_codes(overview)}'
         f"{_ending(overview)}</div></div>"
         "</main></body></html>\n"
+    )
+
+
+def _banner(tone: str, title: str, text: str) -> str:
+    return (
+        f'<section class="banner {tone}"><span class="dot"></span><div><h2>{title}</h2>'
+        f"<p>{text}</p></div></section>"
     )
 
 
@@ -117,10 +120,12 @@ def _trouble(registry: RegistryHealth) -> str:
 def _broken_policy(policy: PolicyHealth | None) -> str:
     if policy is None or policy.problem is None:
         return ""
-    return (
-        '<section class="banner warn"><span class="dot"></span><div><h2>Policy file is broken</h2>'
-        f"<p>The policies read at {_moment(policy.loaded_at.timestamp(), '%Y-%m-%d %H:%M:%S')} UTC "
-        f'stay in force.<br><span class="error">{_text(policy.problem)}</span></p></div></section>'
+    loaded_at = _moment(policy.loaded_at.timestamp(), "%Y-%m-%d %H:%M:%S")
+    return _banner(
+        "warn",
+        "Policy file is broken",
+        f"The policies read at {loaded_at} UTC stay in force."
+        f'<br><span class="error">{_text(policy.problem)}</span>',
     )
 
 
@@ -132,8 +137,8 @@ def _tiles(overview: Overview) -> str:
     granted = sum(counts[0] for counts in overview.minutes.values())
     denied = sum(counts[1] for counts in overview.minutes.values())
     age = "no age" if registry.age is None else f"{_span(registry.age.total_seconds())} old"
-    failed = sum(count for cause, count in overview.questions.items() if cause != NO_CAUSE)
-    asked = overview.questions.get(NO_CAUSE, 0) + failed
+    fetches = sum(overview.fetches.values())
+    failed = fetches - overview.fetches.get(NO_CAUSE, 0)
     seconds = overview.seconds[GRANTED]
     return (
         '<section class="tiles">'
@@ -145,7 +150,7 @@ def _tiles(overview: Overview) -> str:
             _at_most(seconds.quantile(0.5)),
             f"99 of 100: {_at_most(seconds.quantile(0.99))}",
         )
-        + _tile("Questions to Pylon", f"{asked:,}", f"{failed:,} failed")
+        + _tile("Questions to Pylon", f"{fetches:,}", f"{failed:,} failed")
         + _tile("Remembered", f"{overview.remembered:,}", "certificates")
         + "</section>"
     )
@@ -168,11 +173,11 @@ _BAR_GAP: Final = 2
 def _charts(overview: Overview) -> str:
     granted = {minute: counts[0] for minute, counts in overview.minutes.items()}
     denied = {minute: counts[1] for minute, counts in overview.minutes.items()}
-    return (
-        '<section class="pair">'
-        f"{_chart('Grants a minute', GRANTED, granted)}{_chart('Denials a minute', DENIED, denied)}"
-        "</section>"
+    left, right = (
+        _chart("Grants a minute", GRANTED, granted),
+        _chart("Denials a minute", DENIED, denied),
     )
+    return f'<section class="pair">{left}{right}</section>'
 
 
 def _chart(title: str, kind: str, counts: Mapping[int, int]) -> str:
@@ -180,25 +185,21 @@ def _chart(title: str, kind: str, counts: Mapping[int, int]) -> str:
     step = _CHART_WIDTH / max(1, len(counts))
     bars = []
     for index, (minute, count) in enumerate(counts.items()):
-        # A minute in which little happened is not one in which nothing did.
-        height = max(2.0, count / top * _CHART_HEIGHT) if count else 0.0
-        clock = datetime.fromtimestamp(minute * 60, UTC).strftime("%H:%M")
         x = f"{index * step:.1f}"
         if count:
+            # A minute with few decisions must differ from one with none.
+            height = max(2.0, count / top * _CHART_HEIGHT)
             bars.append(
                 f'<rect class="{kind}" x="{x}" y="{_CHART_HEIGHT - height:.1f}" '
                 f'width="{step - _BAR_GAP:.1f}" height="{height:.1f}" rx="1"/>'
             )
-        # The whole column answers to the mouse.
+        # The mouse finds the whole column.
         bars.append(
             f'<rect class="hit" x="{x}" y="0" width="{step:.1f}" height="{_CHART_HEIGHT}">'
-            f"<title>{clock} UTC: {count:,}</title></rect>"
+            f"<title>{_clock(minute)} UTC: {count:,}</title></rect>"
         )
     total = sum(counts.values())
-    first, last = (
-        datetime.fromtimestamp(minute * 60, UTC).strftime("%H:%M")
-        for minute in (min(counts, default=0), max(counts, default=0))
-    )
+    first, last = _clock(min(counts, default=0)), _clock(max(counts, default=0))
     return (
         f'<div class="card chart"><div class="caption"><h3>{title}</h3>'
         f'<span class="note">at most {top:,}</span></div>'
@@ -207,6 +208,10 @@ def _chart(title: str, kind: str, counts: Mapping[int, int]) -> str:
         f"{''.join(bars)}</svg>"
         f'<div class="axis"><span>{first}</span><span>{last} UTC</span></div></div>'
     )
+
+
+def _clock(minute: int) -> str:
+    return datetime.fromtimestamp(minute * 60, UTC).strftime("%H:%M")
 
 
 # The tables.
@@ -244,14 +249,7 @@ def _codes(overview: Overview) -> str:
     return _card(
         "Denials by code",
         ("Code", "#Times", "#Share"),
-        [
-            (
-                _code(code),
-                f"{count:,}",
-                f"{count / total:.0%}",
-            )
-            for count, code in counts
-        ],
+        [(_code(code), f"{count:,}", f"{count / total:.0%}") for count, code in counts],
         nothing="None since the service started.",
     )
 
@@ -262,14 +260,13 @@ def _callers(overview: Overview) -> str:
     return _card(
         "Callers",
         ("Hotkey", "#Last visit", "#Grants"),
-        [_caller(each, overview.at) for each in callers[:CALLERS_SHOWN]],
+        [
+            (_hotkey(each.hotkey), f"{_span(overview.at - each.at)} ago", f"{each.times:,}")
+            for each in callers[:CALLERS_SHOWN]
+        ],
         nothing="Nobody has been granted entry since the service started.",
         more=f"and {hidden:,} that came earlier" if hidden > 0 else "",
     )
-
-
-def _caller(seen: CallerSeen, now: float) -> Sequence[str]:
-    return _hotkey(seen.hotkey), f"{_span(now - seen.at)} ago", f"{seen.times:,}"
 
 
 def _ending(overview: Overview) -> str:
@@ -302,9 +299,9 @@ def _card(
     more: str = "",
     stacks: bool = False,
 ) -> str:
-    """A table; a column whose name begins with # is of numbers.
+    """A table. A column whose name begins with # holds numbers.
 
-    Where it stacks, the third column goes below the others on a narrow screen.
+    With `stacks`, the third column stands below the others on a narrow screen.
     """
     numeric = [name.startswith("#") for name in columns]
 

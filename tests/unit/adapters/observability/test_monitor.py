@@ -1,45 +1,45 @@
-"""One worker's eye on itself, and on the others."""
+"""Reports on one worker, and the sum of all."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from nexus_auth.adapters.observability.board import Board
+from nexus_auth.adapters.observability.counters import Counters
 from nexus_auth.adapters.observability.monitor import Monitor
-from nexus_auth.adapters.observability.tally import Tally
+from nexus_auth.adapters.observability.shared_memory import SharedReports
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.health import Freshness
 from tests.builders import NOW, a_certificate, a_hotkey, a_key, to_der
 from tests.fakes import FakeClock
-from tests.unit.adapters.observability.watched import Registry, Verifier, a_state, grant
+from tests.unit.adapters.observability.watched import a_state, grant
 
 
 def a_monitor(
     *,
-    board: Board | None = None,
+    shared_reports: SharedReports | None = None,
     worker: int = 0,
     freshness: Freshness = Freshness.FRESH,
     certificates: tuple[ClientCertificate, ...] = (),
-) -> tuple[Monitor, Tally]:
-    """A worker's monitor, and its tally."""
+) -> tuple[Monitor, Counters]:
+    """A worker's monitor, and its counters."""
     clock = FakeClock()
-    tally = Tally(clock=clock)
+    counters = Counters(clock=clock)
     monitor = Monitor(
-        tally=tally,
-        registry=Registry(a_state(freshness)),
-        verifier=Verifier(*certificates),
+        counters=counters,
+        registry_health=lambda: a_state(freshness),
+        remembered=lambda: certificates,
         clock=clock,
-        board=board,
+        shared_reports=shared_reports,
         worker=worker,
     )
-    return monitor, tally
+    return monitor, counters
 
 
-async def test_single_worker_needs_no_board() -> None:
-    """It knows everything there is to know."""
-    monitor, tally = a_monitor()
+async def test_single_worker_needs_no_shared_memory() -> None:
+    """Its own report is the whole overview."""
+    monitor, counters = a_monitor()
     await monitor.start()
-    grant(tally)
+    grant(counters)
     assert monitor.overview().codes["granted"] == 1
     assert monitor.health().freshness is Freshness.FRESH
     await monitor.aclose()
@@ -47,12 +47,14 @@ async def test_single_worker_needs_no_board() -> None:
 
 async def test_worker_sees_what_others_published() -> None:
     """Counts add up, and the worst registry speaks for all."""
-    board = Board(2)
-    first, _ = a_monitor(board=board)
-    second, tally = a_monitor(board=board, worker=1, freshness=Freshness.EXPIRED)
+    shared_reports = SharedReports(2)
+    first, _ = a_monitor(shared_reports=shared_reports)
+    second, counters = a_monitor(
+        shared_reports=shared_reports, worker=1, freshness=Freshness.EXPIRED
+    )
     await first.start()
     await second.start()
-    grant(tally, times=5)
+    grant(counters, times=5)
     await second.aclose()
     assert first.overview().codes["granted"] == 5
     assert first.overview().workers == 2
@@ -62,11 +64,11 @@ async def test_worker_sees_what_others_published() -> None:
 
 async def test_replaced_worker_goes_on_where_its_predecessor_ended() -> None:
     """A counter that goes back would look like a restart of everything."""
-    board = Board(1)
+    shared_reports = SharedReports(1)
     for expected in (2, 4, 6):
-        monitor, tally = a_monitor(board=board)
+        monitor, counters = a_monitor(shared_reports=shared_reports)
         await monitor.start()
-        grant(tally, times=2)
+        grant(counters, times=2)
         await monitor.aclose()
         overview = monitor.overview()
         assert overview.codes["granted"] == expected
@@ -74,24 +76,24 @@ async def test_replaced_worker_goes_on_where_its_predecessor_ended() -> None:
         assert [each.times for each in overview.callers] == [expected]
 
 
-async def test_worker_asked_before_it_has_started_tells_what_its_predecessor_counted() -> None:
+async def test_worker_read_before_it_has_started_shows_what_its_predecessor_counted() -> None:
     """The admin listener may be scraped before the worker that replaces another is ready."""
-    board = Board(1)
-    predecessor, tally = a_monitor(board=board)
+    shared_reports = SharedReports(1)
+    predecessor, counters = a_monitor(shared_reports=shared_reports)
     await predecessor.start()
-    grant(tally, times=2)
+    grant(counters, times=2)
     await predecessor.aclose()
 
-    successor, tally = a_monitor(board=board)
+    successor, counters = a_monitor(shared_reports=shared_reports)
     assert successor.overview().codes["granted"] == 2
     await successor.start()
-    grant(tally)
+    grant(counters)
     assert successor.overview().codes["granted"] == 3
     await successor.aclose()
 
 
 def test_certificates_that_end_within_thirty_days_are_shown() -> None:
-    """The soonest first; the others are none of today's worries."""
+    """The soonest first; those that are valid for longer are left out."""
 
     def ending_in(days: int, name: str) -> ClientCertificate:
         built = a_certificate(

@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""Metrics in the Prometheus text format."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from nexus_auth.adapters.observability.prometheus import CONTENT_TYPE, Exposition
+from nexus_auth.adapters.observability.counters import Counters
+from nexus_auth.adapters.observability.prometheus import CONTENT_TYPE, render_metrics
 from nexus_auth.adapters.observability.report import Overview
-from nexus_auth.adapters.observability.tally import Tally
 from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.reasons import DenialReason
 from tests.fakes import FakeClock
@@ -16,15 +16,18 @@ from tests.unit.adapters.observability.watched import a_state, deny, grant
 
 
 def samples(
-    tally: Tally | None = None, freshness: Freshness = Freshness.FRESH, *, age: float | None = 12.0
+    counters: Counters | None = None,
+    freshness: Freshness = Freshness.FRESH,
+    *,
+    age: float | None = 12.0,
 ) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """All samples of one scrape, by name and labels."""
-    tally = tally or Tally(clock=FakeClock())
-    tally.tick()
-    report = tally.report(
+    counters = counters or Counters(clock=FakeClock())
+    counters.tick()
+    report = counters.report(
         worker=0, registry=a_state(freshness, age=age), remembered=7, certificates=()
     )
-    text = Exposition(lambda: Overview.of(report)).render().decode()
+    text = render_metrics(Overview.of(report)).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -39,10 +42,10 @@ def labels(**values: str) -> frozenset[tuple[str, str]]:
 
 def test_decisions_by_outcome_and_code() -> None:
     """Codes that never came up are there with zero, so that their first time is an increase."""
-    tally = Tally(clock=FakeClock())
-    grant(tally, times=3)
-    deny(tally, DenialReason.EXPIRED)
-    found = samples(tally)
+    counters = Counters(clock=FakeClock())
+    grant(counters, times=3)
+    deny(counters, DenialReason.EXPIRED)
+    found = samples(counters)
     decisions = {key: value for key, value in found.items() if key[0].endswith("decisions_total")}
     assert len(decisions) == 1 + len(DenialReason)
     name = "nexus_auth_decisions_total"
@@ -53,10 +56,10 @@ def test_decisions_by_outcome_and_code() -> None:
 
 def test_histograms_are_cumulative() -> None:
     """Each bucket counts what is below it; the last counts everything."""
-    tally = Tally(clock=FakeClock())
-    grant(tally, times=2)
-    tally.answered(200, 0.02)
-    found = samples(tally)
+    counters = Counters(clock=FakeClock())
+    grant(counters, times=2)
+    counters.count_pylon_request(200, 0.02)
+    found = samples(counters)
     name = "nexus_auth_decision_seconds_bucket"
     buckets = {
         float(dict(key[1])["le"]): value
@@ -80,7 +83,7 @@ def test_registry_is_in_exactly_one_state() -> None:
         assert states == {each.value: float(each is freshness) for each in Freshness}
 
 
-def test_age_that_is_not_known_is_not_told() -> None:
+def test_age_that_is_not_known_is_left_out() -> None:
     """An age of zero would say that everything is fresh."""
     name = ("nexus_auth_registry_age_seconds", frozenset[tuple[str, str]]())
     assert samples()[name] == 12.0
@@ -89,16 +92,16 @@ def test_age_that_is_not_known_is_not_told() -> None:
 
 def test_no_stranger_chooses_a_label() -> None:
     """However many come, and whatever they and Pylon say, the series stay the same."""
-    quiet, busy = Tally(clock=FakeClock()), Tally(clock=FakeClock())
-    quiet.answered(200, 0.1)
-    quiet.answered(None, 0.1)
-    quiet.answered(600, 0.1)
+    quiet, busy = Counters(clock=FakeClock()), Counters(clock=FakeClock())
+    quiet.count_pylon_request(200, 0.1)
+    quiet.count_pylon_request(None, 0.1)
+    quiet.count_pylon_request(600, 0.1)
     for number in range(300):
         grant(busy, f"caller {number}")
         deny(busy, uri=b"/%d" % number, method=b"M%d" % number, detail=str(number))
-        busy.answered(600 + number, 0.1)
-    busy.answered(200, 0.1)
-    busy.answered(None, 0.1)
+        busy.count_pylon_request(600 + number, 0.1)
+    busy.count_pylon_request(200, 0.1)
+    busy.count_pylon_request(None, 0.1)
     assert samples(quiet).keys() == samples(busy).keys()
 
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from nexus_auth.adapters.observability.board import SLOT_BYTES
+from nexus_auth.adapters.observability.counters import STATUSES, Counters
 from nexus_auth.adapters.observability.report import (
     CALLERS_KEPT,
     DENIALS_KEPT,
@@ -16,7 +16,7 @@ from nexus_auth.adapters.observability.report import (
     Overview,
     Report,
 )
-from nexus_auth.adapters.observability.tally import STATUSES, Tally
+from nexus_auth.adapters.observability.shared_memory import SLOT_BYTES
 from nexus_auth.domain.health import Freshness, RegistryHealth
 from nexus_auth.domain.reasons import DenialReason
 from tests.builders import NOW, a_hotkey
@@ -30,13 +30,13 @@ CERTIFICATE = CertificateSeen(
 
 def a_report(worker: int = 0, *, state: RegistryHealth | None = None) -> Report:
     """A worker that granted two visits and denied one."""
-    tally = Tally(clock=FakeClock())
-    grant(tally, times=2)
-    deny(tally)
-    tally.asked("none")
-    tally.answered(200, 0.1)
-    tally.tick()
-    return tally.report(
+    counters = Counters(clock=FakeClock())
+    grant(counters, times=2)
+    deny(counters)
+    counters.count_fetch("none")
+    counters.count_pylon_request(200, 0.1)
+    counters.tick()
+    return counters.report(
         worker=worker, registry=state or a_state(), remembered=1, certificates=(CERTIFICATE,)
     )
 
@@ -54,7 +54,7 @@ def test_workers_add_up() -> None:
     assert overview.workers == 2
     assert overview.codes["granted"] == 4
     assert overview.seconds["granted"].observations == 4
-    assert overview.questions == {"none": 2}
+    assert overview.fetches == {"none": 2}
     assert overview.pylon["200"].observations == 2
     assert overview.minutes[int(NOW.timestamp() // 60)] == (4, 2)
     assert len(overview.minutes) == MINUTES_KEPT
@@ -94,24 +94,24 @@ def test_silent_worker_counts_only_what_it_had_counted() -> None:
 def test_largest_report_fits_into_its_slot() -> None:
     """The bounds of all that is in it are far below the size of a slot."""
     clock = FakeClock()
-    tally = Tally(clock=clock)
+    counters = Counters(clock=clock)
     for number in range(CALLERS_KEPT):
-        grant(tally, f"caller {number}")
+        grant(counters, f"caller {number}")
     for _ in range(DENIALS_KEPT):
         deny(
-            tally,
+            counters,
             DenialReason.MALFORMED_CERTIFICATE,
             uri=b"\x00" * 500,
             method=b"\x00" * 50,
             detail="x" * 500,
         )
     for _ in range(MINUTES_KEPT):
-        grant(tally)
+        grant(counters)
         clock.advance(minutes=1)
-        tally.tick()
+        counters.tick()
     for status in STATUSES:
-        tally.answered(int(status) if status.isdigit() else None, 1.0)
-    report = tally.report(
+        counters.count_pylon_request(int(status) if status.isdigit() else None, 1.0)
+    report = counters.report(
         worker=63,
         registry=a_state(error="x" * 1000),
         remembered=4096,

@@ -1,4 +1,4 @@
-"""How questions to the source end."""
+"""How fetches end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from nexus_auth.adapters.observability.source import QUESTION_OUTCOMES, ObservedSource
+from nexus_auth.adapters.observability.source import FETCH_OUTCOMES, ObservedSource
 from nexus_auth.adapters.pylon import errors
 from nexus_auth.domain.errors import CAUSES, BulkNotOffered, RegistryError
 from nexus_auth.domain.hotkey import Hotkey
@@ -16,7 +16,7 @@ from tests.builders import a_hotkey
 
 
 class Source:
-    """Answers every question in the same way."""
+    """Ends every fetch in the same way."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self._error = error
@@ -38,14 +38,19 @@ class Source:
             raise self._error
 
 
+def observed(source: Source, causes: list[str]) -> ObservedSource:
+    """A source whose fetches are noted."""
+    return ObservedSource(source=source, neuron_source=source, notify=causes.append)
+
+
 async def test_answers_are_counted_and_handed_on() -> None:
     """Nothing but the count is added."""
-    told: list[str] = []
-    source = ObservedSource(Source(), tell=told.append)
+    causes: list[str] = []
+    source = observed(Source(), causes)
     assert (await source.fetch_keys()).keys == {}
     assert await source.fetch_key(a_hotkey()) == b"key"
     assert await source.fetch_neurons() == ({}, 0)
-    assert told == ["none", "none", "none"]
+    assert causes == ["none", "none", "none"]
 
 
 @pytest.mark.parametrize(
@@ -61,13 +66,13 @@ async def test_answers_are_counted_and_handed_on() -> None:
     ],
 )
 async def test_failures_are_counted_by_cause(error: BaseException, cause: str) -> None:
-    """The error itself goes on to whoever asked."""
-    told: list[str] = []
-    source = ObservedSource(Source(error), tell=told.append)
+    """The error itself reaches the registry unchanged."""
+    causes: list[str] = []
+    source = observed(Source(error), causes)
     with pytest.raises(type(error)):
         await source.fetch_keys()
-    assert told == [cause]
-    assert cause in QUESTION_OUTCOMES
+    assert causes == [cause]
+    assert cause in FETCH_OUTCOMES
 
 
 def test_every_error_of_the_client_has_a_cause() -> None:

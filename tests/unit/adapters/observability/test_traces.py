@@ -1,4 +1,4 @@
-"""What is told of decisions as spans."""
+"""Decisions as spans."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_grant_is_one_span_with_the_fields_of_its_log_line() -> None:
 
 
 async def test_denial_says_why_and_is_no_error() -> None:
-    """A stranger who is turned away is nothing to alarm anybody about."""
+    """A denial is ordinary work, and no reason for an alarm."""
     (span,) = await spans_of(DENIED)
     assert span.attributes is not None
     assert span.attributes["nexus_auth.code"] == "expired"
@@ -82,7 +82,7 @@ async def test_span_belongs_to_the_proxys_trace() -> None:
 
 @pytest.mark.parametrize("value", [b"", b"\xff\x00", b"00-0-0-01", b"x" * 5000])
 async def test_nonsense_for_a_parent_is_ignored(value: bytes) -> None:
-    """Whoever writes it decides nothing."""
+    """The header decides nothing."""
     (span,) = await spans_of(ALICE, headers=[(b"traceparent", value)])
     assert span.parent is None
 

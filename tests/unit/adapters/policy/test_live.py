@@ -37,14 +37,14 @@ def replace(path: Path, text: str) -> None:
 
 def live(path: Path, *, offers_neurons: bool = True) -> LivePolicies:
     """Policies that look at their file often."""
-    return LivePolicies(
-        clock=FakeClock(), path=path, poll_seconds=POLL, offers_neurons=offers_neurons
+    return LivePolicies.from_file(
+        path, clock=FakeClock(), poll_seconds=POLL, offers_neurons=offers_neurons
     )
 
 
 def test_fixed_policies_tell_of_themselves() -> None:
     """Settings make policies as well; there is nothing to watch."""
-    policies = LivePolicies(clock=FakeClock(), policies=build_policies())
+    policies = LivePolicies(build_policies(), clock=FakeClock())
     assert policies() is policies()
     state = policies.health()
     assert (state.source, state.names, state.problem) == ("settings", ("registered",), None)
@@ -52,8 +52,6 @@ def test_fixed_policies_tell_of_themselves() -> None:
     with structlog.testing.capture_logs() as lines:
         policies.reload()
     assert [line["event"] for line in lines] == ["nothing_to_reload"]
-    with pytest.raises(ValueError, match="either"):
-        LivePolicies(clock=FakeClock())
 
 
 def test_broken_file_is_told_of_at_the_start(path: Path) -> None:

@@ -68,7 +68,7 @@ def test_every_rule_is_read() -> None:
 
 
 def test_switch_that_is_off_is_no_rule() -> None:
-    """`false` means that the rule is not asked for."""
+    """`false` means that there is no such rule."""
     policies = parse_policies("[policies.p]\nrequire_active = false")
     assert policies.named("p") is not None
     assert policies.named(None) == policies.named("p")
@@ -107,9 +107,9 @@ def test_switch_that_is_off_is_no_rule() -> None:
 )
 def test_wrong_text_is_refused_with_its_place(text: str, place: str) -> None:
     """Nothing is guessed, and the place in the file is named."""
-    with pytest.raises(PolicyInvalid) as refused:
+    with pytest.raises(PolicyInvalid) as caught:
         parse_policies(text)
-    assert refused.value.place == place
+    assert caught.value.place == place
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ min_stake = { "\u009b\u202e\n" = 1 }""",
 )
 def test_message_of_a_refusal_is_one_short_line_of_ascii(text: str) -> None:
     """It is written to terminals; a quoted key may hold anything."""
-    with pytest.raises(PolicyInvalid, match="unknown") as refused:
+    with pytest.raises(PolicyInvalid, match="unknown") as caught:
         parse_policies(text)
-    message = str(refused.value)
+    message = str(caught.value)
     assert message.isascii()
     assert message.isprintable()
     assert len(message) < 500

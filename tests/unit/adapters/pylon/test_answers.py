@@ -116,7 +116,7 @@ def test_neuron_that_is_nested_absurdly_deep_spoils_no_other() -> None:
 
 
 def test_hotkey_that_is_told_twice_has_no_key() -> None:
-    """Which of two keys is meant nobody can say, also where they are the same."""
+    """Which of two keys is meant cannot be known, even where they are the same."""
     address, document = a_hotkey("bob").address, json.dumps(a_document())
     body = f'{{"{address}":{document},"{address}":{document}}}'
     found = parse_certificates(parse_json_map(body.encode()))

@@ -2,12 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nexus_auth.adapters.pylon.api import (
-    FirstGenerationApi,
-    IdentityApi,
-    OpenAccessApi,
-    certificate_path,
-)
+from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenAccessApi
 from tests.builders import a_hotkey
 
 
@@ -27,19 +22,21 @@ from tests.builders import a_hotkey
 def test_identity_name_is_one_path_segment(name: str, segment: str) -> None:
     """Whatever the name, it cannot reach another path."""
     api = IdentityApi(netuid=12, name=name, token="t")
-    assert api.reading == f"/api/v1/identity/{segment}/subnet/12/block/latest/certificates"
-    assert api.issuing == f"/api/v1/identity/{segment}/subnet/12/certificates/self"
+    assert (
+        api.certificates_path == f"/api/v1/identity/{segment}/subnet/12/block/latest/certificates"
+    )
+    assert api.issuing_path == f"/api/v1/identity/{segment}/subnet/12/certificates/self"
 
 
 def test_paths_are_those_of_each_dialect() -> None:
     """Open access names the subnet, the first generation names nothing."""
     alice = a_hotkey("alice")
     assert (
-        certificate_path(OpenAccessApi(netuid=7), alice)
+        OpenAccessApi(netuid=7).certificate_path(alice)
         == f"/api/v1/subnet/7/block/latest/certificates/{alice}"
     )
-    assert certificate_path(FirstGenerationApi(), alice) == f"/api/v1/certificates/{alice}"
-    assert FirstGenerationApi().neurons == ("/api/v1/neurons/latest",)
+    assert FirstGenerationApi().certificate_path(alice) == f"/api/v1/certificates/{alice}"
+    assert FirstGenerationApi().neuron_paths == ("/api/v1/neurons/latest",)
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "tökén", "nul\0"])

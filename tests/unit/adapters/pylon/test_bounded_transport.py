@@ -35,7 +35,7 @@ class FailingPool(httpcore.AsyncConnectionPool):
 
 @pytest.mark.parametrize("error", HTTPCORE_ERRORS)
 async def test_every_error_from_below_is_one_of_httpx(error: type[Exception]) -> None:
-    """Of the same name where there is one, so that whoever uses httpx knows what to catch."""
+    """Of the same name where there is one, so that users of httpx know what to catch."""
     request = httpx.Request(
         "GET", "http://pylon.test:8000/", extensions={MAX_BYTES_EXTENSION: 1, "timeout": {}}
     )

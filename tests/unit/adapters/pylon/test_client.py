@@ -173,10 +173,10 @@ async def test_every_other_status_is_a_typed_error_that_names_it(
     status: int, error: type[RegistryError], api: PylonApi
 ) -> None:
     """With the status in its message, whatever the body claims."""
-    asked: list[httpx.URL] = []
+    requested: list[httpx.URL] = []
 
     def handle(request: httpx.Request) -> httpx.Response:
-        asked.append(request.url)
+        requested.append(request.url)
         return a_response(status, DOCUMENT, Location="http://evil.test/")
 
     async with a_client(handle, api=api) as client:
@@ -184,7 +184,7 @@ async def test_every_other_status_is_a_typed_error_that_names_it(
             await client.fetch_key(ALICE)
         with pytest.raises(error, match=str(status)):
             await client.fetch_keys()
-    assert {url.host for url in asked} == {"pylon.test"}
+    assert {url.host for url in requested} == {"pylon.test"}
 
 
 def exception_classes(root: type[Exception]) -> Iterator[type[Exception]]:
@@ -243,9 +243,9 @@ async def test_closed_client_is_unreachable() -> None:
         await client.fetch_keys()
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "nonsense"])
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "unknown"])
 async def test_compressed_answer_is_refused(encoding: str) -> None:
-    """It was not asked for, and could be a bomb."""
+    """The request did not accept it, and it could be a bomb."""
 
     def handle(_: httpx.Request) -> httpx.Response:
         return a_response(200, b"\x1f\x8b rubbish", **{"Content-Encoding": encoding})
@@ -335,7 +335,7 @@ async def test_neurons_come_from_the_cache_where_there_is_one() -> None:
     ],
 )
 async def test_a_pylon_of_the_other_generation_is_hinted_at(api: PylonApi, hint: str) -> None:
-    """Both answer 404 to the other's paths, and the netuid decides which are asked."""
+    """Both answer 404 to the other's paths, and the netuid decides which are used."""
     async with a_client(answering(404, NO_PATH), api=api) as client:
         with pytest.raises(PylonFailed, match=hint):
             await client.fetch_key(ALICE)
@@ -356,7 +356,7 @@ async def test_a_pylon_of_the_first_generation_may_be_too_old_for_neurons() -> N
 
 
 @pytest.mark.parametrize(
-    ("recent", "latest", "expected", "asked"),
+    ("recent", "latest", "expected", "requests"),
     [
         ((200, {"neurons": {}}), (500, None), None, 1),
         ((404, NO_PATH), (404, NO_PATH), "offers no neurons", 2),
@@ -372,9 +372,9 @@ async def test_a_pylon_of_the_first_generation_may_be_too_old_for_neurons() -> N
     ],
 )
 async def test_neurons_are_asked_for_elsewhere_only_where_that_can_help(
-    recent: tuple[int, Any], latest: tuple[int, Any], expected: str | None, asked: int
+    recent: tuple[int, Any], latest: tuple[int, Any], expected: str | None, requests: int
 ) -> None:
-    """Two questions at most, and the cause of a failure is kept."""
+    """Two requests at most, and the cause of a failure is kept."""
     seen: list[str] = []
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -387,7 +387,7 @@ async def test_neurons_are_asked_for_elsewhere_only_where_that_can_help(
         else:
             with pytest.raises(RegistryError, match=expected):
                 await client.fetch_neurons()
-    assert len(seen) == asked
+    assert len(seen) == requests
 
 
 async def test_pair_is_asked_for_and_checked() -> None:
@@ -436,7 +436,7 @@ ISSUING_FAILURES: list[tuple[Handler, type[IssuingError]]] = [
 async def test_pair_that_is_none_is_a_typed_error(
     handler: Handler, error: type[IssuingError]
 ) -> None:
-    """Refused where somebody said no, unavailable where nobody could say anything."""
+    """Refused where the answer was no, unavailable where there was no answer."""
     async with a_client(handler) as client:
         with pytest.raises(error) as caught:
             await client.generate(algorithm=1)
@@ -456,7 +456,7 @@ async def test_pair_that_is_none_is_a_typed_error(
     ],
 )
 async def test_nonsense_is_told_from_no(handler: Handler, *, may_have_changed: bool) -> None:
-    """After nonsense the key on chain may be another one; after a no it is the old one."""
+    """After an invalid answer the key on chain may be another one; after a no it is the old one."""
     async with a_client(handler) as client:
         with pytest.raises(IssuingRefused) as caught:
             await client.generate(algorithm=1)
@@ -465,7 +465,7 @@ async def test_nonsense_is_told_from_no(handler: Handler, *, may_have_changed: b
 
 @pytest.mark.parametrize("api", [OpenAccessApi(netuid=1), FirstGenerationApi()])
 async def test_only_an_identity_can_issue(api: PylonApi) -> None:
-    """Other dialects are refused before anybody is asked."""
+    """Other dialects are refused before any request."""
     async with a_client(raising(AssertionError()), api=api) as client:
         with pytest.raises(IssuingRefused, match="identity"):
             await client.generate(algorithm=1)

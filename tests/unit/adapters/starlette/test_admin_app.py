@@ -5,15 +5,15 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from nexus_auth.adapters.observability.counters import Counters
 from nexus_auth.adapters.observability.monitor import Monitor
 from nexus_auth.adapters.observability.prometheus import CONTENT_TYPE
-from nexus_auth.adapters.observability.tally import Tally
-from nexus_auth.adapters.starlette.admin_app import TellsPolicyState, build_admin_app
+from nexus_auth.adapters.starlette.admin_app import build_admin_app
 from nexus_auth.adapters.starlette.status_page import PAGE_HEADERS
 from nexus_auth.domain.health import Freshness, PolicyHealth
 from tests.builders import NOW
 from tests.fakes import FakeClock
-from tests.unit.adapters.observability.watched import Registry, Verifier, a_state
+from tests.unit.adapters.observability.watched import a_state
 
 
 def a_monitor(freshness: Freshness) -> Monitor:
@@ -21,7 +21,10 @@ def a_monitor(freshness: Freshness) -> Monitor:
     clock = FakeClock()
     state = a_state(freshness, age=12.34, error="nobody answered")
     return Monitor(
-        tally=Tally(clock=clock), registry=Registry(state), verifier=Verifier(), clock=clock
+        counters=Counters(clock=clock),
+        registry_health=lambda: state,
+        remembered=tuple,
+        clock=clock,
     )
 
 
@@ -31,11 +34,14 @@ async def ask(
     *,
     draining: bool = False,
     token: str | None = None,
-    policies: TellsPolicyState | None = None,
+    policy: PolicyHealth | None = None,
 ) -> httpx.Response:
     """One request to the admin application."""
     app = build_admin_app(
-        monitor=a_monitor(freshness), is_draining=lambda: draining, token=token, policies=policies
+        monitor=a_monitor(freshness),
+        is_draining=lambda: draining,
+        token=token,
+        policy_health=None if policy is None else lambda: policy,
     )
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8081") as client:
@@ -71,16 +77,12 @@ async def test_readiness_is_whether_a_registered_caller_would_be_let_in(
     assert (await ask("/healthz", freshness)).status_code == 200
 
 
-async def test_broken_policy_file_is_told_of_and_makes_nobody_unready() -> None:
-    """The policies of before are in force; taking every replica away would help nobody."""
-
-    class Policies:
-        def health(self) -> PolicyHealth:
-            return PolicyHealth(
-                source="/etc/policy.toml", names=("b", "a"), loaded_at=NOW, problem="not valid TOML"
-            )
-
-    answer = await ask("/readyz", policies=Policies())
+async def test_broken_policy_file_is_shown_and_the_service_stays_ready() -> None:
+    """The policies of before are in force; taking every replica away would not help."""
+    policy = PolicyHealth(
+        source="/etc/policy.toml", names=("b", "a"), loaded_at=NOW, problem="not valid TOML"
+    )
+    answer = await ask("/readyz", policy=policy)
     assert answer.status_code == 200
     assert answer.json()["policy"] == {
         "source": "/etc/policy.toml",
@@ -92,19 +94,19 @@ async def test_broken_policy_file_is_told_of_and_makes_nobody_unready() -> None:
 
 
 async def test_ending_service_is_not_ready() -> None:
-    """So that nobody sends it new callers."""
+    """So that a load balancer sends it no new callers."""
     answer = await ask("/readyz", Freshness.FRESH, draining=True)
     assert (answer.status_code, answer.json()["status"]) == (503, "draining")
 
 
 @pytest.mark.parametrize("path", ["/auth", "/healthz/", "/docs", "/style.css"])
 async def test_admin_listener_knows_its_own_paths_only(path: str) -> None:
-    """Nobody should take it for the auth listener."""
+    """It cannot be mistaken for the auth listener."""
     assert (await ask(path)).status_code in {307, 404}
 
 
 async def test_status_page_is_served_with_its_policy() -> None:
-    """A document of its own, never kept by anybody."""
+    """A document of its own, never cached."""
     answer = await ask("/")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert {name: answer.headers[name] for name in PAGE_HEADERS} == PAGE_HEADERS
@@ -113,12 +115,8 @@ async def test_status_page_is_served_with_its_policy() -> None:
 
 async def test_metrics_are_served_in_their_format() -> None:
     """Of the policies as well, where there are any."""
-
-    class Policies:
-        def health(self) -> PolicyHealth:
-            return PolicyHealth(source="/p.toml", names=("a",), loaded_at=NOW, problem="no TOML")
-
-    answer = await ask("/metrics", policies=Policies())
+    policy = PolicyHealth(source="/p.toml", names=("a",), loaded_at=NOW, problem="no TOML")
+    answer = await ask("/metrics", policy=policy)
     assert answer.headers["content-type"] == CONTENT_TYPE
     assert answer.headers["cache-control"] == "no-store"
     assert 'nexus_auth_decisions_total{code="granted",outcome="granted"} 0.0' in answer.text

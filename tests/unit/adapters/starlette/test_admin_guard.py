@@ -47,7 +47,7 @@ async def test_probes_need_no_token_and_may_name_any_host(path: str) -> None:
     [f"Bearer {TOKEN}", f"bearer  {TOKEN}", basic(TOKEN), basic(TOKEN, "operator")],
 )
 async def test_token_opens_everything_from_everywhere(authorization: str) -> None:
-    """As a bearer token, or as the password that a web browser asks for."""
+    """As a bearer token, or as the password in a web browser."""
     headers = [("Authorization", authorization), ("Host", "auth.example")]
     assert (await ask("/metrics", token=TOKEN, headers=headers)).text == "the page"
 
@@ -82,7 +82,7 @@ async def test_everything_else_is_refused_without_the_token(
 
 @pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer ", "nothing", basic("")])
 async def test_nothing_is_no_token_even_where_the_token_is_nothing(authorization: str) -> None:
-    """A token that got lost on its way here must not open the listener to everybody."""
+    """A token that got lost on its way here must not open the listener to every client."""
     answer = await ask(token="", headers=[("Authorization", authorization)])
     assert answer.status_code == 401
     assert "the page" not in answer.text
@@ -117,6 +117,6 @@ async def test_name_that_somebody_could_point_at_us_is_refused(host: str) -> Non
 
 
 async def test_two_hosts_are_no_host() -> None:
-    """Nobody shall choose which of them counts."""
+    """Which of them counts must not be a client's choice."""
     answer = await ask(headers=[("Host", "localhost"), ("Host", "evil.example")])
     assert answer.status_code == 421

@@ -12,8 +12,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from nexus_auth.adapters.observability.counters import Counters
 from nexus_auth.adapters.observability.report import CertificateSeen, Overview
-from nexus_auth.adapters.observability.tally import Tally
 from nexus_auth.adapters.starlette.status_page import (
     CALLERS_SHOWN,
     DENIALS_SHOWN,
@@ -48,16 +48,18 @@ class Page(HTMLParser):
 
 
 def an_overview(
-    tally: Tally | None = None,
+    counters: Counters | None = None,
     *,
     state: RegistryHealth | None = None,
     certificates: tuple[CertificateSeen, ...] = (),
 ) -> Overview:
     """One worker's."""
-    tally = tally or Tally(clock=FakeClock())
-    tally.tick()
+    counters = counters or Counters(clock=FakeClock())
+    counters.tick()
     return Overview.of(
-        tally.report(worker=0, registry=state or a_state(), remembered=2, certificates=certificates)
+        counters.report(
+            worker=0, registry=state or a_state(), remembered=2, certificates=certificates
+        )
     )
 
 
@@ -86,17 +88,23 @@ def test_page_begins_with_whether_callers_are_let_in(freshness: Freshness, word:
 def test_page_shows_what_happened() -> None:
     """Counts, callers with their last visit, denials with code and explanation."""
     clock = FakeClock()
-    tally = Tally(clock=clock)
-    grant(tally, "bob", times=1234)
-    deny(tally, DenialReason.KEY_MISMATCH, uri=b"/v1/forward", method=b"POST", detail="no such key")
-    tally.tick()
+    counters = Counters(clock=clock)
+    grant(counters, "bob", times=1234)
+    deny(
+        counters,
+        DenialReason.KEY_MISMATCH,
+        uri=b"/v1/forward",
+        method=b"POST",
+        detail="no such key",
+    )
+    counters.tick()
     clock.advance(minutes=3)
     certificate = CertificateSeen(
         hotkey=a_hotkey("carol").address,
         fingerprint="4f" * 32,
         not_after=(NOW + timedelta(days=3, hours=1)).timestamp(),
     )
-    text = a_page(an_overview(tally, certificates=(certificate,))).text
+    text = a_page(an_overview(counters, certificates=(certificate,))).text
     for expected in (
         "1,234",
         a_hotkey("bob").address,
@@ -128,11 +136,11 @@ def test_every_code_is_explained() -> None:
 
 def test_page_is_bounded() -> None:
     """A busy day does not make it longer than a screen or three."""
-    tally = Tally(clock=FakeClock())
+    counters = Counters(clock=FakeClock())
     for number in range(1000):
-        grant(tally, f"caller {number}")
-        deny(tally, uri=b"/" + b"<" * 500)
-    text = render_page(an_overview(tally), is_draining=False)
+        grant(counters, f"caller {number}")
+        deny(counters, uri=b"/" + b"<" * 500)
+    text = render_page(an_overview(counters), is_draining=False)
     assert len(text) < 100_000
     assert text.count("&lt;" * 10) >= DENIALS_SHOWN
     assert f"and {256 - CALLERS_SHOWN} that came earlier" in text
@@ -163,10 +171,10 @@ HARMLESS_ATTRIBUTES = {
 @hypothesis.given(uri=st.binary(max_size=300), method=st.binary(max_size=60))
 def test_whatever_strangers_write_stays_text(uri: bytes, method: bytes) -> None:
     """No tag and no attribute but ours, and nothing but printable ASCII."""
-    tally = Tally(clock=FakeClock())
-    deny(tally, uri=uri, method=method, detail=uri.decode("latin-1"))
+    counters = Counters(clock=FakeClock())
+    deny(counters, uri=uri, method=method, detail=uri.decode("latin-1"))
     text = render_page(
-        an_overview(tally, state=a_state(error=uri.decode("latin-1"))), is_draining=False
+        an_overview(counters, state=a_state(error=uri.decode("latin-1"))), is_draining=False
     )
     page = Page(text)
     assert page.tags <= HARMLESS_TAGS

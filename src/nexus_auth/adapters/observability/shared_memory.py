@@ -1,4 +1,4 @@
-"""Lets the workers of one service see each other's reports.
+"""The memory in which the workers of one service see each other's reports.
 
 Plain shared memory that is made before the workers fork: no file, no socket, nothing to clean up,
 and a report outlives the worker that wrote it.
@@ -12,16 +12,16 @@ import zlib
 from typing import Final
 
 SLOT_BYTES: Final = 256 * 1024
-"""A report has some 80 KB at most (see the bounds in `tally`). Pages never written take no room."""
+"""A report has some 80 KB at most (see the bounds in `report`). Unwritten pages take no memory."""
 
 _HEAD: Final = struct.Struct("<QII")  # sequence number, length, checksum
 
 
-class Board:
-    """One slot for each worker. Only its own worker writes to a slot; everybody reads all.
+class SharedReports:
+    """One slot for each worker. Only its own worker writes to a slot; all workers read all slots.
 
-    A slot has two halves, written in turn, each with a checksum: a reader gets the newest whole
-    report, whatever a writer is doing at that moment.
+    A slot has two halves, written alternately, each with a checksum: a reader gets the newest
+    complete report, whatever a writer is doing at that moment.
     """
 
     def __init__(self, slots: int, *, slot_bytes: int = SLOT_BYTES) -> None:
@@ -41,7 +41,7 @@ class Board:
         return True
 
     def read(self, slot: int) -> bytes | None:
-        """A slot's newest report; None where there is none."""
+        """A slot's newest complete report; None where there is none."""
         for half in sorted((0, 1), key=lambda half: self._head(slot, half)[0], reverse=True):
             sequence, length, checksum = self._head(slot, half)
             start = self._start(slot, half) + _HEAD.size

@@ -1,28 +1,30 @@
-"""Counts one worker's decisions and questions. Cheap where the requests are, bounded everywhere."""
+"""Counts one worker's decisions and fetches. Cheap where the requests are, bounded everywhere."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
-from nexus_auth.adapters.observability.decision_log import client_request
+from nexus_auth.adapters.observability.facts import (
+    CODES,
+    DENIED,
+    GRANTED,
+    OUTCOMES,
+    client_request,
+)
 from nexus_auth.adapters.observability.histogram import DECISION_BOUNDS, PYLON_BOUNDS, Histogram
 from nexus_auth.adapters.observability.report import (
     CALLERS_KEPT,
-    CODES,
     DENIALS_KEPT,
-    DENIED,
-    GRANTED,
     MINUTES_KEPT,
-    OUTCOMES,
     CallerSeen,
     CertificateSeen,
     DenialSeen,
     Report,
 )
-from nexus_auth.domain.decision import Decision, Denied, Granted
+from nexus_auth.domain.decision import Decision, Granted
 from nexus_auth.domain.hotkey import Hotkey
 
 if TYPE_CHECKING:
@@ -32,31 +34,34 @@ if TYPE_CHECKING:
 _MAX_DETAIL: Final = 200
 _MAX_URI: Final = 200
 
-_KNOWN_STATUSES: Final = frozenset(
-    {200, 201, 204, 301, 302, 307, 308, 400, 401, 403, 404, 405, 408, 409, 422, 429}
-    | {500, 502, 503, 504}
-)
 NO_STATUS: Final = "none"
-"""In place of a status: Pylon did not answer, or broke off."""
+"""In place of a status: no whole answer came from Pylon."""
 OTHER_STATUS: Final = "other"
-"""Any status that Pylon has no business answering with; it must not choose our labels."""
-STATUSES: Final = (NO_STATUS, *(str(status) for status in sorted(_KNOWN_STATUSES)), OTHER_STATUS)
+"""Any status that is not known here: Pylon must not be able to choose our labels."""
+_KNOWN_STATUSES: Final = (
+    *(200, 201, 204, 301, 302, 307, 308, 400, 401, 403, 404, 405, 408, 409, 422, 429),
+    *(500, 502, 503, 504),
+)
+_LABELS: Final[Mapping[int | None, str]] = {
+    None: NO_STATUS,
+    **{status: str(status) for status in _KNOWN_STATUSES},
+}
+STATUSES: Final = (*_LABELS.values(), OTHER_STATUS)
 
 
-class Tally:
+class Counters:
     """A `DecisionObserver` that counts. Takes no locks: it belongs to one event loop.
 
-    What a request costs is a few additions; dates and rings are brought up to date by `tick`, once
-    a second.
+    A request costs a few additions; `tick` brings minutes and callers up to date once a second.
     """
 
     __slots__ = (
-        *("_clock", "_granted_counts", "_granted_seconds", "_lately", "_told"),
-        *("callers", "codes", "denials", "minutes", "pylon", "questions", "seconds"),
+        *("_clock", "_counted_by_tick", "_granted_counts", "_granted_seconds", "_recent"),
+        *("callers", "codes", "denials", "fetches", "minutes", "pylon", "seconds"),
     )
 
     def __init__(self, *, clock: Clock) -> None:
-        """Starts at nothing.
+        """Starts at zero.
 
         Args:
             clock: Tells the time (aware, UTC).
@@ -64,15 +69,15 @@ class Tally:
         self._clock = clock
         self.codes: dict[str, int] = dict.fromkeys(CODES, 0)
         self.seconds = {outcome: Histogram.empty(DECISION_BOUNDS) for outcome in OUTCOMES}
-        self.questions: dict[str, int] = {}
+        self.fetches: dict[str, int] = {}
         self.pylon: dict[str, Histogram] = {}
         self.minutes: OrderedDict[int, tuple[int, int]] = OrderedDict()
         self.denials: deque[DenialSeen] = deque(maxlen=DENIALS_KEPT)
         self.callers: OrderedDict[str, CallerSeen] = OrderedDict()
         self._granted_seconds = self.seconds[GRANTED]
         self._granted_counts = self._granted_seconds.counts
-        self._lately: dict[bytes, int] = {}
-        self._told = (0, 0)
+        self._recent: dict[bytes, int] = {}
+        self._counted_by_tick = (0, 0)
 
     def decided(
         self,
@@ -88,108 +93,91 @@ class Tally:
             # The busiest lines of this package. How many there were follows from the histogram.
             self._granted_counts[bisect_left(DECISION_BOUNDS, seconds)] += 1
             self._granted_seconds.total += seconds
-            lately, account_id = self._lately, decision.hotkey.account_id
-            lately[account_id] = lately.get(account_id, 0) + 1
-        else:
-            self._denied(decision, seconds, method, target, headers)
-
-    def _denied(
-        self,
-        denied: Denied,
-        seconds: float,
-        method: bytes,
-        target: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
-    ) -> None:
-        self.codes[denied.reason.value] += 1
+            recent, account_id = self._recent, decision.hotkey.account_id
+            recent[account_id] = recent.get(account_id, 0) + 1
+            return
+        self.codes[decision.reason.value] += 1
         self.seconds[DENIED].add(seconds)
         request = client_request(method, target, headers)
         self.denials.append(
             DenialSeen(
                 at=self._clock().timestamp(),
-                code=denied.reason.value,
-                detail=denied.detail[:_MAX_DETAIL],
-                hotkey=None if denied.hotkey is None else denied.hotkey.address,
+                code=decision.reason.value,
+                detail=decision.detail[:_MAX_DETAIL],
+                hotkey=None if decision.hotkey is None else decision.hotkey.address,
                 method=request["method"],
                 uri=request["uri"][:_MAX_URI],
             )
         )
 
-    def asked(self, cause: str) -> None:
-        """Takes note of how a question of the registry ended: one of `source.CAUSES`."""
-        self.questions[cause] = self.questions.get(cause, 0) + 1
+    def count_fetch(self, cause: str) -> None:
+        """Counts how a fetch of the registry ended: one of `source.FETCH_OUTCOMES`."""
+        self.fetches[cause] = self.fetches.get(cause, 0) + 1
 
-    def answered(self, status: int | None, seconds: float) -> None:
-        """Takes note of a request to Pylon; None where no whole answer came."""
-        if status is None:
-            label = NO_STATUS
-        else:
-            label = str(status) if status in _KNOWN_STATUSES else OTHER_STATUS
+    def count_pylon_request(self, status: int | None, seconds: float) -> None:
+        """Counts a request to Pylon; the status is None where no whole answer came."""
+        label = _LABELS.get(status, OTHER_STATUS)
         if label not in self.pylon:
             self.pylon[label] = Histogram.empty(PYLON_BOUNDS)
         self.pylon[label].add(seconds)
 
     def tick(self) -> None:
-        """Brings what has a date up to date. To be called every second, and before reading."""
+        """Brings minutes and callers up to date. To be called every second, and before reading."""
         now = self._clock().timestamp()
         granted = self.codes[GRANTED] = self._granted_seconds.observations
         denied = sum(self.codes.values()) - granted
-        more = (granted - self._told[0], denied - self._told[1])
-        self._told = (granted, denied)
-        if any(more):
-            self.add_minute(int(now // 60), more)
-        lately, self._lately = self._lately, {}
-        for account_id, times in lately.items():
-            self.add_caller(CallerSeen(hotkey=Hotkey(account_id).address, at=now, times=times))
+        before, self._counted_by_tick = self._counted_by_tick, (granted, denied)
+        if before != (granted, denied):
+            self._add_minute(int(now // 60), (granted - before[0], denied - before[1]))
+        recent, self._recent = self._recent, {}
+        for account_id, times in recent.items():
+            self._add_caller(CallerSeen(Hotkey(account_id).address, now, times))
 
-    def add_minute(self, minute: int, more: tuple[int, int]) -> None:
-        """Adds grants and denials to a minute since the epoch; forgets what is older than kept."""
+    def _add_minute(self, minute: int, more: tuple[int, int]) -> None:
         granted, denied = self.minutes.get(minute, (0, 0))
         self.minutes[minute] = (granted + more[0], denied + more[1])
         while len(self.minutes) > MINUTES_KEPT:
             self.minutes.popitem(last=False)
 
-    def add_caller(self, seen: CallerSeen) -> None:
-        """Adds visits of a caller; forgets the one that was not seen for longest."""
+    def _add_caller(self, seen: CallerSeen) -> None:
         before = self.callers.pop(seen.hotkey, None)
-        times = seen.times + (0 if before is None else before.times)
-        self.callers[seen.hotkey] = CallerSeen(hotkey=seen.hotkey, at=seen.at, times=times)
+        if before is not None:
+            seen = seen._replace(times=before.times + seen.times)
+        self.callers[seen.hotkey] = seen
         while len(self.callers) > CALLERS_KEPT:
             self.callers.popitem(last=False)
 
-    def go_on_from(self, predecessor: Report) -> None:
+    def continue_from(self, predecessor: Report) -> None:
         """Continues another worker's counts, so that no counter ever goes back.
 
-        To be called before anything was counted.
+        To be called before anything is counted.
         """
         self.codes.update(predecessor.codes)
         for outcome, histogram in predecessor.seconds.items():
             self.seconds[outcome].absorb(histogram)
-        self.questions.update(predecessor.questions)
+        self.fetches.update(predecessor.fetches)
         self.pylon.update(predecessor.pylon)
-        for minute, counts in predecessor.minutes.items():
-            self.add_minute(minute, counts)
-        for caller in predecessor.callers:
-            self.add_caller(caller)
+        self.minutes.update(predecessor.minutes)
+        self.callers.update((each.hotkey, each) for each in predecessor.callers)
         self.denials.extend(predecessor.denials)
         granted = self.codes[GRANTED]
-        self._told = (granted, sum(self.codes.values()) - granted)
+        self._counted_by_tick = (granted, sum(self.codes.values()) - granted)
 
     def report(
         self,
         *,
         worker: int,
         registry: RegistryHealth,
-        remembered: int,
         certificates: tuple[CertificateSeen, ...],
+        remembered: int,
     ) -> Report:
-        """What was counted so far, as of the last tick, and what others know."""
+        """What was counted up to the last tick, and what registry and verifier say."""
         return Report(
             worker=worker,
             at=self._clock().timestamp(),
             codes=self.codes,
             seconds=self.seconds,
-            questions=self.questions,
+            fetches=self.fetches,
             pylon=self.pylon,
             minutes=self.minutes,
             registry=registry,

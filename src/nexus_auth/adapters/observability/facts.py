@@ -1,0 +1,88 @@
+"""The facts of one decision and of its request, under the names that log lines and spans share."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+from nexus_auth.adapters.headers.names import (
+    ORIGINAL_METHOD_HEADERS,
+    ORIGINAL_URI_HEADERS,
+    POLICY_FIELD,
+    REQUEST_ID_FIELD,
+    field_name,
+)
+from nexus_auth.domain.decision import Decision, Denied, Granted
+from nexus_auth.domain.reasons import DenialReason
+
+GRANTED: Final = "granted"
+DENIED: Final = "denied"
+OUTCOMES: Final = (GRANTED, DENIED)
+CODES: Final = (GRANTED, *(reason.value for reason in DenialReason))
+"""Every outcome and every code that a decision can have."""
+
+_MAX_URI: Final = 512
+_MAX_METHOD: Final = 32
+_MAX_POLICY: Final = 64
+
+_URI_FIELDS: Final = tuple(map(field_name, ORIGINAL_URI_HEADERS))
+_METHOD_FIELDS: Final = tuple(map(field_name, ORIGINAL_METHOD_HEADERS))
+
+_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+"""What an identifier looks like: UUIDs, hexadecimal, base64, `1-5759e988-bd862e3fe1be46a994272793`.
+Anything else is not repeated."""
+
+
+def decision_facts(decision: Decision) -> dict[str, str | None]:
+    """What was decided: `outcome`, `code`, `hotkey`, `certificate`, and `detail` of a denial.
+
+    A denied caller may have named no hotkey, and have shown no certificate: then these are None.
+    """
+    match decision:
+        case Granted():
+            return {
+                "outcome": GRANTED,
+                "code": GRANTED,
+                "hotkey": decision.hotkey.address,
+                "certificate": decision.fingerprint,
+            }
+        case Denied():
+            return {
+                "outcome": DENIED,
+                "code": decision.reason.value,
+                "detail": decision.detail,
+                "hotkey": None if decision.hotkey is None else decision.hotkey.address,
+                "certificate": decision.fingerprint,
+            }
+
+
+def client_request(
+    method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]
+) -> dict[str, str]:
+    """The client's own request as the proxy describes it, else the request to this service.
+
+    Returns:
+        `request_id`, which is generated where the proxy sends none that is usable; `method` and
+        `uri`; `policy` where the proxy chose one. All are ASCII and of bounded length, and all
+        come from outside.
+    """
+    found = {name.lower(): value for name, value in reversed(headers)}
+    uri = next((found[name] for name in _URI_FIELDS if name in found), target)
+    verb = next((found[name] for name in _METHOD_FIELDS if name in found), method)
+    request_id = found.get(REQUEST_ID_FIELD, b"")
+    request = {
+        "request_id": request_id.decode() if _ID.fullmatch(request_id) else uuid.uuid4().hex,
+        "method": _text(verb, _MAX_METHOD),
+        "uri": _text(uri, _MAX_URI),
+    }
+    if POLICY_FIELD in found:
+        request["policy"] = _text(found[POLICY_FIELD], _MAX_POLICY)
+    return request
+
+
+def _text(value: bytes, limit: int) -> str:
+    """Bytes from outside as ASCII text of bounded length; the log's renderer escapes the rest."""
+    text = value[:limit].decode("ascii", "backslashreplace")
+    return text if len(value) <= limit else f"{text}… ({len(value)} bytes)"

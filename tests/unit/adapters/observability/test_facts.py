@@ -1,0 +1,95 @@
+"""What is written about decisions and their requests."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from nexus_auth.adapters.observability.facts import client_request, decision_facts
+from nexus_auth.domain.decision import Denied, Granted
+from nexus_auth.domain.reasons import DenialReason
+from tests.builders import NOW, a_hotkey
+
+
+def test_facts_of_a_grant() -> None:
+    """The hotkey that proved itself, and with which certificate."""
+    granted = Granted(hotkey=a_hotkey("alice"), fingerprint="aa", expires_at=NOW)
+    assert decision_facts(granted) == {
+        "outcome": "granted",
+        "code": "granted",
+        "hotkey": a_hotkey("alice").address,
+        "certificate": "aa",
+    }
+
+
+def test_facts_of_a_denial_that_names_no_hotkey() -> None:
+    """What is not known is None, and is not left out: log lines have the same fields."""
+    assert decision_facts(Denied(reason=DenialReason.NO_CERTIFICATE, detail="none")) == {
+        "outcome": "denied",
+        "code": "no-certificate",
+        "detail": "none",
+        "hotkey": None,
+        "certificate": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("headers", "uri", "method"),
+    [
+        ((), "/auth", "GET"),
+        ([(b"X-Forwarded-Uri", b"/f"), (b"X-Forwarded-Method", b"PUT")], "/f", "PUT"),
+        ([(b"x-forwarded-uri", b"/f"), (b"x-original-uri", b"/o")], "/o", "GET"),
+        ([(b"x-original-uri", b"/first"), (b"x-original-uri", b"/second")], "/first", "GET"),
+        ([(b"x-original-uri", b"/\xff\xe2\x80\xae")], "/\\xff\\xe2\\x80\\xae", "GET"),
+        ([(b"x-original-uri", b"a" * 600)], "a" * 512 + "… (600 bytes)", "GET"),
+        ([(b"x-original-method", b"M" * 33)], "/auth", "M" * 32 + "… (33 bytes)"),
+    ],
+)
+def test_original_request_is_described_within_bounds(
+    headers: list[tuple[bytes, bytes]], uri: str, method: str
+) -> None:
+    """What the proxy says of the client's request, never longer than is useful."""
+    request = client_request(b"GET", b"/auth", headers)
+    assert (request["uri"], request["method"]) == (uri, method)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        b"d9428888122b11e1b85c61cd3cbb3210",
+        b"1-5759e988-bd862e3fe1be46a994272793",
+        b"host/abcDEF-000001",
+        b"x" * 128,
+    ],
+)
+def test_request_id_of_the_proxy_is_taken_over(given: bytes) -> None:
+    """So that our line can be found from the proxy's, and the other way round."""
+    assert client_request(b"GET", b"/", [(b"x-request-id", given)])["request_id"] == given.decode()
+
+
+@pytest.mark.parametrize("given", [None, b"", b"x" * 129, b"a b", b"a\nb", b'a"b', b"\xff"])
+def test_request_id_is_made_where_none_is_usable(given: bytes | None) -> None:
+    """Every line has one, and none holds what could be mistaken for something else."""
+    headers = [] if given is None else [(b"x-request-id", given)]
+    made = {client_request(b"GET", b"/", headers)["request_id"] for _ in range(3)}
+    assert len(made) == 3
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in made)
+
+
+@pytest.mark.parametrize(
+    ("headers", "policy"),
+    [
+        ([], None),
+        ([(b"X-Nexus-Auth-Policy", b"team")], "team"),
+        (
+            [(b"x-nexus-auth-policy", b"\x1b[2J" + 99 * b"a")],
+            "\x1b[2J" + 60 * "a" + "… (103 bytes)",
+        ),
+    ],
+)
+def test_policy_that_the_proxy_chose_is_named(
+    headers: list[tuple[bytes, bytes]], policy: str | None
+) -> None:
+    """A caller that is denied at one location may be granted entry at another."""
+    assert client_request(b"GET", b"/", headers).get("policy") == policy
