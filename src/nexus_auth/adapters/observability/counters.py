@@ -25,7 +25,6 @@ from nexus_auth.adapters.observability.report import (
     Report,
 )
 from nexus_auth.domain.decision import Decision, Granted
-from nexus_auth.domain.hotkey import Hotkey
 
 if TYPE_CHECKING:
     from nexus_auth.domain.health import RegistryHealth
@@ -76,7 +75,7 @@ class Counters:
         self.callers: OrderedDict[str, CallerSeen] = OrderedDict()
         self._granted_seconds = self.seconds[GRANTED]
         self._granted_counts = self._granted_seconds.counts
-        self._recent: dict[bytes, int] = {}
+        self._recent: dict[str, int] = {}
         self._counted_by_tick = (0, 0)
 
     def decided(
@@ -93,8 +92,8 @@ class Counters:
             # The busiest lines of this package. How many there were follows from the histogram.
             self._granted_counts[bisect_left(DECISION_BOUNDS, seconds)] += 1
             self._granted_seconds.total += seconds
-            recent, account_id = self._recent, decision.hotkey.account_id
-            recent[account_id] = recent.get(account_id, 0) + 1
+            recent, address = self._recent, decision.hotkey.address
+            recent[address] = recent.get(address, 0) + 1
             return
         self.codes[decision.reason.value] += 1
         self.seconds[DENIED].add(seconds)
@@ -130,8 +129,8 @@ class Counters:
         if before != (granted, denied):
             self._add_minute(int(now // 60), (granted - before[0], denied - before[1]))
         recent, self._recent = self._recent, {}
-        for account_id, times in recent.items():
-            self._add_caller(CallerSeen(Hotkey(account_id).address, now, times))
+        for address, times in recent.items():
+            self._add_caller(CallerSeen(address, now, times))
 
     def _add_minute(self, minute: int, more: tuple[int, int]) -> None:
         granted, denied = self.minutes.get(minute, (0, 0))
