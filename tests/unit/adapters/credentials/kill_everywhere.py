@@ -46,7 +46,7 @@ def what_is_left(path: Path) -> dict[str, Any]:
     directory = CredentialsDirectory(path)
     before = sorted(each.name for each in path.iterdir())
     with directory.opened_for_writing():
-        finished = directory.finish_interrupted_work(will_tell=True)
+        finished = directory.finish_interrupted_work(will_notify=True)
     names = sorted(each.name for each in path.iterdir())
     known = {a_pair(name).certificate.fingerprint: name for name in ("old", "new")}
     return {
@@ -79,7 +79,7 @@ def main() -> None:
             child = os.fork()
             if child == 0:
                 kill_before(call)
-                save(path, a_pair("new"), will_tell=True)
+                save(path, a_pair("new"), will_notify=True)
                 os._exit(0)
             _, status = os.waitpid(child, 0)
             code = os.waitstatus_to_exitcode(status)

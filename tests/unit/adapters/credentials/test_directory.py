@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from nexus_auth.adapters.credentials.directory import CredentialsDirectory, Holdings
+from nexus_auth.adapters.credentials.directory import CredentialsDirectory
 from nexus_auth.adapters.credentials.errors import CredentialsNotPlaced, CredentialsUnusable
 from nexus_auth.domain.errors import CredentialsError
+from nexus_auth.domain.issuance import Holdings
 from tests.builders import a_key
 from tests.unit.adapters.credentials.pairs import a_pair, save
 
@@ -92,28 +93,29 @@ def test_old_pair_is_kept_beside_until_it_is_discarded(tmp_path: Path) -> None:
     assert names(tmp_path) == ["client.crt", "client.key"]
 
 
-def test_change_is_untold_until_it_was_told(tmp_path: Path) -> None:
-    """Where somebody is to be told of it at all; a change of which nobody is told ends nothing."""
+def test_notification_is_pending_until_it_is_cleared(tmp_path: Path) -> None:
+    """Where there is a command for it at all; a later change without one clears nothing."""
     directory = save(tmp_path, a_pair("old"))
-    assert not directory.is_change_untold()
-    save(tmp_path, a_pair("new"), will_tell=True)
+    assert not directory.is_notification_pending()
+    save(tmp_path, a_pair("new"), will_notify=True)
     save(tmp_path, a_pair("newer"))
-    assert directory.is_change_untold()
-    directory.note_told()
-    directory.note_told()
-    assert not directory.is_change_untold()
+    assert directory.is_notification_pending()
+    directory.clear_notification()
+    directory.clear_notification()
+    assert not directory.is_notification_pending()
     assert ".client-pair-changed" not in names(tmp_path)
 
 
 def test_kill_at_any_moment_leaves_the_old_pair_or_the_new_one(tmp_path: Path) -> None:
     """Never a mix, never a loss: from the moment the journal is written, the new one.
 
-    Nor does anybody remain untold of it.
+    And its notification is pending.
     """
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     finished = subprocess.run(
         [sys.executable, "-m", "tests.unit.adapters.credentials.kill_everywhere"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,

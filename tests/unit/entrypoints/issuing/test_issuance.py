@@ -18,11 +18,12 @@ from nexus_auth.domain.errors import (
     RegistryUnavailable,
 )
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.issuance import Order
 from nexus_auth.domain.issuing import Credentials
 from nexus_auth.domain.ports import IssuedKeyPair
 from nexus_auth.entrypoints.issuing.hook import Hook
-from nexus_auth.entrypoints.issuing.issuance import FindHolder, Issuance, Order
-from nexus_auth.entrypoints.issuing.reporter import Reporter
+from nexus_auth.entrypoints.issuing.issuance import FindHolder, Issuance
+from nexus_auth.entrypoints.reporter import Reporter
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock, FakeIssuer
 
@@ -61,8 +62,6 @@ class Scene:
             force=force,
             reuse_key=reuse_key,
             renew_before=renew_before,
-            confirm_seconds=confirm_seconds,
-            after_change=None if after_change is None else Hook.parse(after_change),
         )
         return await Issuance(
             order=order,
@@ -71,6 +70,8 @@ class Scene:
             find_holder=self.find_holder,
             clock=self.clock,
             reporter=Reporter(out=self.out, err=self.err),
+            after_change=None if after_change is None else Hook.parse(after_change),
+            confirm_seconds=confirm_seconds,
             poll_seconds=0.01,
         ).run()
 

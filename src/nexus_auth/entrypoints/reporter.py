@@ -1,12 +1,13 @@
-"""Tells a person, or a log, what is going on.
+"""What a command shows while it works.
 
-Never fails: a closed terminal must not lose a key.
+Showing never fails: a closed terminal must not lose a key.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -22,10 +23,13 @@ _TICK_SECONDS: Final = 0.2
 _LINE_EVERY_SECONDS: Final = 15.0
 _SPINNER: Final = "|/-\\"
 _CLEAR_LINE: Final = "\r\x1b[K"
+_FULL_COLUMNS: Final = 96
+"""What the longest line of a check takes."""
+_CHECK_INDENT: Final = "\n" + " " * 12
 
 
 class Reporter:
-    """Results go to `out`, everything on the way there to `err`."""
+    """Writes results to `out`, and everything on the way there to `err`; flushes each line."""
 
     def __init__(self, *, out: TextIO | None = None, err: TextIO | None = None) -> None:
         # A process that was started without them has None there.
@@ -33,23 +37,29 @@ class Reporter:
         self._err = err or sys.stderr or io.StringIO()
         self._is_line_open = False
 
-    def result(self, text: str) -> None:
-        """One line about what was done."""
+    def result(self, text: str, colour: str = "") -> None:
+        """Writes one line about what was done, in a colour where there is one."""
         self._close_line()
-        _write(self._out, f"{text}\n")
+        _write(self._out, f"{_painted(text, colour, self._out)}\n")
+
+    def check(self, text: str, why: str, *, is_right: bool) -> None:
+        """Writes what was tried, marked ` ok ` or `FAIL`, and why that is right or wrong.
+
+        On a narrow terminal the reason gets a line of its own.
+        """
+        mark, colour = (" ok ", "green") if is_right else ("FAIL", "red")
+        narrow = _is_terminal(self._out) and shutil.get_terminal_size().columns < _FULL_COLUMNS
+        gap = _CHECK_INDENT if narrow else "  "
+        self.result(f" {_painted(mark, colour, self._out)} {text}{gap}{why}")
 
     def say(self, text: str) -> None:
-        """One line about what is going on."""
+        """Writes one line about what is going on."""
         self._close_line()
         _write(self._err, f"{text}\n")
 
     def warn(self, text: str) -> None:
-        """Something that the reader has to act on."""
-        self._close_line()
-        word = "WARNING"
-        if _is_terminal(self._err):
-            word = painted(word, "yellow", self._err)
-        _write(self._err, f"{word}: {text}\n")
+        """Writes something that the reader has to act on."""
+        self.say(f"{_painted('WARNING', 'yellow', self._err)}: {text}")
 
     @asynccontextmanager
     async def waiting(self, text: str) -> AsyncIterator[None]:
@@ -94,6 +104,10 @@ def _is_terminal(stream: TextIO) -> bool:
     with suppress(OSError, ValueError):
         return stream.isatty()
     return False
+
+
+def _painted(text: str, colour: str, stream: TextIO) -> str:
+    return painted(text, colour, stream) if colour and _is_terminal(stream) else text
 
 
 def _write(stream: TextIO, text: str) -> None:
