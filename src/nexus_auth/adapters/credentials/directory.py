@@ -183,8 +183,10 @@ class CredentialsDirectory:
             yield Reservation(self, journal, places)
 
     def discard_old(self) -> None:
-        """Removes the old pair that was kept beside the new one."""
+        """Removes the old pair that is kept beside the new one, where there is one."""
         with _explained(self.path):
+            if not self.keeps_old():
+                return
             for path in (self.key_path, self.certificate_path):
                 _old(path).unlink(missing_ok=True)
             sync_directory(self.path)

@@ -148,13 +148,13 @@ class Issuance:
         with self._directory.opened_for_writing():
             # What a killed run left can only be seen and removed now.
             facts = self._look(InterruptedRun.UNFINISHED)
-            problem = ""
+            is_hook_fine = True
             while isinstance(step := next_step(facts), Look):
                 match step:
                     case Look.FINISH_INTERRUPTED_RUN:
                         facts = self._look(self._finish_interrupted_run())
                     case Look.NOTIFY_CHANGE:
-                        problem = await self._notify_earlier_change(facts)
+                        is_hook_fine = await self._notify_earlier_change(facts)
                         facts = replace(self._look(facts.interrupted), is_notification_due=False)
                     case Look.READ_PAIR:
                         facts = replace(facts, certificate=self._read_certificate())
@@ -164,15 +164,14 @@ class Issuance:
                         key = await self._issuer.published_key(self._order.hotkey)
                         facts = replace(facts, lookups=(*facts.lookups, key))
             credentials = await self._carry_out(step, facts)
-            if credentials is None:
-                return exit_codes.FAILED if problem else exit_codes.DONE
-            if self._signals.exit_code is not None:
-                self._report_signal()
-                return self._signals.exit_code
-            if not isinstance(step, Confirm):
-                problem = await self._run_hook()
-            await self._confirm(credentials)
-            return exit_codes.FAILED if problem else exit_codes.DONE
+            if credentials is not None:
+                if self._signals.exit_code is not None:
+                    self._report_signal()
+                    return self._signals.exit_code
+                if not isinstance(step, Confirm):
+                    is_hook_fine = await self._run_hook()
+                await self._confirm(credentials)
+            return exit_codes.DONE if is_hook_fine else exit_codes.FAILED
 
     # What is there
 
@@ -197,7 +196,7 @@ class Issuance:
         self._report_files(finished)
         return InterruptedRun.FINISHED
 
-    async def _notify_earlier_change(self, facts: Facts) -> str:
+    async def _notify_earlier_change(self, facts: Facts) -> bool:
         if facts.interrupted is not InterruptedRun.FINISHED:
             self._reporter.say("An earlier run changed the pair, and its command did not succeed.")
         return await self._run_hook()
@@ -230,8 +229,7 @@ class Issuance:
                 raise self._error_of(step, facts.holdings)
 
     def _report_still_good(self, remaining: timedelta) -> None:
-        if self._directory.keeps_old():
-            self._directory.discard_old()
+        self._directory.discard_old()
         self._reporter.result(
             f"Nothing to do: valid for {remaining.days} more days, and the key is on chain."
         )
@@ -283,8 +281,7 @@ class Issuance:
             self._signals.held(),
         ):
             try:
-                pair = await self._ask_pylon(self._order.algorithm)
-                credentials = self._build(pair)
+                credentials = self._build(await self._have_key_made())
                 await self._save(reservation, credentials)
             except asyncio.CancelledError:
                 self._reporter.warn(
@@ -295,11 +292,11 @@ class Issuance:
         self._report_files(credentials)
         return credentials
 
-    async def _ask_pylon(self, algorithm: int) -> bytes:
+    async def _have_key_made(self) -> bytes:
         waiting = "Waiting for Pylon to make and publish a key pair; this can take a minute"
         async with self._reporter.waiting(waiting):
             try:
-                pair = await self._issuer.generate(algorithm=algorithm)
+                pair = await self._issuer.generate(algorithm=self._order.algorithm)
             except IssuerUnavailable as exc:
                 raise IssuerUnavailable(
                     f"{exc}\nThe files were not touched. If Pylon did get the request, {_UNCLEAR}"
@@ -355,20 +352,21 @@ class Issuance:
             f"valid until {ends:%Y-%m-%d}."
         )
 
-    async def _run_hook(self) -> str:
+    async def _run_hook(self) -> bool:
+        """Runs the user's command, where there is one; says whether it succeeded."""
         hook = self._after_change
         if hook is None:
-            return ""
+            return True
         problem = await hook.run()
         if problem:
             self._reporter.warn(
                 f"the pair is in its place, but {hook} {problem}; the next run with "
                 "-after-change tries again"
             )
-        else:
-            self._directory.clear_notification()
-            self._reporter.say(f"Ran {hook}.")
-        return problem
+            return False
+        self._directory.clear_notification()
+        self._reporter.say(f"Ran {hook}.")
+        return True
 
     def _report_signal(self) -> None:
         self._reporter.say("Ended as asked. The new pair was not looked up on chain.")
@@ -388,13 +386,11 @@ class Issuance:
         async with self._reporter.waiting(waiting):
             problem = await self._await_published(certificate.hotkey, certificate.public_key)
         if problem:
-            kept = ""
-            if self._directory.keeps_old():
-                kept = "\nThe old pair is kept beside it as .old."
+            is_kept = self._directory.keeps_old()
+            kept = "\nThe old pair is kept beside it as .old." if is_kept else ""
             self._reporter.warn(f"{problem}{kept}")
             return
-        if self._directory.keeps_old():
-            self._directory.discard_old()
+        self._directory.discard_old()
         self._reporter.result(f"Confirmed: the chain has this key for {certificate.hotkey}.")
 
     async def _await_published(self, hotkey: Hotkey, public_key: bytes) -> str:
