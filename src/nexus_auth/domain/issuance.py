@@ -145,33 +145,27 @@ class Look(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Nothing:
-    """Nothing is to be done."""
-
+class _ForReason:
     reason: Reason
     remaining: timedelta | None = None
-    """How long the certificate is still valid, where it was read."""
+    """How long the certificate is still valid, where that was looked at."""
+
+
+class Nothing(_ForReason):
+    """Change nothing: what was ordered is there."""
+
+
+class ReuseKey(_ForReason):
+    """Make a new certificate around the key on disk."""
+
+
+class ReplacePair(_ForReason):
+    """Have a new key pair made, which replaces the key on chain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
     """Look up whether the chain has the key of the pair on disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReuseKey:
-    """Make a new certificate around the key on disk."""
-
-    reason: Reason
-    remaining: timedelta | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ReplacePair:
-    """Have a new key pair made, which replaces the key on chain."""
-
-    reason: Reason
-    remaining: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)

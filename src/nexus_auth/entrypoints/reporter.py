@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import shutil
 import sys
 import time
@@ -64,11 +65,9 @@ class Reporter:
     @asynccontextmanager
     async def waiting(self, text: str) -> AsyncIterator[None]:
         """Shows that something is being waited for, and for how long already."""
-        is_terminal = _is_terminal(self._err)
-        if not is_terminal:
+        if not _is_terminal(self._err):
             self.say(text)
-        show = self._spin if is_terminal else self._count
-        ticker = asyncio.create_task(show(text))
+        ticker = asyncio.create_task(self._tick(text))
         try:
             yield
         finally:
@@ -77,22 +76,17 @@ class Reporter:
             await asyncio.gather(ticker, return_exceptions=True)
             self._close_line()
 
-    async def _spin(self, text: str) -> None:
+    async def _tick(self, text: str) -> None:
         started = time.monotonic()
-        tick = 0
-        while True:
-            passed = time.monotonic() - started
-            sign = _SPINNER[tick % len(_SPINNER)]
-            self._is_line_open = True
-            _write(self._err, f"{_CLEAR_LINE}{sign} {text} ({passed:.0f} s)")
-            tick += 1
-            await asyncio.sleep(_TICK_SECONDS)
-
-    async def _count(self, text: str) -> None:
-        started = time.monotonic()
-        while True:
-            await asyncio.sleep(_LINE_EVERY_SECONDS)
-            self.say(f"{text} ({time.monotonic() - started:.0f} s)")
+        for sign in itertools.cycle(_SPINNER):
+            if _is_terminal(self._err):
+                self._is_line_open = True
+                passed = time.monotonic() - started
+                _write(self._err, f"{_CLEAR_LINE}{sign} {text} ({passed:.0f} s)")
+                await asyncio.sleep(_TICK_SECONDS)
+            else:
+                await asyncio.sleep(_LINE_EVERY_SECONDS)
+                self.say(f"{text} ({time.monotonic() - started:.0f} s)")
 
     def _close_line(self) -> None:
         if self._is_line_open:

@@ -23,10 +23,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from nexus_auth.adapters.credentials.errors import CredentialsNotPlaced, CredentialsUnusable
 from nexus_auth.adapters.files import (
     PRIVATE_MODE,
     PUBLIC_MODE,
@@ -58,6 +58,37 @@ _ROOM_BYTES: Final = 16 * 1024
 """A key and a certificate have about 700 bytes together; one block more costs nothing."""
 _MAX_FILE_BYTES: Final = 64 * 1024
 """What we write has about 700 bytes; a pair from elsewhere comes nowhere near this."""
+
+
+class CredentialsUnusable(CredentialsError):
+    """A file or directory cannot be read or written as it should.
+
+    Attributes:
+        path: Which.
+        problem: Why, and what to do; nothing of its content.
+    """
+
+    def __init__(self, *, path: Path, problem: str) -> None:
+        super().__init__(f"{str(path)!r}: {problem}")
+        self.path = path
+        self.problem = problem
+
+
+class CredentialsNotPlaced(CredentialsError):
+    """A new pair is safe in a journal, but its two files could not be replaced.
+
+    Attributes:
+        path: The journal that holds both halves.
+        problem: Why it stayed there.
+    """
+
+    def __init__(self, *, path: Path, problem: str) -> None:
+        super().__init__(
+            f"the new pair could not be put in its place ({problem}); it is safe in "
+            f"{str(path)!r}, and the next run finishes the work"
+        )
+        self.path = path
+        self.problem = problem
 
 
 class CredentialsDirectory:
@@ -139,18 +170,14 @@ class CredentialsDirectory:
             CredentialsNotPlaced: If that failed; the pair stays where it is.
         """
         finished = None
-        for path in self._journals():
-            credentials = _parse_journal(path)
+        pairs = [(path, _parse_journal(path)) for path in self._journals()]
+        for path, credentials in pairs:
             if credentials is None:
                 continue
             try:
-                if path != self.pending_path:
-                    path.replace(self.pending_path)
-                    path = self.pending_path  # noqa: PLW2901 - it has a new name now
-                    sync_directory(self.path)
-                self._check_places()
-                with ExitStack() as stack:
-                    _Places(self, stack, will_notify=will_notify).take(credentials)
+                with self.reserved(will_notify=will_notify) as reservation:
+                    reservation.save(credentials)
+                path.unlink(missing_ok=True)
             except (OSError, CredentialsUnusable) as exc:
                 raise CredentialsNotPlaced(path=path, problem=_words(exc)) from None
             finished = credentials
@@ -172,15 +199,25 @@ class CredentialsDirectory:
         """
         self._check_places()
         with ExitStack() as stack:
+
+            def reserve(prefix: str) -> ReservedFile:
+                return stack.enter_context(ReservedFile(self.path, prefix, room_bytes=_ROOM_BYTES))
+
             with _explained(self.path):
-                journal = stack.enter_context(_reserve(self.path, _JOURNAL_PREFIX))
-                places = _Places(self, stack, will_notify=will_notify)
+                journal = reserve(_JOURNAL_PREFIX)
+                reservation = Reservation(
+                    directory=self,
+                    journal=journal,
+                    key=reserve(_KEY_PREFIX),
+                    certificate=reserve(_CERTIFICATE_PREFIX),
+                    notification=reserve(_NOTIFICATION_PREFIX) if will_notify else None,
+                )
                 # The renaming is tried as well: some file systems can create but not rename.
                 journal.path = journal.path.rename(
                     journal.path.with_suffix(f".1{TEMPORARY_SUFFIX}")
                 )
                 sync_directory(self.path)
-            yield Reservation(self, journal, places)
+            yield reservation
 
     def discard_old(self) -> None:
         """Removes the old pair that is kept beside the new one, where there is one."""
@@ -268,46 +305,15 @@ class CredentialsDirectory:
             return  # a file system without locks
 
 
-class _Places:
-    """Room for everything but the journal."""
-
-    def __init__(
-        self, directory: CredentialsDirectory, stack: ExitStack, *, will_notify: bool
-    ) -> None:
-        self._directory = directory
-        folder = directory.path
-        self._key = stack.enter_context(_reserve(folder, _KEY_PREFIX))
-        self._certificate = stack.enter_context(_reserve(folder, _CERTIFICATE_PREFIX))
-        self._notification = (
-            stack.enter_context(_reserve(folder, _NOTIFICATION_PREFIX)) if will_notify else None
-        )
-
-    def take(self, credentials: Credentials) -> None:
-        """Replaces both files by what the journal holds, and removes the journal."""
-        directory = self._directory
-        self._key.fill(credentials.key_pem)
-        self._certificate.fill(credentials.certificate_pem, mode=PUBLIC_MODE)
-        _keep_old(directory.key_path, credentials.key_pem, mode=PRIVATE_MODE)
-        _keep_old(directory.certificate_path, credentials.certificate_pem, mode=PUBLIC_MODE)
-        self._key.publish(directory.key_path)
-        self._certificate.publish(directory.certificate_path)
-        if self._notification is not None:
-            self._notification.fill(b"")
-            self._notification.publish(directory.notification_path)
-        sync_directory(directory.path)
-        directory.pending_path.unlink(missing_ok=True)
-        sync_directory(directory.path)
-
-
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
     """Room for one new pair. Made by `CredentialsDirectory.reserved`."""
 
-    def __init__(
-        self, directory: CredentialsDirectory, journal: ReservedFile, places: _Places
-    ) -> None:
-        self._directory = directory
-        self._journal = journal
-        self._places = places
+    directory: CredentialsDirectory
+    journal: ReservedFile
+    key: ReservedFile
+    certificate: ReservedFile
+    notification: ReservedFile | None
 
     def save(self, credentials: Credentials) -> None:
         """Writes a new pair; the old one, where there is one, is kept beside it as `.old`.
@@ -316,24 +322,36 @@ class Reservation:
             CredentialsUnusable: If it could not be written; the caller has the only copy.
             CredentialsNotPlaced: If it is on disk, but not in its two files.
         """
-        directory = self._directory
+        directory = self.directory
         with _explained(directory.path):
-            self._journal.keep()
-            self._journal.fill(credentials.key_pem + credentials.certificate_pem)
-            self._journal.publish(directory.pending_path)
+            self.journal.keep()
+            self.journal.fill(credentials.key_pem + credentials.certificate_pem)
+            self.journal.publish(directory.pending_path)
             sync_directory(directory.path)
         problem: str
         try:
-            self._places.take(credentials)
+            self._place(credentials)
         except OSError as exc:
             problem = _words(exc)
         else:
             return
         raise CredentialsNotPlaced(path=directory.pending_path, problem=problem)
 
-
-def _reserve(directory: Path, prefix: str) -> ReservedFile:
-    return ReservedFile(directory, prefix, room_bytes=_ROOM_BYTES)
+    def _place(self, credentials: Credentials) -> None:
+        """Replaces both files by what the journal holds, and removes the journal."""
+        directory = self.directory
+        self.key.fill(credentials.key_pem)
+        self.certificate.fill(credentials.certificate_pem, mode=PUBLIC_MODE)
+        _keep_old(directory.key_path, credentials.key_pem, mode=PRIVATE_MODE)
+        _keep_old(directory.certificate_path, credentials.certificate_pem, mode=PUBLIC_MODE)
+        self.key.publish(directory.key_path)
+        self.certificate.publish(directory.certificate_path)
+        if self.notification is not None:
+            self.notification.fill(b"")
+            self.notification.publish(directory.notification_path)
+        sync_directory(directory.path)
+        directory.pending_path.unlink(missing_ok=True)
+        sync_directory(directory.path)
 
 
 def _keep_old(path: Path, new: bytes, *, mode: int) -> None:

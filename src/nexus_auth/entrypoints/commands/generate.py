@@ -12,10 +12,6 @@ if TYPE_CHECKING:
 
     from nexus_auth.domain.issuance import Order
 
-_ADDRESS_FLAG: Final = "-ss58-address"
-_ALGORITHM_FLAG: Final = "-algorithm"
-_DAYS_FLAG: Final = "-not-after-days"
-_RENEW_FLAG: Final = "-renew-before-days"
 _ED25519: Final = 1
 _MAX_TIMEOUT_SECONDS: Final = 3600.0
 
@@ -145,25 +141,23 @@ def _parse_order(args: argparse.Namespace) -> Order:
     try:
         hotkey = Hotkey.parse(args.ss58_address)
     except InvalidHotkey as exc:
-        raise ConfigurationError(setting=_ADDRESS_FLAG, problem=str(exc)) from None
+        raise ConfigurationError(setting="-ss58-address", problem=str(exc)) from None
     if args.algorithm != _ED25519:
-        raise ConfigurationError(
-            setting=_ALGORITHM_FLAG, problem="only 1 (Ed25519) is known to Pylon and to the chain"
-        )
+        problem = "only 1 (Ed25519) is known to Pylon and to the chain"
+        raise ConfigurationError(setting="-algorithm", problem=problem)
     try:
         valid_for = timedelta(days=args.not_after_days)
         validity_end(utc_now(), valid_for)
     except (ValueError, OverflowError):
-        raise ConfigurationError(
-            setting=_DAYS_FLAG, problem="expected at least 1 day, and an end before the year 10000"
-        ) from None
+        problem = "expected at least 1 day, and an end before the year 10000"
+        raise ConfigurationError(setting="-not-after-days", problem=problem) from None
     renew_before = None
     if args.renew_before_days is not None:
         if not 0 <= args.renew_before_days < args.not_after_days:
             raise ConfigurationError(
-                setting=_RENEW_FLAG,
-                problem=f"expected days from 0 to below those of {_DAYS_FLAG}, or every run would "
-                "replace the pair",
+                setting="-renew-before-days",
+                problem="expected days from 0 to below those of -not-after-days, or every run "
+                "would replace the pair",
             )
         renew_before = timedelta(days=args.renew_before_days)
     for flag, lowest, seconds in (
@@ -171,14 +165,11 @@ def _parse_order(args: argparse.Namespace) -> Order:
         ("-generate-timeout-seconds", 1, args.generate_timeout_seconds),
     ):
         if not lowest <= seconds <= _MAX_TIMEOUT_SECONDS:
-            raise ConfigurationError(
-                setting=flag,
-                problem=f"expected seconds from {lowest} to {_MAX_TIMEOUT_SECONDS:g}",
-            )
+            problem = f"expected seconds from {lowest} to {_MAX_TIMEOUT_SECONDS:g}"
+            raise ConfigurationError(setting=flag, problem=problem)
     if args.force_recreate and args.reuse_key:
-        raise ConfigurationError(
-            setting="-force-recreate", problem="replaces the key, which -reuse-key keeps"
-        )
+        problem = "replaces the key, which -reuse-key keeps"
+        raise ConfigurationError(setting="-force-recreate", problem=problem)
     return Order(
         hotkey=hotkey,
         algorithm=args.algorithm,

@@ -21,9 +21,10 @@ from nexus_auth.adapters.credentials.directory import (
     CERTIFICATE_NAME,
     KEY_NAME,
     CredentialsDirectory,
+    CredentialsNotPlaced,
+    CredentialsUnusable,
     Reservation,
 )
-from nexus_auth.adapters.credentials.errors import CredentialsNotPlaced, CredentialsUnusable
 from nexus_auth.adapters.credentials.recovery import save_recovery_file
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.errors import (

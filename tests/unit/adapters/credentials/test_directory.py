@@ -13,14 +13,18 @@ from typing import Any
 
 import pytest
 
-from nexus_auth.adapters.credentials.directory import CredentialsDirectory
-from nexus_auth.adapters.credentials.errors import CredentialsNotPlaced, CredentialsUnusable
+from nexus_auth.adapters.credentials.directory import (
+    CredentialsDirectory,
+    CredentialsNotPlaced,
+    CredentialsUnusable,
+)
 from nexus_auth.domain.errors import CredentialsError
 from nexus_auth.domain.issuance import Holdings
 from tests.builders import a_key
 from tests.unit.adapters.credentials.pairs import a_pair, save
 
 ROOT = Path(__file__).parents[4]
+PENDING = ".client-pair.pending"
 
 
 def names(path: Path) -> list[str]:
@@ -156,6 +160,18 @@ def test_interrupted_work_is_finished_once(tmp_path: Path) -> None:
     assert finished.certificate.fingerprint == pair.certificate.fingerprint
     assert names(tmp_path) == ["client.crt", "client.key"]
     assert not directory.has_unfinished_work()
+
+
+def test_latest_of_two_journals_wins(tmp_path: Path) -> None:
+    """Its key is the one on chain; the other pair is kept as the old one."""
+    for name, pair, age in ((".client-pair.1.tmp", a_pair("old"), 9), (PENDING, a_pair("new"), 1)):
+        (tmp_path / name).write_bytes(pair.key_pem + pair.certificate_pem)
+        os.utime(tmp_path / name, (1_000_000 - age, 1_000_000 - age))
+    directory = CredentialsDirectory(tmp_path)
+    with directory.opened_for_writing():
+        directory.finish_interrupted_work()
+    assert directory.load().certificate.fingerprint == a_pair("new").certificate.fingerprint
+    assert names(tmp_path) == ["client.crt", "client.crt.old", "client.key", "client.key.old"]
 
 
 def test_file_that_only_looks_like_a_journal_is_left_alone(tmp_path: Path) -> None:
