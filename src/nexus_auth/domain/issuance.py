@@ -151,14 +151,17 @@ class _ForReason:
     """How long the certificate is still valid, where that was looked at."""
 
 
+@dataclass(frozen=True, slots=True)
 class Nothing(_ForReason):
     """Change nothing: what was ordered is there."""
 
 
+@dataclass(frozen=True, slots=True)
 class ReuseKey(_ForReason):
     """Make a new certificate around the key on disk."""
 
 
+@dataclass(frozen=True, slots=True)
 class ReplacePair(_ForReason):
     """Have a new key pair made, which replaces the key on chain."""
 

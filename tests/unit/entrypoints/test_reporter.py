@@ -57,7 +57,7 @@ async def test_log_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b" not in err.getvalue()
 
 
-async def test_nobody_listening_is_no_failure() -> None:
+async def test_reader_that_went_away_is_no_failure() -> None:
     """A closed pipe must not lose a key."""
     reporter = Reporter(out=Broken(), err=Broken())
     async with reporter.waiting("waiting"):
@@ -88,7 +88,7 @@ class Strange(Terminal):
 
 
 async def test_display_that_breaks_is_no_failure_of_what_is_waited_for() -> None:
-    """Even in a way that nobody thought of."""
+    """Even in an unforeseen way."""
     reporter = Reporter(out=io.StringIO(), err=Strange())
     async with reporter.waiting("waiting"):
         await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
@@ -100,45 +100,35 @@ def is_nothing_to_do(
     return isinstance(next_step(facts), Nothing)
 
 
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
 class Issuance:
-    """Carries out one order in one directory."""
+    """Carries out one order in one directory.
 
-    def __init__(
-        self,
-        *,
-        order: Order,
-        directory: CredentialsDirectory,
-        issuer: CertIssuer,
-        find_holder: FindHolder,
-        clock: Clock,
-        reporter: Reporter,
-        after_change: Hook | None = None,
-        confirm_seconds: float = 60.0,
-        poll_seconds: float = POLL_SECONDS,
-    ) -> None:
-        """Takes what the run works with.
+    Attributes:
+        order: What the user wants.
+        directory: Where the pair belongs.
+        issuer: Makes key pairs, and knows what is on chain.
+        find_holder: Helps to explain a key that is on chain for another hotkey.
+        clock: The wall clock.
+        reporter: Shows what happens.
+        after_change: Run after the files have changed.
+        confirm_seconds: How long to wait until the chain has the new key; 0 does not look.
+        poll_seconds: The pause between two lookups of a key.
+    """
 
-        Args:
-            order: What the user wants.
-            directory: Where the pair belongs.
-            issuer: Makes key pairs, and knows what is on chain.
-            find_holder: Helps to explain a key that is on chain for another hotkey.
-            clock: The wall clock.
-            reporter: Shows what happens.
-            after_change: Run after the files have changed.
-            confirm_seconds: How long to wait until the chain has the new key; 0 does not ask.
-            poll_seconds: The pause between two lookups of a key.
-        """
-        self._order = order
-        self._directory = directory
-        self._issuer = issuer
-        self._find_holder = find_holder
-        self._clock = clock
-        self._reporter = reporter
-        self._after_change = after_change
-        self._confirm_seconds = confirm_seconds
-        self._poll_seconds = poll_seconds
-        self._signals = HeldSignals(reporter.say, (_NOT_NOW, _STILL_WAITING))
+    order: Order
+    directory: CredentialsDirectory
+    issuer: CertIssuer
+    find_holder: FindHolder
+    clock: Clock
+    reporter: Reporter
+    after_change: Hook | None = None
+    confirm_seconds: float = 60.0
+    poll_seconds: float = POLL_SECONDS
+    _signals: HeldSignals = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._signals = HeldSignals(self.reporter.say, (_NOT_NOW, _STILL_WAITING))
 
     async def run(self) -> int:
         """Does what is needed and returns the exit code.
@@ -146,7 +136,7 @@ class Issuance:
         Raises:
             NexusAuthError: If it cannot be done; nothing is lost then.
         """
-        with self._directory.opened_for_writing():
+        with self.directory.opened_for_writing():
             # What a killed run left can only be seen and removed now.
             facts = self._look(InterruptedRun.UNFINISHED)
             is_hook_fine = True
@@ -161,8 +151,8 @@ class Issuance:
                         facts = replace(facts, certificate=self._read_certificate())
                     case Look.LOOK_UP_PUBLISHED_KEY:
                         if facts.lookups:
-                            await asyncio.sleep(self._poll_seconds)
-                        key = await self._issuer.published_key(self._order.hotkey)
+                            await asyncio.sleep(self.poll_seconds)
+                        key = await self.issuer.published_key(self.order.hotkey)
                         facts = replace(facts, lookups=(*facts.lookups, key))
             credentials = await self._carry_out(step, facts)
             if credentials is not None:
@@ -178,35 +168,35 @@ class Issuance:
 
     def _look(self, interrupted: InterruptedRun) -> Facts:
         return Facts(
-            order=self._order,
-            now=self._clock(),
-            holdings=self._directory.holdings(),
+            order=self.order,
+            now=self.clock(),
+            holdings=self.directory.holdings(),
             interrupted=interrupted,
-            is_notification_due=self._will_notify and self._directory.is_notification_pending(),
+            is_notification_due=self._will_notify and self.directory.is_notification_pending(),
         )
 
     @property
     def _will_notify(self) -> bool:
-        return self._after_change is not None
+        return self.after_change is not None
 
     def _finish_interrupted_run(self) -> InterruptedRun:
-        finished = self._directory.finish_interrupted_work(will_notify=self._will_notify)
+        finished = self.directory.finish_interrupted_work(will_notify=self._will_notify)
         if finished is None:
             return InterruptedRun.NONE
-        self._reporter.say("Finished what an interrupted run had left to do.")
+        self.reporter.say("Finished what an interrupted run had left to do.")
         self._report_files(finished)
         return InterruptedRun.FINISHED
 
     async def _notify_earlier_change(self, facts: Facts) -> bool:
         if facts.interrupted is not InterruptedRun.FINISHED:
-            self._reporter.say("An earlier run changed the pair, and its command did not succeed.")
+            self.reporter.say("An earlier run changed the pair, and its command did not succeed.")
         return await self._run_hook()
 
     def _read_certificate(self) -> ClientCertificate | NoCertificate:
         try:
-            return self._directory.load().certificate
+            return self.directory.load().certificate
         except CredentialsError as exc:
-            self._reporter.say(f"The pair is unusable: {exc}.")
+            self.reporter.say(f"The pair is unusable: {exc}.")
             return NoCertificate.UNREADABLE
 
     # Doing it
@@ -219,7 +209,7 @@ class Issuance:
                     self._report_still_good(step.remaining)
                 return None
             case Confirm():
-                return self._directory.load()
+                return self.directory.load()
             case ReuseKey():
                 self._explain(step)
                 return self._renew_certificate()
@@ -230,19 +220,19 @@ class Issuance:
                 raise self._error_of(step, facts.holdings)
 
     def _report_still_good(self, remaining: timedelta) -> None:
-        self._directory.discard_old()
-        self._reporter.result(
+        self.directory.discard_old()
+        self.reporter.result(
             f"Nothing to do: valid for {remaining.days} more days, and the key is on chain."
         )
 
     def _explain(self, step: ReuseKey | ReplacePair) -> None:
         if step.reason is Reason.NOT_PUBLISHED:
-            self._reporter.say("Another key is on chain, or none.")
+            self.reporter.say("Another key is on chain, or none.")
         elif step.remaining is not None:
-            self._reporter.say(f"The certificate has {max(step.remaining.days, 0)} days left.")
+            self.reporter.say(f"The certificate has {max(step.remaining.days, 0)} days left.")
 
     def _error_of(self, step: Stop, holdings: Holdings) -> CredentialsUnusable:
-        directory = self._directory
+        directory = self.directory
         match step.problem:
             case Problem.HALF_A_PAIR:
                 name = KEY_NAME if holdings is Holdings.KEY_ONLY else CERTIFICATE_NAME
@@ -254,11 +244,11 @@ class Issuance:
             case Problem.OTHER_HOTKEY:
                 return CredentialsUnusable(
                     path=directory.certificate_path,
-                    problem=f"is the certificate of {step.found}, not of {self._order.hotkey}; "
+                    problem=f"is the certificate of {step.found}, not of {self.order.hotkey}; "
                     "-force-recreate replaces it all the same",
                 )
             case Problem.REUSED_KEY_NOT_PUBLISHED:
-                self._reporter.say("Another key is on chain, or none.")
+                self.reporter.say("Another key is on chain, or none.")
                 return CredentialsUnusable(
                     path=directory.key_path,
                     problem="this key is not on chain, so that no certificate around it can "
@@ -267,8 +257,8 @@ class Issuance:
 
     def _renew_certificate(self) -> Credentials:
         """Makes a new certificate around the key that is there."""
-        with self._directory.reserved(will_notify=self._will_notify) as reservation:
-            credentials = self._build(self._directory.load_private_key())
+        with self.directory.reserved(will_notify=self._will_notify) as reservation:
+            credentials = self._build(self.directory.load_private_key())
             reservation.save(credentials)
         self._report_files(credentials)
         return credentials
@@ -278,14 +268,14 @@ class Issuance:
         # A rehearsal: what goes wrong with a certificate goes wrong here.
         self._build(Ed25519PrivateKey.generate().private_bytes_raw())
         with (
-            self._directory.reserved(will_notify=self._will_notify) as reservation,
+            self.directory.reserved(will_notify=self._will_notify) as reservation,
             self._signals.held(),
         ):
             try:
                 credentials = self._build(await self._have_key_made())
                 await self._save(reservation, credentials)
             except asyncio.CancelledError:
-                self._reporter.warn(
+                self.reporter.warn(
                     "given up. If Pylon has replaced the key on chain, the new one is lost: run "
                     "nexus-auth generate -force-recreate"
                 )
@@ -295,9 +285,9 @@ class Issuance:
 
     async def _have_key_made(self) -> bytes:
         waiting = "Waiting for Pylon to make and publish a key pair; this can take a minute"
-        async with self._reporter.waiting(waiting):
+        async with self.reporter.waiting(waiting):
             try:
-                pair = await self._issuer.generate(algorithm=self._order.algorithm)
+                pair = await self.issuer.generate(algorithm=self.order.algorithm)
             except IssuerUnavailable as exc:
                 raise IssuerUnavailable(
                     f"{exc}\nThe files were not touched. If Pylon did get the request, {_UNCLEAR}"
@@ -313,10 +303,10 @@ class Issuance:
 
     def _build(self, private_key: bytes) -> Credentials:
         return build_credentials(
-            hotkey=self._order.hotkey,
+            hotkey=self.order.hotkey,
             private_key=private_key,
-            now=self._clock(),
-            valid_for=self._order.valid_for,
+            now=self.clock(),
+            valid_for=self.order.valid_for,
         )
 
     async def _save(self, reservation: Reservation, credentials: Credentials) -> None:
@@ -329,18 +319,18 @@ class Issuance:
             problem = str(exc) if isinstance(exc, CredentialsUnusable) else type(exc).__name__
         else:
             return
-        self._reporter.warn(f"the new pair could not be written: {problem}")
-        path = save_recovery_file(credentials, near=self._directory.path)
+        self.reporter.warn(f"the new pair could not be written: {problem}")
+        path = save_recovery_file(credentials, near=self.directory.path)
         if path is None:
-            self._reporter.warn(
+            self.reporter.warn(
                 "and nowhere else either. The only copy is in this process: make room, or make "
-                f"{self._directory.path} writable. Trying again every two seconds."
+                f"{self.directory.path} writable. Trying again every two seconds."
             )
         while path is None:
             await asyncio.sleep(_RESCUE_EVERY_SECONDS)
-            path = save_recovery_file(credentials, near=self._directory.path)
+            path = save_recovery_file(credentials, near=self.directory.path)
         raise CredentialsUnusable(
-            path=self._directory.path,
+            path=self.directory.path,
             problem="the new pair could not be written there. Private key and certificate, which "
             f"are on chain already, are in {str(path)!r}: move them to their place, or name that "
             "file for both in your proxy's configuration",
@@ -348,32 +338,32 @@ class Issuance:
 
     def _report_files(self, credentials: Credentials) -> None:
         ends = credentials.certificate.not_after
-        self._reporter.result(
-            f"Wrote {self._directory.key_path} and {self._directory.certificate_path}, "
+        self.reporter.result(
+            f"Wrote {self.directory.key_path} and {self.directory.certificate_path}, "
             f"valid until {ends:%Y-%m-%d}."
         )
 
     async def _run_hook(self) -> bool:
         """Runs the user's command, where there is one; says whether it succeeded."""
-        hook = self._after_change
+        hook = self.after_change
         if hook is None:
             return True
         problem = await hook.run()
         if problem:
-            self._reporter.warn(
+            self.reporter.warn(
                 f"the pair is in its place, but {hook} {problem}; the next run with "
                 "-after-change tries again"
             )
             return False
-        self._directory.clear_notification()
-        self._reporter.say(f"Ran {hook}.")
+        self.directory.clear_notification()
+        self.reporter.say(f"Ran {hook}.")
         return True
 
     def _report_signal(self) -> None:
-        self._reporter.say("Ended as asked. The new pair was not looked up on chain.")
-        if self._after_change is not None:
-            self._reporter.warn(
-                f"{self._after_change} was not run; the next run with -after-change makes up for it"
+        self.reporter.say("Ended as asked. The new pair was not looked up on chain.")
+        if self.after_change is not None:
+            self.reporter.warn(
+                f"{self.after_change} was not run; the next run with -after-change makes up for it"
             )
 
     # Whether it works
@@ -381,25 +371,25 @@ class Issuance:
     async def _confirm(self, credentials: Credentials) -> None:
         """Looks the new key up on chain, and warns plainly when it is not there."""
         certificate = credentials.certificate
-        if self._confirm_seconds <= 0:
+        if self.confirm_seconds <= 0:
             return
         waiting = f"Looking up the key of {certificate.hotkey} on chain"
-        async with self._reporter.waiting(waiting):
+        async with self.reporter.waiting(waiting):
             problem = await self._await_published(certificate.hotkey, certificate.public_key)
         if problem:
-            is_kept = self._directory.keeps_old()
+            is_kept = self.directory.keeps_old()
             kept = "\nThe old pair is kept beside it as .old." if is_kept else ""
-            self._reporter.warn(f"{problem}{kept}")
+            self.reporter.warn(f"{problem}{kept}")
             return
-        self._directory.discard_old()
-        self._reporter.result(f"Confirmed: the chain has this key for {certificate.hotkey}.")
+        self.directory.discard_old()
+        self.reporter.result(f"Confirmed: the chain has this key for {certificate.hotkey}.")
 
     async def _await_published(self, hotkey: Hotkey, public_key: bytes) -> str:
         """Waits until the chain has the key; otherwise says what is there instead."""
-        deadline = time.monotonic() + self._confirm_seconds
+        deadline = time.monotonic() + self.confirm_seconds
         while True:
             try:
-                published = await self._issuer.published_key(hotkey)
+                published = await self.issuer.published_key(hotkey)
                 if published == public_key:
                     return ""
                 holder = await self._holder_of(public_key)
@@ -414,16 +404,16 @@ class Issuance:
                     f"the chain has {found} for {hotkey} so far. If it stays like that, the "
                     "address is not that of the Pylon identity, and the certificate will never "
                     "work. Ask again with nexus-auth verify "
-                    f"{self._directory.certificate_path}"
+                    f"{self.directory.certificate_path}"
                 )
             except IssuingError as exc:
                 problem = f"whether the chain has the key could not be found out: {exc}"
-            if time.monotonic() + self._poll_seconds > deadline:
+            if time.monotonic() + self.poll_seconds > deadline:
                 return problem
-            await asyncio.sleep(self._poll_seconds)
+            await asyncio.sleep(self.poll_seconds)
 
     async def _holder_of(self, public_key: bytes) -> Hotkey | None:
         try:
-            return await self._find_holder(public_key)
+            return await self.find_holder(public_key)
         except RegistryError:
             return None  # a help for the reader, no more

@@ -83,7 +83,7 @@ def test_pair_is_saved_and_read_back(tmp_path: Path) -> None:
 
 
 def test_old_pair_is_kept_beside_until_it_is_discarded(tmp_path: Path) -> None:
-    """With a key that nobody else can read, even where the old one could be read by all."""
+    """With a key that only its owner can read, even where the old one could be read by all."""
     save(tmp_path, a_pair("old"))
     (tmp_path / "client.key").chmod(0o644)
     directory = save(tmp_path, a_pair("new"))
@@ -175,7 +175,7 @@ def test_latest_of_two_journals_wins(tmp_path: Path) -> None:
 
 
 def test_file_that_only_looks_like_a_journal_is_left_alone(tmp_path: Path) -> None:
-    """Half a pair, somebody's notes, a link: never taken for a pair, never removed."""
+    """Half a pair, a user's notes, a link: never taken for a pair, never removed."""
     pair = a_pair("new")
     other = a_pair("other")
     (tmp_path / "elsewhere").write_bytes(pair.key_pem + pair.certificate_pem)
@@ -192,8 +192,8 @@ def test_file_that_only_looks_like_a_journal_is_left_alone(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_journal_of_somebody_else_is_not_believed(tmp_path: Path) -> None:
-    """In a directory like /tmp, anybody could put one."""
+def test_journal_of_another_user_is_not_believed(tmp_path: Path) -> None:
+    """In a directory like /tmp, any user could put one."""
     pair = a_pair("new")
     journal = tmp_path / ".client-pair.pending"
     journal.write_bytes(pair.key_pem + pair.certificate_pem)
@@ -338,7 +338,7 @@ def test_pair_that_cannot_be_put_in_its_place_stays_in_the_journal(tmp_path: Pat
     """And the next run finishes the work."""
     directory = CredentialsDirectory(tmp_path)
     with directory.opened_for_writing(), directory.reserved() as reservation:
-        directory.key_path.mkdir()  # somebody interferes
+        directory.key_path.mkdir()  # another program interferes
         with pytest.raises(CredentialsNotPlaced, match=r"\.client-pair\.pending"):
             reservation.save(a_pair("new"))
     assert mode(directory.pending_path) == 0o600
