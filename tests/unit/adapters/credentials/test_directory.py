@@ -110,14 +110,11 @@ def test_notification_is_pending_until_it_is_cleared(tmp_path: Path) -> None:
     assert ".client-pair-changed" not in names(tmp_path)
 
 
-def test_kill_at_any_moment_leaves_the_old_pair_or_the_new_one(tmp_path: Path) -> None:
-    """Never a mix, never a loss: from the moment the journal is written, the new one.
-
-    And its notification is pending.
-    """
+def kill_everywhere(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
+    """Runs the program of that name: what was found after a kill at each moment."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     finished = subprocess.run(
-        [sys.executable, "-m", "tests.unit.adapters.credentials.kill_everywhere"],
+        [sys.executable, "-m", "tests.unit.adapters.credentials.kill_everywhere", *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(tmp_path)},
         capture_output=True,
@@ -126,8 +123,35 @@ def test_kill_at_any_moment_leaves_the_old_pair_or_the_new_one(tmp_path: Path) -
         timeout=50,
     )
     moments: list[dict[str, Any]] = json.loads(finished.stdout)
-    assert len(moments) > 50
     assert moments[-1]["code"] == 0
+    return moments
+
+
+CHANGED = [
+    *(".client-pair-changed", "client.crt", "client.crt.old", "client.key", "client.key.old"),
+]
+
+
+@pytest.mark.parametrize("journal", [PENDING, ".client-pair.1.tmp"])
+def test_kill_while_an_interrupted_run_is_finished_loses_nothing(
+    tmp_path: Path, journal: str
+) -> None:
+    """The run after that puts the new pair in its place, and leaves nothing behind."""
+    moments = kill_everywhere(tmp_path, journal)
+    assert len(moments) > 50
+    for each in moments:
+        assert (each["pair"], each["old"]) == ("new", [True, True]), each
+        assert each["key_mode"] == "0o600", each
+        assert each["names"] == CHANGED, each
+
+
+def test_kill_at_any_moment_leaves_the_old_pair_or_the_new_one(tmp_path: Path) -> None:
+    """Never a mix, never a loss: from the moment the journal is written, the new one.
+
+    And its notification is pending.
+    """
+    moments = kill_everywhere(tmp_path)
+    assert len(moments) > 50
     pairs = [each["pair"] for each in moments]
     turn = pairs.index("new")
     assert turn > 10
@@ -138,13 +162,7 @@ def test_kill_at_any_moment_leaves_the_old_pair_or_the_new_one(tmp_path: Path) -
     for each in moments[turn:]:
         assert each["old"] == [True, True], each
         assert each["key_mode"] == "0o600", each
-        assert each["names"] == [
-            ".client-pair-changed",
-            "client.crt",
-            "client.crt.old",
-            "client.key",
-            "client.key.old",
-        ], each
+        assert each["names"] == CHANGED, each
 
 
 def test_interrupted_work_is_finished_once(tmp_path: Path) -> None:
