@@ -1,4 +1,4 @@
-"""Keeps packages from loading others that they take wherever they find them."""
+"""Keeps packages from loading optional ones that they import wherever they find them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Iterable, Iterator
 
 @contextlib.contextmanager
 def hidden(*names: str, emptied: Iterable[str] = ()) -> Iterator[None]:
-    """Makes packages look as if not installed, where nobody has loaded them yet.
+    """Makes packages look as if not installed, where they are not loaded yet.
 
     Args:
-        names: Cannot be imported meanwhile.
-        emptied: Can be, and have nothing in them.
+        names: Cannot be imported inside the block.
+        emptied: Can be imported, and have nothing in them.
     """
     stand_ins: dict[str, types.ModuleType | None] = dict.fromkeys(names)
     stand_ins.update((name, _Empty(name)) for name in emptied)
     concealed = [name for name in stand_ins if name not in sys.modules]
     for name in concealed:
-        sys.modules[name] = stand_ins[name]  # type: ignore[assignment] # None says no
+        sys.modules[name] = stand_ins[name]  # type: ignore[assignment] # None forbids the import
     try:
         yield
     finally:
@@ -31,4 +31,4 @@ def hidden(*names: str, emptied: Iterable[str] = ()) -> Iterator[None]:
 class _Empty(types.ModuleType):
     """A package with nothing in it."""
 
-    VERSION = "2"  # what is asked of pydantic
+    VERSION = "2"  # looked at in pydantic

@@ -1,9 +1,8 @@
-"""What the process writes about itself: one event a line, JSON or readable, on standard output.
+"""The log: one event a line, JSON or readable, on standard output.
 
-Everything goes through here, our own events and what libraries say by way of `logging`. Text from
-outside is written as escapes wherever it is not plain ASCII, so that no line can be forged and no
-terminal be driven. A reader that went away, or reads no more, or a full disk, never disturbs a
-decision.
+Our own events go through here, and what libraries write by way of `logging`. Text from outside is
+written as escapes wherever it is not plain ASCII, so that no line can be forged and no terminal
+be driven. A reader that went away, or stopped reading, or a full disk, never disturbs a decision.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _QUIET_LIBRARIES: Final = (
     *("uvicorn", "uvicorn.error", "uvicorn.access"),
     *("httpx", "httpcore", "asyncio"),
 )
-"""They tell at INFO what our own events tell better, addresses and all."""
+"""What they log at INFO, our own events say better, addresses included."""
 
 
 log = structlog.get_logger(__name__)
@@ -45,9 +44,8 @@ log = structlog.get_logger(__name__)
 class _Lines:
     """Writes whole lines to a stream, and neither fails nor waits.
 
-    A line that nobody has room for is left out: whoever reads our output must not be able to stop
-    decisions by not reading on. The next line that finds room is preceded by one that says how
-    many are missing.
+    A line that finds no room is left out: a reader that stops reading must not stop decisions.
+    The next line that finds room is preceded by one that says how many are missing.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -59,7 +57,7 @@ class _Lines:
         """Writes one line."""
         if self._lost and self._has_room():
             lost, self._lost = self._lost, 0
-            # An error, so that nobody who asks for lines of any level goes without this one.
+            # An error, so that it is written at every log level.
             log.error("log_lines_lost", lines=lost)  # comes back here, once
         if not self._has_room():
             self._lost += 1
@@ -68,14 +66,14 @@ class _Lines:
             self._stream.write(line + "\n")
             self._stream.flush()
         except (OSError, ValueError):
-            # Nobody reads: that is no reason to stop deciding, and there is nowhere to say it.
+            # No reason to stop deciding, and there is nowhere to report it.
             return
 
     def _has_room(self) -> bool:
         """Whether a line can be written without waiting.
 
-        A pipe says yes where 4096 bytes fit (POSIX' PIPE_BUF, on Linux). No line whose content a
-        stranger can choose is longer: what they send is cut far below.
+        A pipe has room where 4096 bytes fit (POSIX' PIPE_BUF, on Linux). No line whose content a
+        caller chooses is longer: what callers send is cut far below.
         """
         if self._descriptor is None:
             return True
@@ -87,9 +85,7 @@ class _Lines:
 
 
 def _pollable(stream: TextIO) -> int | None:
-    """The descriptor that can be asked for room; None where there is none that can."""
-    if not hasattr(select, "poll"):  # Windows
-        return None
+    """The descriptor that can be polled for room; None where there is none."""
     try:
         return stream.fileno()
     except (OSError, ValueError):  # a stream in memory
@@ -125,7 +121,7 @@ def configure_logging(*, log_format: str, level: str, stream: TextIO | None = No
     for name in _QUIET_LIBRARIES:
         library = logging.getLogger(name)
         library.setLevel(max(logging.WARNING, _LEVELS[level]))
-        # Whatever configured it before, such as a uvicorn with its own defaults, ends here.
+        # An earlier configuration, such as uvicorn's own defaults, is undone.
         library.handlers.clear()
         library.propagate = True
         library.disabled = False
@@ -138,13 +134,13 @@ def _tame_warnings() -> None:
 
     logging.captureWarnings(capture=True)
     # Odd serial numbers, negative lengths and the like: the decision says what is wrong with them,
-    # and whoever sends the certificates must not choose how much we write.
+    # and a caller must not choose how much we write.
     warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning)
     warnings.filterwarnings("ignore", module=r"cryptography\b")
 
 
 class _Bridge(logging.Handler):
-    """Hands on what libraries say by way of `logging`."""
+    """Passes on what libraries write by way of `logging`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one record as the event `library_message`."""
@@ -155,10 +151,9 @@ class _Bridge(logging.Handler):
             message = record.getMessage()
         except (TypeError, ValueError):
             message = record.msg
-        event = {"logger": record.name, "message": message}
-        getattr(structlog.get_logger(), level)(
-            "library_message", **event, **({"exc_info": record.exc_info} if record.exc_info else {})
-        )
+        more = {"exc_info": record.exc_info} if record.exc_info else {}
+        write = getattr(structlog.get_logger(), level)
+        write("library_message", logger=record.name, message=message, **more)
 
 
 def _format_traceback(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
@@ -192,7 +187,7 @@ def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
 
 
 class _Console:
-    """One line that people read: time, level, event, then name=value."""
+    """One readable line: time, level, event, then name=value."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

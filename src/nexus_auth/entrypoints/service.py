@@ -24,10 +24,8 @@ from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.addresses import CannotListen, ListenAddress, bind
 from nexus_auth.entrypoints.container import Container, build_container, build_shared_reports
 from nexus_auth.entrypoints.logs import configure_logging
-from nexus_auth.entrypoints.open_files import allow_many
-from nexus_auth.entrypoints.private_folders import private_folder
+from nexus_auth.entrypoints.process import allow_many_connections, private_folder, supervise
 from nexus_auth.entrypoints.settings import DEFAULT_ORIGIN
-from nexus_auth.entrypoints.workers import supervise
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -73,7 +71,7 @@ def serve(settings: Settings) -> int:
             "be told that it is granted; let nobody but the proxy reach it, or name the proxy in "
             "NEXUS_AUTH_TRUSTED_PROXIES",
         )
-    allow_many()
+    allow_many_connections()
     with _shared_among_workers(settings) as shared, contextlib.ExitStack() as stack:
         auth = stack.enter_context(_listening("listen_addr", settings))
         admin = _admin_listener(settings, stack)

@@ -1,18 +1,21 @@
-"""The signals by which a process is asked to end, in the hands of whoever cannot end just now."""
+"""The signals by which a process is asked to end, for code that cannot end at every moment."""
 
 from __future__ import annotations
 
+import asyncio
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 if TYPE_CHECKING:
     from types import FrameType
 
-_ENDING: Final = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
+STOPPING: Final = (signal.SIGTERM, signal.SIGINT)
+"""What a service drains on; SIGHUP has another meaning to it."""
+ENDING: Final = (*STOPPING, signal.SIGHUP)
+"""What ends a command: `kill`, Ctrl-C, a terminal that was closed."""
+
 _SIGNALLED: Final = 128
 
 
@@ -22,11 +25,108 @@ def exit_code_of(number: int) -> int:
 
 
 @contextmanager
-def handled_by(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Takes over Ctrl-C and its relatives for the length of the block, on the main thread."""
-    before: dict[int, Any] = {each: signal.signal(each, handle) for each in _ENDING}
+def handled_by(
+    handle: Callable[[int, FrameType | None], None],
+    signals: Sequence[signal.Signals] = ENDING,
+) -> Iterator[None]:
+    """Replaces the signals' handlers for the length of the block, on the main thread."""
+    before: dict[int, Any] = {each: signal.signal(each, handle) for each in signals}
     try:
         yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+class HeldSignals:
+    """Notes the signals that would end a process, and explains why they have to wait.
+
+    A Ctrl-C after the last explanation is obeyed: the user knows by then what it costs. Other
+    signals never are; their sender can send SIGKILL.
+
+    Attributes:
+        received: The first signal that came.
+    """
+
+    def __init__(self, say: Callable[[str], None], explanations: Sequence[str]) -> None:
+        """Keeps what to say.
+
+        Args:
+            say: Shows a line to the user; called from a signal handler.
+            explanations: At least one: for the first Ctrl-C, the second, and so on. Other signals
+                repeat the last that was shown.
+        """
+        self.received: int | None = None
+        self._say = say
+        self._explanations = explanations
+        self._interrupts = 0
+        self._give_up: Callable[[], object] | None = None
+
+    @property
+    def exit_code(self) -> int | None:
+        """What a shell reports of a process that the signal ended; None when none came."""
+        return None if self.received is None else exit_code_of(self.received)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds signals for the length of the block, which runs in a task on the main thread.
+
+        The Ctrl-C that is obeyed cancels the task.
+        """
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        if task is not None:
+            self._give_up = lambda: loop.call_soon_threadsafe(task.cancel)
+        try:
+            with handled_by(self._handle):
+                yield
+        finally:
+            self._give_up = None
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.received is None:
+            self.received = number
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts <= len(self._explanations):
+            self._say(self._explanations[max(self._interrupts, 1) - 1])
+        elif self._give_up is not None:
+            self._give_up()
+
+
+class Interrupts:
+    """Turns the signals that end a process into `SystemExit`, except while held."""
+
+    def __init__(self) -> None:
+        self._held = 0
+        self._pending: int | None = None
+        self._closing = False
+
+    def caught(self) -> AbstractContextManager[None]:
+        """Replaces the signals' handlers for the length of the block."""
+        return handled_by(self._handle)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Puts signals off until the end of the block, which must be short."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+        if self._pending is not None and not self._held:
+            _leave(self._pending)
+
+    def close(self) -> None:
+        """From now on signals change nothing: the process is ending already."""
+        self._closing = True
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._closing:
+            return
+        if self._held:
+            self._pending = number
+            return
+        _leave(number)
+
+
+def _leave(number: int) -> NoReturn:
+    raise SystemExit(exit_code_of(number))

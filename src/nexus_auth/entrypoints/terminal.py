@@ -25,7 +25,7 @@ def escaped(text: str) -> str:
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """Whether colour may be written to a stream: a terminal, and nobody said no.
+    """Whether colour may be written to a stream: a terminal, and not switched off.
 
     See https://no-color.org for NO_COLOR.
     """

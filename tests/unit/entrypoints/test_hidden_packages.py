@@ -25,7 +25,7 @@ def test_emptied_package_can_be_imported_and_has_nothing() -> None:
 
 
 def test_loaded_package_stays_as_it_is() -> None:
-    """Whoever uses it already goes on doing so."""
+    """Code that uses it already goes on doing so."""
     with hidden("importlib", emptied=["sys"]):
         assert importlib.import_module("importlib") is importlib
         assert importlib.import_module("sys") is sys

@@ -58,7 +58,7 @@ def test_text_from_outside_cannot_forge_a_line(log_format: str) -> None:
     """One event is one line of printable ASCII."""
     log, stream = configured(log_format)
     log.info("decision", uri=HOSTILE)
-    logging.getLogger("somebody").error("said %s", HOSTILE)
+    logging.getLogger("library").error("said %s", HOSTILE)
     first, second = stream.getvalue().splitlines()
     assert (first + second).isascii()
     assert (first + second).isprintable()
@@ -76,8 +76,8 @@ def test_any_text_is_one_printable_line(text: str) -> None:
         assert json.loads(line)["uri"] == text
 
 
-def test_reader_that_does_not_read_on_holds_nobody_up() -> None:
-    """What there is no room for is left out, and told of in the first line that finds room."""
+def test_reader_that_stops_reading_delays_nothing() -> None:
+    """Lines without room are left out, and counted before the next line that finds room."""
     reading, writing = os.pipe()
     with os.fdopen(reading) as reader, os.fdopen(writing, "w") as stream:
         configure_logging(log_format="json", level="info", stream=stream)
@@ -95,7 +95,7 @@ def test_reader_that_does_not_read_on_holds_nobody_up() -> None:
     assert (after["number"], last["number"]) == (1000, 1001)
 
 
-def test_reader_that_went_away_holds_nobody_up() -> None:
+def test_reader_that_went_away_delays_nothing() -> None:
     """Nor does it end anything."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -169,11 +169,11 @@ def test_unwritable_log_raises_nothing() -> None:
 
     configure_logging(log_format="json", level="info", stream=Full())
     structlog.get_logger().info("decision")
-    logging.getLogger("somebody").error("said")
+    logging.getLogger("library").error("said")
 
 
 def test_console_is_for_people() -> None:
-    """No braces, no empty values, no colours where nobody sees them."""
+    """No braces, no empty values, no colours except on a terminal."""
     log, stream = configured("console")
     log.info("decision", outcome="granted", hotkey="5F", certificate=None, detail="")
     line = stream.getvalue().strip()

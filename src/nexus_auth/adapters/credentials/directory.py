@@ -1,9 +1,9 @@
 """The directory that holds `client.key` and `client.crt`, changed so that no crash can hurt.
 
 Two files cannot be replaced in one step. So a new pair is first written whole into one file, the
-journal `.client-pair.pending`; that is the moment from which on it cannot be lost. Then the old
-files are kept beside as `.old`, and the new ones put in their places. Whatever is interrupted is
-finished by the next run, from the journal:
+journal `.client-pair.pending`; from that moment on it cannot be lost. Then the old files are kept
+beside as `.old`, and the new ones put in their places. Whatever is interrupted is finished by the
+next run, from the journal:
 
     killed while                        what the next run finds         and does
     the journal is being written        zeros, or half a pair           removes it
@@ -11,60 +11,84 @@ finished by the next run, from the journal:
     the files are being replaced        the journal, and one new file   replaces both again
     the journal is being removed        the journal, and both files     replaces both again
 
-Where somebody is to be told of the change, an empty file, `.client-pair-changed`, says so from
-before the journal is removed until he was told.
+Where the user wants a command to be run after a change, an empty file, `.client-pair-changed`,
+is there from before the journal is removed until the command has succeeded: it marks a pending
+notification.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from enum import Enum, unique
 from pathlib import Path
 from typing import Final, Self
 
-from nexus_auth.adapters.credentials.errors import CredentialsNotPlaced, CredentialsUnusable
-from nexus_auth.adapters.credentials.files import (
+from nexus_auth.adapters.files import (
     PRIVATE_MODE,
     PUBLIC_MODE,
     TEMPORARY_SUFFIX,
     ReservedFile,
     is_mounted,
+    replace_file,
     sync_directory,
 )
 from nexus_auth.domain.errors import CredentialsError
+from nexus_auth.domain.issuance import Holdings
 from nexus_auth.domain.issuing import Credentials, parse_private_key
-
-if sys.platform != "win32":
-    import fcntl
 
 KEY_NAME: Final = "client.key"
 CERTIFICATE_NAME: Final = "client.crt"
 OLD_SUFFIX: Final = ".old"
 PENDING_NAME: Final = ".client-pair.pending"
-UNTOLD_NAME: Final = ".client-pair-changed"
+NOTIFICATION_NAME: Final = ".client-pair-changed"
 
-_JOURNAL_STEM: Final = ".client-pair"
-_KEY_STEM: Final = f".{KEY_NAME}"
-_CERTIFICATE_STEM: Final = f".{CERTIFICATE_NAME}"
+# How temporary names begin.
+_JOURNAL_PREFIX: Final = ".client-pair."
+_KEY_PREFIX: Final = f".{KEY_NAME}."
+_CERTIFICATE_PREFIX: Final = f".{CERTIFICATE_NAME}."
+_NOTIFICATION_PREFIX: Final = f"{NOTIFICATION_NAME}."
+
 _CERTIFICATE_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _DIRECTORY_MODE: Final = 0o755
-# What we write has about 700 bytes; nobody's own pair comes near this.
+_ROOM_BYTES: Final = 16 * 1024
+"""A key and a certificate have about 700 bytes together; one block more costs nothing."""
 _MAX_FILE_BYTES: Final = 64 * 1024
+"""What we write has about 700 bytes; a pair from elsewhere comes nowhere near this."""
 
 
-@unique
-class Holdings(Enum):
-    """Which of the two files are there."""
+class CredentialsUnusable(CredentialsError):
+    """A file or directory cannot be read or written as it should.
 
-    NOTHING = "neither"
-    KEY_ONLY = KEY_NAME
-    CERTIFICATE_ONLY = CERTIFICATE_NAME
-    BOTH = "both"
+    Attributes:
+        path: Which.
+        problem: Why, and what to do; nothing of its content.
+    """
+
+    def __init__(self, *, path: Path, problem: str) -> None:
+        super().__init__(f"{str(path)!r}: {problem}")
+        self.path = path
+        self.problem = problem
+
+
+class CredentialsNotPlaced(CredentialsError):
+    """A new pair is safe in a journal, but its two files could not be replaced.
+
+    Attributes:
+        path: The journal that holds both halves.
+        problem: Why it stayed there.
+    """
+
+    def __init__(self, *, path: Path, problem: str) -> None:
+        super().__init__(
+            f"the new pair could not be put in its place ({problem}); it is safe in "
+            f"{str(path)!r}, and the next run finishes the work"
+        )
+        self.path = path
+        self.problem = problem
 
 
 class CredentialsDirectory:
@@ -75,7 +99,7 @@ class CredentialsDirectory:
         self.key_path = path / KEY_NAME
         self.certificate_path = path / CERTIFICATE_NAME
         self.pending_path = path / PENDING_NAME
-        self.untold_path = path / UNTOLD_NAME
+        self.notification_path = path / NOTIFICATION_NAME
 
     def holdings(self) -> Holdings:
         """Says which files are there; a link to a file counts. Touches nothing.
@@ -85,15 +109,9 @@ class CredentialsDirectory:
         """
         with _explained(self.path):
             key, certificate = self.key_path.is_file(), self.certificate_path.is_file()
-        match key, certificate:
-            case True, True:
-                return Holdings.BOTH
-            case True, _:
-                return Holdings.KEY_ONLY
-            case _, True:
-                return Holdings.CERTIFICATE_ONLY
-            case _:
-                return Holdings.NOTHING
+        if key:
+            return Holdings.BOTH if certificate else Holdings.KEY_ONLY
+        return Holdings.CERTIFICATE_ONLY if certificate else Holdings.NOTHING
 
     def has_unfinished_work(self) -> bool:
         """Says whether an earlier run was interrupted after it got a new pair."""
@@ -124,7 +142,7 @@ class CredentialsDirectory:
         """Creates the directory where needed and keeps other runs out until the block ends.
 
         Raises:
-            CredentialsUnusable: If it cannot be, or somebody else is at work in it.
+            CredentialsUnusable: If it cannot be, or another run is at work in it.
         """
         with _explained(self.path):
             if self.path.exists() and not self.path.is_dir():
@@ -139,11 +157,11 @@ class CredentialsDirectory:
         finally:
             os.close(descriptor)
 
-    def finish_interrupted_work(self, *, will_tell: bool = False) -> Credentials | None:
+    def finish_interrupted_work(self, *, will_notify: bool = False) -> Credentials | None:
         """Puts a pair in its place that an interrupted run left, and removes the run's remains.
 
         Args:
-            will_tell: Whether somebody is to be told of the change; see `is_change_untold`.
+            will_notify: Whether the change has to be notified; see `is_notification_pending`.
 
         Returns:
             The pair, or None where there was nothing to finish.
@@ -152,18 +170,14 @@ class CredentialsDirectory:
             CredentialsNotPlaced: If that failed; the pair stays where it is.
         """
         finished = None
-        for path in self._journals():
-            credentials = _parse_journal(path)
+        pairs = [(path, _parse_journal(path)) for path in self._journals()]
+        for path, credentials in pairs:
             if credentials is None:
                 continue
             try:
-                if path != self.pending_path:
-                    path.replace(self.pending_path)
-                    path = self.pending_path  # noqa: PLW2901 - it has a new name now
-                    sync_directory(self.path)
-                self._refuse_what_is_no_file()
-                with ExitStack() as stack:
-                    _place(self, credentials, self._reserve_places(stack, will_tell=will_tell))
+                with self.reserved(will_notify=will_notify) as reservation:
+                    reservation.save(credentials)
+                path.unlink(missing_ok=True)
             except (OSError, CredentialsUnusable) as exc:
                 raise CredentialsNotPlaced(path=path, problem=_words(exc)) from None
             finished = credentials
@@ -172,32 +186,44 @@ class CredentialsDirectory:
         return finished
 
     @contextmanager
-    def reserved(self, *, will_tell: bool = False) -> Iterator[Reservation]:
+    def reserved(self, *, will_notify: bool = False) -> Iterator[Reservation]:
         """Sets everything aside that a new pair needs: permission, names and room on the disk.
 
         What can fail, fails here, before the key on chain is replaced.
 
         Args:
-            will_tell: Whether somebody is to be told of the change; see `is_change_untold`.
+            will_notify: Whether the change has to be notified; see `is_notification_pending`.
 
         Raises:
             CredentialsUnusable: If a pair could not be written.
         """
-        self._refuse_what_is_no_file()
+        self._check_places()
         with ExitStack() as stack:
+
+            def reserve(prefix: str) -> ReservedFile:
+                return stack.enter_context(ReservedFile(self.path, prefix, room_bytes=_ROOM_BYTES))
+
             with _explained(self.path):
-                journal = stack.enter_context(ReservedFile(self.path, _JOURNAL_STEM))
-                places = self._reserve_places(stack, will_tell=will_tell)
+                journal = reserve(_JOURNAL_PREFIX)
+                reservation = Reservation(
+                    directory=self,
+                    journal=journal,
+                    key=reserve(_KEY_PREFIX),
+                    certificate=reserve(_CERTIFICATE_PREFIX),
+                    notification=reserve(_NOTIFICATION_PREFIX) if will_notify else None,
+                )
                 # The renaming is tried as well: some file systems can create but not rename.
                 journal.path = journal.path.rename(
                     journal.path.with_suffix(f".1{TEMPORARY_SUFFIX}")
                 )
                 sync_directory(self.path)
-            yield Reservation(self, journal, places)
+            yield reservation
 
     def discard_old(self) -> None:
-        """Removes the old pair that was kept beside the new one."""
+        """Removes the old pair that is kept beside the new one, where there is one."""
         with _explained(self.path):
+            if not self.keeps_old():
+                return
             for path in (self.key_path, self.certificate_path):
                 _old(path).unlink(missing_ok=True)
             sync_directory(self.path)
@@ -206,34 +232,24 @@ class CredentialsDirectory:
         """Says whether an old key or certificate is kept beside the new one."""
         return any(_old(each).is_file() for each in (self.key_path, self.certificate_path))
 
-    def is_change_untold(self) -> bool:
-        """Says whether the pair has changed since somebody who wants to know of it was told."""
-        return self.untold_path.is_file()
+    def is_notification_pending(self) -> bool:
+        """Says whether the pair has changed, and the command for that has not succeeded since."""
+        return self.notification_path.is_file()
 
-    def note_told(self) -> None:
-        """Takes note that whoever wants to know of a change was told."""
-        with _explained(self.untold_path):
-            self.untold_path.unlink(missing_ok=True)
+    def clear_notification(self) -> None:
+        """Takes note that the change was notified."""
+        with _explained(self.notification_path):
+            self.notification_path.unlink(missing_ok=True)
             sync_directory(self.path)
-
-    def _reserve_places(self, stack: ExitStack, *, will_tell: bool) -> _Places:
-        def reserve(stem: str) -> ReservedFile:
-            return stack.enter_context(ReservedFile(self.path, stem))
-
-        return _Places(
-            key=reserve(_KEY_STEM),
-            certificate=reserve(_CERTIFICATE_STEM),
-            untold=reserve(UNTOLD_NAME) if will_tell else None,
-        )
 
     def _journals(self) -> list[Path]:
         """The journal, and what could become one; the oldest first."""
         with _explained(self.path):
             found = [
-                *self.path.glob(f"{_JOURNAL_STEM}.*{TEMPORARY_SUFFIX}"),
+                *self.path.glob(f"{_JOURNAL_PREFIX}*{TEMPORARY_SUFFIX}"),
                 *self.path.glob(PENDING_NAME),
             ]
-            # In a directory that many may write to, nobody else's file is a journal.
+            # In a directory that many users may write to, only the owner's or ours are journals.
             owners = {os.geteuid(), self.path.stat().st_uid} if found else set()
             entries = [(each, each.lstat()) for each in found]
             # A pipe would never end; and what a link points to is not ours.
@@ -244,7 +260,8 @@ class CredentialsDirectory:
             ]
             return [each for each, _ in sorted(journals, key=lambda pair: pair[1])]
 
-    def _refuse_what_is_no_file(self) -> None:
+    def _check_places(self) -> None:
+        """Raises where a name that a new pair needs is taken by what cannot be replaced."""
         for path in (self.key_path, self.certificate_path):
             with _explained(path):
                 if path.is_symlink():
@@ -259,7 +276,7 @@ class CredentialsDirectory:
         # Nothing but a directory resists being replaced under these names.
         for path in (
             self.pending_path,
-            self.untold_path,
+            self.notification_path,
             _old(self.key_path),
             _old(self.certificate_path),
         ):
@@ -270,47 +287,33 @@ class CredentialsDirectory:
 
     def _remove_remains(self) -> None:
         """Removes the temporary files of runs that ended early."""
-        for stem in (_KEY_STEM, _CERTIFICATE_STEM, UNTOLD_NAME):
+        for prefix in (_KEY_PREFIX, _CERTIFICATE_PREFIX, _NOTIFICATION_PREFIX):
             # What they hold is in the journal too, which was read before.
-            for path in self.path.glob(f"{stem}.*{TEMPORARY_SUFFIX}"):
+            for path in self.path.glob(f"{prefix}*{TEMPORARY_SUFFIX}"):
                 path.unlink(missing_ok=True)
         for path in self._journals():
             if not _read(path).strip(b"\0"):
                 path.unlink(missing_ok=True)
 
     def _lock(self, descriptor: int) -> None:
-        if sys.platform == "win32":
-            return  # two runs at once are the user's business there
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pass
+            problem = "another nexus-auth is at work in this directory; wait until it is done"
+            raise CredentialsUnusable(path=self.path, problem=problem) from None
         except OSError:
             return  # a file system without locks
-        else:
-            return
-        problem = "another nexus-auth is at work in this directory; wait until it is done"
-        raise CredentialsUnusable(path=self.path, problem=problem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Places:
-    """Room for everything but the journal."""
-
-    key: ReservedFile
-    certificate: ReservedFile
-    untold: ReservedFile | None
-
-
 class Reservation:
     """Room for one new pair. Made by `CredentialsDirectory.reserved`."""
 
-    def __init__(
-        self, directory: CredentialsDirectory, journal: ReservedFile, places: _Places
-    ) -> None:
-        self._directory = directory
-        self._journal = journal
-        self._places = places
+    directory: CredentialsDirectory
+    journal: ReservedFile
+    key: ReservedFile
+    certificate: ReservedFile
+    notification: ReservedFile | None
 
     def save(self, credentials: Credentials) -> None:
         """Writes a new pair; the old one, where there is one, is kept beside it as `.old`.
@@ -319,45 +322,42 @@ class Reservation:
             CredentialsUnusable: If it could not be written; the caller has the only copy.
             CredentialsNotPlaced: If it is on disk, but not in its two files.
         """
-        directory = self._directory
+        directory = self.directory
         with _explained(directory.path):
-            self._journal.keep()
-            self._journal.fill(credentials.key_pem + credentials.certificate_pem)
-            self._journal.publish(directory.pending_path)
+            self.journal.keep()
+            self.journal.fill(credentials.key_pem + credentials.certificate_pem)
+            self.journal.publish(directory.pending_path)
             sync_directory(directory.path)
         problem: str
         try:
-            _place(directory, credentials, self._places)
+            self._place(credentials)
         except OSError as exc:
             problem = _words(exc)
         else:
             return
         raise CredentialsNotPlaced(path=directory.pending_path, problem=problem)
 
-
-def _place(directory: CredentialsDirectory, credentials: Credentials, places: _Places) -> None:
-    """Replaces both files by what the journal holds, and removes the journal."""
-    places.key.fill(credentials.key_pem)
-    places.certificate.fill(credentials.certificate_pem, mode=PUBLIC_MODE)
-    _keep_old(directory.key_path, credentials.key_pem, mode=PRIVATE_MODE)
-    _keep_old(directory.certificate_path, credentials.certificate_pem, mode=PUBLIC_MODE)
-    places.key.publish(directory.key_path)
-    places.certificate.publish(directory.certificate_path)
-    if places.untold is not None:
-        places.untold.fill(b"")
-        places.untold.publish(directory.untold_path)
-    sync_directory(directory.path)
-    directory.pending_path.unlink(missing_ok=True)
-    sync_directory(directory.path)
+    def _place(self, credentials: Credentials) -> None:
+        """Replaces both files by what the journal holds, and removes the journal."""
+        directory = self.directory
+        self.key.fill(credentials.key_pem)
+        self.certificate.fill(credentials.certificate_pem, mode=PUBLIC_MODE)
+        _keep_old(directory.key_path, credentials.key_pem, mode=PRIVATE_MODE)
+        _keep_old(directory.certificate_path, credentials.certificate_pem, mode=PUBLIC_MODE)
+        self.key.publish(directory.key_path)
+        self.certificate.publish(directory.certificate_path)
+        if self.notification is not None:
+            self.notification.fill(b"")
+            self.notification.publish(directory.notification_path)
+        sync_directory(directory.path)
+        directory.pending_path.unlink(missing_ok=True)
+        sync_directory(directory.path)
 
 
 def _keep_old(path: Path, new: bytes, *, mode: int) -> None:
-    """Keeps what is about to be replaced under another name; what is not, is no old file."""
-    if not path.is_file() or _read(path) == new:
-        return
-    with ReservedFile(path.parent, f".{path.name}") as copy:
-        copy.fill(_read(path), mode=mode)
-        copy.publish(_old(path))
+    """Keeps what is about to be replaced under another name; what stays the same is not old."""
+    if path.is_file() and (old := _read(path)) != new:
+        replace_file(_old(path), old, mode=mode)
 
 
 def _old(path: Path) -> Path:
@@ -386,9 +386,8 @@ def _words(error: OSError | CredentialsUnusable) -> str:
     if isinstance(error, CredentialsUnusable):
         return str(error)
     words = error.strerror or type(error).__name__
-    # In a container that is often nobody whom the owner of the folder knows.
-    is_ours = isinstance(error, PermissionError) and sys.platform != "win32"
-    return f"{words} to user {os.geteuid()}" if is_ours else words
+    # In a container, the user that we run as is often not the one the folder was made for.
+    return f"{words} to user {os.geteuid()}" if isinstance(error, PermissionError) else words
 
 
 @contextmanager

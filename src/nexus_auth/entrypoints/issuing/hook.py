@@ -6,7 +6,6 @@ import asyncio
 import os
 import shlex
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -16,7 +15,7 @@ FLAG: Final = "-after-change"
 TIMEOUT_SECONDS: Final = 60.0
 """Reloading a proxy takes a moment; a hook that hangs must not hang a timer's job for ever."""
 
-_OURS: Final = ("NEXUS_AUTH_", "NEXUS_PYLON_")
+_OUR_SETTINGS: Final = ("NEXUS_AUTH_", "NEXUS_PYLON_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +29,8 @@ class Hook:
         """Splits a command line as a shell would; nothing in it is expanded.
 
         Raises:
-            ConfigurationError: If it cannot be split, or there is no such program: better said
-                before the key on chain is replaced.
+            ConfigurationError: If it cannot be split, or there is no such program: that is
+                found out before the key on chain is replaced.
         """
         problem: str
         try:
@@ -45,7 +44,7 @@ class Hook:
         raise ConfigurationError(setting=FLAG, problem=problem)
 
     async def run(self, *, timeout_seconds: float = TIMEOUT_SECONDS) -> str:
-        """Runs the command with our own settings, tokens among them, taken from its environment.
+        """Runs the command. Our own settings, tokens among them, are not in its environment.
 
         Returns:
             What went wrong; empty when nothing did.
@@ -54,7 +53,7 @@ class Hook:
             child = await asyncio.create_subprocess_exec(
                 *self.words,
                 stdin=asyncio.subprocess.DEVNULL,
-                env=_without_ours(os.environ),
+                env={k: v for k, v in os.environ.items() if not k.startswith(_OUR_SETTINGS)},
             )
         except OSError as exc:
             return f"could not be started: {exc.strerror}"
@@ -69,7 +68,3 @@ class Hook:
 
     def __str__(self) -> str:
         return shlex.join(self.words)
-
-
-def _without_ours(environ: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in environ.items() if not name.startswith(_OURS)}

@@ -1,7 +1,8 @@
-"""The steps from an order to a pair on disk that is confirmed on chain.
+"""Carries out an order: from what is on disk to a pair that is confirmed on chain.
 
-Their order is what keeps a key from getting lost: whatever can fail is tried before Pylon is
-asked, because being asked is what replaces the key on chain.
+What is done next, `domain/issuance.py` decides; the effects are here. Their order keeps a key
+from getting lost: whatever can fail is tried before Pylon is asked for a key pair, because that
+replaces the key on chain.
 """
 
 from __future__ import annotations
@@ -9,16 +10,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from enum import Enum, unique
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from nexus_auth.adapters.credentials.directory import CredentialsDirectory, Holdings, Reservation
-from nexus_auth.adapters.credentials.errors import CredentialsNotPlaced, CredentialsUnusable
+from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.credentials.directory import (
+    CERTIFICATE_NAME,
+    KEY_NAME,
+    CredentialsDirectory,
+    CredentialsNotPlaced,
+    CredentialsUnusable,
+    Reservation,
+)
 from nexus_auth.adapters.credentials.recovery import save_recovery_file
+from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.errors import (
     CredentialsError,
     IssuerUnavailable,
@@ -27,22 +35,43 @@ from nexus_auth.domain.errors import (
     RegistryError,
 )
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.issuance import (
+    Confirm,
+    Facts,
+    Holdings,
+    InterruptedRun,
+    LastStep,
+    Look,
+    NoCertificate,
+    Nothing,
+    Order,
+    Problem,
+    Reason,
+    ReplacePair,
+    ReuseKey,
+    Stop,
+    next_step,
+)
 from nexus_auth.domain.issuing import Credentials, build_credentials
 from nexus_auth.domain.ports import CertIssuer, Clock
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.issuing.hook import Hook
-from nexus_auth.entrypoints.issuing.interrupts import HeldSignals
-from nexus_auth.entrypoints.issuing.reporter import Reporter
+from nexus_auth.entrypoints.reporter import Reporter
+from nexus_auth.entrypoints.signals import HeldSignals
 
 POLL_SECONDS: Final = 2.0
 """How often Pylon is asked for the new key: a block of the chain takes twelve seconds."""
 
-ABSENT_CONFIRMATIONS: Final = 3
-"""To Pylon, "not registered" and "cannot read the chain now" are one answer. Replacing a good key
-because of it would be a pity, so it is asked for more than once."""
-
 _RESCUE_EVERY_SECONDS: Final = 2.0
 
+_NOT_NOW: Final = (
+    "Not now: Pylon may be replacing the key on chain, and the answer holds the only copy of the "
+    "new one. Ending as soon as it is on disk."
+)
+_STILL_WAITING: Final = (
+    "Still waiting. Ending now may lose the new key: the certificate on disk would be worthless, "
+    "and a new one would have to be made. Press Ctrl-C once more to end all the same."
+)
 _UNCLEAR: Final = (
     "the key on chain may be another one now: the old certificate would be refused. Then run this "
     "again, with -force-recreate where files exist."
@@ -52,70 +81,54 @@ FindHolder = Callable[[bytes], Awaitable[Hotkey | None]]
 """Says which hotkey the chain has a public key for; raises RegistryError."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What the user wants.
+def is_nothing_to_do(
+    order: Order, directory: CredentialsDirectory, after_change: Hook | None
+) -> bool:
+    """Says whether the files that are there are all that was ordered. Touches nothing.
+
+    Raises:
+        CredentialsUnusable: If that cannot be found out.
+    """
+    is_unfinished = directory.has_unfinished_work()
+    facts = Facts(
+        order=order,
+        now=utc_now(),
+        holdings=directory.holdings(),
+        interrupted=InterruptedRun.UNFINISHED if is_unfinished else InterruptedRun.NONE,
+        is_notification_due=after_change is not None and directory.is_notification_pending(),
+    )
+    return isinstance(next_step(facts), Nothing)
+
+
+@dataclass(slots=True, kw_only=True, eq=False, repr=False)
+class Issuance:
+    """Carries out one order in one directory.
 
     Attributes:
-        hotkey: Becomes O.
-        algorithm: 1.
-        valid_for: How long the certificate is valid.
-        force: Replace what is there.
-        reuse_key: Make a new certificate around the key that is there; never touch the chain.
-        renew_before: Do nothing while the certificate is valid for longer, and on chain.
-        confirm_seconds: How long to wait until the chain has the new key; 0 does not ask.
+        order: What the user wants.
+        directory: Where the pair belongs.
+        issuer: Makes key pairs, and knows what is on chain.
+        find_holder: Helps to explain a key that is on chain for another hotkey.
+        clock: The wall clock.
+        reporter: Shows what happens.
         after_change: Run after the files have changed.
+        confirm_seconds: How long to wait until the chain has the new key; 0 does not look.
+        poll_seconds: The pause between two lookups of a key.
     """
 
-    hotkey: Hotkey
-    algorithm: int
-    valid_for: timedelta
-    force: bool = False
-    reuse_key: bool = False
-    renew_before: timedelta | None = None
-    confirm_seconds: float = 60.0
+    order: Order
+    directory: CredentialsDirectory
+    issuer: CertIssuer
+    find_holder: FindHolder
+    clock: Clock
+    reporter: Reporter
     after_change: Hook | None = None
+    confirm_seconds: float = 60.0
+    poll_seconds: float = POLL_SECONDS
+    _signals: HeldSignals = field(init=False)
 
-    def has_untold_change(self, directory: CredentialsDirectory) -> bool:
-        """Whether an earlier run's change still has to be told of, and somebody can be."""
-        return self.after_change is not None and directory.is_change_untold()
-
-    @property
-    def is_content_with_any_pair(self) -> bool:
-        """Whether two files that are there are all that is wanted."""
-        return not self.force and not self.reuse_key and self.renew_before is None
-
-
-@unique
-class _Step(Enum):
-    NOTHING = "nothing"
-    CONFIRM = "confirm"
-    REUSE = "reuse"
-    REPLACE = "replace"
-
-
-class Issuance:
-    """Carries out one order in one directory."""
-
-    def __init__(
-        self,
-        *,
-        order: Order,
-        directory: CredentialsDirectory,
-        issuer: CertIssuer,
-        find_holder: FindHolder,
-        clock: Clock,
-        reporter: Reporter,
-        poll_seconds: float = POLL_SECONDS,
-    ) -> None:
-        self._order = order
-        self._directory = directory
-        self._issuer = issuer
-        self._find_holder = find_holder
-        self._clock = clock
-        self._reporter = reporter
-        self._poll_seconds = poll_seconds
-        self._signals = HeldSignals(reporter.say)
+    def __post_init__(self) -> None:
+        self._signals = HeldSignals(self.reporter.say, (_NOT_NOW, _STILL_WAITING))
 
     async def run(self) -> int:
         """Does what is needed and returns the exit code.
@@ -123,129 +136,131 @@ class Issuance:
         Raises:
             NexusAuthError: If it cannot be done; nothing is lost then.
         """
-        with self._directory.opened_for_writing():
-            finished = self._directory.finish_interrupted_work(will_tell=self._will_tell)
-            # What was finished just now is untold too, where somebody is to be told.
-            is_untold = self._order.has_untold_change(self._directory)
-            if finished is not None:
-                self._reporter.say("Finished what an interrupted run had left to do.")
-                self._tell_files(finished)
-            elif is_untold:
-                self._reporter.say(
-                    "An earlier run changed the pair, and its command did not succeed."
-                )
-            # Now, since nothing else may be left to do, or Pylon be away.
-            problem = await self._run_hook() if is_untold else ""
-            step = await self._choose(finished)
-            credentials = await self._carry_out(step)
-            if credentials is None:
-                return exit_codes.FAILED if problem else exit_codes.DONE
-            if self._signals.exit_code is not None:
-                self._reporter.say("Ended as asked. The new pair was not looked up on chain.")
-                if self._order.after_change is not None:
-                    self._reporter.warn(
-                        f"{self._order.after_change} was not run; the next run with "
-                        "-after-change makes up for it"
-                    )
-                return self._signals.exit_code
-            if step is not _Step.CONFIRM:
-                problem = await self._run_hook()
-            await self._confirm(credentials)
-            return exit_codes.FAILED if problem else exit_codes.DONE
+        with self.directory.opened_for_writing():
+            # What a killed run left can only be seen and removed now.
+            facts = self._look(InterruptedRun.UNFINISHED)
+            is_hook_fine = True
+            while isinstance(step := next_step(facts), Look):
+                match step:
+                    case Look.FINISH_INTERRUPTED_RUN:
+                        facts = self._look(self._finish_interrupted_run())
+                    case Look.NOTIFY_CHANGE:
+                        is_hook_fine = await self._notify_earlier_change(facts)
+                        facts = replace(self._look(facts.interrupted), is_notification_due=False)
+                    case Look.READ_PAIR:
+                        facts = replace(facts, certificate=self._read_certificate())
+                    case Look.LOOK_UP_PUBLISHED_KEY:
+                        if facts.lookups:
+                            await asyncio.sleep(self.poll_seconds)
+                        key = await self.issuer.published_key(self.order.hotkey)
+                        facts = replace(facts, lookups=(*facts.lookups, key))
+            credentials = await self._carry_out(step, facts)
+            if credentials is not None:
+                if self._signals.exit_code is not None:
+                    self._report_signal()
+                    return self._signals.exit_code
+                if not isinstance(step, Confirm):
+                    is_hook_fine = await self._run_hook()
+                await self._confirm(credentials)
+            return exit_codes.DONE if is_hook_fine else exit_codes.FAILED
+
+    # What is there
+
+    def _look(self, interrupted: InterruptedRun) -> Facts:
+        return Facts(
+            order=self.order,
+            now=self.clock(),
+            holdings=self.directory.holdings(),
+            interrupted=interrupted,
+            is_notification_due=self._will_notify and self.directory.is_notification_pending(),
+        )
 
     @property
-    def _will_tell(self) -> bool:
-        return self._order.after_change is not None
+    def _will_notify(self) -> bool:
+        return self.after_change is not None
 
-    # What is to be done
+    def _finish_interrupted_run(self) -> InterruptedRun:
+        finished = self.directory.finish_interrupted_work(will_notify=self._will_notify)
+        if finished is None:
+            return InterruptedRun.NONE
+        self.reporter.say("Finished what an interrupted run had left to do.")
+        self._report_files(finished)
+        return InterruptedRun.FINISHED
 
-    async def _choose(self, finished: Credentials | None) -> _Step:
-        order, holdings = self._order, self._directory.holdings()
-        if order.force:
-            return self._reuse_or(_Step.REPLACE)
-        match holdings:
-            case Holdings.NOTHING:
-                return self._reuse_or(_Step.REPLACE)
-            case Holdings.KEY_ONLY if order.reuse_key:
-                return _Step.REUSE
-            case Holdings.KEY_ONLY | Holdings.CERTIFICATE_ONLY:
-                raise CredentialsUnusable(
-                    path=self._directory.path,
-                    problem=f"holds only {holdings.value}; -force-recreate replaces the pair, and "
-                    "the key on chain with it; -reuse-key makes a certificate for a key",
-                )
-            case Holdings.BOTH if order.renew_before is not None:
-                return await self._choose_renewal(order.renew_before)
-            case Holdings.BOTH:
-                if finished is not None:
-                    return _Step.CONFIRM
-                return self._reuse_or(_Step.NOTHING)
+    async def _notify_earlier_change(self, facts: Facts) -> bool:
+        if facts.interrupted is not InterruptedRun.FINISHED:
+            self.reporter.say("An earlier run changed the pair, and its command did not succeed.")
+        return await self._run_hook()
 
-    def _reuse_or(self, step: _Step) -> _Step:
-        return _Step.REUSE if self._order.reuse_key else step
-
-    async def _choose_renewal(self, renew_before: timedelta) -> _Step:
+    def _read_certificate(self) -> ClientCertificate | NoCertificate:
         try:
-            credentials = self._directory.load()
+            return self.directory.load().certificate
         except CredentialsError as exc:
-            self._reporter.say(f"The pair is unusable: {exc}.")
-            return self._reuse_or(_Step.REPLACE)
-        certificate = credentials.certificate
-        if certificate.hotkey != self._order.hotkey:
-            raise CredentialsUnusable(
-                path=self._directory.certificate_path,
-                problem=f"is the certificate of {certificate.hotkey}, not of "
-                f"{self._order.hotkey}; -force-recreate replaces it all the same",
-            )
-        left = certificate.not_after - self._clock()
-        is_on_chain = await self._is_surely_published(certificate.public_key)
-        if is_on_chain and left > renew_before:
-            if self._directory.keeps_old():
-                self._directory.discard_old()
-            self._reporter.result(
-                f"Nothing to do: valid for {left.days} more days, and the key is on chain."
-            )
-            return _Step.NOTHING
-        if not is_on_chain:
-            self._reporter.say("Another key is on chain, or none.")
-            if self._order.reuse_key:
-                raise CredentialsUnusable(
-                    path=self._directory.key_path,
-                    problem="this key is not on chain, so that no certificate around it can "
-                    "work; leave out -reuse-key to have a new one made",
-                )
-        else:
-            self._reporter.say(f"The certificate has {max(left.days, 0)} days left.")
-        return self._reuse_or(_Step.REPLACE)
-
-    async def _is_surely_published(self, public_key: bytes) -> bool:
-        for attempt in range(ABSENT_CONFIRMATIONS):
-            if attempt:
-                await asyncio.sleep(self._poll_seconds)
-            published = await self._issuer.published_key(self._order.hotkey)
-            if published is not None:
-                return published == public_key
-        return False
+            self.reporter.say(f"The pair is unusable: {exc}.")
+            return NoCertificate.UNREADABLE
 
     # Doing it
 
-    async def _carry_out(self, step: _Step) -> Credentials | None:
+    async def _carry_out(self, step: LastStep, facts: Facts) -> Credentials | None:
+        """Takes the last step; returns the pair where it has to be confirmed on chain."""
         match step:
-            case _Step.NOTHING:
+            case Nothing():
+                if step.remaining is not None:
+                    self._report_still_good(step.remaining)
                 return None
-            case _Step.CONFIRM:
-                return self._directory.load()
-            case _Step.REUSE:
+            case Confirm():
+                return self.directory.load()
+            case ReuseKey():
+                self._explain(step)
                 return self._renew_certificate()
-            case _Step.REPLACE:
+            case ReplacePair():
+                self._explain(step)
                 return await self._replace_pair()
+            case Stop():
+                raise self._error_of(step, facts.holdings)
+
+    def _report_still_good(self, remaining: timedelta) -> None:
+        self.directory.discard_old()
+        self.reporter.result(
+            f"Nothing to do: valid for {remaining.days} more days, and the key is on chain."
+        )
+
+    def _explain(self, step: ReuseKey | ReplacePair) -> None:
+        if step.reason is Reason.NOT_PUBLISHED:
+            self.reporter.say("Another key is on chain, or none.")
+        elif step.remaining is not None:
+            self.reporter.say(f"The certificate has {max(step.remaining.days, 0)} days left.")
+
+    def _error_of(self, step: Stop, holdings: Holdings) -> CredentialsUnusable:
+        directory = self.directory
+        match step.problem:
+            case Problem.HALF_A_PAIR:
+                name = KEY_NAME if holdings is Holdings.KEY_ONLY else CERTIFICATE_NAME
+                return CredentialsUnusable(
+                    path=directory.path,
+                    problem=f"holds only {name}; -force-recreate replaces the pair, and the key "
+                    "on chain with it; -reuse-key makes a certificate for a key",
+                )
+            case Problem.OTHER_HOTKEY:
+                return CredentialsUnusable(
+                    path=directory.certificate_path,
+                    problem=f"is the certificate of {step.found}, not of {self.order.hotkey}; "
+                    "-force-recreate replaces it all the same",
+                )
+            case Problem.REUSED_KEY_NOT_PUBLISHED:
+                self.reporter.say("Another key is on chain, or none.")
+                return CredentialsUnusable(
+                    path=directory.key_path,
+                    problem="this key is not on chain, so that no certificate around it can "
+                    "work; leave out -reuse-key to have a new one made",
+                )
 
     def _renew_certificate(self) -> Credentials:
         """Makes a new certificate around the key that is there."""
-        with self._directory.reserved(will_tell=self._will_tell) as reservation:
-            credentials = self._build(self._directory.load_private_key())
+        with self.directory.reserved(will_notify=self._will_notify) as reservation:
+            credentials = self._build(self.directory.load_private_key())
             reservation.save(credentials)
-        self._tell_files(credentials)
+        self._report_files(credentials)
         return credentials
 
     async def _replace_pair(self) -> Credentials:
@@ -253,27 +268,26 @@ class Issuance:
         # A rehearsal: what goes wrong with a certificate goes wrong here.
         self._build(Ed25519PrivateKey.generate().private_bytes_raw())
         with (
-            self._directory.reserved(will_tell=self._will_tell) as reservation,
+            self.directory.reserved(will_notify=self._will_notify) as reservation,
             self._signals.held(),
         ):
             try:
-                pair = await self._ask_pylon(self._order.algorithm)
-                credentials = self._build(pair)
+                credentials = self._build(await self._have_key_made())
                 await self._save(reservation, credentials)
             except asyncio.CancelledError:
-                self._reporter.warn(
+                self.reporter.warn(
                     "given up. If Pylon has replaced the key on chain, the new one is lost: run "
                     "nexus-auth generate -force-recreate"
                 )
                 raise
-        self._tell_files(credentials)
+        self._report_files(credentials)
         return credentials
 
-    async def _ask_pylon(self, algorithm: int) -> bytes:
+    async def _have_key_made(self) -> bytes:
         waiting = "Waiting for Pylon to make and publish a key pair; this can take a minute"
-        async with self._reporter.waiting(waiting):
+        async with self.reporter.waiting(waiting):
             try:
-                pair = await self._issuer.generate(algorithm=algorithm)
+                pair = await self.issuer.generate(algorithm=self.order.algorithm)
             except IssuerUnavailable as exc:
                 raise IssuerUnavailable(
                     f"{exc}\nThe files were not touched. If Pylon did get the request, {_UNCLEAR}"
@@ -289,10 +303,10 @@ class Issuance:
 
     def _build(self, private_key: bytes) -> Credentials:
         return build_credentials(
-            hotkey=self._order.hotkey,
+            hotkey=self.order.hotkey,
             private_key=private_key,
-            now=self._clock(),
-            valid_for=self._order.valid_for,
+            now=self.clock(),
+            valid_for=self.order.valid_for,
         )
 
     async def _save(self, reservation: Reservation, credentials: Credentials) -> None:
@@ -305,71 +319,77 @@ class Issuance:
             problem = str(exc) if isinstance(exc, CredentialsUnusable) else type(exc).__name__
         else:
             return
-        self._reporter.warn(f"the new pair could not be written: {problem}")
-        path = save_recovery_file(credentials, near=self._directory.path)
+        self.reporter.warn(f"the new pair could not be written: {problem}")
+        path = save_recovery_file(credentials, near=self.directory.path)
         if path is None:
-            self._reporter.warn(
+            self.reporter.warn(
                 "and nowhere else either. The only copy is in this process: make room, or make "
-                f"{self._directory.path} writable. Trying again every two seconds."
+                f"{self.directory.path} writable. Trying again every two seconds."
             )
         while path is None:
             await asyncio.sleep(_RESCUE_EVERY_SECONDS)
-            path = save_recovery_file(credentials, near=self._directory.path)
+            path = save_recovery_file(credentials, near=self.directory.path)
         raise CredentialsUnusable(
-            path=self._directory.path,
+            path=self.directory.path,
             problem="the new pair could not be written there. Private key and certificate, which "
             f"are on chain already, are in {str(path)!r}: move them to their place, or name that "
             "file for both in your proxy's configuration",
         )
 
-    def _tell_files(self, credentials: Credentials) -> None:
+    def _report_files(self, credentials: Credentials) -> None:
         ends = credentials.certificate.not_after
-        self._reporter.result(
-            f"Wrote {self._directory.key_path} and {self._directory.certificate_path}, "
+        self.reporter.result(
+            f"Wrote {self.directory.key_path} and {self.directory.certificate_path}, "
             f"valid until {ends:%Y-%m-%d}."
         )
 
-    async def _run_hook(self) -> str:
-        hook = self._order.after_change
+    async def _run_hook(self) -> bool:
+        """Runs the user's command, where there is one; says whether it succeeded."""
+        hook = self.after_change
         if hook is None:
-            return ""
+            return True
         problem = await hook.run()
         if problem:
-            self._reporter.warn(
+            self.reporter.warn(
                 f"the pair is in its place, but {hook} {problem}; the next run with "
                 "-after-change tries again"
             )
-        else:
-            self._directory.note_told()
-            self._reporter.say(f"Ran {hook}.")
-        return problem
+            return False
+        self.directory.clear_notification()
+        self.reporter.say(f"Ran {hook}.")
+        return True
+
+    def _report_signal(self) -> None:
+        self.reporter.say("Ended as asked. The new pair was not looked up on chain.")
+        if self.after_change is not None:
+            self.reporter.warn(
+                f"{self.after_change} was not run; the next run with -after-change makes up for it"
+            )
 
     # Whether it works
 
     async def _confirm(self, credentials: Credentials) -> None:
         """Looks the new key up on chain, and warns plainly when it is not there."""
         certificate = credentials.certificate
-        if self._order.confirm_seconds <= 0:
+        if self.confirm_seconds <= 0:
             return
         waiting = f"Looking up the key of {certificate.hotkey} on chain"
-        async with self._reporter.waiting(waiting):
+        async with self.reporter.waiting(waiting):
             problem = await self._await_published(certificate.hotkey, certificate.public_key)
         if problem:
-            kept = ""
-            if self._directory.keeps_old():
-                kept = "\nThe old pair is kept beside it as .old."
-            self._reporter.warn(f"{problem}{kept}")
+            is_kept = self.directory.keeps_old()
+            kept = "\nThe old pair is kept beside it as .old." if is_kept else ""
+            self.reporter.warn(f"{problem}{kept}")
             return
-        if self._directory.keeps_old():
-            self._directory.discard_old()
-        self._reporter.result(f"Confirmed: the chain has this key for {certificate.hotkey}.")
+        self.directory.discard_old()
+        self.reporter.result(f"Confirmed: the chain has this key for {certificate.hotkey}.")
 
     async def _await_published(self, hotkey: Hotkey, public_key: bytes) -> str:
         """Waits until the chain has the key; otherwise says what is there instead."""
-        deadline = time.monotonic() + self._order.confirm_seconds
+        deadline = time.monotonic() + self.confirm_seconds
         while True:
             try:
-                published = await self._issuer.published_key(hotkey)
+                published = await self.issuer.published_key(hotkey)
                 if published == public_key:
                     return ""
                 holder = await self._holder_of(public_key)
@@ -384,16 +404,16 @@ class Issuance:
                     f"the chain has {found} for {hotkey} so far. If it stays like that, the "
                     "address is not that of the Pylon identity, and the certificate will never "
                     "work. Ask again with nexus-auth verify "
-                    f"{self._directory.certificate_path}"
+                    f"{self.directory.certificate_path}"
                 )
             except IssuingError as exc:
                 problem = f"whether the chain has the key could not be found out: {exc}"
-            if time.monotonic() + self._poll_seconds > deadline:
+            if time.monotonic() + self.poll_seconds > deadline:
                 return problem
-            await asyncio.sleep(self._poll_seconds)
+            await asyncio.sleep(self.poll_seconds)
 
     async def _holder_of(self, public_key: bytes) -> Hotkey | None:
         try:
-            return await self._find_holder(public_key)
+            return await self.find_holder(public_key)
         except RegistryError:
             return None  # a help for the reader, no more

@@ -21,10 +21,10 @@ def a_pair(name: str) -> Credentials:
     )
 
 
-def save(path: Path, pair: Credentials, *, will_tell: bool = False) -> CredentialsDirectory:
+def save(path: Path, pair: Credentials, *, will_notify: bool = False) -> CredentialsDirectory:
     """Saves a pair the regular way."""
     with CredentialsDirectory(path).opened_for_writing() as directory:
-        directory.finish_interrupted_work(will_tell=will_tell)
-        with directory.reserved(will_tell=will_tell) as reservation:
+        directory.finish_interrupted_work(will_notify=will_notify)
+        with directory.reserved(will_notify=will_notify) as reservation:
             reservation.save(pair)
     return directory

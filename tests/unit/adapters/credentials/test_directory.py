@@ -13,13 +13,18 @@ from typing import Any
 
 import pytest
 
-from nexus_auth.adapters.credentials.directory import CredentialsDirectory, Holdings
-from nexus_auth.adapters.credentials.errors import CredentialsNotPlaced, CredentialsUnusable
+from nexus_auth.adapters.credentials.directory import (
+    CredentialsDirectory,
+    CredentialsNotPlaced,
+    CredentialsUnusable,
+)
 from nexus_auth.domain.errors import CredentialsError
+from nexus_auth.domain.issuance import Holdings
 from tests.builders import a_key
 from tests.unit.adapters.credentials.pairs import a_pair, save
 
 ROOT = Path(__file__).parents[4]
+PENDING = ".client-pair.pending"
 
 
 def names(path: Path) -> list[str]:
@@ -78,7 +83,7 @@ def test_pair_is_saved_and_read_back(tmp_path: Path) -> None:
 
 
 def test_old_pair_is_kept_beside_until_it_is_discarded(tmp_path: Path) -> None:
-    """With a key that nobody else can read, even where the old one could be read by all."""
+    """With a key that only its owner can read, even where the old one could be read by all."""
     save(tmp_path, a_pair("old"))
     (tmp_path / "client.key").chmod(0o644)
     directory = save(tmp_path, a_pair("new"))
@@ -92,36 +97,61 @@ def test_old_pair_is_kept_beside_until_it_is_discarded(tmp_path: Path) -> None:
     assert names(tmp_path) == ["client.crt", "client.key"]
 
 
-def test_change_is_untold_until_it_was_told(tmp_path: Path) -> None:
-    """Where somebody is to be told of it at all; a change of which nobody is told ends nothing."""
+def test_notification_is_pending_until_it_is_cleared(tmp_path: Path) -> None:
+    """Where there is a command for it at all; a later change without one clears nothing."""
     directory = save(tmp_path, a_pair("old"))
-    assert not directory.is_change_untold()
-    save(tmp_path, a_pair("new"), will_tell=True)
+    assert not directory.is_notification_pending()
+    save(tmp_path, a_pair("new"), will_notify=True)
     save(tmp_path, a_pair("newer"))
-    assert directory.is_change_untold()
-    directory.note_told()
-    directory.note_told()
-    assert not directory.is_change_untold()
+    assert directory.is_notification_pending()
+    directory.clear_notification()
+    directory.clear_notification()
+    assert not directory.is_notification_pending()
     assert ".client-pair-changed" not in names(tmp_path)
 
 
-def test_kill_at_any_moment_leaves_the_old_pair_or_the_new_one(tmp_path: Path) -> None:
-    """Never a mix, never a loss: from the moment the journal is written, the new one.
-
-    Nor does anybody remain untold of it.
-    """
+def kill_everywhere(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
+    """Runs the program of that name: what was found after a kill at each moment."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     finished = subprocess.run(
-        [sys.executable, "-m", "tests.unit.adapters.credentials.kill_everywhere"],
+        [sys.executable, "-m", "tests.unit.adapters.credentials.kill_everywhere", *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
         timeout=50,
     )
     moments: list[dict[str, Any]] = json.loads(finished.stdout)
-    assert len(moments) > 50
     assert moments[-1]["code"] == 0
+    return moments
+
+
+CHANGED = [
+    *(".client-pair-changed", "client.crt", "client.crt.old", "client.key", "client.key.old"),
+]
+
+
+@pytest.mark.parametrize("journal", [PENDING, ".client-pair.1.tmp"])
+def test_kill_while_an_interrupted_run_is_finished_loses_nothing(
+    tmp_path: Path, journal: str
+) -> None:
+    """The run after that puts the new pair in its place, and leaves nothing behind."""
+    moments = kill_everywhere(tmp_path, journal)
+    assert len(moments) > 50
+    for each in moments:
+        assert (each["pair"], each["old"]) == ("new", [True, True]), each
+        assert each["key_mode"] == "0o600", each
+        assert each["names"] == CHANGED, each
+
+
+def test_kill_at_any_moment_leaves_the_old_pair_or_the_new_one(tmp_path: Path) -> None:
+    """Never a mix, never a loss: from the moment the journal is written, the new one.
+
+    And its notification is pending.
+    """
+    moments = kill_everywhere(tmp_path)
+    assert len(moments) > 50
     pairs = [each["pair"] for each in moments]
     turn = pairs.index("new")
     assert turn > 10
@@ -132,13 +162,7 @@ def test_kill_at_any_moment_leaves_the_old_pair_or_the_new_one(tmp_path: Path) -
     for each in moments[turn:]:
         assert each["old"] == [True, True], each
         assert each["key_mode"] == "0o600", each
-        assert each["names"] == [
-            ".client-pair-changed",
-            "client.crt",
-            "client.crt.old",
-            "client.key",
-            "client.key.old",
-        ], each
+        assert each["names"] == CHANGED, each
 
 
 def test_interrupted_work_is_finished_once(tmp_path: Path) -> None:
@@ -156,8 +180,20 @@ def test_interrupted_work_is_finished_once(tmp_path: Path) -> None:
     assert not directory.has_unfinished_work()
 
 
+def test_latest_of_two_journals_wins(tmp_path: Path) -> None:
+    """Its key is the one on chain; the other pair is kept as the old one."""
+    for name, pair, age in ((".client-pair.1.tmp", a_pair("old"), 9), (PENDING, a_pair("new"), 1)):
+        (tmp_path / name).write_bytes(pair.key_pem + pair.certificate_pem)
+        os.utime(tmp_path / name, (1_000_000 - age, 1_000_000 - age))
+    directory = CredentialsDirectory(tmp_path)
+    with directory.opened_for_writing():
+        directory.finish_interrupted_work()
+    assert directory.load().certificate.fingerprint == a_pair("new").certificate.fingerprint
+    assert names(tmp_path) == ["client.crt", "client.crt.old", "client.key", "client.key.old"]
+
+
 def test_file_that_only_looks_like_a_journal_is_left_alone(tmp_path: Path) -> None:
-    """Half a pair, somebody's notes, a link: never taken for a pair, never removed."""
+    """Half a pair, a user's notes, a link: never taken for a pair, never removed."""
     pair = a_pair("new")
     other = a_pair("other")
     (tmp_path / "elsewhere").write_bytes(pair.key_pem + pair.certificate_pem)
@@ -174,8 +210,8 @@ def test_file_that_only_looks_like_a_journal_is_left_alone(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_journal_of_somebody_else_is_not_believed(tmp_path: Path) -> None:
-    """In a directory like /tmp, anybody could put one."""
+def test_journal_of_another_user_is_not_believed(tmp_path: Path) -> None:
+    """In a directory like /tmp, any user could put one."""
     pair = a_pair("new")
     journal = tmp_path / ".client-pair.pending"
     journal.write_bytes(pair.key_pem + pair.certificate_pem)
@@ -320,7 +356,7 @@ def test_pair_that_cannot_be_put_in_its_place_stays_in_the_journal(tmp_path: Pat
     """And the next run finishes the work."""
     directory = CredentialsDirectory(tmp_path)
     with directory.opened_for_writing(), directory.reserved() as reservation:
-        directory.key_path.mkdir()  # somebody interferes
+        directory.key_path.mkdir()  # another program interferes
         with pytest.raises(CredentialsNotPlaced, match=r"\.client-pair\.pending"):
             reservation.save(a_pair("new"))
     assert mode(directory.pending_path) == 0o600

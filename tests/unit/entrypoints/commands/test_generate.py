@@ -13,7 +13,7 @@ ADDRESS = a_hotkey().address
 
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An identity, and a Pylon that nobody runs."""
+    """An identity, and a Pylon that does not run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NEXUS_PYLON_ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setenv("NEXUS_PYLON_NETUID", "1")
@@ -90,7 +90,7 @@ def test_missing_identity_is_named(
 
 @pytest.mark.parametrize("dash", ["-", "--"])
 def test_flags_are_those_of_the_original(dash: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """With one dash or two, with a space or an equals sign; then nobody answers."""
+    """With one dash or two, with a space or an equals sign; then no Pylon answers."""
     flags = (
         *("ss58-address", ADDRESS, "identity-name=dev", "output-dir", "./x", "algorithm=1"),
         *("not-after-days", "10", "force-recreate", "pylon-endpoint=http://127.0.0.1:1"),

@@ -18,11 +18,12 @@ from nexus_auth.domain.errors import (
     RegistryUnavailable,
 )
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.issuance import Order
 from nexus_auth.domain.issuing import Credentials
 from nexus_auth.domain.ports import IssuedKeyPair
 from nexus_auth.entrypoints.issuing.hook import Hook
-from nexus_auth.entrypoints.issuing.issuance import FindHolder, Issuance, Order
-from nexus_auth.entrypoints.issuing.reporter import Reporter
+from nexus_auth.entrypoints.issuing.issuance import FindHolder, Issuance
+from nexus_auth.entrypoints.reporter import Reporter
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock, FakeIssuer
 
@@ -61,8 +62,6 @@ class Scene:
             force=force,
             reuse_key=reuse_key,
             renew_before=renew_before,
-            confirm_seconds=confirm_seconds,
-            after_change=None if after_change is None else Hook.parse(after_change),
         )
         return await Issuance(
             order=order,
@@ -71,6 +70,8 @@ class Scene:
             find_holder=self.find_holder,
             clock=self.clock,
             reporter=Reporter(out=self.out, err=self.err),
+            after_change=None if after_change is None else Hook.parse(after_change),
+            confirm_seconds=confirm_seconds,
             poll_seconds=0.01,
         ).run()
 
@@ -111,7 +112,7 @@ async def test_pair_is_made_written_and_confirmed(scene: Scene) -> None:
 
 
 async def test_pair_that_is_there_is_enough(scene: Scene) -> None:
-    """Nobody is asked."""
+    """No request is made."""
     await scene.run()
     asked = scene.issuer.asked
     assert await scene.run() == 0
@@ -131,21 +132,21 @@ async def test_failure_leaves_what_is_there(scene: Scene, error: IssuingError) -
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "is_said"),
     [
         (IssuingRefused("no"), False),
         (IssuingRefused("nonsense", key_may_have_changed=True), True),
         (IssuerUnavailable("away"), True),
     ],
 )
-async def test_key_that_may_have_changed_on_chain_is_told_of(
-    scene: Scene, error: IssuingError, *, told: bool
+async def test_key_that_may_have_changed_on_chain_is_reported(
+    scene: Scene, error: IssuingError, *, is_said: bool
 ) -> None:
-    """Whoever has a pair on disk would otherwise take it for good."""
+    """The pair on disk would otherwise be taken for good."""
     scene.issuer.error = error
     with pytest.raises(type(error)) as caught:
         await scene.run()
-    assert ("-force-recreate" in str(caught.value)) is told
+    assert ("-force-recreate" in str(caught.value)) is is_said
 
 
 async def test_old_pair_is_kept_until_the_new_one_is_on_chain(scene: Scene) -> None:
@@ -173,7 +174,7 @@ async def test_wrong_address_is_explained(scene: Scene) -> None:
     assert scene.issuer.made == 1
 
 
-async def test_wrong_address_is_suspected_where_nobody_can_say_whose_key_it_is(
+async def test_wrong_address_is_suspected_where_the_holder_of_the_key_is_not_known(
     scene: Scene,
 ) -> None:
     """A Pylon without the bulk question knows less, and the old pair stays."""
@@ -198,12 +199,12 @@ async def test_confirmation_waits_for_a_slow_chain(scene: Scene) -> None:
         return None if scene.issuer.asked < 3 and not await late(BOB) else await late(hotkey)
 
     scene.issuer.published_key = published_key  # type: ignore[method-assign]  # a slow chain
-    scene.find_holder = lambda _: _nobody()
+    scene.find_holder = lambda _: _no_holder()
     assert await scene.run(confirm_seconds=5) == 0
     assert "Confirmed" in scene.out.getvalue()
 
 
-async def _nobody() -> None:
+async def _no_holder() -> None:
     return None
 
 
@@ -261,7 +262,7 @@ async def test_hook_runs_after_an_interrupted_run_was_finished(
 async def test_half_a_pair_is_refused(
     scene: Scene, name: str, renew_before: timedelta | None
 ) -> None:
-    """It may be somebody's only key; force replaces it."""
+    """It may be the only copy of a key; force replaces it."""
     scene.path.mkdir()
     (scene.path / name).write_text("mine")
     with pytest.raises(CredentialsError, match=f"holds only {name}"):
@@ -304,7 +305,7 @@ class TestRenewal:
         assert scene.names == PAIR
 
     async def test_key_that_is_not_on_chain_is_replaced(self, scene: Scene) -> None:
-        """Somebody made another one elsewhere."""
+        """Another one was made elsewhere."""
         await scene.run()
         scene.issuer.chain[ALICE] = public_bytes(a_key("elsewhere"))
         assert await scene.run(renew_before=30 * DAY) == 0
@@ -347,7 +348,7 @@ class TestRenewal:
         assert scene.is_on_chain
         assert (scene.path / "client.crt.old").read_text() == "damaged"
 
-    async def test_somebody_elses_certificate_is_refused(self, scene: Scene) -> None:
+    async def test_certificate_of_another_hotkey_is_refused(self, scene: Scene) -> None:
         """A timer with a wrong directory must not destroy what is there."""
         await scene.run()
         with pytest.raises(CredentialsError, match=f"certificate of {ALICE}, not of {BOB}"):
@@ -453,7 +454,7 @@ async def test_hook_that_a_signal_kept_from_running_is_run_next_time(
 
 
 async def test_pair_that_could_not_be_had_is_no_change(scene: Scene) -> None:
-    """Nobody is told of a new pair where Pylon gave none."""
+    """No notification of a new pair where Pylon gave none."""
     scene.issuer.error = IssuerUnavailable("away")
     with pytest.raises(IssuerUnavailable):
         await scene.run(after_change="false")
@@ -461,7 +462,7 @@ async def test_pair_that_could_not_be_had_is_no_change(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("/dev/null")])
-async def test_directory_that_is_none_is_refused_before_anybody_is_asked(
+async def test_directory_that_is_none_is_refused_before_pylon_is_asked(
     scene: Scene, make: Callable[[Path], None]
 ) -> None:
     """The key on chain stays what it is."""

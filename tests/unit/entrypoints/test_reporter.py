@@ -5,8 +5,8 @@ import io
 
 import pytest
 
-from nexus_auth.entrypoints.issuing import reporter as module
-from nexus_auth.entrypoints.issuing.reporter import Reporter
+from nexus_auth.entrypoints import reporter as module
+from nexus_auth.entrypoints.reporter import Reporter
 
 
 class Terminal(io.StringIO):
@@ -57,7 +57,7 @@ async def test_log_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b" not in err.getvalue()
 
 
-async def test_nobody_listening_is_no_failure() -> None:
+async def test_reader_that_went_away_is_no_failure() -> None:
     """A closed pipe must not lose a key."""
     reporter = Reporter(out=Broken(), err=Broken())
     async with reporter.waiting("waiting"):
@@ -88,8 +88,37 @@ class Strange(Terminal):
 
 
 async def test_display_that_breaks_is_no_failure_of_what_is_waited_for() -> None:
-    """Even in a way that nobody thought of."""
+    """Even in an unforeseen way."""
     reporter = Reporter(out=io.StringIO(), err=Strange())
     async with reporter.waiting("waiting"):
         await asyncio.sleep(0)
     reporter.warn("something")
+
+
+def test_check_is_one_line_that_grep_finds() -> None:
+    """Nothing but text reaches a file; what is wrong is marked."""
+    out = io.StringIO()
+    reporter = Reporter(out=out, err=io.StringIO())
+    reporter.check("a caller", "it is known", is_right=True)
+    reporter.check("a stranger", "expected 403", is_right=False)
+    assert out.getvalue() == "  ok  a caller  it is known\n FAIL a stranger  expected 403\n"
+
+
+@pytest.mark.parametrize(("columns", "lines"), [("80", 2), ("96", 1)])
+def test_narrow_terminal_gets_the_reason_of_a_check_on_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, columns: str, lines: int
+) -> None:
+    """No word is broken at the edge."""
+    monkeypatch.setenv("COLUMNS", columns)
+    out = Terminal()
+    Reporter(out=out, err=io.StringIO()).check("a caller", "it is known", is_right=True)
+    assert len(out.getvalue().splitlines()) == lines
+
+
+def test_result_may_have_a_colour_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a file it is plain text."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for out, shown in ((Terminal(), "\x1b[32mgood\x1b[0m\n"), (io.StringIO(), "good\n")):
+        Reporter(out=out, err=io.StringIO()).result("good", "green")
+        assert out.getvalue() == shown

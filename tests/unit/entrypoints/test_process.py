@@ -1,13 +1,21 @@
-"""Folders that go when the last process that uses them does."""
+"""Limits, folders and processes of the service."""
 
 from __future__ import annotations
 
+import resource
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from nexus_auth.entrypoints.private_folders import PREFIX, private_folder
+from nexus_auth.entrypoints.process import (
+    ENOUGH_FILES,
+    FOLDER_PREFIX,
+    allow_many_connections,
+    private_folder,
+)
+
+UNBOUND = resource.RLIM_INFINITY
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +27,7 @@ def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def an_abandoned_folder(parent: Path) -> Path:
     """What a service leaves behind that is killed."""
-    path = parent / f"{PREFIX}abandoned"
+    path = parent / f"{FOLDER_PREFIX}abandoned"
     path.mkdir(mode=0o700)
     (path / "snapshot.json").write_text("{}")
     (path / ".snapshot.json.half").touch()
@@ -36,14 +44,14 @@ def test_folder_is_its_owners_and_goes_with_the_block(parent: Path) -> None:
 
 
 def test_folder_that_was_left_goes_when_the_next_is_made(parent: Path) -> None:
-    """Whoever was killed could not remove it."""
+    """A process that was killed could not remove it."""
     abandoned = an_abandoned_folder(parent)
     with private_folder():
         assert not abandoned.exists()
 
 
 def test_folder_in_use_stays() -> None:
-    """Whoever else starts leaves it alone."""
+    """Another process that starts leaves it alone."""
     with private_folder() as one:
         with private_folder() as other:
             assert one.exists()
@@ -56,9 +64,9 @@ def test_what_is_not_ours_stays(parent: Path) -> None:
     elsewhere = parent / "elsewhere"
     elsewhere.mkdir(mode=0o700)
     (elsewhere / "file").touch()
-    (parent / f"{PREFIX}link").symlink_to(elsewhere)
-    (parent / f"{PREFIX}file").touch()
-    (parent / f"{PREFIX}open").mkdir(mode=0o755)
+    (parent / f"{FOLDER_PREFIX}link").symlink_to(elsewhere)
+    (parent / f"{FOLDER_PREFIX}file").touch()
+    (parent / f"{FOLDER_PREFIX}open").mkdir(mode=0o755)
     before = sorted(parent.rglob("*"))
     with private_folder():
         pass
@@ -66,7 +74,43 @@ def test_what_is_not_ours_stays(parent: Path) -> None:
 
 
 def test_nowhere_to_make_one_is_an_error(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which the caller tells of."""
+    """Which the caller reports."""
     monkeypatch.setattr(tempfile, "tempdir", str(parent / "missing"))
     with pytest.raises(OSError, match="No such file"), private_folder():
         pass
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ((1024, 4096), (4096, 4096)),
+        ((1024, 1_000_000), (ENOUGH_FILES, 1_000_000)),
+        ((1024, UNBOUND), (ENOUGH_FILES, UNBOUND)),
+        ((4096, 4096), None),
+        ((100_000, UNBOUND), None),
+        ((UNBOUND, UNBOUND), None),
+    ],
+)
+def test_soft_limit_is_raised_and_never_lowered(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], expected: tuple[int, int] | None
+) -> None:
+    """Up to the hard limit, or to what is enough."""
+    set_to: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: set_to.append(pair))
+    allow_many_connections()
+    assert set_to == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_system_that_does_not_allow_it_is_no_problem(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """The service then starts with what it has."""
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    allow_many_connections()

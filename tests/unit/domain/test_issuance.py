@@ -1,0 +1,266 @@
+"""What an issuing run does next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.domain.issuance import (
+    ABSENT_CONFIRMATIONS,
+    Confirm,
+    Facts,
+    Holdings,
+    InterruptedRun,
+    LastStep,
+    Look,
+    NoCertificate,
+    Nothing,
+    Order,
+    Problem,
+    Reason,
+    ReplacePair,
+    ReuseKey,
+    Stop,
+    next_step,
+)
+from tests.builders import NOW, a_certificate, a_hotkey, a_key, public_bytes, to_der
+
+DAY: Final = timedelta(days=1)
+ALICE: Final = a_hotkey("alice")
+BOB: Final = a_hotkey("bob")
+KEY: Final = public_bytes(a_key("alice"))
+OTHER_KEY: Final = public_bytes(a_key("other"))
+
+
+def ending_in(remaining: timedelta) -> ClientCertificate:
+    """A certificate of alice that is valid for so much longer."""
+    return ClientCertificate.from_der(to_der(a_certificate(not_after=NOW + remaining)))
+
+
+LONG: Final = ending_in(100 * DAY)
+
+ORDERS: Final[dict[str, dict[str, Any]]] = {
+    "plain": {},
+    "force": {"force": True},
+    "reuse": {"reuse_key": True},
+    "renew": {"renew_before": 30 * DAY},
+    "force, renew": {"force": True, "renew_before": 30 * DAY},
+    "reuse, renew": {"reuse_key": True, "renew_before": 30 * DAY},
+}
+
+
+def facts(order: str = "plain", **known: Any) -> Facts:
+    """What is known of a directory with a pair in it, with the deviations that are named."""
+    known = {"holdings": Holdings.BOTH, "now": NOW, **known}
+    hotkey = known.pop("hotkey", ALICE)
+    return Facts(order=Order(hotkey=hotkey, valid_for=365 * DAY, **ORDERS[order]), **known)
+
+
+FILES: Final[dict[str, tuple[Look | LastStep, ...]]] = {
+    # nothing, the key alone, the certificate alone, both
+    "plain": (
+        ReplacePair(Reason.NO_PAIR),
+        Stop(Problem.HALF_A_PAIR),
+        Stop(Problem.HALF_A_PAIR),
+        Nothing(Reason.PAIR_PRESENT),
+    ),
+    "force": (ReplacePair(Reason.FORCED),) * 4,
+    "reuse": (
+        ReuseKey(Reason.NO_PAIR),
+        ReuseKey(Reason.NO_CERTIFICATE),
+        Stop(Problem.HALF_A_PAIR),
+        ReuseKey(Reason.ORDERED),
+    ),
+    "renew": (
+        ReplacePair(Reason.NO_PAIR),
+        Stop(Problem.HALF_A_PAIR),
+        Stop(Problem.HALF_A_PAIR),
+        Look.READ_PAIR,
+    ),
+    "force, renew": (ReplacePair(Reason.FORCED),) * 4,
+    "reuse, renew": (
+        ReuseKey(Reason.NO_PAIR),
+        ReuseKey(Reason.NO_CERTIFICATE),
+        Stop(Problem.HALF_A_PAIR),
+        Look.READ_PAIR,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("order", "holdings", "step"),
+    [
+        (order, holdings, step)
+        for order, steps in FILES.items()
+        for holdings, step in zip(Holdings, steps, strict=True)
+    ],
+)
+def test_files_decide_first(order: str, holdings: Holdings, step: Look | LastStep) -> None:
+    """Every order with every set of files."""
+    assert next_step(facts(order, holdings=holdings)) == step
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("holdings", Holdings)
+def test_what_earlier_runs_left_comes_before_everything_else(
+    order: str, holdings: Holdings
+) -> None:
+    """First the files of an interrupted run, then the notification of its change."""
+    unfinished = facts(
+        order,
+        holdings=holdings,
+        interrupted=InterruptedRun.UNFINISHED,
+        is_notification_due=True,
+    )
+    assert next_step(unfinished) is Look.FINISH_INTERRUPTED_RUN
+    for state in (InterruptedRun.NONE, InterruptedRun.FINISHED):
+        finished = facts(order, holdings=holdings, interrupted=state, is_notification_due=True)
+        assert next_step(finished) is Look.NOTIFY_CHANGE
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_pair_of_an_interrupted_run_is_confirmed_where_no_more_is_ordered(order: str) -> None:
+    """It is as new as an order would make it; a renewal looks it up on chain anyway."""
+    steps = {"plain": Confirm(), "reuse": Confirm()}
+    finished = facts(order, interrupted=InterruptedRun.FINISHED)
+    assert next_step(finished) == steps.get(order, FILES[order][3])
+
+
+RENEWALS: Final[list[tuple[dict[str, Any], Look | LastStep, Look | LastStep]]] = [
+    # what is known; the next step of a renewal, and of one that reuses the key
+    (
+        {"certificate": NoCertificate.UNREADABLE},
+        ReplacePair(Reason.UNREADABLE),
+        ReuseKey(Reason.UNREADABLE),
+    ),
+    (
+        {"certificate": LONG, "hotkey": BOB},
+        Stop(Problem.OTHER_HOTKEY, ALICE),
+        Stop(Problem.OTHER_HOTKEY, ALICE),
+    ),
+    ({"certificate": LONG}, Look.LOOK_UP_PUBLISHED_KEY, Look.LOOK_UP_PUBLISHED_KEY),
+    (
+        {"certificate": LONG, "lookups": (None, None)},
+        Look.LOOK_UP_PUBLISHED_KEY,
+        Look.LOOK_UP_PUBLISHED_KEY,
+    ),
+    *(
+        (
+            {"certificate": LONG, "lookups": lookups},
+            ReplacePair(Reason.NOT_PUBLISHED),
+            Stop(Problem.REUSED_KEY_NOT_PUBLISHED),
+        )
+        for lookups in ((None,) * ABSENT_CONFIRMATIONS, (OTHER_KEY,), (None, OTHER_KEY))
+    ),
+    *(
+        (
+            {"certificate": LONG, "lookups": lookups},
+            Nothing(Reason.STILL_GOOD, 100 * DAY),
+            Nothing(Reason.STILL_GOOD, 100 * DAY),
+        )
+        for lookups in ((KEY,), (None, None, KEY))
+    ),
+    *(
+        (
+            {"certificate": ending_in(remaining), "lookups": (KEY,)},
+            ReplacePair(Reason.RENEWAL_DUE, remaining),
+            ReuseKey(Reason.RENEWAL_DUE, remaining),
+        )
+        for remaining in (30 * DAY, timedelta(), -DAY + timedelta(seconds=1))
+    ),
+    (
+        {"certificate": ending_in(30 * DAY + timedelta(seconds=1)), "lookups": (KEY,)},
+        Nothing(Reason.STILL_GOOD, 30 * DAY + timedelta(seconds=1)),
+        Nothing(Reason.STILL_GOOD, 30 * DAY + timedelta(seconds=1)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("known", "renewing", "reusing"), RENEWALS)
+def test_renewal_looks_before_it_replaces(
+    known: dict[str, Any], renewing: Look | LastStep, reusing: Look | LastStep
+) -> None:
+    """The certificate's hotkey, then the key on chain, then the certificate's end."""
+    assert next_step(facts("renew", **known)) == renewing
+    assert next_step(facts("reuse, renew", **known)) == reusing
+
+
+@st.composite
+def any_facts(draw: st.DrawFn) -> Facts:
+    """Everything that can be known, in every combination."""
+    order = Order(
+        hotkey=draw(st.sampled_from([ALICE, BOB])),
+        valid_for=365 * DAY,
+        force=draw(st.booleans()),
+        reuse_key=draw(st.booleans()),
+        renew_before=draw(st.none() | st.timedeltas(timedelta(), 365 * DAY)),
+    )
+    certificates = [*NoCertificate, LONG, ending_in(10 * DAY)]
+    return Facts(
+        order=order,
+        now=NOW,
+        holdings=draw(st.sampled_from(Holdings)),
+        interrupted=draw(st.sampled_from(InterruptedRun)),
+        is_notification_due=draw(st.booleans()),
+        certificate=draw(st.sampled_from(certificates)),
+        lookups=tuple(draw(st.lists(st.sampled_from([None, KEY, OTHER_KEY]), max_size=4))),
+    )
+
+
+@given(any_facts())
+def test_key_on_chain_is_replaced_for_a_reason_only(known: Facts) -> None:
+    """Forced, nothing there, or a renewal that is due; and never where the key is to be reused."""
+    step = next_step(known)
+    if not isinstance(step, ReplacePair):
+        return
+    assert not known.order.reuse_key
+    if known.order.force or known.holdings is Holdings.NOTHING:
+        return
+    assert known.holdings is Holdings.BOTH
+    assert known.order.renew_before is not None
+    certificate = known.certificate
+    if isinstance(certificate, ClientCertificate):
+        assert certificate.hotkey == known.order.hotkey
+        found = [key for key in known.lookups if key is not None]
+        assert found or len(known.lookups) >= ABSENT_CONFIRMATIONS
+        is_due = certificate.not_after - known.now <= known.order.renew_before
+        assert is_due or found[:1] != [certificate.public_key]
+    else:
+        assert certificate is NoCertificate.UNREADABLE
+
+
+@given(any_facts())
+def test_pair_that_is_there_is_enough_where_no_more_is_ordered(known: Facts) -> None:
+    """Whatever is in the files, and whatever is on chain."""
+    settled = replace(
+        known,
+        order=Order(hotkey=known.order.hotkey, valid_for=DAY),
+        holdings=Holdings.BOTH,
+        interrupted=InterruptedRun.NONE,
+        is_notification_due=False,
+    )
+    assert next_step(settled) == Nothing(Reason.PAIR_PRESENT)
+
+
+@given(any_facts(), st.lists(st.sampled_from([None, KEY, OTHER_KEY]), min_size=4, max_size=4))
+def test_every_run_ends(known: Facts, chain: list[bytes | None]) -> None:
+    """Each look adds a fact, so that no step comes for ever."""
+    for _ in range(10):
+        match next_step(known):
+            case Look.FINISH_INTERRUPTED_RUN:
+                known = replace(known, interrupted=InterruptedRun.FINISHED)
+            case Look.NOTIFY_CHANGE:
+                known = replace(known, is_notification_due=False)
+            case Look.READ_PAIR:
+                known = replace(known, certificate=LONG)
+            case Look.LOOK_UP_PUBLISHED_KEY:
+                known = replace(known, lookups=(*known.lookups, chain[len(known.lookups)]))
+            case _:
+                return
+    pytest.fail("the run does not end")
