@@ -41,24 +41,6 @@ async def test_an_unexpected_failure_is_500_in_pylons_form(
     assert [record.status for record in requests] == [500]
 
 
-async def test_the_open_access_token_given_here_outranks_the_stored_one() -> None:
-    """It is for whoever builds the app to say."""
-    with EmbeddedPylonStore.open(":memory:") as store:
-        store.set_open_access_token("stored")
-        app = build_embedded_pylon_app(store, open_access_token="given")
-        async with client_of(app) as client:
-            statuses = {
-                token: (
-                    await client.get(
-                        "/api/v1/subnet/1/block/latest/certificates",
-                        headers={"Authorization": f"Bearer {token}"},
-                    )
-                ).status_code
-                for token in ("given", "stored")
-            }
-    assert statuses == {"given": 200, "stored": 403}
-
-
 async def test_pairs_made_in_parallel_are_all_real_and_one_stays() -> None:
     """The last one to be published counts; none is mixed from two."""
     hotkey = a_hotkey("dev")

@@ -73,13 +73,6 @@ class TestIdentities:
             store.add_identity("dev", hotkey=ALICE, token=token)
         assert store.identities() == ()
 
-    def test_can_be_removed(self, store: EmbeddedPylonStore) -> None:
-        """Its token goes with it."""
-        store.add_identity("dev", hotkey=ALICE, token="t")
-        assert store.remove_identity("dev")
-        assert not store.remove_identity("dev")
-        assert not store.is_identity_token("dev", "t")
-
     def test_tokens_are_nowhere_in_the_file(self, path: Path) -> None:
         """Only digests are kept."""
         with EmbeddedPylonStore.open(path) as store:
@@ -193,10 +186,10 @@ class TestCertificates:
 
     def test_generated_one_needs_a_neuron(self, store: EmbeddedPylonStore) -> None:
         """The chain takes a key from its own neurons alone."""
-        assert not store.set_certificate_if_registered(ALICE, KEY, netuid=1)
+        assert not store.publish_certificate(ALICE, KEY, netuid=1)
         store.set_neuron(ALICE, netuid=1)
-        assert not store.set_certificate_if_registered(ALICE, KEY, netuid=2)
-        assert store.set_certificate_if_registered(ALICE, KEY, netuid=1)
+        assert not store.publish_certificate(ALICE, KEY, netuid=2)
+        assert store.publish_certificate(ALICE, KEY, netuid=1)
         assert store.certificates() == {ALICE: KEY}
 
 
