@@ -6,17 +6,17 @@ would hold. Nothing is checked on any chain: whoever has a token may publish a k
 
 from __future__ import annotations
 
-from nexus_auth.adapters.devnet.app import RequestRecord, build_embedded_pylon_app
+from nexus_auth.adapters.devnet.app import RequestRecord, build_devnet_app
 from nexus_auth.adapters.devnet.records import DEFAULT_NETUID, Axon, IdentityRecord, NeuronRecord
-from nexus_auth.adapters.devnet.store import EmbeddedPylonStore, PylonStoreUnusable
+from nexus_auth.adapters.devnet.store import DevnetStore, DevnetStoreUnusable
 
 __all__ = [
     "DEFAULT_NETUID",
     "Axon",
-    "EmbeddedPylonStore",
+    "DevnetStore",
+    "DevnetStoreUnusable",
     "IdentityRecord",
     "NeuronRecord",
-    "PylonStoreUnusable",
     "RequestRecord",
-    "build_embedded_pylon_app",
+    "build_devnet_app",
 ]

@@ -26,7 +26,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nexus_auth.adapters.devnet.records import NeuronRecord
-from nexus_auth.adapters.devnet.store import EmbeddedPylonStore, PylonStoreUnusable
+from nexus_auth.adapters.devnet.store import DevnetStore, DevnetStoreUnusable
 from nexus_auth.domain.errors import InvalidHotkey
 from nexus_auth.domain.hotkey import Hotkey
 
@@ -74,8 +74,8 @@ RequestLog = Callable[[RequestRecord], object]
 """Called with every request once it is answered; a list's `append` will do."""
 
 
-def build_embedded_pylon_app(
-    store: EmbeddedPylonStore,
+def build_devnet_app(
+    store: DevnetStore,
     *,
     publish_seconds: float = 0.0,
     request_log: RequestLog | None = None,
@@ -94,7 +94,7 @@ def build_embedded_pylon_app(
     app = Starlette(
         routes=_Pylon(store, publish_seconds=publish_seconds).routes(),
         middleware=[Middleware(_Edge, log=request_log)],
-        exception_handlers=dict.fromkeys((HTTPException, PylonStoreUnusable, Exception), _render),
+        exception_handlers=dict.fromkeys((HTTPException, DevnetStoreUnusable, Exception), _render),
     )
     # Starlette would answer 307 to a slash at the end. It is gone before the router looks.
     app.router.redirect_slashes = False
@@ -113,7 +113,7 @@ class _Caller:
 class _Pylon:
     """What is answered on each path; the table in `routes` says which method answers where."""
 
-    def __init__(self, store: EmbeddedPylonStore, *, publish_seconds: float) -> None:
+    def __init__(self, store: DevnetStore, *, publish_seconds: float) -> None:
         self._store = store
         self._publish_seconds = publish_seconds
 
@@ -437,7 +437,7 @@ async def _render(request: Request, exc: Exception) -> Response:  # noqa: ARG001
             answer = _refusal(exc.status_code, exc.detail)
             answer.headers.update(exc.headers or {})
             return answer
-        case PylonStoreUnusable():
+        case DevnetStoreUnusable():
             # The store is this Pylon's chain: when it cannot be read, the gateway is bad.
             _logger.warning("pylon_store_failed", error=str(exc))
             return _refusal(502, "Bad Gateway")

@@ -93,7 +93,7 @@ class NeuronChanges(TypedDict, total=False):
     axon: Axon
 
 
-class PylonStoreUnusable(NexusAuthError):
+class DevnetStoreUnusable(NexusAuthError):
     """The development Pylon's data file cannot be used.
 
     Attributes:
@@ -107,12 +107,12 @@ class PylonStoreUnusable(NexusAuthError):
         self.problem = problem
 
 
-class EmbeddedPylonStore:
+class DevnetStore:
     """Subnets, identities, neurons and public keys.
 
     Every method is one transaction: it happened completely, and outlives a killed process, or not
     at all. Methods may be called from several threads; several processes may share one file.
-    Each method may raise `PylonStoreUnusable`.
+    Each method may raise `DevnetStoreUnusable`.
     """
 
     def __init__(self, connection: sqlite3.Connection, *, path: str) -> None:
@@ -131,7 +131,7 @@ class EmbeddedPylonStore:
             path: The file, or ":memory:".
 
         Raises:
-            PylonStoreUnusable: If it cannot be opened, is damaged, is not ours, or was written by
+            DevnetStoreUnusable: If it cannot be opened, is damaged, is not ours, or was written by
                 a newer version.
         """
         name = os.fspath(path)
@@ -165,7 +165,7 @@ class EmbeddedPylonStore:
         self.close()
 
     def __repr__(self) -> str:
-        return f"EmbeddedPylonStore({self._path!r})"
+        return f"DevnetStore({self._path!r})"
 
     def subnets(self) -> tuple[int, ...]:
         """All subnets, in the order in which they were added."""
@@ -362,7 +362,7 @@ class EmbeddedPylonStore:
                     yield
             except BaseException:
                 # SQLite may have rolled back by itself, on a full disk for one.
-                with suppress(PylonStoreUnusable):
+                with suppress(DevnetStoreUnusable):
                     self._run("ROLLBACK")
                 raise
             self._run("COMMIT")
@@ -412,13 +412,13 @@ class EmbeddedPylonStore:
                 for statement in _SCHEMA.split(";"):
                     self._run(statement)
             elif application_id != _APPLICATION_ID:
-                raise PylonStoreUnusable(path=self._path, problem=_FOREIGN)
+                raise DevnetStoreUnusable(path=self._path, problem=_FOREIGN)
             elif version != _SCHEMA_VERSION:
                 problem = f"written by another version of nexus-auth (data format {version})"
-                raise PylonStoreUnusable(path=self._path, problem=problem)
+                raise DevnetStoreUnusable(path=self._path, problem=problem)
         verdict = self._run("PRAGMA quick_check(1)")[0][0]
         if verdict != "ok":
-            raise PylonStoreUnusable(path=self._path, problem=_DAMAGED.format(verdict))
+            raise DevnetStoreUnusable(path=self._path, problem=_DAMAGED.format(verdict))
         # Readers go on while another process writes, and a killed process loses nothing committed.
         # NORMAL may lose the last moments to a power cut, which is no matter for development data.
         for setting in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
@@ -457,9 +457,9 @@ def _explained(path: str) -> Iterator[None]:
     except (sqlite3.OperationalError, sqlite3.ProgrammingError) as exc:
         # A full disk, no permission, a writer that does not end, or a store already closed.
         problem = f"the development Pylon's data cannot be used: {exc}"
-        raise PylonStoreUnusable(path=path, problem=problem) from exc
+        raise DevnetStoreUnusable(path=path, problem=problem) from exc
     except sqlite3.DatabaseError as exc:
-        raise PylonStoreUnusable(path=path, problem=_DAMAGED.format(exc)) from exc
+        raise DevnetStoreUnusable(path=path, problem=_DAMAGED.format(exc)) from exc
 
 
 def _prepare_file(path: str) -> None:
@@ -469,6 +469,6 @@ def _prepare_file(path: str) -> None:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600), "rb") as file:
             head = file.read(len(_SQLITE_MAGIC))
     except OSError as exc:
-        raise PylonStoreUnusable(path=path, problem=exc.strerror or str(exc)) from exc
+        raise DevnetStoreUnusable(path=path, problem=exc.strerror or str(exc)) from exc
     if head and head != _SQLITE_MAGIC:
-        raise PylonStoreUnusable(path=path, problem=_FOREIGN)
+        raise DevnetStoreUnusable(path=path, problem=_FOREIGN)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
     from nexus_auth.adapters.addresses import TcpAddress
-    from nexus_auth.adapters.devnet import EmbeddedPylonStore, IdentityRecord, RequestRecord
+    from nexus_auth.adapters.devnet import DevnetStore, IdentityRecord, RequestRecord
     from nexus_auth.domain.hotkey import Hotkey
 
 T = TypeVar("T")
@@ -179,7 +179,7 @@ class _Seed:
     certificates: Mapping[Hotkey, bytes]
     token_file: Path | None
 
-    def apply(self, store: EmbeddedPylonStore) -> list[_Connection]:
+    def apply(self, store: DevnetStore) -> list[_Connection]:
         """Writes it, and says how each identity is reached, the ones named here first."""
         from nexus_auth.adapters.devnet import DEFAULT_NETUID
         from nexus_auth.domain.hotkey import Hotkey
@@ -213,7 +213,7 @@ class _Seed:
         return connections + [_Connection(identity=each, token_place=None) for each in others]
 
     def _ensure(
-        self, store: EmbeddedPylonStore, name: str, hotkey: Hotkey, known: IdentityRecord | None
+        self, store: DevnetStore, name: str, hotkey: Hotkey, known: IdentityRecord | None
     ) -> _Connection:
         from nexus_auth.adapters.devnet import DEFAULT_NETUID, IdentityRecord
 
@@ -396,12 +396,12 @@ def _listen(address: TcpAddress) -> socket.socket:
         raise CannotListen(address, "--listen", exc) from exc
 
 
-def _open(path: str) -> EmbeddedPylonStore:
-    from nexus_auth.adapters.devnet import EmbeddedPylonStore, PylonStoreUnusable
+def _open(path: str) -> DevnetStore:
+    from nexus_auth.adapters.devnet import DevnetStore, DevnetStoreUnusable
 
     try:
-        return EmbeddedPylonStore.open(path)
-    except PylonStoreUnusable as exc:
+        return DevnetStore.open(path)
+    except DevnetStoreUnusable as exc:
         raise _wrong("--data", str(exc)) from exc
 
 
@@ -451,7 +451,7 @@ def _print_connections(endpoint: str, connections: list[_Connection]) -> None:
 
 
 def _serve(
-    store: EmbeddedPylonStore,
+    store: DevnetStore,
     listener: socket.socket,
     *,
     publish_seconds: float,
@@ -462,7 +462,7 @@ def _serve(
     import structlog
     import uvicorn
 
-    from nexus_auth.adapters.devnet import build_embedded_pylon_app
+    from nexus_auth.adapters.devnet import build_devnet_app
 
     _configure_logs()
     logger = structlog.get_logger(__name__)
@@ -483,7 +483,7 @@ def _serve(
         def capture_signals(self) -> Generator[None, None, None]:
             yield
 
-    app = build_embedded_pylon_app(store, publish_seconds=publish_seconds, request_log=log_request)
+    app = build_devnet_app(store, publish_seconds=publish_seconds, request_log=log_request)
     config = uvicorn.Config(
         app,
         lifespan="off",

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from nexus_auth.adapters.devnet import EmbeddedPylonStore
+from nexus_auth.adapters.devnet import DevnetStore
 from nexus_auth.entrypoints.demo.backend import EchoBackend
 from nexus_auth.entrypoints.demo.people import KeyPair, a_hotkey, save_server_pair
 from nexus_auth.entrypoints.demo.ports import LOOPBACK, ReservedPort
@@ -113,7 +113,7 @@ class Stage:
         self._reporter.part(self.proxy.title, f"https://{self._proxy_port.address}, mutual TLS")
 
     def _fill_pylon(self) -> None:
-        with EmbeddedPylonStore.open(self._pylon_data) as store:
+        with DevnetStore.open(self._pylon_data) as store:
             for name, hotkey in (("validator", self.caller), ("miner", self.miner)):
                 store.add_identity(
                     name, hotkey=hotkey, token=_TOKEN.format(name=name), netuid=NETUID
@@ -201,7 +201,7 @@ class Stage:
 
     def permit_caller(self) -> None:
         """Gives the caller a validator permit on the development chain."""
-        with EmbeddedPylonStore.open(self._pylon_data) as store:
+        with DevnetStore.open(self._pylon_data) as store:
             store.set_neuron(self.caller, netuid=NETUID, validator_permit=True)
 
     def _start_proxy(self) -> None:
