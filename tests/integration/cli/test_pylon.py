@@ -197,6 +197,7 @@ def test_memory_needs_a_token_from_outside(tmp_path: Path) -> None:
         (["--identity", "dev"], "NAME=HOTKEY"),
         (["--identity", f"../dev={ALICE}"], "NAME=HOTKEY"),
         (["--identity", "dev=5nonsense"], "SS58"),
+        (["--identity", f"{'x' * 129}={ALICE}"], "128 printable characters"),
         (["--neuron", "5nonsense"], "SS58"),
         (["--neuron", f"{ALICE},colour=red"], "colour"),
         (["--neuron", f"{ALICE},stake=much"], "much"),

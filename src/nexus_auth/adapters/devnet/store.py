@@ -113,12 +113,15 @@ class DevnetStore:
     Every method is one transaction: it happened completely, and outlives a killed process, or not
     at all. Methods may be called from several threads; several processes may share one file.
     Each method may raise `DevnetStoreUnusable`.
+
+    Attributes:
+        path: The file, or ":memory:".
     """
 
     def __init__(self, connection: sqlite3.Connection, *, path: str) -> None:
         """For `open` alone."""
         self._connection = connection
-        self._path = path
+        self.path = path
         self._lock = threading.RLock()  # reentrant: a transaction reads too
 
     @classmethod
@@ -165,7 +168,7 @@ class DevnetStore:
         self.close()
 
     def __repr__(self) -> str:
-        return f"DevnetStore({self._path!r})"
+        return f"DevnetStore({self.path!r})"
 
     def subnets(self) -> tuple[int, ...]:
         """All subnets, in the order in which they were added."""
@@ -358,7 +361,7 @@ class DevnetStore:
                 return
             self._run("BEGIN IMMEDIATE")
             try:
-                with _explained(self._path):
+                with _explained(self.path):
                     yield
             except BaseException:
                 # SQLite may have rolled back by itself, on a full disk for one.
@@ -370,7 +373,7 @@ class DevnetStore:
     def _run(self, statement: str, *values: object) -> list[sqlite3.Row]:
         """Executes one statement and returns all of its rows; a hotkey is bound as its address."""
         bound = [value.address if isinstance(value, Hotkey) else value for value in values]
-        with self._lock, _explained(self._path):
+        with self._lock, _explained(self.path):
             return self._connection.execute(statement, bound).fetchall()
 
     def _delete(self, table: str, netuid: int, hotkey: Hotkey) -> bool:
@@ -412,13 +415,13 @@ class DevnetStore:
                 for statement in _SCHEMA.split(";"):
                     self._run(statement)
             elif application_id != _APPLICATION_ID:
-                raise DevnetStoreUnusable(path=self._path, problem=_FOREIGN)
+                raise DevnetStoreUnusable(path=self.path, problem=_FOREIGN)
             elif version != _SCHEMA_VERSION:
                 problem = f"written by another version of nexus-auth (data format {version})"
-                raise DevnetStoreUnusable(path=self._path, problem=problem)
+                raise DevnetStoreUnusable(path=self.path, problem=problem)
         verdict = self._run("PRAGMA quick_check(1)")[0][0]
         if verdict != "ok":
-            raise DevnetStoreUnusable(path=self._path, problem=_DAMAGED.format(verdict))
+            raise DevnetStoreUnusable(path=self.path, problem=_DAMAGED.format(verdict))
         # Readers go on while another process writes, and a killed process loses nothing committed.
         # NORMAL may lose the last moments to a power cut, which is no matter for development data.
         for setting in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
