@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -10,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from nexus_auth.entrypoints.demo import processes
-from nexus_auth.entrypoints.demo.errors import DemoFailed
 from nexus_auth.entrypoints.demo.interrupts import Interrupts
-from nexus_auth.entrypoints.demo.processes import Children
+from nexus_auth.entrypoints.demo.processes import LOOPBACK, Children, DemoFailed, ReservedPort
 
 _WAITS = (sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(60)")
 
@@ -116,3 +116,21 @@ def test_child_is_out_of_the_terminals_reach(children: Children) -> None:
     """Ctrl-C goes to the demo alone; it ends its children in its own order."""
     child = children.start("sleeper", _WAITS)
     assert os.getsid(child.process.pid) == child.process.pid
+
+
+def test_reserved_port_can_be_listened_on_by_its_server() -> None:
+    """A server takes it in the usual way, and is then noticed."""
+    port = ReservedPort()
+    assert not port.is_answered()
+    with socket.create_server((LOOPBACK, port.number)):
+        assert port.is_answered()
+    port.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not keep it")
+def test_reserved_port_is_given_to_no_other_program() -> None:
+    """A program that binds this number without sharing does not get it."""
+    port = ReservedPort()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind((LOOPBACK, port.number))
+    port.close()

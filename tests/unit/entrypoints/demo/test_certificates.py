@@ -8,7 +8,7 @@ from cryptography import x509
 
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.evaluate import evaluate_alone
-from nexus_auth.entrypoints.demo.people import (
+from nexus_auth.entrypoints.demo.certificates import (
     a_hotkey,
     public_key_pin,
     save_self_made,
@@ -35,7 +35,7 @@ def test_server_pair_names_this_machine(tmp_path: Path) -> None:
     assert public_key_pin(pair).startswith("sha256//")
 
 
-def test_people_have_hotkeys_of_their_own() -> None:
+def test_each_name_has_a_hotkey_of_its_own() -> None:
     """The same name is the same hotkey; another name is another."""
     assert a_hotkey("miner") == a_hotkey("miner")
     assert a_hotkey("miner") != a_hotkey("validator")
