@@ -41,12 +41,8 @@ _GRACE_SECONDS: Final = 5
 """How long requests under way may take after SIGTERM."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
-    """How an identity is reached: its token is in a file or a variable, or unknown here."""
-
-    identity: IdentityRecord
-    token_place: Path | str | None
+Connection = tuple[IdentityRecord, Path | str | None]
+"""An identity, and the file or the variable that its token is in; None where that is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +78,7 @@ class Seed:
         connections = [
             self._ensure(store, name, hotkey, known.get(name)) for name, hotkey in wanted.items()
         ]
-        netuids = [self.netuid, *(each.identity.netuid for each in connections), *store.subnets()]
+        netuids = [self.netuid, *(each.netuid for each, _ in connections), *store.subnets()]
         netuid = next((each for each in netuids if each is not None), DEFAULT_NETUID)
         for hotkey, changes in self.neurons:
             with _naming("--neuron", f"{hotkey}: "):
@@ -94,7 +90,7 @@ class Seed:
             with _naming(OPEN_ACCESS_VARIABLE):
                 store.set_open_access_token(open_access)
         others = [each for each in store.identities() if each.name not in wanted]
-        return connections + [Connection(identity=each, token_place=None) for each in others]
+        return connections + [(each, None) for each in others]
 
     def _ensure(
         self, store: DevnetStore, name: str, hotkey: Hotkey, known: IdentityRecord | None
@@ -112,7 +108,7 @@ class Seed:
                 store.add_identity(
                     name, hotkey=hotkey, token=token, netuid=netuid, registered=registered
                 )
-        return Connection(identity=identity, token_place=place)
+        return identity, place
 
     def _token_of(self, name: str, store: DevnetStore) -> tuple[str, Path | str]:
         from_environment = os.environ.get(TOKEN_VARIABLE)
@@ -148,8 +144,7 @@ def print_connections(address: TcpAddress, port: int, connections: Sequence[Conn
         host = f"[{host}]"
     lines = ["# Development Pylon. Nothing here is checked on any chain: never for production."]
     lines.append(f"NEXUS_PYLON_ENDPOINT=http://{host}:{port}")
-    for position, connection in enumerate(connections):
-        identity, place = connection.identity, connection.token_place
+    for position, (identity, place) in enumerate(connections):
         settings = [
             f"NEXUS_PYLON_NETUID={identity.netuid}",
             f"NEXUS_PYLON_IDENTITY_NAME={shlex.quote(identity.name)}",

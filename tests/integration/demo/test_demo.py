@@ -1,4 +1,4 @@
-"""The demo as a person runs it: with each real proxy, interrupted, and kept running."""
+"""The demo as a user runs it: with each real proxy, interrupted, and kept running."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nexus_auth.adapters.devnet.records import NeuronRecord
+from nexus_auth.adapters.devnet.records import DEFAULT_NETUID, NeuronRecord
 from nexus_auth.adapters.devnet.store import DevnetStore, DevnetStoreUnusable
 from nexus_auth.domain.errors import InvalidHotkey
 from nexus_auth.domain.hotkey import Hotkey
@@ -51,15 +51,10 @@ _NETUID_IN_PATH: Final = re.compile(r"(/subnet/)[0-9]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
-    """One request as it was answered; never a token.
+    """One request as it was answered: its decoded path, the answer's status, how long it took.
 
-    Attributes:
-        method: As sent.
-        path: The decoded path.
-        status: Of the answer.
-        authorized: Whether it carried an Authorization header, right or wrong.
-        timeout: X-Pylon-Timeout as sent.
-        seconds: How long the answer took.
+    Never a token: only whether there was an Authorization header, right or wrong. `timeout` is
+    X-Pylon-Timeout as sent.
     """
 
     method: str
@@ -105,9 +100,14 @@ def build_devnet_app(
 class _Caller:
     """For which subnet, and which wallet, a request is answered, and in which form."""
 
-    netuid: int | None
+    netuid: int
     own_hotkey: Hotkey | None = None
     is_first_generation: bool = False
+
+
+_Answer = Callable[[Request, _Caller], Response | Awaitable[Response]]
+_Row = tuple[str, str, _Answer]
+"""A method, the end of a path, and what answers there."""
 
 
 class _Pylon:
@@ -119,15 +119,15 @@ class _Pylon:
 
     def routes(self) -> list[Route]:
         """The three APIs: where each begins, how it knows its caller, and what it answers."""
-        latest = [
+        latest: list[_Row] = [
             ("GET", "/block/latest/certificates", self._certificates),
             ("GET", "/block/latest/certificates/{hotkey}", self._certificate),
             ("GET", "/block/latest/neurons", self._neurons),
             ("GET", "/block/recent/neurons", self._neurons),
             ("GET", "/block/latest/validators", self._validators),
         ]
-        publish = ("POST", "/certificates/self", self._generate)
-        first = [
+        publish: _Row = ("POST", "/certificates/self", self._generate)
+        first: list[_Row] = [
             ("GET", "/identities", self._identities),
             ("GET", "/certificates", self._certificates),
             publish,
@@ -150,7 +150,7 @@ class _Pylon:
             (route.methods or set()).discard("HEAD")
         return routes
 
-    # The caller, and the subnet that it means. These run in a thread: the store blocks.
+    # The callers. Each runs in a thread, since the store blocks.
 
     def _identity_caller(self, request: Request) -> _Caller:
         # Pylon looks in this order: path, header, identity, token, netuid.
@@ -183,77 +183,69 @@ class _Pylon:
                 netuid=identity.netuid, own_hotkey=identity.hotkey, is_first_generation=True
             )
         subnets = self._store.subnets()
-        return _Caller(netuid=subnets[0] if subnets else None, is_first_generation=True)
+        netuid = subnets[0] if subnets else DEFAULT_NETUID  # without subnets every one is empty
+        return _Caller(netuid=netuid, is_first_generation=True)
 
-    # The answers
+    # The answers. All but the last one run in a thread too.
 
-    async def _identities(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
-        identities = await run_in_threadpool(self._store.identities)
-        return JSONResponse({"identities": {each.name: each.netuid for each in identities}})
+    def _identities(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
+        identities = {each.name: each.netuid for each in self._store.identities()}
+        return JSONResponse({"identities": identities})
 
-    async def _certificates(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
-        keys: dict[Hotkey, bytes] = {}
-        if caller.netuid is not None:
-            keys = await run_in_threadpool(self._store.certificates, netuid=caller.netuid)
+    def _certificates(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
+        keys = self._store.certificates(netuid=caller.netuid)
         return JSONResponse(
             {str(hotkey): _certificate_document(key) for hotkey, key in keys.items()}
         )
 
-    async def _certificate(self, request: Request, caller: _Caller) -> Response:
+    def _certificate(self, request: Request, caller: _Caller) -> Response:
         hotkey = _hotkey_in(request, caller)
         key = None
-        if hotkey is not None and caller.netuid is not None:
-            key = await run_in_threadpool(self._store.certificate, hotkey, netuid=caller.netuid)
+        if hotkey is not None:
+            key = self._store.certificate(hotkey, netuid=caller.netuid)
         if key is None:
             return _no_certificate(caller, 404, "Certificate not found or error fetching.")
         return JSONResponse(_certificate_document(key))
 
-    async def _neurons(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
-        neurons = await self._neurons_of(caller)
+    def _neurons(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
+        neurons = self._store.neurons(netuid=caller.netuid)
         documents = {str(each.hotkey): _neuron_document(each) for each in neurons}
         return JSONResponse({"block": _latest_block(), "neurons": documents})
 
-    async def _validators(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
-        permitted = [each for each in await self._neurons_of(caller) if each.validator_permit]
+    def _validators(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
+        neurons = self._store.neurons(netuid=caller.netuid)
+        permitted = [each for each in neurons if each.validator_permit]
         permitted.sort(key=lambda each: each.total, reverse=True)
         documents = [_neuron_document(each) for each in permitted]
         return JSONResponse({"block": _latest_block(), "validators": documents})
 
-    async def _neurons_of(self, caller: _Caller) -> tuple[NeuronRecord, ...]:
-        if caller.netuid is None:
-            return ()
-        return await run_in_threadpool(self._store.neurons, netuid=caller.netuid)
-
     async def _generate(self, request: Request, caller: _Caller) -> Response:
-        problem = _problem_of_body(await _read_body(request))
+        problem = await _problem_of_body(request)
         if problem is not None:
             detail = f"Validation failed for {request.method} {request.url.path}"
             return _refusal(400, detail, extra=[problem])
-        private_key = Ed25519PrivateKey.generate()
-        public_key = private_key.public_key().public_bytes_raw()
-        published = False
-        if caller.own_hotkey is not None and caller.netuid is not None:
-            published = await run_in_threadpool(
-                self._store.publish_certificate,
-                *(caller.own_hotkey, public_key),
-                netuid=caller.netuid,
-            )
+        key = Ed25519PrivateKey.generate()
+        public_key = key.public_key().public_bytes_raw()
+        hotkey, publish = caller.own_hotkey, self._store.publish_certificate
+        published = hotkey is not None and await run_in_threadpool(
+            publish, hotkey, public_key, netuid=caller.netuid
+        )
         await asyncio.sleep(self._publish_seconds)
         if not published:
             return _no_certificate(caller, 502, "Could not generate certificate pair.")
         document = _certificate_document(public_key)
-        document["private_key"] = private_key.private_bytes_raw().hex()
+        document["private_key"] = key.private_bytes_raw().hex()
         return JSONResponse(document, status_code=201)
 
 
 def _endpoint(
-    find_caller: Callable[[Request], _Caller],
-    answer: Callable[[Request, _Caller], Awaitable[Response]],
+    find_caller: Callable[[Request], _Caller], answer: _Answer
 ) -> Callable[[Request], Awaitable[Response]]:
-    """First finds out who the caller is, then answers."""
+    """First finds out which caller it is, then answers."""
 
     async def respond(request: Request) -> Response:
-        return await answer(request, await run_in_threadpool(find_caller, request))
+        answered = await run_in_threadpool(lambda: answer(request, find_caller(request)))
+        return answered if isinstance(answered, Response) else await answered
 
     return respond
 
@@ -358,17 +350,13 @@ def _hotkey_in(request: Request, caller: _Caller) -> Hotkey | None:
         return None
 
 
-async def _read_body(request: Request) -> bytes:
+async def _problem_of_body(request: Request) -> dict[str, str] | None:
+    """What is wrong with the body of a request for a key pair, in Pylon's own form."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise HTTPException(413, "Request Entity Too Large")
-    return bytes(body)
-
-
-def _problem_of_body(body: bytes) -> dict[str, str] | None:
-    """What is wrong with the body of a request for a key pair, in Pylon's own form."""
     if not body:
         return {"message": "'data'", "key": "data", "source": "body"}
     try:

@@ -53,7 +53,7 @@ class TestIdentities:
         assert [each.name for each in store.identities()] == ["dev", "other"]
         assert not store.is_identity_token("dev", "old")
 
-    def test_registers_its_hotkey_unless_told_otherwise(self, store: DevnetStore) -> None:
+    def test_registers_its_hotkey_by_default(self, store: DevnetStore) -> None:
         """An identity's hotkey is a neuron, without losing what was said of it."""
         store.set_neuron(ALICE, uid=9, total=5)
         store.add_identity("dev", hotkey=ALICE, token="t")

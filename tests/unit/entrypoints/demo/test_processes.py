@@ -26,7 +26,7 @@ def children(tmp_path: Path) -> Iterator[Children]:
 
 
 def test_child_is_awaited_and_ended(children: Children) -> None:
-    """It runs until it is told to end, and then it is gone."""
+    """It runs until it is stopped, and then it is gone."""
     child = children.start("sleeper", _WAITS)
     children.wait_until(lambda: "ready" in child.tail, child=child)
     assert child.process.poll() is None
@@ -35,8 +35,8 @@ def test_child_is_awaited_and_ended(children: Children) -> None:
     children.check()
 
 
-def test_child_that_ends_early_is_reported_with_its_last_words(children: Children) -> None:
-    """The person sees what the program said, not a timeout."""
+def test_child_that_ends_early_is_reported_with_its_last_lines(children: Children) -> None:
+    """The error shows what the program wrote, not a timeout."""
     script = "print('first'); print('the port is taken \\x1b[31m'); raise SystemExit(7)"
     child = children.start("talker", (sys.executable, "-c", script))
     with pytest.raises(DemoFailed, match=r"talker ended early \(exit code 7\)") as caught:
@@ -85,7 +85,7 @@ def test_child_that_does_not_listen_is_killed_with_its_own_children(
     grandchild = int(child.log.read_text())
     children.stop_all()
     assert child.process.returncode == -signal.SIGKILL
-    # Nobody waits for a grandchild, so its end may take the system a moment.
+    # No process waits for a grandchild, so its end may take the system a moment.
     deadline = time.monotonic() + 10
     while _runs(grandchild) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -103,7 +103,7 @@ def _runs(pid: int) -> bool:
 def test_children_do_not_inherit_settings_or_proxies(
     children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The person's own configuration does not reach the demo."""
+    """The user's own configuration does not reach the demo."""
     monkeypatch.setenv("NEXUS_PYLON_ENDPOINT", "http://production")
     monkeypatch.setenv("https_proxy", "http://corporate")
     script = "import os; print(sorted(n for n in os.environ if 'NEXUS' in n or 'proxy' in n))"
