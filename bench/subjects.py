@@ -14,7 +14,7 @@ import httpx
 
 from bench.callers import Caller
 from bench.programs import find_program, free_port, running
-from nexus_auth.adapters.devnet import EmbeddedPylonStore
+from nexus_auth.adapters.devnet import DevnetStore
 
 NETUID: Final = 1
 IDENTITY: Final = "bench"
@@ -63,7 +63,7 @@ class Stage:
     def start_pylon(self, callers: list[Caller]) -> str:
         """A development Pylon that knows the callers; returns its base URL."""
         data = self.folder / "pylon.sqlite"
-        store = EmbeddedPylonStore.open(data)
+        store = DevnetStore.open(data)
         try:
             store.add_identity(IDENTITY, netuid=NETUID, hotkey=callers[0].hotkey, token=TOKEN)
             for caller in callers:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nexus_auth.adapters.devnet import EmbeddedPylonStore
+from nexus_auth.adapters.devnet import DevnetStore
 from tests.integration.pylon.running import RunningPylon, prepare, running_pylon
 
 
@@ -20,7 +20,7 @@ def _shared_pylon() -> Iterator[RunningPylon]:
 @pytest.fixture
 def pylon(_shared_pylon: RunningPylon) -> Iterator[RunningPylon]:
     """A running development Pylon with the identity `dev` on subnet 1, new for each test."""
-    with EmbeddedPylonStore.open(":memory:") as store:
+    with DevnetStore.open(":memory:") as store:
         prepare(store)
         _shared_pylon.serve(store)
         _shared_pylon.start()

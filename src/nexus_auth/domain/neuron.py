@@ -46,10 +46,10 @@ class Neuron:
 
     def __post_init__(self) -> None:
         if not 0 <= self.uid <= _MAX_UID:
-            raise ValueError(f"a uid lies between 0 and {_MAX_UID}")
-        for amount in (self.alpha, self.tao, self.total):
+            raise ValueError(f"a uid is a whole number from 0 to {_MAX_UID}")
+        for kind, amount in (("alpha", self.alpha), ("tao", self.tao), ("total", self.total)):
             if not math.isfinite(amount) or amount < 0:
-                raise ValueError("a stake is a finite number, not negative")
+                raise ValueError(f"a stake ({kind}) is a finite number, not below 0")
 
     def stake(self, kind: StakeKind) -> float:
         """The stake of one kind, in whole tokens."""

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from dotenv import dotenv_values
 
-from nexus_auth.adapters.devnet import EmbeddedPylonStore
+from nexus_auth.adapters.devnet import DevnetStore
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.real import Process, wait_until_ready
 
@@ -163,7 +163,7 @@ def test_identities_and_tokens_can_be_chosen(data: Path) -> None:
         NEXUS_PYLON_DEV_OPEN_ACCESS_TOKEN="everybody",
     )
     assert seeded.returncode == 0, seeded.stderr
-    with EmbeddedPylonStore.open(data) as store:
+    with DevnetStore.open(data) as store:
         (identity,) = store.identities()
         assert (identity.name, identity.netuid, identity.hotkey) == ("validator", 12, ALICE)
         assert store.is_identity_token("validator", "chosen")
@@ -197,6 +197,7 @@ def test_memory_needs_a_token_from_outside(tmp_path: Path) -> None:
         (["--identity", "dev"], "NAME=HOTKEY"),
         (["--identity", f"../dev={ALICE}"], "NAME=HOTKEY"),
         (["--identity", "dev=5nonsense"], "SS58"),
+        (["--identity", f"{'x' * 129}={ALICE}"], "128 printable characters"),
         (["--neuron", "5nonsense"], "SS58"),
         (["--neuron", f"{ALICE},colour=red"], "colour"),
         (["--neuron", f"{ALICE},stake=much"], "much"),

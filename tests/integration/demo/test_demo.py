@@ -1,4 +1,4 @@
-"""The demo as a person runs it: with each real proxy, interrupted, and kept running."""
+"""The demo as a user runs it: with each real proxy, interrupted, and kept running."""
 
 from __future__ import annotations
 
@@ -47,21 +47,33 @@ def _has_cleaned_up(directory: Path) -> bool:
     return not any((directory / "tmp").iterdir())
 
 
-@pytest.mark.parametrize("proxy", ["nginx", "envoy"])
-def test_demo_shows_every_scenario_and_leaves_nothing_behind(tmp_path: Path, proxy: str) -> None:
-    """Exit code 0, one line a scenario, plain text, no process and no file left."""
-    require_program(proxy, HOW[proxy])
-    with running_demo(tmp_path, "--proxy", proxy) as demo:
-        wait_until_ready(
-            lambda: "Real requests" in demo.output,
-            what="the demo",
-            process=demo,
-            timeout_seconds=_DEMO_SECONDS,
-        )
+@pytest.fixture(scope="module")
+def kept_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """One demo with nginx for every test that only looks; Ctrl-C ends it well at last."""
+    require_program("nginx", HOW["nginx"])
+    directory = tmp_path_factory.mktemp("demo")
+    with running_demo(directory, "--keep", "--proxy", "nginx") as demo:
+        _wait_until(demo, "Logs and configuration")
         children = descendants(demo.pid)
         assert children
-        assert demo.wait(_DEMO_SECONDS) == 0, demo.output
-    lines = re.findall(r"^ +(ok|FAIL) +(\d+) ", demo.output, re.MULTILINE)
+        yield demo
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait() == 0, demo.output
+    assert not running(children)
+    assert _has_cleaned_up(directory)
+
+
+def _wait_until(demo: Process, shown: str) -> None:
+    wait_until_ready(
+        lambda: shown in demo.output,
+        what="the demo",
+        process=demo,
+        timeout_seconds=_DEMO_SECONDS,
+    )
+
+
+def _assert_shows_every_scenario(output: str) -> None:
+    lines = re.findall(r"^ +(ok|FAIL) +(\d+) ", output, re.MULTILINE)
     assert [status for _, status in lines] == [
         *("200", "200", "200"),
         *("403", "403", "403", "403"),
@@ -70,12 +82,32 @@ def test_demo_shows_every_scenario_and_leaves_nothing_behind(tmp_path: Path, pro
         "200",
     ]
     assert {mark for mark, _ in lines} == {"ok"}
-    assert "All as it must be." in demo.output
-    assert "\x1b" not in demo.output
+    assert "All as it must be." in output
+    assert "\x1b" not in output
+
+
+def test_demo_shows_every_scenario(kept_demo: Process) -> None:
+    """One line a scenario, plain text."""
+    _assert_shows_every_scenario(kept_demo.output)
+
+
+def test_demo_shows_what_the_readme_says(kept_demo: Process) -> None:
+    """Line by line."""
+    shown, _, _ = kept_demo.output.partition("\nEverything keeps running")
+    assert _but_for_numbers(shown) == _but_for_numbers(_shown_in_readme())
+
+
+def test_demo_with_envoy_ends_by_itself_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The same scenarios, exit code 0, no process and no file left."""
+    require_program("envoy", HOW["envoy"])
+    with running_demo(tmp_path, "--proxy", "envoy") as demo:
+        _wait_until(demo, "Real requests")
+        children = descendants(demo.pid)
+        assert children
+        assert demo.wait(_DEMO_SECONDS) == 0, demo.output
+    _assert_shows_every_scenario(demo.output)
     assert not running(children)
     assert _has_cleaned_up(tmp_path)
-    if proxy == "nginx":
-        assert _but_for_numbers(demo.output) == _but_for_numbers(_shown_in_readme())
 
 
 def _shown_in_readme() -> str:
@@ -98,7 +130,7 @@ def _but_for_numbers(text: str) -> str:
         ("nexus-auth  ", signal.SIGHUP, 129),
         ("  ok  403", signal.SIGINT, 130),
     ],
-    ids=["at-once", "while-starting", "while-the-proxy-starts", "while-asking"],
+    ids=["at-once", "while-starting", "while-the-proxy-starts", "during-the-requests"],
 )
 def test_interrupted_demo_leaves_nothing_behind(
     tmp_path: Path, after: str, which: signal.Signals, code: int
@@ -106,12 +138,7 @@ def test_interrupted_demo_leaves_nothing_behind(
     """Ctrl-C, SIGTERM and a closed terminal, twice and at any moment, clean up all the same."""
     require_program("nginx", HOW["nginx"])
     with running_demo(tmp_path, "--proxy", "nginx") as demo:
-        wait_until_ready(
-            lambda: after in demo.output,
-            what="the demo",
-            process=demo,
-            timeout_seconds=_DEMO_SECONDS,
-        )
+        _wait_until(demo, after)
         children = descendants(demo.pid)
         demo.send_signal(which)
         demo.send_signal(which)
@@ -131,42 +158,24 @@ def _run_shown(command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_kept_demo_can_be_tried_by_hand(tmp_path: Path) -> None:
-    """The very curl commands that it prints do what it says they do, until Ctrl-C."""
-    require_program("nginx", HOW["nginx"])
+def test_kept_demo_can_be_tried_by_hand(kept_demo: Process) -> None:
+    """The very curl commands that it prints do what it says they do."""
     require_program("curl", "apt-get install curl")
-    with running_demo(tmp_path, "--keep", "--proxy", "nginx") as demo:
-        wait_until_ready(
-            lambda: "Logs and configuration" in demo.output,
-            what="the demo",
-            process=demo,
-            timeout_seconds=_DEMO_SECONDS,
-        )
-        known, unknown = re.findall(r"^curl .*$", demo.output, re.MULTILINE)
-        answer = _run_shown(known).stdout
-        assert answer.endswith("\n200")
-        assert '"X-Hotkey: 5' in answer
-        assert _run_shown(unknown).stdout.endswith("\n403")
-        another_pin = re.sub("sha256//....", "sha256//AAAA", known)
-        with pytest.raises(subprocess.CalledProcessError):
-            _run_shown(another_pin)
-        children = descendants(demo.pid)
-        demo.send_signal(signal.SIGINT)
-        assert demo.wait() == 0
-    assert not running(children)
-    assert _has_cleaned_up(tmp_path)
+    known, unknown = re.findall(r"^curl .*$", kept_demo.output, re.MULTILINE)
+    answer = _run_shown(known).stdout
+    assert answer.endswith("\n200")
+    assert '"X-Hotkey: 5' in answer
+    assert _run_shown(unknown).stdout.endswith("\n403")
+    another_pin = re.sub("sha256//....", "sha256//AAAA", known)
+    with pytest.raises(subprocess.CalledProcessError):
+        _run_shown(another_pin)
 
 
-def test_child_that_dies_ends_the_demo_with_its_last_words(tmp_path: Path) -> None:
+def test_child_that_dies_ends_the_demo_with_its_last_lines(tmp_path: Path) -> None:
     """A part that is killed from outside is noticed and named, and the rest is cleaned up."""
     require_program("nginx", HOW["nginx"])
     with running_demo(tmp_path, "--keep", "--proxy", "nginx") as demo:
-        wait_until_ready(
-            lambda: "Logs and configuration" in demo.output,
-            what="the demo",
-            process=demo,
-            timeout_seconds=_DEMO_SECONDS,
-        )
+        _wait_until(demo, "Logs and configuration")
         children = descendants(demo.pid)
         service = next(pid for pid in children if command_line(pid).endswith("nexus_auth run "))
         os.kill(service, signal.SIGKILL)

@@ -25,9 +25,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nexus_auth.adapters.devnet import (
     DEFAULT_NETUID,
-    EmbeddedPylonStore,
+    DevnetStore,
     RequestRecord,
-    build_embedded_pylon_app,
+    build_devnet_app,
 )
 from nexus_auth.domain.hotkey import Hotkey
 from tests.builders import a_hotkey
@@ -58,14 +58,14 @@ class RunningPylon:
         """Its base URL; the same one after `stop` and `start`."""
         return f"http://127.0.0.1:{self.port}"
 
-    def serve(self, store: EmbeddedPylonStore, *, publish_seconds: float = 0.0) -> None:
+    def serve(self, store: DevnetStore, *, publish_seconds: float = 0.0) -> None:
         """Goes on with this store and an empty list of requests, and behaves again."""
         self.store = store
         self.requests: list[RequestRecord] = []
         self._failing_status: int | None = None
         self._failing_where = ""
         self._delay_seconds = 0.0
-        self._app: ASGIApp = build_embedded_pylon_app(
+        self._app: ASGIApp = build_devnet_app(
             store, publish_seconds=publish_seconds, request_log=self.requests.append
         )
 
@@ -161,7 +161,7 @@ def running_pylon(
         with_identity: Whether it has the identity `dev` on subnet 1, whose hotkey is a neuron.
     """
     pylon = RunningPylon()
-    with EmbeddedPylonStore.open(path) as store:
+    with DevnetStore.open(path) as store:
         prepare(store, open_access_token=open_access_token, with_identity=with_identity)
         pylon.serve(store, publish_seconds=publish_seconds)
         pylon.start()
@@ -172,7 +172,7 @@ def running_pylon(
 
 
 def prepare(
-    store: EmbeddedPylonStore,
+    store: DevnetStore,
     *,
     open_access_token: str | None = OPEN_ACCESS_TOKEN,
     with_identity: bool = True,

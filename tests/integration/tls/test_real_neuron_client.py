@@ -13,7 +13,7 @@ from pylon_client.artanis.v1 import Neuron
 from pylon_client.exceptions import MtlsVerificationError
 from tenacity import AsyncRetrying, Retrying, stop_after_attempt
 
-from nexus_auth.entrypoints.demo.people import KeyPair, save_self_made
+from nexus_auth.entrypoints.demo.certificates import KeyPair, save_self_made
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.tls.miner import Miner, running_miner
 

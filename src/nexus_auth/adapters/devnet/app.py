@@ -9,7 +9,7 @@ import math
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -22,12 +22,11 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nexus_auth.adapters.devnet.records import IdentityRecord, NeuronRecord
-from nexus_auth.adapters.devnet.store import EmbeddedPylonStore, PylonStoreUnusable
-from nexus_auth.adapters.devnet.tokens import TokenDigest
+from nexus_auth.adapters.devnet.records import DEFAULT_NETUID, NeuronRecord
+from nexus_auth.adapters.devnet.store import DevnetStore, DevnetStoreUnusable
 from nexus_auth.domain.errors import InvalidHotkey
 from nexus_auth.domain.hotkey import Hotkey
 
@@ -49,22 +48,13 @@ _SLASHES: Final = re.compile(r"/{2,}")
 _NETUID: Final = re.compile(r"[0-9]{1,9}")
 _NETUID_IN_PATH: Final = re.compile(r"(/subnet/)[0-9]+")
 
-_V1: Final = "/api/v1"
-_IDENTITY_API: Final = _V1 + "/identity/{identity_name}/subnet/{netuid}"
-_OPEN_ACCESS_API: Final = _V1 + "/subnet/{netuid}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
-    """One request as it was answered; never a token.
+    """One request as it was answered: its decoded path, the answer's status, how long it took.
 
-    Attributes:
-        method: As sent.
-        path: The decoded path.
-        status: Of the answer.
-        authorized: Whether it carried an Authorization header, right or wrong.
-        timeout: X-Pylon-Timeout as sent.
-        seconds: How long the answer took.
+    Never a token: only whether there was an Authorization header, right or wrong. `timeout` is
+    X-Pylon-Timeout as sent.
     """
 
     method: str
@@ -76,287 +66,209 @@ class RequestRecord:
 
 
 RequestLog = Callable[[RequestRecord], object]
-"""Told of every request once it is answered; a list's `append` will do."""
+"""Called with every request once it is answered; a list's `append` will do."""
 
 
-def build_embedded_pylon_app(
-    store: EmbeddedPylonStore,
+def build_devnet_app(
+    store: DevnetStore,
     *,
-    open_access_token: str | None = None,
     publish_seconds: float = 0.0,
     request_log: RequestLog | None = None,
 ) -> Starlette:
     """Builds the development Pylon. It checks nothing on any chain: never for production.
 
-    The first-generation API asks for no token; it speaks for the identity that was added first.
+    The first-generation API needs no token; it speaks for the identity that was added first.
 
     Args:
         store: What it knows; the caller closes it.
-        open_access_token: Token of the open-access API, in place of the one in the store. Where
-            neither has one, that API is open to everybody.
         publish_seconds: How long `generate` pretends to wait for the chain. The new key is in
-            force from the beginning of that time: who gives up waiting has lost the old key.
-        request_log: Told of every request.
+            force from the beginning of that time: a client that gives up waiting has lost the
+            old key.
+        request_log: Called with every request.
     """
-    digest = None if open_access_token is None else TokenDigest.of(open_access_token)
-    pylon = _Pylon(store, open_access_digest=digest, publish_seconds=publish_seconds)
     app = Starlette(
-        routes=pylon.routes(),
-        middleware=[
-            Middleware(_RequestLogging, log=request_log),
-            Middleware(_TimeLimit),
-            Middleware(_NeedlessSlashes),
-        ],
-        exception_handlers={
-            HTTPException: _render_refusal,
-            PylonStoreUnusable: _render_store_failure,
-            Exception: _render_failure,
-        },
+        routes=_Pylon(store, publish_seconds=publish_seconds).routes(),
+        middleware=[Middleware(_Edge, log=request_log)],
+        exception_handlers=dict.fromkeys((HTTPException, DevnetStoreUnusable, Exception), _render),
     )
     # Starlette would answer 307 to a slash at the end. It is gone before the router looks.
     app.router.redirect_slashes = False
     return app
 
 
-class _Pylon:
-    """The endpoints; every one is documented by its path in `routes`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Caller:
+    """For which subnet, and which wallet, a request is answered, and in which form."""
 
-    def __init__(
-        self,
-        store: EmbeddedPylonStore,
-        *,
-        open_access_digest: TokenDigest | None,
-        publish_seconds: float,
-    ) -> None:
+    netuid: int
+    own_hotkey: Hotkey | None = None
+    is_first_generation: bool = False
+
+
+_Answer = Callable[[Request, _Caller], Response | Awaitable[Response]]
+_Row = tuple[str, str, _Answer]
+"""A method, the end of a path, and what answers there."""
+
+
+class _Pylon:
+    """What is answered on each path; the table in `routes` says which method answers where."""
+
+    def __init__(self, store: DevnetStore, *, publish_seconds: float) -> None:
         self._store = store
-        self._open_access_digest = open_access_digest
         self._publish_seconds = publish_seconds
 
-    def routes(self) -> list[BaseRoute]:
-        routes: list[BaseRoute] = [_route(f"{_V1}/identities", self._identities)]
-        for prefix, caller in (
-            (_IDENTITY_API, self._identity_caller),
-            (_OPEN_ACCESS_API, self._open_access_caller),
-        ):
-            for path, answer in (
-                ("/block/latest/certificates", self._certificates),
-                ("/block/latest/certificates/{hotkey}", self._certificate),
-                ("/block/latest/neurons", self._neurons),
-                ("/block/recent/neurons", self._neurons),
-                ("/block/latest/validators", self._validators),
-            ):
-                routes.append(_route(prefix + path, _endpoint(caller, answer)))
-        own = _endpoint(self._identity_caller, self._generate)
-        routes.append(_route(f"{_IDENTITY_API}/certificates/self", own, method="POST"))
-        first = f"{_V1}/certificates"
-        caller = self._first_generation_caller
-        routes += [
-            _route(first, _endpoint(caller, self._certificates)),
-            _route(
-                first + "/self",
-                _with_bare_refusals(_endpoint(caller, self._generate)),
-                method="POST",
-            ),
-            _route(first + "/{hotkey}", _with_bare_refusals(_endpoint(caller, self._certificate))),
-            _route(f"{_V1}/neurons/latest", _endpoint(caller, self._neurons)),
+    def routes(self) -> list[Route]:
+        """The three APIs: where each begins, how it knows its caller, and what it answers."""
+        latest: list[_Row] = [
+            ("GET", "/block/latest/certificates", self._certificates),
+            ("GET", "/block/latest/certificates/{hotkey}", self._certificate),
+            ("GET", "/block/latest/neurons", self._neurons),
+            ("GET", "/block/recent/neurons", self._neurons),
+            ("GET", "/block/latest/validators", self._validators),
         ]
+        publish: _Row = ("POST", "/certificates/self", self._generate)
+        first: list[_Row] = [
+            ("GET", "/identities", self._identities),
+            ("GET", "/certificates", self._certificates),
+            publish,
+            ("GET", "/certificates/{hotkey}", self._certificate),
+            ("GET", "/neurons/latest", self._neurons),
+        ]
+        identity = "/api/v1/identity/{identity_name}/subnet/{netuid}"
+        apis = [
+            (identity, self._identity_caller, [*latest, publish]),
+            ("/api/v1/subnet/{netuid}", self._open_access_caller, latest),
+            ("/api/v1", self._first_generation_caller, first),
+        ]
+        routes = [
+            Route(prefix + path, _endpoint(find_caller, answer), methods=[method])
+            for prefix, find_caller, table in apis
+            for method, path, answer in table
+        ]
+        for route in routes:
+            # Starlette adds HEAD to GET, which Pylon does not take.
+            (route.methods or set()).discard("HEAD")
         return routes
 
-    # Who asks, and about which subnet.
+    # The callers. Each runs in a thread, since the store blocks.
 
-    async def _identity_caller(self, request: Request) -> _Caller:
+    def _identity_caller(self, request: Request) -> _Caller:
         # Pylon looks in this order: path, header, identity, token, netuid.
-        netuid = _asked_netuid(request)
+        netuid = _netuid_in(request)
         token = _bearer_token(request)
         name = request.path_params["identity_name"]
-        identity = await run_in_threadpool(self._store.identity, name)
+        identity = self._store.identity(name)
         if identity is None:
             raise HTTPException(404, f"Identity '{name}' not found")
-        if not await run_in_threadpool(self._store.is_identity_token, name, token):
+        if not self._store.is_identity_token(name, token):
             raise HTTPException(403, "Invalid authorization token")
         if netuid != identity.netuid:
-            raise _elsewhere(request, identity)
-        return _Caller(netuid=identity.netuid, own_hotkey=identity.hotkey)
+            # The same path with the identity's own netuid, as Pylon 2.0 redirects with a 308.
+            # Not the path as it was sent: `//api/…` there would name another host.
+            own = rf"\g<1>{identity.netuid}"
+            location = _NETUID_IN_PATH.sub(own, request.scope["path"], count=1)
+            raise HTTPException(308, headers={"Location": quote(location)})
+        return _Caller(netuid=netuid, own_hotkey=identity.hotkey)
 
-    async def _open_access_caller(self, request: Request) -> _Caller:
-        netuid = _asked_netuid(request)
-        digest = self._open_access_digest
-        if digest is None:
-            digest = await run_in_threadpool(self._store.open_access_token)
+    def _open_access_caller(self, request: Request) -> _Caller:
+        netuid = _netuid_in(request)
+        digest = self._store.open_access_token()
         if digest is not None and not digest.matches(_bearer_token(request)):
             raise HTTPException(403, "Invalid authorization token")
-        return _Caller(netuid=netuid, own_hotkey=None)
+        return _Caller(netuid=netuid)
 
-    async def _first_generation_caller(self, request: Request) -> _Caller:  # noqa: ARG002 - no path
-        identities = await run_in_threadpool(self._store.identities)
-        if identities:
-            return _Caller(netuid=identities[0].netuid, own_hotkey=identities[0].hotkey)
-        subnets = await run_in_threadpool(self._store.subnets)
-        return _Caller(netuid=subnets[0] if subnets else None, own_hotkey=None)
+    def _first_generation_caller(self, request: Request) -> _Caller:  # noqa: ARG002 - no path
+        for identity in self._store.identities():
+            return _Caller(
+                netuid=identity.netuid, own_hotkey=identity.hotkey, is_first_generation=True
+            )
+        subnets = self._store.subnets()
+        netuid = subnets[0] if subnets else DEFAULT_NETUID  # without subnets every one is empty
+        return _Caller(netuid=netuid, is_first_generation=True)
 
-    # What is answered
+    # The answers. All but the last one run in a thread too.
 
-    async def _identities(self, request: Request) -> Response:  # noqa: ARG002 - nothing is asked
-        identities = await run_in_threadpool(self._store.identities)
-        return JSONResponse({"identities": {each.name: each.netuid for each in identities}})
+    def _identities(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
+        identities = {each.name: each.netuid for each in self._store.identities()}
+        return JSONResponse({"identities": identities})
 
-    async def _certificates(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
-        if caller.netuid is None:
-            return JSONResponse({})
-        keys = await run_in_threadpool(self._store.certificates, netuid=caller.netuid)
+    def _certificates(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
+        keys = self._store.certificates(netuid=caller.netuid)
         return JSONResponse(
             {str(hotkey): _certificate_document(key) for hotkey, key in keys.items()}
         )
 
-    async def _certificate(self, request: Request, caller: _Caller) -> Response:
-        hotkey = _asked_hotkey(request.path_params["hotkey"], caller)
+    def _certificate(self, request: Request, caller: _Caller) -> Response:
+        hotkey = _hotkey_in(request, caller)
         key = None
-        if hotkey is not None and caller.netuid is not None:
-            key = await run_in_threadpool(self._store.certificate, hotkey, netuid=caller.netuid)
+        if hotkey is not None:
+            key = self._store.certificate(hotkey, netuid=caller.netuid)
         if key is None:
-            raise HTTPException(404, "Certificate not found or error fetching.")
+            return _no_certificate(caller, 404, "Certificate not found or error fetching.")
         return JSONResponse(_certificate_document(key))
 
-    async def _neurons(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
-        neurons = await self._neurons_of(caller)
+    def _neurons(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
+        neurons = self._store.neurons(netuid=caller.netuid)
         documents = {str(each.hotkey): _neuron_document(each) for each in neurons}
         return JSONResponse({"block": _latest_block(), "neurons": documents})
 
-    async def _validators(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
-        permitted = [each for each in await self._neurons_of(caller) if each.validator_permit]
+    def _validators(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
+        neurons = self._store.neurons(netuid=caller.netuid)
+        permitted = [each for each in neurons if each.validator_permit]
         permitted.sort(key=lambda each: each.total, reverse=True)
         documents = [_neuron_document(each) for each in permitted]
         return JSONResponse({"block": _latest_block(), "validators": documents})
 
-    async def _neurons_of(self, caller: _Caller) -> tuple[NeuronRecord, ...]:
-        if caller.netuid is None:
-            return ()
-        return await run_in_threadpool(self._store.neurons, netuid=caller.netuid)
-
     async def _generate(self, request: Request, caller: _Caller) -> Response:
-        problem = _validate_generate_body(await _read_body(request))
+        problem = await _problem_of_body(request)
         if problem is not None:
-            return _validation_failed(request, problem)
-        private_key = Ed25519PrivateKey.generate()
-        public_key = private_key.public_key().public_bytes_raw()
-        published = (
-            caller.own_hotkey is not None
-            and caller.netuid is not None
-            and await run_in_threadpool(
-                self._store.set_certificate_if_registered,
-                caller.own_hotkey,
-                public_key,
-                netuid=caller.netuid,
-            )
+            detail = f"Validation failed for {request.method} {request.url.path}"
+            return _refusal(400, detail, extra=[problem])
+        key = Ed25519PrivateKey.generate()
+        public_key = key.public_key().public_bytes_raw()
+        hotkey, publish = caller.own_hotkey, self._store.publish_certificate
+        published = hotkey is not None and await run_in_threadpool(
+            publish, hotkey, public_key, netuid=caller.netuid
         )
         await asyncio.sleep(self._publish_seconds)
         if not published:
-            raise HTTPException(502, "Could not generate certificate pair.")
+            return _no_certificate(caller, 502, "Could not generate certificate pair.")
         document = _certificate_document(public_key)
-        document["private_key"] = private_key.private_bytes_raw().hex()
+        document["private_key"] = key.private_bytes_raw().hex()
         return JSONResponse(document, status_code=201)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Caller:
-    """For which subnet, and which wallet, a request is answered."""
-
-    netuid: int | None
-    own_hotkey: Hotkey | None
-
-
-def _route(
-    path: str, endpoint: Callable[[Request], Awaitable[Response]], *, method: str = "GET"
-) -> Route:
-    route = Route(path, endpoint, methods=[method])
-    route.methods = {method}  # Starlette adds HEAD to GET, which Pylon does not take.
-    return route
-
-
 def _endpoint(
-    caller: Callable[[Request], Awaitable[_Caller]],
-    answer: Callable[[Request, _Caller], Awaitable[Response]],
+    find_caller: Callable[[Request], _Caller], answer: _Answer
 ) -> Callable[[Request], Awaitable[Response]]:
-    """First finds out who asks, then answers."""
+    """First finds out which caller it is, then answers."""
 
     async def respond(request: Request) -> Response:
-        return await answer(request, await caller(request))
+        answered = await run_in_threadpool(lambda: answer(request, find_caller(request)))
+        return answered if isinstance(answered, Response) else await answered
 
     return respond
 
 
-def _with_bare_refusals(
-    endpoint: Callable[[Request], Awaitable[Response]],
-) -> Callable[[Request], Awaitable[Response]]:
-    """Says of a certificate that there is none as the first generation did: `detail` alone."""
+class _Edge:
+    """What Pylon does with every request before it looks at its path; and the request log.
 
-    async def respond(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except HTTPException as exc:
-            if exc.status_code not in {404, 502}:
-                raise
-            return JSONResponse({"detail": exc.detail}, status_code=exc.status_code)
-
-    return respond
-
-
-class _TimeLimit:
-    """Gives up on a request that takes longer than its client wants to wait."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        try:
-            seconds = _parse_timeout(Headers(scope=scope).get("x-pylon-timeout"))
-        except HTTPException as exc:
-            await _refusal(exc.status_code, exc.detail)(scope, receive, send)
-            return
-        begun = False
-
-        async def noted_send(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
-        try:
-            async with asyncio.timeout(seconds):
-                await self._app(scope, receive, noted_send)
-        except TimeoutError:
-            if begun:
-                raise
-            await _refusal(504, "Request timed out")(scope, receive, send)
-
-
-class _NeedlessSlashes:
-    """Takes `//` for `/`, and a slash at the end for none, as Pylon does."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope = {**scope, "path": _SLASHES.sub("/", scope["path"]).rstrip("/") or "/"}
-        await self._app(scope, receive, send)
-
-
-class _RequestLogging:
-    """Tells the log of every request, answered or not."""
+    A request that takes longer than X-Pylon-Timeout allows is given up. `//` counts as `/`, and a
+    slash at the end as none.
+    """
 
     def __init__(self, app: ASGIApp, *, log: RequestLog | None) -> None:
         self._app = app
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._log is None or scope["type"] != "http":
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = 500  # what the server makes of an exception
         started = time.monotonic()
+        headers = Headers(scope=scope)
+        timeout = headers.get("x-pylon-timeout")
+        status: int | None = None
 
         async def noted_send(message: Message) -> None:
             nonlocal status
@@ -364,24 +276,38 @@ class _RequestLogging:
                 status = message["status"]
             await send(message)
 
+        path = _SLASHES.sub("/", scope["path"]).rstrip("/") or "/"
+        app, seconds = self._app, DEFAULT_TIMEOUT_SECONDS
         try:
-            await self._app(scope, receive, noted_send)
+            seconds = _parse_timeout(timeout)
+        except ValueError as exc:
+            app = _refusal(400, str(exc))
+        try:
+            async with asyncio.timeout(seconds):
+                await app({**scope, "path": path}, receive, noted_send)
+        except TimeoutError:
+            if status is not None:
+                raise
+            await _refusal(504, "Request timed out")(scope, receive, noted_send)
         finally:
-            headers = Headers(scope=scope)
-            self._log(
-                RequestRecord(
+            if self._log is not None:
+                record = RequestRecord(
                     method=scope["method"],
                     path=scope["path"],
-                    status=status,
+                    status=500 if status is None else status,  # what an exception becomes
                     authorized="authorization" in headers,
-                    timeout=headers.get("x-pylon-timeout"),
+                    timeout=timeout,
                     seconds=time.monotonic() - started,
                 )
-            )
+                self._log(record)
 
 
 def _parse_timeout(text: str | None) -> float:
-    """Reads X-Pylon-Timeout; nonsense is a 400."""
+    """Reads X-Pylon-Timeout, in seconds.
+
+    Raises:
+        ValueError: With the detail of a 400, when it is no number above 0.
+    """
     if text is None:
         return DEFAULT_TIMEOUT_SECONDS
     try:
@@ -389,9 +315,9 @@ def _parse_timeout(text: str | None) -> float:
     except ValueError:
         seconds = math.nan
     if math.isnan(seconds):
-        raise HTTPException(400, f"Invalid X-Pylon-Timeout header value: {text}")
+        raise ValueError(f"Invalid X-Pylon-Timeout header value: {text}")
     if seconds <= 0:
-        raise HTTPException(400, f"X-Pylon-Timeout header value must be positive, got {seconds}")
+        raise ValueError(f"X-Pylon-Timeout header value must be positive, got {seconds}")
     return min(seconds, MAX_TIMEOUT_SECONDS)
 
 
@@ -405,23 +331,17 @@ def _bearer_token(request: Request) -> str:
     return parts[1]
 
 
-def _elsewhere(request: Request, identity: IdentityRecord) -> HTTPException:
-    """Points to the same path with the identity's own netuid, as Pylon 2.0 does with a 308."""
-    # Not the path as it was sent: `//api/…` there would name another host.
-    location = _NETUID_IN_PATH.sub(rf"\g<1>{identity.netuid}", request.scope["path"], count=1)
-    return HTTPException(308, headers={"Location": quote(location)})
-
-
-def _asked_netuid(request: Request) -> int:
-    """The netuid in a path; one that is no number is no path of Pylon's."""
+def _netuid_in(request: Request) -> int:
+    """The netuid in a path; a path with anything else there is none of Pylon's."""
     text = request.path_params["netuid"]
     if _NETUID.fullmatch(text) is None:
         raise HTTPException(404, "Not Found")
     return int(text)
 
 
-def _asked_hotkey(text: str, caller: _Caller) -> Hotkey | None:
+def _hotkey_in(request: Request, caller: _Caller) -> Hotkey | None:
     """The hotkey in a path; `self` is the identity's own, where there is an identity."""
+    text = request.path_params["hotkey"]
     if text == "self":
         return caller.own_hotkey
     try:
@@ -430,17 +350,13 @@ def _asked_hotkey(text: str, caller: _Caller) -> Hotkey | None:
         return None
 
 
-async def _read_body(request: Request) -> bytes:
+async def _problem_of_body(request: Request) -> dict[str, str] | None:
+    """What is wrong with the body of a request for a key pair, in Pylon's own form."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise HTTPException(413, "Request Entity Too Large")
-    return bytes(body)
-
-
-def _validate_generate_body(body: bytes) -> dict[str, str] | None:
-    """Says what is wrong with the body of a request for a key pair, in Pylon's own form."""
     if not body:
         return {"message": "'data'", "key": "data", "source": "body"}
     try:
@@ -468,25 +384,16 @@ def _latest_block() -> dict[str, Any]:
 
 
 def _neuron_document(neuron: NeuronRecord) -> dict[str, Any]:
-    """One neuron in full; what nobody here can set is zero."""
+    """One neuron in full; what cannot be set here is zero."""
     return {
         "uid": neuron.uid,
         "coldkey": str(neuron.coldkey),
         "hotkey": str(neuron.hotkey),
         "active": neuron.active,
-        "axon_info": {
-            "ip": neuron.axon.ip,
-            "port": neuron.axon.port,
-            "protocol": neuron.axon.protocol,
-        },
+        "axon_info": asdict(neuron.axon),
         "stake": neuron.total,
-        "rank": 0.0,
-        "emission": 0.0,
-        "incentive": 0.0,
-        "consensus": 0.0,
-        "trust": 0.0,
-        "validator_trust": 0.0,
-        "dividends": 0.0,
+        **dict.fromkeys(("rank", "emission", "incentive", "consensus", "trust"), 0.0),
+        **dict.fromkeys(("validator_trust", "dividends"), 0.0),
         "last_update": 0,
         "validator_permit": neuron.validator_permit,
         "pruning_score": 0,
@@ -494,39 +401,33 @@ def _neuron_document(neuron: NeuronRecord) -> dict[str, Any]:
     }
 
 
-def _refusal(status: int, detail: str, *, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse(
-        {"status_code": status, "detail": detail}, status_code=status, headers=headers
-    )
+def _no_certificate(caller: _Caller, status: int, detail: str) -> Response:
+    """Says that there is no certificate; the first generation says `detail` alone."""
+    if caller.is_first_generation:
+        return JSONResponse({"detail": detail}, status_code=status)
+    return _refusal(status, detail)
 
 
-def _validation_failed(request: Request, problem: dict[str, str]) -> Response:
-    return JSONResponse(
-        {
-            "status_code": 400,
-            "detail": f"Validation failed for {request.method} {request.url.path}",
-            "extra": [problem],
-        },
-        status_code=400,
-    )
+def _refusal(status: int, detail: str, **more: Any) -> JSONResponse:
+    document = {"status_code": status, "detail": detail, **more}
+    return JSONResponse(document, status_code=status)
 
 
-async def _render_refusal(request: Request, exc: Exception) -> Response:  # noqa: ARG001
-    if not isinstance(exc, HTTPException):  # never: Starlette calls this for that class alone
-        raise exc
-    if "Location" in (exc.headers or {}):
-        # The one answer of Pylon's that has no body.
-        return Response(
-            status_code=exc.status_code, headers=exc.headers, media_type="application/json"
-        )
-    return _refusal(exc.status_code, exc.detail, headers=dict(exc.headers or {}))
-
-
-async def _render_store_failure(request: Request, exc: Exception) -> Response:  # noqa: ARG001
-    """The store is this Pylon's chain: when it cannot be read, the gateway is bad."""
-    _logger.warning("pylon_store_failed", error=str(exc))
-    return _refusal(502, "Bad Gateway")
-
-
-async def _render_failure(request: Request, exc: Exception) -> Response:  # noqa: ARG001
-    return _refusal(500, "Internal Server Error")
+async def _render(request: Request, exc: Exception) -> Response:  # noqa: ARG001
+    """Turns what was raised into an answer of Pylon's form; no text of an exception is shown."""
+    match exc:
+        case HTTPException(headers={"Location": _}):
+            # The one answer of Pylon's that has no body.
+            return Response(
+                status_code=exc.status_code, headers=exc.headers, media_type="application/json"
+            )
+        case HTTPException():
+            answer = _refusal(exc.status_code, exc.detail)
+            answer.headers.update(exc.headers or {})
+            return answer
+        case DevnetStoreUnusable():
+            # The store is this Pylon's chain: when it cannot be read, the gateway is bad.
+            _logger.warning("pylon_store_failed", error=str(exc))
+            return _refusal(502, "Bad Gateway")
+        case _:
+            return _refusal(500, "Internal Server Error")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import math
 from dataclasses import dataclass
 from typing import Final
 
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.neuron import Neuron
 
 DEFAULT_NETUID: Final = 1
 """The subnet that is meant where none is named."""
 
 MAX_NETUID: Final = 65_535
-MAX_UID: Final = 65_535
 MAX_IDENTITY_NAME_LENGTH: Final = 128
 
 _MAX_PORT: Final = 65_535
@@ -46,23 +45,16 @@ class Axon:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NeuronRecord:
-    """A neuron registered on a subnet.
+class NeuronRecord(Neuron):
+    """A neuron registered on a subnet. A new one is active, without stake and without permit.
 
     Attributes:
         hotkey: Its name.
-        uid: Its number on the subnet, unique there.
         coldkey: The owner's address.
-        active: Whether the chain counts it as active.
-        validator_permit: Whether it may validate.
-        alpha: Stake in the subnet's own token.
-        tao: Stake in TAO.
-        total: What the chain makes of both, in alpha.
         axon: Where it can be called.
     """
 
     hotkey: Hotkey
-    uid: int
     coldkey: Hotkey
     active: bool = True
     validator_permit: bool = False
@@ -70,13 +62,6 @@ class NeuronRecord:
     tao: float = 0.0
     total: float = 0.0
     axon: Axon = Axon()
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.uid <= MAX_UID:
-            raise ValueError(f"a uid is a whole number from 0 to {MAX_UID}")
-        for kind, amount in (("alpha", self.alpha), ("tao", self.tao), ("total", self.total)):
-            if not (math.isfinite(amount) and amount >= 0):
-                raise ValueError(f"a stake ({kind}) is a finite number, not below 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,5 +83,5 @@ class IdentityRecord:
 
 
 def derive_coldkey(hotkey: Hotkey) -> Hotkey:
-    """Makes the coldkey that a neuron has when nobody said which."""
+    """Makes the coldkey of a neuron for which none was given."""
     return Hotkey(hashlib.sha256(b"coldkey of " + hotkey.account_id).digest())

@@ -7,7 +7,8 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Final, Self
+from dataclasses import replace
+from typing import Any, Final, Self, TypedDict, TypeVar, Unpack, get_type_hints
 
 from nexus_auth.adapters.devnet.records import (
     DEFAULT_NETUID,
@@ -32,6 +33,8 @@ _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 _BUSY_TIMEOUT_SECONDS: Final = 5.0
 """How long one process waits for another that is writing to the same file."""
 
+_FOREIGN: Final = "not a data file of the development Pylon; name another one (it was not touched)"
+_DAMAGED: Final = "the data file is damaged ({}); remove it or name another one"
 _OPEN_ACCESS_TOKEN: Final = "open_access_token"  # noqa: S105 - the name of a row, not a token
 
 # There is no column for a private key: it leaves with the answer and is never written down.
@@ -74,15 +77,23 @@ PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_SCHEMA_VERSION};
 """
 
-_REPLACE_NEURON: Final = """
-INSERT OR REPLACE INTO neuron (
-    netuid, hotkey, uid, coldkey, active, validator_permit,
-    alpha, tao, total, axon_ip, axon_port, axon_protocol
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
+R = TypeVar("R", Axon, IdentityRecord, NeuronRecord)
 
 
-class PylonStoreUnusable(NexusAuthError):
+class NeuronChanges(TypedDict, total=False):
+    """What can be set of a neuron; what is left out stays as it is."""
+
+    uid: int
+    coldkey: Hotkey
+    active: bool
+    validator_permit: bool
+    alpha: float
+    tao: float
+    total: float
+    axon: Axon
+
+
+class DevnetStoreUnusable(NexusAuthError):
     """The development Pylon's data file cannot be used.
 
     Attributes:
@@ -96,31 +107,34 @@ class PylonStoreUnusable(NexusAuthError):
         self.problem = problem
 
 
-class EmbeddedPylonStore:
+class DevnetStore:
     """Subnets, identities, neurons and public keys.
 
     Every method is one transaction: it happened completely, and outlives a killed process, or not
     at all. Methods may be called from several threads; several processes may share one file.
-    Each method may raise `PylonStoreUnusable`.
+    Each method may raise `DevnetStoreUnusable`.
+
+    Attributes:
+        path: The file, or ":memory:".
     """
 
     def __init__(self, connection: sqlite3.Connection, *, path: str) -> None:
         """For `open` alone."""
         self._connection = connection
-        self._path = path
-        self._lock = threading.Lock()
+        self.path = path
+        self._lock = threading.RLock()  # reentrant: a transaction reads too
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Self:
         """Opens a data file, and makes it where there is none.
 
-        A file that somebody else made is never written to.
+        A file that another program made is never written to.
 
         Args:
             path: The file, or ":memory:".
 
         Raises:
-            PylonStoreUnusable: If it cannot be opened, is damaged, is not ours, or was written by
+            DevnetStoreUnusable: If it cannot be opened, is damaged, is not ours, or was written by
                 a newer version.
         """
         name = os.fspath(path)
@@ -133,15 +147,17 @@ class EmbeddedPylonStore:
                 isolation_level=None,  # transactions begin where we say, not where Python guesses
                 check_same_thread=False,  # the lock takes care of that
             )
-            try:
-                _prepare_schema(connection, name)
-            except BaseException:
-                connection.close()
-                raise
-        return cls(connection, path=name)
+        connection.row_factory = sqlite3.Row
+        store = cls(connection, path=name)
+        try:
+            store._prepare()
+        except BaseException:
+            store.close()
+            raise
+        return store
 
     def close(self) -> None:
-        """Closes the file; nothing can be asked afterwards."""
+        """Closes the file; every later call raises."""
         with self._lock:
             self._connection.close()
 
@@ -152,22 +168,13 @@ class EmbeddedPylonStore:
         self.close()
 
     def __repr__(self) -> str:
-        return f"EmbeddedPylonStore({self._path!r})"
-
-    # Subnets
-
-    def add_subnet(self, netuid: int) -> None:
-        """Adds a subnet; one that is there already stays as it is."""
-        with self._writing() as connection:
-            _ensure_subnet(connection, netuid)
+        return f"DevnetStore({self.path!r})"
 
     def subnets(self) -> tuple[int, ...]:
         """All subnets, in the order in which they were added."""
-        return tuple(
-            netuid for (netuid,) in self._rows("SELECT netuid FROM subnet ORDER BY position")
-        )
+        return tuple(row["netuid"] for row in self._run("SELECT * FROM subnet ORDER BY position"))
 
-    # Identities
+    # Identities and tokens
 
     def add_identity(
         self,
@@ -193,56 +200,46 @@ class EmbeddedPylonStore:
         """
         identity = IdentityRecord(name=name, netuid=netuid, hotkey=hotkey)
         digest = TokenDigest.of(token)
-        with self._writing() as connection:
-            _ensure_subnet(connection, netuid)
-            connection.execute(
+        with self._transaction():
+            self._ensure_subnet(netuid)
+            self._run(
                 "INSERT INTO identity (name, position, netuid, hotkey, token_digest) "
                 "VALUES (?, (SELECT coalesce(max(position), 0) + 1 FROM identity), ?, ?, ?) "
                 "ON CONFLICT (name) DO UPDATE SET netuid = excluded.netuid, "
                 "hotkey = excluded.hotkey, token_digest = excluded.token_digest",
-                (name, netuid, hotkey.address, digest.encoded),
+                *(name, netuid, hotkey, digest.encoded),
             )
-            if registered and _find_neuron(connection, netuid, hotkey) is None:
-                _put_neuron(connection, netuid, _new_neuron(connection, netuid, hotkey, uid=None))
+            if registered and self.neuron(hotkey, netuid=netuid) is None:
+                self.set_neuron(hotkey, netuid=netuid)
         return identity
-
-    def remove_identity(self, name: str) -> bool:
-        """Removes an identity and tells whether there was one; its neuron and key stay."""
-        with self._writing() as connection:
-            return connection.execute("DELETE FROM identity WHERE name = ?", (name,)).rowcount > 0
 
     def identity(self, name: str) -> IdentityRecord | None:
         """Finds an identity by its name."""
-        rows = self._rows("SELECT name, netuid, hotkey FROM identity WHERE name = ?", name)
-        return _identity_from(rows[0]) if rows else None
+        rows = self._run("SELECT * FROM identity WHERE name = ?", name)
+        return _record_from(rows[0], IdentityRecord) if rows else None
 
     def identities(self) -> tuple[IdentityRecord, ...]:
         """All identities, in the order in which they were added."""
-        rows = self._rows("SELECT name, netuid, hotkey FROM identity ORDER BY position")
-        return tuple(_identity_from(row) for row in rows)
+        rows = self._run("SELECT * FROM identity ORDER BY position")
+        return tuple(_record_from(row, IdentityRecord) for row in rows)
 
     def is_identity_token(self, name: str, token: str) -> bool:
-        """Tells whether this is the token of that identity."""
-        rows = self._rows("SELECT token_digest FROM identity WHERE name = ?", name)
-        return bool(rows) and TokenDigest(rows[0][0]).matches(token)
-
-    # Open access
+        """Whether this is the token of that identity."""
+        rows = self._run("SELECT token_digest FROM identity WHERE name = ?", name)
+        return bool(rows) and TokenDigest(rows[0]["token_digest"]).matches(token)
 
     def set_open_access_token(self, token: str | None) -> None:
-        """Sets the token of the open-access API; None opens it to everybody."""
+        """Sets the token of the open-access API; None opens it to every caller."""
         digest = None if token is None else TokenDigest.of(token)
-        with self._writing() as connection:
-            connection.execute("DELETE FROM secret WHERE name = ?", (_OPEN_ACCESS_TOKEN,))
+        with self._transaction():
+            self._run("DELETE FROM secret WHERE name = ?", _OPEN_ACCESS_TOKEN)
             if digest is not None:
-                connection.execute(
-                    "INSERT INTO secret (name, digest) VALUES (?, ?)",
-                    (_OPEN_ACCESS_TOKEN, digest.encoded),
-                )
+                self._run("INSERT INTO secret VALUES (?, ?)", _OPEN_ACCESS_TOKEN, digest.encoded)
 
     def open_access_token(self) -> TokenDigest | None:
-        """What recognises the token of the open-access API; None where it is open to everybody."""
-        rows = self._rows("SELECT digest FROM secret WHERE name = ?", _OPEN_ACCESS_TOKEN)
-        return TokenDigest(rows[0][0]) if rows else None
+        """What recognises the token of the open-access API; None where the API is open."""
+        rows = self._run("SELECT digest FROM secret WHERE name = ?", _OPEN_ACCESS_TOKEN)
+        return TokenDigest(rows[0]["digest"]) if rows else None
 
     # Neurons
 
@@ -251,16 +248,9 @@ class EmbeddedPylonStore:
         hotkey: Hotkey,
         *,
         netuid: int = DEFAULT_NETUID,
-        uid: int | None = None,
-        coldkey: Hotkey | None = None,
-        active: bool | None = None,
-        validator_permit: bool | None = None,
-        alpha: float | None = None,
-        tao: float | None = None,
-        total: float | None = None,
-        axon: Axon | None = None,
+        **changes: Unpack[NeuronChanges],
     ) -> NeuronRecord:
-        """Registers a neuron, or changes what is said of it; None leaves a value as it is.
+        """Registers a neuron, or changes one.
 
         A new neuron gets the lowest free uid, is active, and has no stake and no permit. Where
         alpha or tao are given and total is not, total becomes their sum; a real chain weighs them.
@@ -268,134 +258,198 @@ class EmbeddedPylonStore:
         Raises:
             ValueError: If a value is impossible, or the uid is another neuron's.
         """
-        with self._writing() as connection:
-            _ensure_subnet(connection, netuid)
-            old = _find_neuron(connection, netuid, hotkey)
-            if old is None:
-                old = _new_neuron(connection, netuid, hotkey, uid=uid)
-            new_alpha = old.alpha if alpha is None else alpha
-            new_tao = old.tao if tao is None else tao
-            if total is None and (alpha is not None or tao is not None):
-                total = new_alpha + new_tao
-            neuron = NeuronRecord(
-                hotkey=hotkey,
-                uid=old.uid if uid is None else uid,
-                coldkey=coldkey or old.coldkey,
-                active=old.active if active is None else active,
-                validator_permit=(
-                    old.validator_permit if validator_permit is None else validator_permit
-                ),
-                alpha=new_alpha,
-                tao=new_tao,
-                total=old.total if total is None else total,
-                axon=axon or old.axon,
+        with self._transaction():
+            self._ensure_subnet(netuid)
+            old = self.neuron(hotkey, netuid=netuid) or NeuronRecord(
+                hotkey=hotkey, uid=self._free_uid(netuid), coldkey=derive_coldkey(hotkey)
             )
-            holder = connection.execute(
+            neuron = replace(old, **changes)
+            if "total" not in changes and ("alpha" in changes or "tao" in changes):
+                neuron = replace(neuron, total=neuron.alpha + neuron.tao)
+            if self._run(
                 "SELECT 1 FROM neuron WHERE netuid = ? AND uid = ? AND hotkey != ?",
-                (netuid, neuron.uid, hotkey.address),
-            ).fetchone()
-            if holder is not None:
+                *(netuid, neuron.uid, hotkey),
+            ):
                 raise ValueError(f"uid {neuron.uid} is another neuron's on subnet {netuid}")
-            _put_neuron(connection, netuid, neuron)
+            columns = {"netuid": netuid, **_columns_of(neuron)}
+            self._run(
+                f"INSERT OR REPLACE INTO neuron ({', '.join(columns)}) "  # noqa: S608 - our names
+                f"VALUES ({', '.join('?' * len(columns))})",
+                *columns.values(),
+            )
         return neuron
 
     def remove_neuron(self, hotkey: Hotkey, *, netuid: int = DEFAULT_NETUID) -> bool:
-        """Deregisters a neuron and its key; tells whether there was one."""
-        of_neuron = (netuid, hotkey.address)
-        with self._writing() as connection:
-            connection.execute("DELETE FROM certificate WHERE netuid = ? AND hotkey = ?", of_neuron)
-            done = connection.execute(
-                "DELETE FROM neuron WHERE netuid = ? AND hotkey = ?", of_neuron
-            )
-            return done.rowcount > 0
+        """Deregisters a neuron and its key; returns whether there was one."""
+        with self._transaction():
+            self.remove_certificate(hotkey, netuid=netuid)
+            return self._delete("neuron", netuid, hotkey)
 
     def neuron(self, hotkey: Hotkey, *, netuid: int = DEFAULT_NETUID) -> NeuronRecord | None:
         """What is known of one neuron; None where it is not registered."""
-        with self._reading() as connection:
-            return _find_neuron(connection, netuid, hotkey)
+        rows = self._run("SELECT * FROM neuron WHERE netuid = ? AND hotkey = ?", netuid, hotkey)
+        return _record_from(rows[0], NeuronRecord) if rows else None
 
     def neurons(self, *, netuid: int = DEFAULT_NETUID) -> tuple[NeuronRecord, ...]:
         """All neurons of a subnet, by uid."""
-        rows = self._rows(f"{_SELECT_NEURON} WHERE netuid = ? ORDER BY uid", netuid)
-        return tuple(_neuron_from(row) for row in rows)
+        rows = self._run("SELECT * FROM neuron WHERE netuid = ? ORDER BY uid", netuid)
+        return tuple(_record_from(row, NeuronRecord) for row in rows)
 
     # Certificates: the public keys
+
+    def publish_certificate(self, hotkey: Hotkey, public_key: bytes, *, netuid: int) -> bool:
+        """Publishes a public key if the chain would accept it; returns whether it did.
+
+        This is where it is decided: a chain accepts a key for a neuron of that subnet alone.
+        """
+        with self._transaction():
+            accepted = self.neuron(hotkey, netuid=netuid) is not None
+            if accepted:
+                self.set_certificate(hotkey, public_key, netuid=netuid)
+        return accepted
 
     def set_certificate(
         self, hotkey: Hotkey, public_key: bytes, *, netuid: int = DEFAULT_NETUID
     ) -> None:
-        """Publishes a public key for a hotkey in place of the one it had.
-
-        The hotkey need not be a neuron; the key need not be a good one: a chain does not look.
-
-        Raises:
-            ValueError: If the key has not exactly 32 bytes.
-        """
+        """Sets the public key of a hotkey, whatever a chain would say; see `set_certificates`."""
         self.set_certificates({hotkey: public_key}, netuid=netuid)
 
     def set_certificates(
         self, keys: Mapping[Hotkey, bytes], *, netuid: int = DEFAULT_NETUID
     ) -> None:
-        """Publishes many public keys at once; see `set_certificate`."""
+        """Sets the public keys of many hotkeys at once, in place of those they had.
+
+        A hotkey need not be a neuron, and a key need not be a point of the curve.
+
+        Raises:
+            ValueError: If a key has not exactly 32 bytes.
+        """
         if any(len(key) != PUBLIC_KEY_BYTES for key in keys.values()):
             raise ValueError(f"a public key has exactly {PUBLIC_KEY_BYTES} bytes")
-        with self._writing() as connection:
-            _ensure_subnet(connection, netuid)
-            connection.executemany(
+        with self._transaction():
+            self._ensure_subnet(netuid)
+            self._connection.executemany(
                 "INSERT OR REPLACE INTO certificate (netuid, hotkey, public_key) VALUES (?, ?, ?)",
                 [(netuid, hotkey.address, key) for hotkey, key in keys.items()],
             )
 
-    def set_certificate_if_registered(
-        self, hotkey: Hotkey, public_key: bytes, *, netuid: int
-    ) -> bool:
-        """Publishes a public key as a chain would: only for a neuron of that subnet."""
-        with self._writing() as connection:
-            if _find_neuron(connection, netuid, hotkey) is None:
-                return False
-            connection.execute(
-                "INSERT OR REPLACE INTO certificate (netuid, hotkey, public_key) VALUES (?, ?, ?)",
-                (netuid, hotkey.address, public_key),
-            )
-            return True
-
     def remove_certificate(self, hotkey: Hotkey, *, netuid: int = DEFAULT_NETUID) -> bool:
-        """Takes a hotkey's public key back and tells whether there was one."""
-        with self._writing() as connection:
-            done = connection.execute(
-                "DELETE FROM certificate WHERE netuid = ? AND hotkey = ?", (netuid, hotkey.address)
-            )
-            return done.rowcount > 0
+        """Removes a hotkey's public key; returns whether there was one."""
+        return self._delete("certificate", netuid, hotkey)
 
     def certificate(self, hotkey: Hotkey, *, netuid: int = DEFAULT_NETUID) -> bytes | None:
         """The public key of one hotkey."""
-        rows = self._rows(
+        rows = self._run(
             "SELECT public_key FROM certificate WHERE netuid = ? AND hotkey = ?",
-            netuid,
-            hotkey.address,
+            *(netuid, hotkey),
         )
-        return bytes(rows[0][0]) if rows else None
+        return bytes(rows[0]["public_key"]) if rows else None
 
     def certificates(self, *, netuid: int = DEFAULT_NETUID) -> dict[Hotkey, bytes]:
         """All public keys of a subnet."""
-        rows = self._rows(
-            "SELECT hotkey, public_key FROM certificate WHERE netuid = ? ORDER BY hotkey", netuid
+        rows = self._run("SELECT * FROM certificate WHERE netuid = ? ORDER BY hotkey", netuid)
+        return {Hotkey.parse(row["hotkey"]): bytes(row["public_key"]) for row in rows}
+
+    # Statements
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Keeps all that is written in the block, or nothing; may stand within another one."""
+        with self._lock:
+            if self._connection.in_transaction:
+                yield
+                return
+            self._run("BEGIN IMMEDIATE")
+            try:
+                with _explained(self.path):
+                    yield
+            except BaseException:
+                # SQLite may have rolled back by itself, on a full disk for one.
+                with suppress(DevnetStoreUnusable):
+                    self._run("ROLLBACK")
+                raise
+            self._run("COMMIT")
+
+    def _run(self, statement: str, *values: object) -> list[sqlite3.Row]:
+        """Executes one statement and returns all of its rows; a hotkey is bound as its address."""
+        bound = [value.address if isinstance(value, Hotkey) else value for value in values]
+        with self._lock, _explained(self.path):
+            return self._connection.execute(statement, bound).fetchall()
+
+    def _delete(self, table: str, netuid: int, hotkey: Hotkey) -> bool:
+        with self._transaction():
+            statement = f"DELETE FROM {table} WHERE netuid = ? AND hotkey = ?"  # noqa: S608 - ours
+            self._run(statement, netuid, hotkey)
+            return bool(self._run("SELECT changes()")[0][0])
+
+    def _ensure_subnet(self, netuid: int) -> None:
+        check_netuid(netuid)
+        self._run(
+            "INSERT OR IGNORE INTO subnet (netuid, position) "
+            "VALUES (?, (SELECT coalesce(max(position), 0) + 1 FROM subnet))",
+            netuid,
         )
-        return {Hotkey.parse(address): bytes(key) for address, key in rows}
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, _explained(self._path):
-            yield self._connection
+    def _free_uid(self, netuid: int) -> int:
+        # The first gap: 0 where it is free, otherwise one above a uid that has no neighbour.
+        rows = self._run(
+            "SELECT min(candidate) FROM ("
+            "SELECT 0 AS candidate UNION ALL SELECT uid + 1 FROM neuron WHERE netuid = ?) "
+            "WHERE candidate NOT IN (SELECT uid FROM neuron WHERE netuid = ?)",
+            *(netuid, netuid),
+        )
+        return int(rows[0][0])
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, _explained(self._path), _transaction(self._connection):
-            yield self._connection
+    def _prepare(self) -> None:
+        """Checks that the file is ours and whole, and fills an empty one."""
+        with self._transaction():
+            application_id, version, tables = (
+                self._run(query)[0][0]
+                for query in (
+                    "PRAGMA application_id",
+                    "PRAGMA user_version",
+                    "SELECT count(*) FROM sqlite_master",
+                )
+            )
+            if application_id == 0 and tables == 0:
+                for statement in _SCHEMA.split(";"):
+                    self._run(statement)
+            elif application_id != _APPLICATION_ID:
+                raise DevnetStoreUnusable(path=self.path, problem=_FOREIGN)
+            elif version != _SCHEMA_VERSION:
+                problem = f"written by another version of nexus-auth (data format {version})"
+                raise DevnetStoreUnusable(path=self.path, problem=problem)
+        verdict = self._run("PRAGMA quick_check(1)")[0][0]
+        if verdict != "ok":
+            raise DevnetStoreUnusable(path=self.path, problem=_DAMAGED.format(verdict))
+        # Readers go on while another process writes, and a killed process loses nothing committed.
+        # NORMAL may lose the last moments to a power cut, which is no matter for development data.
+        for setting in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+            self._run(f"PRAGMA {setting}")
 
-    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        with self._reading() as connection:
-            return connection.execute(query, values).fetchall()
+
+_TYPES: Final[Mapping[type, Mapping[str, Any]]] = {
+    kind: get_type_hints(kind) for kind in (Axon, IdentityRecord, NeuronRecord)
+}
+
+
+def _columns_of(neuron: NeuronRecord) -> dict[str, object]:
+    """A neuron's fields as columns, its axon's fields as `axon_...`."""
+    columns = {name: getattr(neuron, name) for name in _TYPES[NeuronRecord]}
+    axon = columns.pop("axon")
+    return columns | {f"axon_{name}": getattr(axon, name) for name in _TYPES[Axon]}
+
+
+def _record_from(row: sqlite3.Row, kind: type[R], *, prefix: str = "") -> R:
+    """The record in a row: each field is made by its type from the column of its name."""
+    values: dict[str, Any] = {}
+    for name, wanted in _TYPES[kind].items():
+        if wanted is Axon:
+            values[name] = _record_from(row, Axon, prefix=f"{name}_")
+        else:
+            make = Hotkey.parse if wanted is Hotkey else wanted
+            values[name] = make(row[prefix + name])
+    return kind(**values)
 
 
 @contextmanager
@@ -406,147 +460,18 @@ def _explained(path: str) -> Iterator[None]:
     except (sqlite3.OperationalError, sqlite3.ProgrammingError) as exc:
         # A full disk, no permission, a writer that does not end, or a store already closed.
         problem = f"the development Pylon's data cannot be used: {exc}"
-        raise PylonStoreUnusable(path=path, problem=problem) from exc
+        raise DevnetStoreUnusable(path=path, problem=problem) from exc
     except sqlite3.DatabaseError as exc:
-        raise _damaged(path, str(exc)) from exc
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        # SQLite may have rolled back by itself, on a full disk for one.
-        with suppress(sqlite3.OperationalError):
-            connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-
-
-def _damaged(path: str, detail: str) -> PylonStoreUnusable:
-    problem = f"the data file is damaged ({detail}); remove it or name another one"
-    return PylonStoreUnusable(path=path, problem=problem)
-
-
-def _foreign(path: str) -> PylonStoreUnusable:
-    problem = "not a data file of the development Pylon; name another one (it was not touched)"
-    return PylonStoreUnusable(path=path, problem=problem)
+        raise DevnetStoreUnusable(path=path, problem=_DAMAGED.format(exc)) from exc
 
 
 def _prepare_file(path: str) -> None:
-    """Makes the file for its owner alone, and refuses what is no SQLite file at all."""
+    """Makes the file for its owner alone; raises for one that is no SQLite file at all."""
     try:
         # Not `touch`: that would change the time stamp of a file that is not ours.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600), "rb") as file:
             head = file.read(len(_SQLITE_MAGIC))
     except OSError as exc:
-        raise PylonStoreUnusable(path=path, problem=exc.strerror or str(exc)) from exc
+        raise DevnetStoreUnusable(path=path, problem=exc.strerror or str(exc)) from exc
     if head and head != _SQLITE_MAGIC:
-        raise _foreign(path)
-
-
-def _prepare_schema(connection: sqlite3.Connection, path: str) -> None:
-    """Checks that the file is ours and whole, and fills an empty one."""
-    with _transaction(connection):
-        application_id = _pragma(connection, "application_id")
-        version = _pragma(connection, "user_version")
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if application_id == 0 and tables == 0:
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-        elif application_id != _APPLICATION_ID:
-            raise _foreign(path)
-        elif version != _SCHEMA_VERSION:
-            problem = f"written by another version of nexus-auth (data format {version})"
-            raise PylonStoreUnusable(path=path, problem=problem)
-    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if verdict != "ok":
-        raise _damaged(path, str(verdict))
-    # Readers go on while another process writes, and a killed process loses nothing committed.
-    # NORMAL may lose the last moments to a power cut, which is no matter for development data.
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-def _ensure_subnet(connection: sqlite3.Connection, netuid: int) -> None:
-    check_netuid(netuid)
-    connection.execute(
-        "INSERT OR IGNORE INTO subnet (netuid, position) "
-        "VALUES (?, (SELECT coalesce(max(position), 0) + 1 FROM subnet))",
-        (netuid,),
-    )
-
-
-_SELECT_NEURON: Final = (
-    "SELECT hotkey, uid, coldkey, active, validator_permit, alpha, tao, total, "
-    "axon_ip, axon_port, axon_protocol FROM neuron"
-)
-
-
-def _find_neuron(
-    connection: sqlite3.Connection, netuid: int, hotkey: Hotkey
-) -> NeuronRecord | None:
-    row = connection.execute(
-        f"{_SELECT_NEURON} WHERE netuid = ? AND hotkey = ?", (netuid, hotkey.address)
-    ).fetchone()
-    return None if row is None else _neuron_from(row)
-
-
-def _new_neuron(
-    connection: sqlite3.Connection, netuid: int, hotkey: Hotkey, *, uid: int | None
-) -> NeuronRecord:
-    if uid is None:
-        # The first gap: 0 where it is free, otherwise one above a uid that has no neighbour.
-        uid = connection.execute(
-            "SELECT min(candidate) FROM ("
-            "SELECT 0 AS candidate UNION ALL SELECT uid + 1 FROM neuron WHERE netuid = :netuid) "
-            "WHERE candidate NOT IN (SELECT uid FROM neuron WHERE netuid = :netuid)",
-            {"netuid": netuid},
-        ).fetchone()[0]
-    return NeuronRecord(hotkey=hotkey, uid=uid, coldkey=derive_coldkey(hotkey))
-
-
-def _put_neuron(connection: sqlite3.Connection, netuid: int, neuron: NeuronRecord) -> None:
-    connection.execute(
-        _REPLACE_NEURON,
-        (
-            netuid,
-            neuron.hotkey.address,
-            neuron.uid,
-            neuron.coldkey.address,
-            neuron.active,
-            neuron.validator_permit,
-            neuron.alpha,
-            neuron.tao,
-            neuron.total,
-            neuron.axon.ip,
-            neuron.axon.port,
-            neuron.axon.protocol,
-        ),
-    )
-
-
-def _neuron_from(row: tuple[Any, ...]) -> NeuronRecord:
-    hotkey, uid, coldkey, active, permit, alpha, tao, total, ip, port, protocol = row
-    return NeuronRecord(
-        hotkey=Hotkey.parse(hotkey),
-        uid=uid,
-        coldkey=Hotkey.parse(coldkey),
-        active=bool(active),
-        validator_permit=bool(permit),
-        alpha=alpha,
-        tao=tao,
-        total=total,
-        axon=Axon(ip=ip, port=port, protocol=protocol),
-    )
-
-
-def _identity_from(row: tuple[Any, ...]) -> IdentityRecord:
-    name, netuid, hotkey = row
-    return IdentityRecord(name=name, netuid=netuid, hotkey=Hotkey.parse(hotkey))
+        raise DevnetStoreUnusable(path=path, problem=_FOREIGN)

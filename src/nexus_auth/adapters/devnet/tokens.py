@@ -1,16 +1,21 @@
-"""Bearer tokens, kept only as salted digests."""
+"""Bearer tokens: in the store only as salted digests, on disk in files of their own."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import secrets
+import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Self
 
 _SALT_BYTES: Final = 16
 _DIGEST_BYTES: Final = 32
 _TOKEN_BYTES: Final = 32
+_MAX_FILE_BYTES: Final = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +45,35 @@ class TokenDigest:
         return cls(salt + _digest(salt, token))
 
     def matches(self, token: str) -> bool:
-        """Tells whether this is the token, in the same time for every wrong one."""
+        """Whether this is the token; takes the same time for every wrong one."""
         salt, expected = self.encoded[:_SALT_BYTES], self.encoded[_SALT_BYTES:]
         return hmac.compare_digest(expected, _digest(salt, token))
 
 
 def new_token() -> str:
-    """Makes a token that nobody can guess."""
+    """Makes a random token of 256 bits."""
     return secrets.token_urlsafe(_TOKEN_BYTES)
+
+
+def load_or_make_token(path: Path) -> str:
+    """Reads a token file, or makes one that only its owner can read: whole or not at all.
+
+    Raises:
+        OSError: If it can neither be read nor made.
+        UnicodeDecodeError: If it is not ASCII text.
+    """
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        return file.read(_MAX_FILE_BYTES).decode("ascii").strip()
+    token = new_token()
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(f"{token}\n")
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return token
 
 
 def _digest(salt: bytes, token: str) -> bytes:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nexus_auth.entrypoints import exit_codes
+from nexus_auth.entrypoints.arguments import add_switch, add_value
 
 if TYPE_CHECKING:
     import argparse
 
-    from nexus_auth.entrypoints.demo.reporter import Reporter
-    from nexus_auth.entrypoints.demo.stage import Stage
+    from nexus_auth.entrypoints.demo.environment import Environment
 
 _EPILOG = """\
 Starts a development Pylon, has two key pairs issued, starts the auth service, a
@@ -29,60 +29,53 @@ exit codes: 0 all went as it must · 1 something did not
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument(
-        "-keep",
-        "--keep",
-        action="store_true",
-        help="leave everything running until Ctrl-C, and print a curl command to try",
-    )
-    parser.add_argument(
-        "-proxy",
-        "--proxy",
-        choices=("nginx", "envoy"),
-        help="which proxy; by default nginx where it is installed, else Envoy",
-    )
+    explanation = "leave everything running until Ctrl-C, and print a curl command to try"
+    add_switch(parser, "keep", explanation)
+    explanation = "which proxy; by default nginx where it is installed, else Envoy"
+    add_value(parser, "proxy", choices=("nginx", "envoy"), help=explanation)
     parser.epilog = _EPILOG
 
 
 def execute(args: argparse.Namespace) -> int:
     """Runs the demo."""
+    from nexus_auth.entrypoints.demo.environment import Environment
     from nexus_auth.entrypoints.demo.interrupts import Interrupts
-    from nexus_auth.entrypoints.demo.play import Play
     from nexus_auth.entrypoints.demo.proxy import find_proxy
-    from nexus_auth.entrypoints.demo.reporter import Reporter
-    from nexus_auth.entrypoints.demo.stage import Stage
+    from nexus_auth.entrypoints.demo.scenarios import run_scenarios, show_verdict
 
-    reporter = Reporter()
     proxy = find_proxy(args.proxy)
     interrupts = Interrupts()
     with interrupts.caught():
-        reporter.say("Starting, on this machine alone:")
-        with Stage(proxy=proxy, interrupts=interrupts, reporter=reporter) as stage:
-            play = Play(stage=stage, reporter=reporter)
-            reporter.say("\nReal requests through the proxy:")
-            play.perform()
-            reporter.verdict(all_right=play.all_right)
-            if not play.all_right:
-                reporter.say(stage.children.tails())
+        _say("Starting, on this machine alone:")
+        with Environment(proxy=proxy, interrupts=interrupts) as running:
+            _say("\nReal requests through the proxy:")
+            all_right = run_scenarios(running)
+            show_verdict(all_right=all_right)
+            if not all_right:
+                _say(running.children.tails())
             if args.keep:
-                _keep(stage, reporter)
-    return exit_codes.DONE if play.all_right else exit_codes.FAILED
+                _keep(running)
+    return exit_codes.DONE if all_right else exit_codes.FAILED
 
 
-def _keep(stage: Stage, reporter: Reporter) -> None:
-    from nexus_auth.entrypoints.demo.people import public_key_pin
+def _keep(running: Environment) -> None:
+    from nexus_auth.entrypoints.demo.certificates import public_key_pin
 
-    stage.start_pylon()
-    pair = stage.caller_pair
-    url = f"https://127.0.0.1:{stage.port}/hello"
+    running.start_pylon()
+    pair = running.pair("validator")
+    url = f"https://127.0.0.1:{running.port}/hello"
     # The pin is checked although --insecure turns off everything else: no CA signs this key.
-    pinned = f"curl --insecure --pinnedpubkey {public_key_pin(stage.server_pair)}"
-    reporter.say("\nEverything keeps running until Ctrl-C. As the registered caller:\n")
-    reporter.say(f"{pinned} --cert {pair.certificate} --key {pair.key} {url}")
-    reporter.say("\nAnd as nobody:\n")
-    reporter.say(f"{pinned} {url}")
-    reporter.say(f"\nLogs and configuration: {stage.directory}")
+    pinned = f"curl --insecure --pinnedpubkey {public_key_pin(running.server_pair)}"
+    _say("\nEverything keeps running until Ctrl-C. As the registered caller:\n")
+    _say(f"{pinned} --cert {pair.certificate} --key {pair.key} {url}")
+    _say("\nAnd as nobody:\n")
+    _say(f"{pinned} {url}")
+    _say(f"\nLogs and configuration: {running.directory}")
     try:
-        stage.watch()
+        running.watch()
     except SystemExit:
-        reporter.say("\nEnding.")  # Ctrl-C is how this is meant to end
+        _say("\nEnding.")  # Ctrl-C is how this is meant to end
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,24 +1,29 @@
-"""The application behind the proxy: tells its callers who they are, as far as it can see."""
+"""The application behind the proxy: answers every request with what it received."""
 
 from __future__ import annotations
 
 import json
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any, Final
-
-from nexus_auth.entrypoints.demo.ports import LOOPBACK
 
 _IDLE_SECONDS: Final = 30
 _MAX_BODY_BYTES: Final = 1024 * 1024
 
 
 class EchoBackend:
-    """A small HTTP server in a thread of the demo's own; it knows how often it was reached."""
+    """A small HTTP server on loopback, in a thread of its own.
+
+    Attributes:
+        requests: How many requests have reached it.
+        received: The headers of the last one.
+    """
 
     def __init__(self) -> None:
         self.requests = 0
-        self._server = _Server((LOOPBACK, 0), _Handler)
+        self.received = Message()
+        self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.backend = self
         self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
@@ -54,6 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answers with what was received."""
         self._skip_body()
+        self.server.backend.received = self.headers
         self.server.backend.requests += 1
         hotkeys = self.headers.get_all("X-Hotkey") or []
         answer = {

@@ -1,16 +1,17 @@
-"""The demo's children: each started in a session of its own, watched, and ended by its id."""
+"""The demo's children, each in a session of its own, and the ports that they listen on."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from nexus_auth.entrypoints.demo.errors import DemoFailed
+from nexus_auth.domain.errors import NexusAuthError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +28,41 @@ _STOP_SECONDS: Final = 5.0
 
 _TAIL_LINES: Final = 15
 
+LOOPBACK: Final = "127.0.0.1"
 OURSELVES: Final = (sys.executable, "-m", "nexus_auth")
 """This very installation as a command, whether or not its script is on PATH."""
+
+
+class DemoFailed(NexusAuthError):
+    """A part of the demo is missing, did not start, or ended before its time."""
+
+
+class ReservedPort:
+    """A port on loopback that the system gives to no other program.
+
+    On Linux a bound socket that does not listen keeps the port from being handed out, while a
+    program that sets SO_REUSEADDR, as every server does, may listen on it. Elsewhere the
+    reservation ends at once, and a clash is possible, if unlikely.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((LOOPBACK, 0))
+        self.number: int = self._socket.getsockname()[1]
+        self.address = f"{LOOPBACK}:{self.number}"
+        if sys.platform != "linux":
+            self._socket.close()
+
+    def close(self) -> None:
+        """Gives the port back."""
+        self._socket.close()
+
+    def is_answered(self) -> bool:
+        """Whether a program listens on it."""
+        with socket.socket() as probe:
+            probe.settimeout(1.0)
+            return probe.connect_ex((LOOPBACK, self.number)) == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +82,7 @@ class Child:
 
 
 class Children:
-    """Starts programs and sees that none outlives the demo."""
+    """Starts programs and ends them all before the demo ends."""
 
     def __init__(self, *, directory: Path, interrupts: Interrupts) -> None:
         self._directory = directory
@@ -101,7 +135,7 @@ class Children:
             time.sleep(_POLL_SECONDS)
 
     def check(self) -> None:
-        """Notices a child that ended though nobody asked it to.
+        """Notices a child that ended before it was stopped.
 
         Raises:
             DemoFailed: Naming it, with its last lines.

@@ -5,7 +5,9 @@ Both run with the very configuration that `nexus-auth proxy-config` prints.
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
 import subprocess
 from dataclasses import dataclass
@@ -16,13 +18,12 @@ from nexus_auth.adapters.addresses import TcpAddress
 from nexus_auth.adapters.proxies.configuration import build_configuration
 from nexus_auth.adapters.proxies.site import Site, parse_path
 from nexus_auth.adapters.proxies.syntax_check import find_program, write_configuration
-from nexus_auth.entrypoints.demo.errors import DemoFailed
-from nexus_auth.entrypoints.demo.ports import LOOPBACK
+from nexus_auth.entrypoints.demo.processes import LOOPBACK, DemoFailed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nexus_auth.entrypoints.demo.people import KeyPair
+    from nexus_auth.entrypoints.demo.certificates import KeyPair
 
 _PROBE_SECONDS: Final = 15
 _NGINX_VERSION: Final = re.compile(r"nginx/(\d+)\.(\d+)\.(\d+)")
@@ -31,31 +32,12 @@ _ENVOY_VERSION: Final = re.compile(r"/(\d+\.\d+\.\d+)/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wiring:
-    """What a proxy has to know.
-
-    Attributes:
-        directory: Where it may write.
-        port: Where it listens with TLS, on loopback.
-        server: The pair that it shows its callers.
-        auth_port: Where the auth service listens, on loopback.
-        backend_port: Where the application listens, on loopback.
-    """
-
-    directory: Path
-    port: int
-    server: KeyPair
-    auth_port: int
-    backend_port: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
     """A reverse proxy that the demo can run.
 
     Attributes:
         name: Its name for `proxy-config` and `NEXUS_AUTH_PROXY`.
-        title: What people call it, with its version.
+        title: Its product name, with its version.
         program: Where it is.
         options: What its command line needs besides the configuration.
         serves_nameless_certificates: Whether its own certificate may lack a host name, as those
@@ -68,20 +50,29 @@ class Proxy:
     options: tuple[str, ...]
     serves_nameless_certificates: bool
 
-    def prepare(self, wiring: Wiring) -> Sequence[str]:
+    def prepare(
+        self, directory: Path, *, port: int, server: KeyPair, auth_port: int, backend_port: int
+    ) -> Sequence[str]:
         """Writes the configuration and gives the command that runs it in the foreground.
 
+        Args:
+            directory: Where a folder for it is made.
+            port: Where the proxy listens with TLS. Every port is on loopback.
+            server: The pair that it shows its callers.
+            auth_port: Where the auth service listens.
+            backend_port: Where the application listens.
+
         Raises:
-            DemoFailed: When the demo's directory cannot be named in a configuration.
+            DemoFailed: When the directory cannot be named in a configuration.
         """
-        directory = wiring.directory / self.name
+        directory /= self.name
         try:
             site = Site(
-                listen=TcpAddress(LOOPBACK, wiring.port),
-                app=TcpAddress(LOOPBACK, wiring.backend_port),
-                auth=TcpAddress(LOOPBACK, wiring.auth_port),
-                tls_cert=parse_path(str(wiring.server.certificate)),
-                tls_key=parse_path(str(wiring.server.key)),
+                listen=TcpAddress(LOOPBACK, port),
+                app=TcpAddress(LOOPBACK, backend_port),
+                auth=TcpAddress(LOOPBACK, auth_port),
+                tls_cert=parse_path(str(server.certificate)),
+                tls_key=parse_path(str(server.key)),
                 state_dir=parse_path(str(directory)),
             )
         except ValueError as exc:
@@ -116,11 +107,11 @@ def _nginx(program: str) -> Proxy:
     version = tuple(int(part) for part in found.groups()) if found else ()
     directives = "daemon off; error_log stderr warn;"
     if os.geteuid() == 0:
-        # nginx would work as nobody, who may not enter the demo's directory.
-        directives += f" {_user_directive()}"
+        # nginx's workers would run as the user "nobody", which may not enter the directory.
+        directives += f" user {pwd.getpwuid(0).pw_name} {grp.getgrgid(0).gr_name};"
     options = ["-g", directives]
     if version >= _NGINX_WITH_ERROR_LOG_OPTION:
-        # Without it nginx complains once that a log of its own is not ours to write.
+        # Without it nginx warns once that it cannot write its default log.
         options += ["-e", "stderr"]
     return Proxy(
         name="nginx",
@@ -129,13 +120,6 @@ def _nginx(program: str) -> Proxy:
         options=tuple(options),
         serves_nameless_certificates=True,
     )
-
-
-def _user_directive() -> str:
-    import grp
-    import pwd
-
-    return f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(0).gr_name};"
 
 
 def _envoy(program: str) -> Proxy:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from nexus_auth.adapters.devnet import EmbeddedPylonStore, build_embedded_pylon_app
+from nexus_auth.adapters.devnet import DevnetStore, build_devnet_app
 from nexus_auth.adapters.devnet.app import RequestRecord
 from tests.builders import a_hotkey, public_bytes
 
@@ -27,13 +27,13 @@ async def test_an_unexpected_failure_is_500_in_pylons_form(
 ) -> None:
     """The log hears of it; the client learns nothing of the cause."""
     requests: list[RequestRecord] = []
-    with EmbeddedPylonStore.open(":memory:") as store:
+    with DevnetStore.open(":memory:") as store:
 
         def fail() -> None:
             raise RuntimeError("the cause")
 
         monkeypatch.setattr(store, "identities", fail)
-        app = build_embedded_pylon_app(store, request_log=requests.append)
+        app = build_devnet_app(store, request_log=requests.append)
         async with client_of(app) as client:
             answer = await client.get("/api/v1/identities")
     assert answer.status_code == 500
@@ -41,30 +41,12 @@ async def test_an_unexpected_failure_is_500_in_pylons_form(
     assert [record.status for record in requests] == [500]
 
 
-async def test_the_open_access_token_given_here_outranks_the_stored_one() -> None:
-    """It is for whoever builds the app to say."""
-    with EmbeddedPylonStore.open(":memory:") as store:
-        store.set_open_access_token("stored")
-        app = build_embedded_pylon_app(store, open_access_token="given")
-        async with client_of(app) as client:
-            statuses = {
-                token: (
-                    await client.get(
-                        "/api/v1/subnet/1/block/latest/certificates",
-                        headers={"Authorization": f"Bearer {token}"},
-                    )
-                ).status_code
-                for token in ("given", "stored")
-            }
-    assert statuses == {"given": 200, "stored": 403}
-
-
 async def test_pairs_made_in_parallel_are_all_real_and_one_stays() -> None:
     """The last one to be published counts; none is mixed from two."""
     hotkey = a_hotkey("dev")
-    with EmbeddedPylonStore.open(":memory:") as store:
+    with DevnetStore.open(":memory:") as store:
         store.add_identity("dev", hotkey=hotkey, token="t")
-        async with client_of(build_embedded_pylon_app(store)) as client:
+        async with client_of(build_devnet_app(store)) as client:
             answers = await asyncio.gather(
                 *(
                     client.post(GENERATE, json={}, headers={"Authorization": "Bearer t"})

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nexus_auth.adapters.devnet import Axon, EmbeddedPylonStore, IdentityRecord, PylonStoreUnusable
+from nexus_auth.adapters.devnet import Axon, DevnetStore, DevnetStoreUnusable, IdentityRecord
 from tests.builders import a_hotkey, a_key, public_bytes
 
 ALICE = a_hotkey("alice")
@@ -22,9 +22,9 @@ KEY = public_bytes(a_key("alice"))
 
 
 @pytest.fixture
-def store() -> Iterator[EmbeddedPylonStore]:
+def store() -> Iterator[DevnetStore]:
     """An empty store in memory."""
-    with EmbeddedPylonStore.open(":memory:") as opened:
+    with DevnetStore.open(":memory:") as opened:
         yield opened
 
 
@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 class TestIdentities:
     """Names, tokens and the neurons that come with them."""
 
-    def test_is_found_by_its_name_with_its_token(self, store: EmbeddedPylonStore) -> None:
+    def test_is_found_by_its_name_with_its_token(self, store: DevnetStore) -> None:
         """The token is recognised, and no other one."""
         added = store.add_identity("dev", hotkey=ALICE, token="right", netuid=3)
         assert store.identity("dev") == added == IdentityRecord(name="dev", netuid=3, hotkey=ALICE)
@@ -45,7 +45,7 @@ class TestIdentities:
         assert not store.is_identity_token("dev", "wrong")
         assert not store.is_identity_token("nobody", "right")
 
-    def test_keeps_its_place_when_it_is_replaced(self, store: EmbeddedPylonStore) -> None:
+    def test_keeps_its_place_when_it_is_replaced(self, store: DevnetStore) -> None:
         """The first identity stays the first; its old token is worthless."""
         store.add_identity("dev", hotkey=ALICE, token="old")
         store.add_identity("other", hotkey=BOB, token="t")
@@ -53,7 +53,7 @@ class TestIdentities:
         assert [each.name for each in store.identities()] == ["dev", "other"]
         assert not store.is_identity_token("dev", "old")
 
-    def test_registers_its_hotkey_unless_told_otherwise(self, store: EmbeddedPylonStore) -> None:
+    def test_registers_its_hotkey_by_default(self, store: DevnetStore) -> None:
         """An identity's hotkey is a neuron, without losing what was said of it."""
         store.set_neuron(ALICE, uid=9, total=5)
         store.add_identity("dev", hotkey=ALICE, token="t")
@@ -61,28 +61,21 @@ class TestIdentities:
         assert [(each.hotkey, each.uid) for each in store.neurons()] == [(ALICE, 9)]
 
     @pytest.mark.parametrize("name", ["", "a/b", "a\nb", "x" * 129])
-    def test_name_must_fit_into_a_path(self, store: EmbeddedPylonStore, name: str) -> None:
+    def test_name_must_fit_into_a_path(self, store: DevnetStore, name: str) -> None:
         """A name that no path can hold is refused."""
         with pytest.raises(ValueError, match="identity's name"):
             store.add_identity(name, hotkey=ALICE, token="t")
 
     @pytest.mark.parametrize("token", ["", "two words", "\N{SNOWMAN}", "line\n"])
-    def test_token_must_fit_into_a_header(self, store: EmbeddedPylonStore, token: str) -> None:
+    def test_token_must_fit_into_a_header(self, store: DevnetStore, token: str) -> None:
         """A token that no header can hold is refused, and nothing is written."""
         with pytest.raises(ValueError, match="printable ASCII"):
             store.add_identity("dev", hotkey=ALICE, token=token)
         assert store.identities() == ()
 
-    def test_can_be_removed(self, store: EmbeddedPylonStore) -> None:
-        """Its token goes with it."""
-        store.add_identity("dev", hotkey=ALICE, token="t")
-        assert store.remove_identity("dev")
-        assert not store.remove_identity("dev")
-        assert not store.is_identity_token("dev", "t")
-
     def test_tokens_are_nowhere_in_the_file(self, path: Path) -> None:
         """Only digests are kept."""
-        with EmbeddedPylonStore.open(path) as store:
+        with DevnetStore.open(path) as store:
             store.add_identity("dev", hotkey=ALICE, token="hidden-of-dev")
             store.set_open_access_token("hidden-of-all")
             written = b"".join(each.read_bytes() for each in path.parent.iterdir())
@@ -94,9 +87,7 @@ class TestIdentities:
 class TestNeurons:
     """Stake, permits and addresses can be set one by one."""
 
-    def test_new_one_has_the_lowest_free_uid_and_nothing_else(
-        self, store: EmbeddedPylonStore
-    ) -> None:
+    def test_new_one_has_the_lowest_free_uid_and_nothing_else(self, store: DevnetStore) -> None:
         """No stake, no permit, active, not serving."""
         store.set_neuron(a_hotkey("zero"))
         store.set_neuron(a_hotkey("two"), uid=2)
@@ -105,7 +96,7 @@ class TestNeurons:
         assert (neuron.alpha, neuron.tao, neuron.total, neuron.axon) == (0, 0, 0, Axon())
         assert store.set_neuron(BOB).uid == 3
 
-    def test_update_leaves_the_rest_as_it_was(self, store: EmbeddedPylonStore) -> None:
+    def test_update_leaves_the_rest_as_it_was(self, store: DevnetStore) -> None:
         """None means: as before."""
         axon = Axon(ip="2001:db8::1", port=9)
         store.set_neuron(ALICE, uid=7, coldkey=BOB, active=False, tao=2, alpha=1, axon=axon)
@@ -115,7 +106,7 @@ class TestNeurons:
         assert (neuron.alpha, neuron.tao, neuron.total, neuron.axon) == (1, 2, 3, axon)
         assert store.set_neuron(ALICE, active=True, validator_permit=False).uid == 7
 
-    def test_total_may_be_said_or_follows(self, store: EmbeddedPylonStore) -> None:
+    def test_total_may_be_said_or_follows(self, store: DevnetStore) -> None:
         """Without a total of its own it is the sum of what is staked."""
         assert store.set_neuron(ALICE, alpha=10, tao=5, total=10.9).total == 10.9
         assert store.set_neuron(ALICE, tao=0).total == 10
@@ -134,7 +125,7 @@ class TestNeurons:
         ],
     )
     def test_impossible_values_change_nothing(
-        self, store: EmbeddedPylonStore, impossible: dict[str, Any]
+        self, store: DevnetStore, impossible: dict[str, Any]
     ) -> None:
         """A uid that is taken is impossible too."""
         store.set_neuron(BOB, uid=0)
@@ -150,7 +141,7 @@ class TestNeurons:
         with pytest.raises(ValueError, match=r"IPv4|port|protocol"):
             Axon(**axon)
 
-    def test_belong_to_one_subnet(self, store: EmbeddedPylonStore) -> None:
+    def test_belong_to_one_subnet(self, store: DevnetStore) -> None:
         """The same hotkey may be on several, with another uid on each."""
         store.set_neuron(ALICE, uid=4)
         store.set_neuron(ALICE, netuid=2, uid=5)
@@ -158,7 +149,7 @@ class TestNeurons:
         assert [each.uid for each in store.neurons(netuid=2)] == [5]
         assert store.neurons(netuid=3) == ()
 
-    def test_deregistered_one_loses_its_key(self, store: EmbeddedPylonStore) -> None:
+    def test_deregistered_one_loses_its_key(self, store: DevnetStore) -> None:
         """As on chain."""
         store.set_neuron(ALICE)
         store.set_certificate(ALICE, KEY)
@@ -170,14 +161,14 @@ class TestNeurons:
 class TestCertificates:
     """One public key for each hotkey of a subnet."""
 
-    def test_newest_key_counts(self, store: EmbeddedPylonStore) -> None:
+    def test_newest_key_counts(self, store: DevnetStore) -> None:
         """Publishing replaces."""
         store.set_certificate(ALICE, b"\x01" * 32)
         store.set_certificate(ALICE, KEY)
         assert store.certificate(ALICE) == KEY
         assert store.certificates() == {ALICE: KEY}
 
-    def test_can_be_removed(self, store: EmbeddedPylonStore) -> None:
+    def test_can_be_removed(self, store: DevnetStore) -> None:
         """Afterwards the hotkey has none."""
         store.set_certificate(ALICE, KEY)
         assert store.remove_certificate(ALICE)
@@ -185,18 +176,18 @@ class TestCertificates:
         assert store.certificates() == {}
 
     @pytest.mark.parametrize("length", [0, 31, 33, 64])
-    def test_has_exactly_32_bytes(self, store: EmbeddedPylonStore, length: int) -> None:
+    def test_has_exactly_32_bytes(self, store: DevnetStore, length: int) -> None:
         """One wrong key among many publishes none."""
         with pytest.raises(ValueError, match="32 bytes"):
             store.set_certificates({BOB: KEY, ALICE: bytes(length)})
         assert store.certificates() == {}
 
-    def test_generated_one_needs_a_neuron(self, store: EmbeddedPylonStore) -> None:
+    def test_generated_one_needs_a_neuron(self, store: DevnetStore) -> None:
         """The chain takes a key from its own neurons alone."""
-        assert not store.set_certificate_if_registered(ALICE, KEY, netuid=1)
+        assert not store.publish_certificate(ALICE, KEY, netuid=1)
         store.set_neuron(ALICE, netuid=1)
-        assert not store.set_certificate_if_registered(ALICE, KEY, netuid=2)
-        assert store.set_certificate_if_registered(ALICE, KEY, netuid=1)
+        assert not store.publish_certificate(ALICE, KEY, netuid=2)
+        assert store.publish_certificate(ALICE, KEY, netuid=1)
         assert store.certificates() == {ALICE: KEY}
 
 
@@ -205,12 +196,12 @@ class TestFile:
 
     def test_everything_is_there_again(self, path: Path) -> None:
         """Closing and opening changes nothing."""
-        with EmbeddedPylonStore.open(path) as store:
+        with DevnetStore.open(path) as store:
             identity = store.add_identity("dev", hotkey=ALICE, token="t", netuid=5)
             neuron = store.set_neuron(BOB, netuid=5, total=1.5, validator_permit=True)
             store.set_certificate(BOB, KEY, netuid=5)
             store.set_open_access_token("open")
-        with EmbeddedPylonStore.open(path) as store:
+        with DevnetStore.open(path) as store:
             assert store.identities() == (identity,)
             assert store.is_identity_token("dev", "t")
             assert store.neuron(BOB, netuid=5) == neuron
@@ -223,19 +214,19 @@ class TestFile:
 
     def test_is_its_owners_alone(self, path: Path) -> None:
         """Nobody else reads the digests."""
-        with EmbeddedPylonStore.open(path):
+        with DevnetStore.open(path):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
     def test_two_may_use_it_at_once(self, path: Path) -> None:
         """What one process writes, the other reads at once."""
-        with EmbeddedPylonStore.open(path) as one, EmbeddedPylonStore.open(path) as other:
+        with DevnetStore.open(path) as one, DevnetStore.open(path) as other:
             one.set_certificate(ALICE, KEY)
             assert other.certificates() == {ALICE: KEY}
 
     @pytest.mark.parametrize("in_memory", [True, False])
     def test_threads_do_not_disturb_each_other(self, path: Path, *, in_memory: bool) -> None:
         """Parallel requests read and write whole states."""
-        with EmbeddedPylonStore.open(":memory:" if in_memory else path) as store:
+        with DevnetStore.open(":memory:" if in_memory else path) as store:
 
             def work(number: int) -> int:
                 hotkey = a_hotkey(f"n{number}")
@@ -255,8 +246,8 @@ class TestFile:
         """The message says so; the file keeps its content and time stamp."""
         path.write_bytes(content)
         before = path.stat()
-        with pytest.raises(PylonStoreUnusable, match="not a data file") as refusal:
-            EmbeddedPylonStore.open(path)
+        with pytest.raises(DevnetStoreUnusable, match="not a data file") as refusal:
+            DevnetStore.open(path)
         assert refusal.value.path == str(path)
         assert path.read_bytes() == content
         assert path.stat().st_mtime_ns == before.st_mtime_ns
@@ -267,51 +258,51 @@ class TestFile:
         connection.execute("CREATE TABLE bookmark (url TEXT)")
         connection.close()
         before = path.read_bytes()
-        with pytest.raises(PylonStoreUnusable, match="not a data file"):
-            EmbeddedPylonStore.open(path)
+        with pytest.raises(DevnetStoreUnusable, match="not a data file"):
+            DevnetStore.open(path)
         assert path.read_bytes() == before
 
     def test_another_versions_file_is_refused(self, path: Path) -> None:
         """No guessing about a format of the future."""
-        EmbeddedPylonStore.open(path).close()
+        DevnetStore.open(path).close()
         connection = sqlite3.connect(path)
         connection.execute("PRAGMA user_version = 99")
         connection.close()
-        with pytest.raises(PylonStoreUnusable, match="another version"):
-            EmbeddedPylonStore.open(path)
+        with pytest.raises(DevnetStoreUnusable, match="another version"):
+            DevnetStore.open(path)
 
     @pytest.mark.parametrize("where", ["cut short", "overwritten"])
     def test_a_damaged_file_is_refused(self, path: Path, where: str) -> None:
         """One clear error, none of SQLite's own."""
-        with EmbeddedPylonStore.open(path) as store:
+        with DevnetStore.open(path) as store:
             store.set_certificates({a_hotkey(str(number)): KEY for number in range(200)})
         content = path.read_bytes()
         half = len(content) // 2
         damage = b"" if where == "cut short" else b"\xa5" * half
         path.write_bytes(content[:half] + damage)
-        with pytest.raises(PylonStoreUnusable, match="damaged"):
-            EmbeddedPylonStore.open(path)
+        with pytest.raises(DevnetStoreUnusable, match="damaged"):
+            DevnetStore.open(path)
 
     def test_an_empty_file_is_a_new_one(self, path: Path) -> None:
         """As `touch` or a mounted volume leaves it."""
         path.touch()
-        with EmbeddedPylonStore.open(path) as store:
+        with DevnetStore.open(path) as store:
             assert store.subnets() == ()
 
     @pytest.mark.parametrize("name", [".", "missing/pylon.sqlite"])
     def test_what_is_no_file_is_refused(self, tmp_path: Path, name: str) -> None:
         """A folder, or a file in a folder that is not there."""
-        with pytest.raises(PylonStoreUnusable, match="directory"):
-            EmbeddedPylonStore.open(tmp_path / name)
+        with pytest.raises(DevnetStoreUnusable, match="directory"):
+            DevnetStore.open(tmp_path / name)
 
-    def test_a_closed_store_says_so(self, store: EmbeddedPylonStore) -> None:
+    def test_a_closed_store_says_so(self, store: DevnetStore) -> None:
         """With an error of our own."""
         store.close()
-        with pytest.raises(PylonStoreUnusable, match="closed"):
+        with pytest.raises(DevnetStoreUnusable, match="closed"):
             store.neurons()
 
 
 def test_no_statement_has_numbered_placeholders() -> None:
     """Python 3.12 warns of them with a sequence of values, and 3.14 refuses them."""
-    source = Path(inspect.getfile(EmbeddedPylonStore)).read_text(encoding="utf-8")
+    source = Path(inspect.getfile(DevnetStore)).read_text(encoding="utf-8")
     assert re.findall(r"\?[0-9]", source) == []

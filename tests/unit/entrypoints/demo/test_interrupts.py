@@ -22,7 +22,7 @@ def test_signal_waits_while_held() -> None:
     interrupts = Interrupts()
     reached: list[str] = []
 
-    def play() -> None:
+    def run() -> None:
         with interrupts.held():
             with interrupts.held():
                 signal.raise_signal(signal.SIGTERM)
@@ -31,7 +31,7 @@ def test_signal_waits_while_held() -> None:
         reached.append("after")
 
     with interrupts.caught(), pytest.raises(SystemExit):
-        play()
+        run()
     assert reached == ["inner", "outer"]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -10,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from nexus_auth.entrypoints.demo import processes
-from nexus_auth.entrypoints.demo.errors import DemoFailed
 from nexus_auth.entrypoints.demo.interrupts import Interrupts
-from nexus_auth.entrypoints.demo.processes import Children
+from nexus_auth.entrypoints.demo.processes import LOOPBACK, Children, DemoFailed, ReservedPort
 
 _WAITS = (sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(60)")
 
@@ -26,7 +26,7 @@ def children(tmp_path: Path) -> Iterator[Children]:
 
 
 def test_child_is_awaited_and_ended(children: Children) -> None:
-    """It runs until it is told to end, and then it is gone."""
+    """It runs until it is stopped, and then it is gone."""
     child = children.start("sleeper", _WAITS)
     children.wait_until(lambda: "ready" in child.tail, child=child)
     assert child.process.poll() is None
@@ -35,8 +35,8 @@ def test_child_is_awaited_and_ended(children: Children) -> None:
     children.check()
 
 
-def test_child_that_ends_early_is_reported_with_its_last_words(children: Children) -> None:
-    """The person sees what the program said, not a timeout."""
+def test_child_that_ends_early_is_reported_with_its_last_lines(children: Children) -> None:
+    """The error shows what the program wrote, not a timeout."""
     script = "print('first'); print('the port is taken \\x1b[31m'); raise SystemExit(7)"
     child = children.start("talker", (sys.executable, "-c", script))
     with pytest.raises(DemoFailed, match=r"talker ended early \(exit code 7\)") as caught:
@@ -85,7 +85,7 @@ def test_child_that_does_not_listen_is_killed_with_its_own_children(
     grandchild = int(child.log.read_text())
     children.stop_all()
     assert child.process.returncode == -signal.SIGKILL
-    # Nobody waits for a grandchild, so its end may take the system a moment.
+    # No process waits for a grandchild, so its end may take the system a moment.
     deadline = time.monotonic() + 10
     while _runs(grandchild) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -103,7 +103,7 @@ def _runs(pid: int) -> bool:
 def test_children_do_not_inherit_settings_or_proxies(
     children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The person's own configuration does not reach the demo."""
+    """The user's own configuration does not reach the demo."""
     monkeypatch.setenv("NEXUS_PYLON_ENDPOINT", "http://production")
     monkeypatch.setenv("https_proxy", "http://corporate")
     script = "import os; print(sorted(n for n in os.environ if 'NEXUS' in n or 'proxy' in n))"
@@ -116,3 +116,21 @@ def test_child_is_out_of_the_terminals_reach(children: Children) -> None:
     """Ctrl-C goes to the demo alone; it ends its children in its own order."""
     child = children.start("sleeper", _WAITS)
     assert os.getsid(child.process.pid) == child.process.pid
+
+
+def test_reserved_port_can_be_listened_on_by_its_server() -> None:
+    """A server takes it in the usual way, and is then noticed."""
+    port = ReservedPort()
+    assert not port.is_answered()
+    with socket.create_server((LOOPBACK, port.number)):
+        assert port.is_answered()
+    port.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not keep it")
+def test_reserved_port_is_given_to_no_other_program() -> None:
+    """A program that binds this number without sharing does not get it."""
+    port = ReservedPort()
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind((LOOPBACK, port.number))
+    port.close()

@@ -1,23 +1,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from nexus_auth.entrypoints.demo import proxy
-from nexus_auth.entrypoints.demo.errors import DemoFailed
-from nexus_auth.entrypoints.demo.people import KeyPair
-from nexus_auth.entrypoints.demo.proxy import Wiring, find_proxy
+from nexus_auth.entrypoints.demo.certificates import KeyPair
+from nexus_auth.entrypoints.demo.processes import DemoFailed
+from nexus_auth.entrypoints.demo.proxy import Proxy, find_proxy
 
 
-@pytest.fixture
-def wiring(tmp_path: Path) -> Wiring:
-    """Some ports and files."""
-    server = KeyPair.in_directory(tmp_path / "miner")
-    return Wiring(directory=tmp_path, port=1, server=server, auth_port=2, backend_port=3)
+def prepare(proxy: Proxy, directory: Path) -> Sequence[str]:
+    """Prepares a proxy for some ports, with the pair of a folder `miner`."""
+    server = KeyPair.in_directory(directory / "miner")
+    return proxy.prepare(directory, port=1, server=server, auth_port=2, backend_port=3)
 
 
 _Found = Callable[[str, str], None]
@@ -47,7 +45,7 @@ def test_missing_proxy_tells_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_proxy_that_was_asked_for_is_not_replaced(found: _Found) -> None:
-    """Who asks for Envoy does not get nginx."""
+    """--proxy envoy never runs nginx."""
     found("nginx", "nginx/1.22.1")
     with pytest.raises(DemoFailed, match="no envoy on this machine"):
         find_proxy("envoy")
@@ -63,7 +61,7 @@ def test_proxy_that_was_asked_for_is_not_replaced(found: _Found) -> None:
 )
 def test_old_nginx_is_started_without_what_it_does_not_know(
     found: _Found,
-    wiring: Wiring,
+    tmp_path: Path,
     says: str,
     title: str,
     option: bool,  # noqa: FBT001 - a table
@@ -72,7 +70,7 @@ def test_old_nginx_is_started_without_what_it_does_not_know(
     found("nginx", says)
     nginx = find_proxy()
     assert nginx.title == title
-    assert ("-e" in nginx.prepare(wiring)) is option
+    assert ("-e" in prepare(nginx, tmp_path)) is option
 
 
 @pytest.mark.parametrize(("user", "expected"), [(0, True), (1000, False)])
@@ -92,21 +90,19 @@ def test_nginx_stays_root_only_where_it_starts_as_root(
     ("name", "says"), [("nginx", "nginx/1.22.1"), ("envoy", "version: abc/1.40.0/Clean/RELEASE")]
 )
 def test_configuration_is_the_one_that_is_recommended(
-    found: _Found, wiring: Wiring, name: str, says: str
+    found: _Found, tmp_path: Path, name: str, says: str
 ) -> None:
     """What the demo shows is what `nexus-auth proxy-config` prints."""
     found(name, says)
-    command = find_proxy().prepare(wiring)
+    command = prepare(find_proxy(), tmp_path)
     text = Path(command[command.index("-c") + 1]).read_text()
-    assert str(wiring.server.certificate) in text
+    assert str(tmp_path / "miner" / "client.crt") in text
     assert text.startswith("#")
 
 
-def test_directory_that_no_configuration_can_name_is_refused(
-    found: _Found, wiring: Wiring, tmp_path: Path
-) -> None:
+def test_directory_that_no_configuration_can_name_is_refused(found: _Found, tmp_path: Path) -> None:
     """A space in TMPDIR ends in one clear line."""
     found("nginx", "nginx/1.22.1")
     (tmp_path / "a b").mkdir()
     with pytest.raises(DemoFailed, match="TMPDIR"):
-        find_proxy().prepare(replace(wiring, directory=tmp_path / "a b"))
+        prepare(find_proxy(), tmp_path / "a b")

@@ -8,7 +8,7 @@ from cryptography import x509
 
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.evaluate import evaluate_alone
-from nexus_auth.entrypoints.demo.people import (
+from nexus_auth.entrypoints.demo.certificates import (
     a_hotkey,
     public_key_pin,
     save_self_made,
@@ -17,7 +17,7 @@ from nexus_auth.entrypoints.demo.people import (
 
 
 def test_self_made_pair_is_sound_but_for_the_registration(tmp_path: Path) -> None:
-    """A stranger is refused for being a stranger, and for nothing else."""
+    """The service denies it because it is not registered, and for nothing else."""
     pair = save_self_made(tmp_path / "stranger", hotkey=a_hotkey("stranger"))
     certificate = ClientCertificate.from_pem(pair.certificate.read_bytes())
     assert certificate.hotkey == a_hotkey("stranger")
@@ -27,7 +27,7 @@ def test_self_made_pair_is_sound_but_for_the_registration(tmp_path: Path) -> Non
 
 
 def test_server_pair_names_this_machine(tmp_path: Path) -> None:
-    """Some proxies refuse to show a certificate without a name."""
+    """Some proxies do not serve a certificate without a name."""
     pair = save_server_pair(tmp_path / "server")
     certificate = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -35,7 +35,7 @@ def test_server_pair_names_this_machine(tmp_path: Path) -> None:
     assert public_key_pin(pair).startswith("sha256//")
 
 
-def test_people_have_hotkeys_of_their_own() -> None:
+def test_each_name_has_a_hotkey_of_its_own() -> None:
     """The same name is the same hotkey; another name is another."""
     assert a_hotkey("miner") == a_hotkey("miner")
     assert a_hotkey("miner") != a_hotkey("validator")

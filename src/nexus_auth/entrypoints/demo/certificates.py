@@ -1,19 +1,18 @@
-"""Who takes part: names, hotkeys, and the certificates they show."""
+"""The hotkeys of the demo, and the certificates that its callers and its proxy show."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import os
+import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -24,10 +23,12 @@ from cryptography.x509.oid import NameOID
 
 from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME, KEY_NAME
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.entrypoints.demo.ports import LOOPBACK
+from nexus_auth.domain.issuing import BACKDATING, build_credentials
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_VALID_FOR: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,27 +45,40 @@ class KeyPair:
 
 
 def a_hotkey(name: str) -> Hotkey:
-    """Makes a hotkey for somebody in the demo; no wallet holds it."""
+    """Makes a hotkey for a name; no wallet holds it."""
     return Hotkey(hashlib.sha256(f"nexus-auth demo {name}".encode()).digest())
 
 
 def save_self_made(directory: Path, *, hotkey: Hotkey) -> KeyPair:
-    """Makes a pair that nobody registered: anybody can write any hotkey into a certificate."""
-    key = Ed25519PrivateKey.generate()
-    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, hotkey.address)])
-    certificate = _builder(name).public_key(key.public_key()).sign(key, None)
-    return _save(directory, key, certificate)
+    """Makes a pair that is not registered: any hotkey can be written into a certificate."""
+    credentials = build_credentials(
+        hotkey=hotkey,
+        private_key=secrets.token_bytes(32),
+        now=datetime.now(UTC),
+        valid_for=_VALID_FOR,
+    )
+    return _save(directory, credentials.key_pem, credentials.certificate_pem)
 
 
 def save_server_pair(directory: Path) -> KeyPair:
-    """Makes a server's pair for a proxy that refuses certificates without a host name."""
+    """Makes a server's pair for a proxy that does not serve a certificate without a host name."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    names = x509.SubjectAlternativeName(
-        [x509.DNSName("localhost"), x509.IPAddress(ip_address(LOOPBACK))]
+    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATING)
+        .not_valid_after(now + _VALID_FOR)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
     )
-    builder = _builder(name).public_key(key.public_key()).add_extension(names, critical=False)
-    return _save(directory, key, builder.sign(key, hashes.SHA256()))
+    key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return _save(directory, key_pem, certificate.public_bytes(Encoding.PEM))
 
 
 def public_key_pin(pair: KeyPair) -> str:
@@ -74,28 +88,10 @@ def public_key_pin(pair: KeyPair) -> str:
     return f"sha256//{base64.b64encode(hashlib.sha256(info).digest()).decode()}"
 
 
-def _builder(name: x509.Name) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .serial_number(x509.random_serial_number())
-        # nginx refuses a certificate from the future, and clocks differ.
-        .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(days=1))
-    )
-
-
-def _save(
-    directory: Path,
-    key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey,
-    certificate: x509.Certificate,
-) -> KeyPair:
+def _save(directory: Path, key_pem: bytes, certificate_pem: bytes) -> KeyPair:
     directory.mkdir()
     pair = KeyPair.in_directory(directory)
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    with os.fdopen(os.open(pair.key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
-    pair.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
+    pair.key.touch(mode=0o600)
+    pair.key.write_bytes(key_pem)
+    pair.certificate.write_bytes(certificate_pem)
     return pair

@@ -1,0 +1,230 @@
+"""All that runs in the demo, started in order and ended together."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from nexus_auth.entrypoints.demo.backend import EchoBackend
+from nexus_auth.entrypoints.demo.certificates import (
+    KeyPair,
+    a_hotkey,
+    save_self_made,
+    save_server_pair,
+)
+from nexus_auth.entrypoints.demo.processes import (
+    LOOPBACK,
+    OURSELVES,
+    Child,
+    Children,
+    ReservedPort,
+)
+from nexus_auth.entrypoints.terminal import painted
+
+if TYPE_CHECKING:
+    from nexus_auth.entrypoints.demo.interrupts import Interrupts
+    from nexus_auth.entrypoints.demo.proxy import Proxy
+
+_NETUID: Final = "1"
+_REFRESH_SECONDS: Final = "2"
+"""The service's default is 30; a demo should not wait that long for a rotated key."""
+
+_REUSE_SECONDS: Final = "1"
+_TOKEN: Final = "token-of-the-demo"  # noqa: S105 - guards nothing but the demo's own Pylon
+_PROBE_SECONDS: Final = 2.0
+_WATCH_SECONDS: Final = 0.5
+_WARNING: Final = re.compile(rb'"level": *"(warning|error)"')
+
+
+class Environment:
+    """The running demo. Leaving the `with` block ends every child and removes every file.
+
+    Attributes:
+        caller: The hotkey of the identity `validator`.
+        miner: The hotkey of the identity `miner`.
+        backend: The application behind the proxy.
+        directory: Where all files are; each key pair is in a folder of its own.
+        children: The running programs.
+    """
+
+    def __init__(self, *, proxy: Proxy, interrupts: Interrupts) -> None:
+        self.caller: Final = a_hotkey("validator")
+        self.miner: Final = a_hotkey("miner")
+        self.backend = EchoBackend()
+        self.directory: Path
+        self.children: Children
+        self.proxy = proxy
+        self._interrupts = interrupts
+        self._ending = ExitStack()
+        self._ports = [ReservedPort() for _ in range(4)]
+        self._pylon_port, self._auth_port, self._admin_port, self._proxy_port = self._ports
+        self._pylon: Child
+        self._service: Child
+
+    def __enter__(self) -> Self:
+        try:
+            with self._interrupts.held():
+                self.directory = Path(tempfile.mkdtemp(prefix="nexus-auth-demo-"))
+                self._ending.callback(shutil.rmtree, self.directory, ignore_errors=True)
+            self.children = Children(directory=self.directory, interrupts=self._interrupts)
+            for port in self._ports:
+                self._ending.callback(port.close)
+            self._ending.callback(self.backend.close)
+            self._ending.callback(self.children.stop_all)
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._interrupts.close()  # a second Ctrl-C must not leave anything behind
+        self._ending.close()
+
+    @property
+    def port(self) -> int:
+        """Where the proxy listens."""
+        return self._proxy_port.number
+
+    def pair(self, name: str) -> KeyPair:
+        """The key pair in a folder: validator, validator-before, miner, stranger or impostor."""
+        return KeyPair.in_directory(self.directory / name)
+
+    @property
+    def server_pair(self) -> KeyPair:
+        """What the proxy shows its callers."""
+        return self.pair("miner" if self.proxy.serves_nameless_certificates else "server")
+
+    def _start(self) -> None:
+        self.start_pylon()
+        _show("development Pylon", f"http://{self._pylon_port.address}")
+        self._generate("validator")
+        _show("validator", f"{self.caller} (nexus-auth generate)")
+        self._generate("miner")
+        _show("miner", f"{self.miner} (nexus-auth generate)")
+        save_self_made(self.directory / "stranger", hotkey=a_hotkey("stranger"))
+        save_self_made(self.directory / "impostor", hotkey=self.caller)
+        self._start_service()
+        _show("nexus-auth", f"http://{self._auth_port.address}")
+        self.backend.start()
+        self._start_proxy()
+        _show(self.proxy.title, f"https://{self._proxy_port.address}, mutual TLS")
+
+    def start_pylon(self) -> None:
+        """Starts the development Pylon, with the data that it left."""
+        identities = (f"--identity=validator={self.caller}", f"--identity=miner={self.miner}")
+        self._pylon = self.children.start(
+            "pylon",
+            [*self._pylon_command, "--listen", self._pylon_port.address, *identities],
+            environment={"NEXUS_PYLON_DEV_TOKEN": _TOKEN},
+        )
+        self.children.wait_until(self._pylon_port.is_answered, child=self._pylon)
+
+    @property
+    def _pylon_command(self) -> tuple[str, ...]:
+        return (*OURSELVES, "pylon", "--data", str(self.directory / "pylon.sqlite"))
+
+    def stop_pylon(self) -> None:
+        """Stops the development Pylon and waits until the service has noticed."""
+        position = self._service.log.stat().st_size
+        self.children.stop(self._pylon)
+
+        def has_noticed() -> bool:
+            return _WARNING.search(self._service.log.read_bytes()[position:]) is not None
+
+        self.children.wait_until(has_noticed, child=self._service)
+
+    def rotate_key(self) -> None:
+        """Has a new key pair issued for the caller; the old one stays in `validator-before`."""
+        shutil.copytree(self.directory / "validator", self.directory / "validator-before")
+        self._generate("validator", "-force-recreate")
+
+    def admit_validators_only(self) -> None:
+        """Replaces the access policy; the service notices by itself."""
+        self._write_policy("require_validator_permit = true")
+
+    def permit_caller(self) -> None:
+        """Gives the caller a validator permit on the development chain."""
+        command = [*self._pylon_command, "--seed-only", f"--neuron={self.caller},permit=yes"]
+        self.children.run("permit", command)
+
+    def _generate(self, name: str, *arguments: str) -> None:
+        hotkey = self.caller if name == "validator" else self.miner
+        command = [*OURSELVES, "generate", "-ss58-address", hotkey.address]
+        command += ["-output-dir", str(self.directory / name), *arguments]
+        self.children.run(f"generate {name}", command, environment=self._settings(name))
+
+    def _settings(self, name: str) -> dict[str, str]:
+        """How an identity reaches Pylon."""
+        return {
+            "NEXUS_PYLON_ENDPOINT": f"http://{self._pylon_port.address}",
+            "NEXUS_PYLON_NETUID": _NETUID,
+            "NEXUS_PYLON_IDENTITY_NAME": name,
+            "NEXUS_PYLON_IDENTITY_TOKEN": _TOKEN,
+        }
+
+    def _start_service(self) -> None:
+        self._write_policy("")
+        settings = {
+            **self._settings("miner"),
+            "NEXUS_AUTH_LISTEN_ADDR": self._auth_port.address,
+            "NEXUS_AUTH_ADMIN_ADDR": self._admin_port.address,
+            "NEXUS_AUTH_PROXY": self.proxy.name,
+            "NEXUS_AUTH_REFRESH_SECONDS": _REFRESH_SECONDS,
+            "NEXUS_AUTH_REUSE_SECONDS": _REUSE_SECONDS,
+            "NEXUS_AUTH_POLICY_FILE": str(self.directory / "policy.toml"),
+            "NEXUS_AUTH_LOG_FORMAT": "json",
+        }
+        self._service = self.children.start("nexus-auth", (*OURSELVES, "run"), environment=settings)
+        self.children.wait_until(self._is_service_ready, child=self._service)
+
+    def _write_policy(self, rules: str) -> None:
+        new = self.directory / "policy.new"
+        new.write_text(f"[policies.demo]\n{rules}\n")
+        new.replace(self.directory / "policy.toml")
+
+    def _is_service_ready(self) -> bool:
+        admin = http.client.HTTPConnection(
+            LOOPBACK, self._admin_port.number, timeout=_PROBE_SECONDS
+        )
+        try:
+            with closing(admin):
+                admin.request("GET", "/readyz")
+                return admin.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def _start_proxy(self) -> None:
+        if not self.proxy.serves_nameless_certificates:
+            save_server_pair(self.directory / "server")
+        command = self.proxy.prepare(
+            self.directory,
+            port=self.port,
+            server=self.server_pair,
+            auth_port=self._auth_port.number,
+            backend_port=self.backend.port,
+        )
+        child = self.children.start(self.proxy.name, command)
+        self.children.wait_until(self._proxy_port.is_answered, child=child)
+
+    def watch(self) -> None:
+        """Runs until a signal ends the demo.
+
+        Raises:
+            DemoFailed: When a child ends before.
+        """
+        while True:
+            self.children.check()
+            time.sleep(_WATCH_SECONDS)
+
+
+def _show(name: str, what: str) -> None:
+    """Shows a part that is running now."""
+    print(f"  {name:<18} {painted(what, 'dim', sys.stdout)}", flush=True)

@@ -1,0 +1,255 @@
+"""The scenarios, in their order: who makes a request, what must come back, and why."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+import ssl
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from email.message import Message
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from nexus_auth.adapters.headers.presets import PRESETS
+from nexus_auth.domain.reasons import DenialReason
+from nexus_auth.entrypoints.demo.environment import Environment
+from nexus_auth.entrypoints.demo.processes import LOOPBACK, DemoFailed
+from nexus_auth.entrypoints.terminal import painted
+
+if TYPE_CHECKING:
+    from nexus_auth.domain.hotkey import Hotkey
+
+_CHANGE_SECONDS: Final = 20.0
+"""How long a change may take to count before the demo calls it a failure; some refreshes."""
+
+_PAUSE_SECONDS: Final = 0.1
+_TIMEOUT_SECONDS: Final = 15.0
+_MAX_BODY_BYTES: Final = 256 * 1024
+_LINE_COLUMNS: Final = 38
+_FULL_COLUMNS: Final = 96
+"""What the longest line takes."""
+
+
+def _claim_hotkey(running: Environment) -> dict[str, str]:
+    return {"X-Hotkey": running.miner.address}
+
+
+def _claim_miners_certificate(running: Environment) -> dict[str, str]:
+    return _certificate_header(running, "miner")
+
+
+def _claim_callers_certificate(running: Environment) -> dict[str, str]:
+    return _certificate_header(running, "validator")
+
+
+def _certificate_header(running: Environment, name: str) -> dict[str, str]:
+    """The header in which the proxy passes a certificate on, as a caller may send it too."""
+    header = PRESETS[running.proxy.name]
+    pem = quote(running.pair(name).certificate.read_text(), safe="")
+    return {header.name: f'Cert="{pem}"' if header.format == "xfcc" else pem}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One request, and the answer that it must get.
+
+    Attributes:
+        line: What is shown of the request.
+        why: Why its answer is right. Both may name `{caller}` and `{miner}`; this one also
+            `{seconds}`, the time since the change.
+        reason: Why access must be denied; None where it must be granted.
+        pair: Which certificate the caller shows; None for none.
+        claims: Headers that the caller sends besides.
+        change: What is done before. The request is then repeated until its answer is right, or
+            the time for that has passed.
+    """
+
+    line: str
+    why: str
+    reason: DenialReason | None = None
+    pair: str | None = "validator"
+    claims: Callable[[Environment], Mapping[str, str]] | None = None
+    change: Callable[[Environment], None] | None = None
+
+
+_NAMED: Final = "the application saw X-Hotkey {caller}"
+_REPLACED: Final = "replaced: it saw {caller}"
+
+SCENARIOS: Final = (
+    Scenario("registered caller, its own certificate", _NAMED),
+    Scenario("  also claiming X-Hotkey {miner}", _REPLACED, claims=_claim_hotkey),
+    Scenario("  also sending the miner's in a header", _REPLACED, claims=_claim_miners_certificate),
+    Scenario(
+        "stranger, a certificate of its own",
+        "unknown on the chain",
+        DenialReason.NOT_REGISTERED,
+        pair="stranger",
+    ),
+    Scenario("no certificate", "nothing proves who it is", DenialReason.NO_CERTIFICATE, pair=None),
+    Scenario(
+        "  the caller's certificate in a header",
+        "only what TLS proved counts",
+        DenialReason.NO_CERTIFICATE,
+        pair=None,
+        claims=_claim_callers_certificate,
+    ),
+    Scenario(
+        "impostor, caller's hotkey, its own key",
+        "another key is registered",
+        DenialReason.KEY_MISMATCH,
+        pair="impostor",
+    ),
+    Scenario(
+        "key rotated: the old certificate",
+        "refused {seconds:.1f} s after the new key",
+        DenialReason.KEY_MISMATCH,
+        pair="validator-before",
+        change=Environment.rotate_key,
+    ),
+    Scenario("key rotated: the new certificate", _NAMED),
+    Scenario(
+        "policy, validators only: no permit yet",
+        "the log says which rule",
+        DenialReason.NOT_PERMITTED,
+        change=Environment.admit_validators_only,
+    ),
+    Scenario("policy, validators only: with a permit", _NAMED, change=Environment.permit_caller),
+    Scenario(
+        "Pylon stopped: the caller again",
+        "what is known stays good for 15 minutes",
+        change=Environment.stop_pylon,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a caller got, and what the application behind the proxy saw of the request.
+
+    Attributes:
+        status: The HTTP status.
+        reason: Why access was denied, as the auth service says it; None where it says nothing.
+        seen: The headers that the application saw; None when it was not reached.
+    """
+
+    status: int
+    reason: str | None
+    seen: Message | None
+
+
+def run_scenarios(running: Environment) -> bool:
+    """Runs the scenarios in their order, shows each, and returns whether all went right."""
+    names = {"caller": _short(running.caller), "miner": _short(running.miner)}
+    all_right = True
+    for scenario in SCENARIOS:
+        answer, problem, seconds = _answer_to(scenario, running)
+        why = scenario.why.format(seconds=seconds, **names)
+        if scenario.reason is not None:
+            why = f"{scenario.reason}: {why}"
+        show_scenario(
+            status=answer.status, line=scenario.line.format(**names), why=why, problem=problem
+        )
+        all_right = all_right and not problem
+    return all_right
+
+
+def _answer_to(scenario: Scenario, running: Environment) -> tuple[Answer, str, float]:
+    """The answer, what is wrong with it, and how many seconds after the change it came."""
+    patience = 0.0
+    if scenario.change is not None:
+        scenario.change(running)
+        patience = _CHANGE_SECONDS
+    begun = time.monotonic()
+    while True:
+        answer = _fetch_answer(scenario, running)
+        problem = _problem_of(answer, scenario, running)
+        seconds = time.monotonic() - begun
+        if not problem or seconds > patience:
+            return answer, problem, seconds
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _problem_of(answer: Answer, scenario: Scenario, running: Environment) -> str:
+    """What is wrong with an answer, or nothing.
+
+    A grant is right when the application was reached and saw the caller's name alone. A denial is
+    right when it has the right reason and the application was not reached.
+    """
+    status = HTTPStatus.OK if scenario.reason is None else HTTPStatus.FORBIDDEN
+    if answer.status != status:
+        return f"expected {status}"
+    if scenario.reason is not None:
+        if answer.seen is not None:
+            return "the application was reached"
+        right = answer.reason == scenario.reason
+        return "" if right else f"expected {scenario.reason}, the reason is {answer.reason}"
+    if answer.seen is None:
+        return "the answer is not the application's"
+    hotkeys = answer.seen.get_all("X-Hotkey", [])
+    if hotkeys != [running.caller.address]:
+        return f"the application saw X-Hotkey: {hotkeys}"
+    leaked = any(header.name in answer.seen for header in PRESETS.values())
+    return "a certificate header reached the application" if leaked else ""
+
+
+def _fetch_answer(scenario: Scenario, running: Environment) -> Answer:
+    """Makes the request of a scenario over mutual TLS, on a connection of its own.
+
+    Raises:
+        DemoFailed: When there is no answer.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False  # the pin says more: this certificate and no other
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(running.server_pair.certificate)
+    if scenario.pair is not None:
+        client = running.pair(scenario.pair)
+        context.load_cert_chain(client.certificate, client.key)
+    claims = {} if scenario.claims is None else scenario.claims(running)
+    before = running.backend.requests
+    connection = http.client.HTTPSConnection(
+        LOOPBACK, running.port, timeout=_TIMEOUT_SECONDS, context=context
+    )
+    try:
+        with closing(connection):
+            connection.request("GET", "/hello", headers=dict(claims))
+            response = connection.getresponse()
+            response.read(_MAX_BODY_BYTES)
+    except (OSError, http.client.HTTPException) as exc:
+        raise DemoFailed(f"the proxy did not answer: {type(exc).__name__}: {exc}") from exc
+    return Answer(
+        status=response.status,
+        reason=response.headers["X-Nexus-Auth-Reason"],
+        seen=running.backend.received if running.backend.requests != before else None,
+    )
+
+
+def _short(hotkey: Hotkey) -> str:
+    """A hotkey as it is recognised at a glance."""
+    return f"{hotkey.address[:6]}...{hotkey.address[-4:]}"
+
+
+def show_scenario(*, status: int, line: str, why: str, problem: str) -> None:
+    """Shows what was requested, what came back, and why that is right, or what is wrong.
+
+    Colour is for a terminal only. On a narrow one the reason has a line of its own.
+    """
+    out = sys.stdout
+    narrow = out.isatty() and shutil.get_terminal_size().columns < _FULL_COLUMNS
+    gap = "\n" + " " * 12 if narrow else "  "
+    mark = painted("FAIL", "red", out) if problem else painted(" ok ", "green", out)
+    shown = painted(f"{status}", "bold", out)
+    print(f" {mark} {shown}  {line:<{_LINE_COLUMNS}}{gap}{problem or why}", flush=True)
+
+
+def show_verdict(*, all_right: bool) -> None:
+    """Shows how it went."""
+    text, colour = (
+        ("All as it must be.", "green") if all_right else ("Not all is as it must be.", "red")
+    )
+    print(painted(f"\n{text}", colour, sys.stdout), flush=True)

@@ -1,0 +1,224 @@
+"""Seeds a development Pylon and serves it: the use case behind `nexus-auth pylon`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shlex
+import signal
+import sys
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import structlog
+import uvicorn
+
+from nexus_auth.adapters.devnet import (
+    DEFAULT_NETUID,
+    DevnetStore,
+    IdentityRecord,
+    RequestRecord,
+    build_devnet_app,
+)
+from nexus_auth.adapters.devnet.store import IN_MEMORY, NeuronChanges
+from nexus_auth.adapters.devnet.tokens import load_or_make_token
+from nexus_auth.domain.errors import ConfigurationError
+from nexus_auth.domain.hotkey import Hotkey
+
+if TYPE_CHECKING:
+    import socket
+
+    from nexus_auth.adapters.addresses import TcpAddress
+
+TOKEN_VARIABLE: Final = "NEXUS_PYLON_DEV_TOKEN"  # noqa: S105 - the name of a variable
+OPEN_ACCESS_VARIABLE: Final = "NEXUS_PYLON_DEV_OPEN_ACCESS_TOKEN"
+DEFAULT_IDENTITY: Final = "dev"
+
+_GRACE_SECONDS: Final = 5
+"""How long requests under way may take after SIGTERM."""
+
+
+Connection = tuple[IdentityRecord, Path | str | None]
+"""An identity, and the file or the variable that its token is in; None where that is unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seed:
+    """What the command line wants in the store, parsed and checked before anything is touched.
+
+    Attributes:
+        netuid: The subnet of what is named here; None leaves each identity where it is.
+        identities: By name.
+        neurons: Each hotkey with what is to be set.
+        certificates: Public keys by hotkey.
+        token_file: Where the token of the identities is; None gives each a file of its own,
+            beside the data file.
+    """
+
+    netuid: int | None
+    identities: Mapping[str, Hotkey]
+    neurons: Sequence[tuple[Hotkey, NeuronChanges]]
+    certificates: Mapping[Hotkey, bytes]
+    token_file: Path | None
+
+    def apply(self, store: DevnetStore) -> list[Connection]:
+        """Writes it, and returns how each identity is reached, the ones named here first.
+
+        Raises:
+            ConfigurationError: If the store does not take a value, or a token cannot be had.
+        """
+        known = {each.name: each for each in store.identities()}
+        wanted = dict(self.identities)
+        if not wanted and (not known or DEFAULT_IDENTITY in known):
+            here = known.get(DEFAULT_IDENTITY)
+            wanted[DEFAULT_IDENTITY] = here.hotkey if here else Hotkey(secrets.token_bytes(32))
+        connections = [
+            self._ensure(store, name, hotkey, known.get(name)) for name, hotkey in wanted.items()
+        ]
+        netuids = [self.netuid, *(each.netuid for each, _ in connections), *store.subnets()]
+        netuid = next((each for each in netuids if each is not None), DEFAULT_NETUID)
+        for hotkey, changes in self.neurons:
+            with _naming("--neuron", f"{hotkey}: "):
+                store.set_neuron(hotkey, netuid=netuid, **changes)
+        if self.certificates:
+            store.set_certificates(self.certificates, netuid=netuid)
+        open_access = os.environ.get(OPEN_ACCESS_VARIABLE)
+        if open_access:
+            with _naming(OPEN_ACCESS_VARIABLE):
+                store.set_open_access_token(open_access)
+        others = [each for each in store.identities() if each.name not in wanted]
+        return connections + [(each, None) for each in others]
+
+    def _ensure(
+        self, store: DevnetStore, name: str, hotkey: Hotkey, known: IdentityRecord | None
+    ) -> Connection:
+        netuid = self.netuid
+        if netuid is None:
+            netuid = known.netuid if known else DEFAULT_NETUID
+        with _naming("--identity"):
+            identity = IdentityRecord(name=name, netuid=netuid, hotkey=hotkey)
+        token, place = self._token_of(name, store)
+        if known != identity or not store.is_identity_token(name, token):
+            with _naming(str(place)):
+                # A hotkey that was deregistered on purpose stays so when Pylon starts again.
+                registered = known != identity
+                store.add_identity(
+                    name, hotkey=hotkey, token=token, netuid=netuid, registered=registered
+                )
+        return identity, place
+
+    def _token_of(self, name: str, store: DevnetStore) -> tuple[str, Path | str]:
+        from_environment = os.environ.get(TOKEN_VARIABLE)
+        if from_environment:
+            return from_environment, TOKEN_VARIABLE
+        if self.token_file is None and store.path == IN_MEMORY:
+            problem = f"needed with --data {IN_MEMORY}, or {TOKEN_VARIABLE}"
+            raise ConfigurationError(setting="--token-file", problem=problem)
+        path = (self.token_file or Path(f"{store.path}.{name}.token")).absolute()
+        try:
+            return load_or_make_token(path), path
+        except (OSError, UnicodeDecodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "not ASCII text"
+            problem = f"{str(path)!r}: {reason}"
+            raise ConfigurationError(setting="--token-file", problem=problem) from None
+
+
+@contextmanager
+def _naming(setting: str, prefix: str = "") -> Iterator[None]:
+    """Turns a value that the store does not take into an error that names where it came from."""
+    try:
+        yield
+    except ValueError as exc:
+        raise ConfigurationError(setting=setting, problem=f"{prefix}{exc}") from None
+
+
+def print_connections(address: TcpAddress, port: int, connections: Sequence[Connection]) -> None:
+    """Prints lines for a .env file: settings for the first identity, remarks for the others."""
+    host = address.host
+    if not host or host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+        host = "127.0.0.1"
+    elif ":" in host:
+        host = f"[{host}]"
+    lines = ["# Development Pylon. Nothing here is checked on any chain: never for production."]
+    lines.append(f"NEXUS_PYLON_ENDPOINT=http://{host}:{port}")
+    for position, (identity, place) in enumerate(connections):
+        settings = [
+            f"NEXUS_PYLON_NETUID={identity.netuid}",
+            f"NEXUS_PYLON_IDENTITY_NAME={shlex.quote(identity.name)}",
+        ]
+        if isinstance(place, Path):
+            settings.append(f"NEXUS_PYLON_IDENTITY_TOKEN_FILE={shlex.quote(str(place))}")
+        elif place is not None:
+            settings.append(f"# its token is the value of {place}")
+        else:
+            settings.append("# its token is the one that it was given before")
+        lines += settings if position == 0 else [f"# {line}" for line in settings]
+        lines.append(f"# hotkey of {identity.name}: {identity.hotkey}")
+    print("\n".join(lines), flush=True)
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to `serve`: uvicorn would die of one after it has ended well."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+
+def serve(
+    store: DevnetStore,
+    *,
+    listener: socket.socket,
+    address: TcpAddress,
+    connections: Sequence[Connection],
+    publish_seconds: float,
+) -> None:
+    """Serves a store until SIGINT or SIGTERM; prints the settings that reach it.
+
+    Log lines go to stderr, since stdout is for the settings; values are escaped by repr.
+    """
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logger = structlog.get_logger(__name__)
+
+    def log_request(record: RequestRecord) -> None:
+        logger.info(
+            "pylon_request",
+            method=record.method,
+            path=record.path,
+            status=record.status,
+            duration_ms=round(record.seconds * 1000, 1),
+        )
+
+    config = uvicorn.Config(
+        build_devnet_app(store, publish_seconds=publish_seconds, request_log=log_request),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = _Server(config)
+    # Before the settings are printed: a program that reads them may stop this one at once.
+    for which in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(which, server.handle_exit)
+    port = listener.getsockname()[1]
+    print_connections(address, port, connections)
+    logger.warning(
+        "development_pylon_started",
+        note="for development only: nothing is checked on any chain",
+        store=repr(store),
+        port=port,
+    )
+    server.run(sockets=[listener])
+    logger.info("development_pylon_stopped")
