@@ -1,12 +1,12 @@
 # syntax=docker/dockerfile:1
 ARG PYTHON_VERSION=3.13
 
-# --- builder: has pip and, if a wheel is missing for this platform, may be given a compiler --------
+# --- builder: has pip; add a compiler here if a package has no wheel for your platform ------------
 FROM python:${PYTHON_VERSION}-slim AS builder
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 
-# Without pip, which only the builder needs.
+# The environment has no pip: only the builder needs it.
 RUN python -m venv --without-pip /opt/nexus-auth
 
 # Dependencies first: this layer is built again only when pyproject.toml changes.
@@ -25,15 +25,15 @@ RUN pip wheel --no-deps --wheel-dir /dist . \
     # Compiled now, because the final image runs read-only.
     && python -m compileall -q /opt/nexus-auth/lib
 
-# --- final: the interpreter, the environment, and a user who owns nothing but /app ------------------
+# --- final: the interpreter, the environment, and a user that owns only /app -----------------------
 FROM python:${PYTHON_VERSION}-slim
 
 RUN groupadd --gid 1000 nexus \
     && useradd --uid 1000 --gid nexus --no-create-home --home-dir /app --shell /usr/sbin/nologin nexus \
     && install --directory --owner=nexus --group=nexus /app /app/certs /app/data \
-    # Where the original's image has it, for whoever starts it by its path.
+    # The path of the program in the original's image: deployments may start it by this path.
     && ln -s /opt/nexus-auth/bin/nexus-auth /usr/bin/nexus-auth \
-    # The base image's own pip: nothing here can install anything.
+    # Removes the base image's own pip: no program here can install packages.
     && rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/ensurepip \
         /usr/local/lib/python3*/site-packages/pip*
 
@@ -42,12 +42,12 @@ ENV PATH=/opt/nexus-auth/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
 WORKDIR /app
 VOLUME /app/certs
-# By number, so that Kubernetes can see that this is not root (runAsNonRoot).
+# A number, so that Kubernetes can see that this user is not root (runAsNonRoot).
 USER 1000:1000
 EXPOSE 8080
 
-# The admin listener answers inside the container only. Python asks: the image has no curl. Where
-# NEXUS_AUTH_ADMIN_ADDR names another port, or "off", give the container a check of its own.
+# The admin listener answers inside the container only. The check uses Python: the image has no curl.
+# If NEXUS_AUTH_ADMIN_ADDR names another port, or "off", give the container a check of its own.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
     CMD ["python", "-c", "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', 8081, timeout=2); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
 

@@ -1,5 +1,5 @@
-# A thin front for noxfile.py, which says what each task does. Needs only make and Python 3.11+.
-# `make test` and `make demo` set up everything else by themselves.
+# Short names for the tasks in noxfile.py. Needs only make and Python 3.11+.
+# `make test` and `make demo` install everything else.
 .DEFAULT_GOAL := help
 .PHONY: help all build build-docker docker-build format lint test coverage clean demo bench soak \
 	audit python programs
@@ -10,8 +10,8 @@ ARGS ?=
 
 NOX := PATH="$(CURDIR)/.venv/bin:$$PATH" nox --session
 PROGRAMS := nginx redis-server caddy haproxy
-# Tests also look at the status page with a browser, try the alert rules with promtool, and have
-# each shell complete a command.
+# Tests also open the status page in a browser, run the alert rules with promtool, and complete a
+# command in each shell.
 TEST_PROGRAMS := $(PROGRAMS) chromium prometheus zsh tcsh
 
 help: ## show this help
@@ -29,7 +29,7 @@ build: python ## build the wheel and the source archive into dist/, and try the 
 build-docker: ## build the container image (IMAGE=name:tag)
 	docker build --tag $(IMAGE) .
 
-docker-build: build-docker # as it is called in the original's Makefile
+docker-build: build-docker # the name in the original's Makefile
 
 format: python ## rewrite the code in the house format
 	@$(NOX) format
@@ -43,7 +43,7 @@ test: programs ## run all tests (ARGS='-k something' for some)
 coverage: programs ## run all tests and measure what they reach
 	@$(NOX) coverage -- $(ARGS)
 
-demo: ## show a real proxy letting a registered hotkey in and turning strangers away
+demo: ## show a real proxy that grants a registered hotkey and denies unknown callers
 	@scripts/bootstrap.sh nginx
 	@.venv/bin/nexus-auth demo $(ARGS)
 
@@ -51,10 +51,10 @@ bench: ## measure speed against a yardstick (installs wrk)
 	@scripts/bootstrap.sh $(PROGRAMS) wrk
 	@$(NOX) bench -- $(ARGS)
 
-audit: python ## ask for known vulnerabilities of the packages in .venv
+audit: python ## check the packages in .venv for known vulnerabilities
 	@$(NOX) audit -- $(ARGS)
 
-soak: programs ## two minutes of traffic while everything around the service fails
+soak: programs ## run two minutes of traffic while everything around the service fails
 	@$(NOX) soak -- $(ARGS)
 
 clean: ## remove what the other targets made
@@ -62,7 +62,7 @@ clean: ## remove what the other targets made
 		.coverage .coverage.* coverage.xml
 	find src tests -depth -name __pycache__ -type d -exec rm -rf {} +
 
-# What the targets above stand on.
+# What the targets above need.
 python:
 	@scripts/bootstrap.sh
 

@@ -173,7 +173,7 @@ async def _counters(client: Any) -> dict[str, float]:
 
 async def main() -> None:
     """Prints both tables."""
-    print("| hotkeys | Pylon's answer | taking it in | memory a worker | one look |")
+    print("| hotkeys | Pylon's answer | time to read it | memory of a worker | one lookup |")
     print("|---:|---:|---:|---:|---:|")
     for count in SIZES:
         kilobytes, milliseconds, each, look = await measure_size(count)
@@ -183,8 +183,9 @@ async def main() -> None:
         )
     print(
         f"\n{REPLICAS} processes, a refresh every {REFRESH_SECONDS:g} s:\n\n"
-        "| hotkeys | questions to Pylon a refresh, all together | commands a second and process "
-        "| Redis sends a refresh and process | Redis' processor a second and process |\n"
+        "| hotkeys | requests to Pylon in a refresh, all together "
+        "| commands in a second, each process | Redis sends in a refresh, each process "
+        "| Redis' processor in a second, each process |\n"
         "|---:|---:|---:|---:|---:|"
     )
     for count in SIZES[:2]:

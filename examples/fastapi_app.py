@@ -2,8 +2,8 @@
 
 uvicorn examples.fastapi_app:app --port 8000 --no-proxy-headers
 
-Behind a proxy on the same machine that sends the certificate in X-Client-Cert. Which Pylon is asked
-about which subnet stands in the environment: NEXUS_PYLON_ENDPOINT and NEXUS_PYLON_NETUID.
+It runs behind a proxy on the same machine that sends the certificate in X-Client-Cert. The
+environment names the Pylon and the subnet: NEXUS_PYLON_ENDPOINT and NEXUS_PYLON_NETUID.
 """
 
 import os
@@ -14,16 +14,12 @@ from typing import Annotated
 from fastapi import Depends, FastAPI
 
 import nexus_auth
-from nexus_auth.adapters.starlette.middleware import (
-    NexusAuthMiddleware,
-    require_hotkey,
-    verifier_from_state,
-)
+from nexus_auth.asgi import NexusAuthMiddleware, require_hotkey, verifier_from_state
 
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
-    """Opens the verifier with the application, and closes it with it."""
+    """Opens the verifier when the application starts, and closes it at the end."""
     async with nexus_auth.connect(
         os.environ["NEXUS_PYLON_ENDPOINT"],
         netuid=int(os.environ["NEXUS_PYLON_NETUID"]),
@@ -43,7 +39,7 @@ app.add_middleware(
 
 @app.get("/health")
 async def health() -> dict[str, str]:
-    """Is open to everybody."""
+    """Answers every caller."""
     return {"status": "well"}
 
 
@@ -51,5 +47,5 @@ async def health() -> dict[str, str]:
 async def work(
     hotkey: Annotated[nexus_auth.Hotkey, Depends(require_hotkey)],
 ) -> dict[str, str]:
-    """Is for registered hotkeys alone."""
+    """Answers registered hotkeys only."""
     return {"caller": hotkey.address}

@@ -1,9 +1,9 @@
-"""A Starlette application that lets in registered hotkeys alone.
+"""A Starlette application that only registered hotkeys may use.
 
 uvicorn examples.starlette_app:app --port 8000 --no-proxy-headers
 
-Behind a proxy on the same machine that sends the certificate in X-Client-Cert. Which Pylon is asked
-about which subnet stands in the environment: NEXUS_PYLON_ENDPOINT and NEXUS_PYLON_NETUID.
+It runs behind a proxy on the same machine that sends the certificate in X-Client-Cert. The
+environment names the Pylon and the subnet: NEXUS_PYLON_ENDPOINT and NEXUS_PYLON_NETUID.
 """
 
 import os
@@ -17,12 +17,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 import nexus_auth
-from nexus_auth.adapters.starlette.middleware import NexusAuthMiddleware, verifier_from_state
+from nexus_auth.asgi import NexusAuthMiddleware, verifier_from_state
 
 
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
-    """Opens the verifier with the application, and closes it with it."""
+    """Opens the verifier when the application starts, and closes it at the end."""
     async with nexus_auth.connect(
         os.environ["NEXUS_PYLON_ENDPOINT"],
         netuid=int(os.environ["NEXUS_PYLON_NETUID"]),
@@ -32,7 +32,7 @@ async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
 
 
 async def hello(request: Request) -> PlainTextResponse:
-    """Greets the caller by name."""
+    """Greets the caller with its hotkey."""
     return PlainTextResponse(f"hello {request.user.hotkey}")
 
 

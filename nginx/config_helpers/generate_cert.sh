@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a self-signed server certificate for local development, unless there is one already.
+# Makes a self-signed server certificate for local development, if there is none.
 set -eu
 
 directory=${SSL_DIR:-/etc/nginx/ssl}
@@ -22,9 +22,9 @@ fi
 
 echo "Generating a self-signed certificate..."
 mkdir -p "$directory"
-# Nobody else may read the key, not even for a moment.
+# No other user may read the key, not even for a moment.
 umask 077
-# Both parts are made aside and moved into place, so that half a pair is never left behind.
+# Both files are written under other names and then renamed, so that half a pair never remains.
 trap 'rm -f "$key.new" "$certificate.new"' EXIT
 openssl req -x509 -noenc -days 365 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 \
     -keyout "$key.new" -out "$certificate.new" \

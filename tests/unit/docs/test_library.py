@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from nexus_auth.adapters.starlette.middleware import NexusAuthMiddleware
+from nexus_auth.asgi import NexusAuthMiddleware
 
 
 async def hello(request):
@@ -46,6 +47,19 @@ def run(heading: str) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "snippet"}
     exec(compile(snippet(heading), f"library.md, {heading}", "exec"), names)  # noqa: S102 - our own page
     return names
+
+
+def test_public_modules_exist_and_the_old_path_keeps_working() -> None:
+    """The page names every public module; the documented path of before gives the same objects."""
+    section = PAGE.partition("## What is public\n")[2].partition("\n## ")[0]
+    public = re.findall(r"^\| `([a-z_.]+)` \|", section, re.MULTILINE)
+    assert public == ["nexus_auth", "nexus_auth.asgi", "nexus_auth.testing"]
+    for name in public:
+        assert importlib.import_module(name).__all__
+    (old,) = re.findall(r"`(nexus_auth\.adapters\.[a-z_.]+)`", section)
+    new, before = importlib.import_module("nexus_auth.asgi"), importlib.import_module(old)
+    for name in new.__all__:
+        assert getattr(new, name) is getattr(before, name)
 
 
 def test_one_decision(capsys: pytest.CaptureFixture[str]) -> None:
