@@ -13,13 +13,16 @@ from nexus_auth.domain.errors import ConfigurationError
 if TYPE_CHECKING:
     import argparse
 
+    Declares = argparse.ArgumentParser | argparse._ArgumentGroup  # noqa: SLF001 - no other name
+    """What flags can be declared on."""
+
 T = TypeVar("T")
 
 _MAX_DIGITS: Final = 12
 _TRUTHS: Final = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
-def add_value(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
+def add_value(parser: Declares, name: str, **options: Any) -> None:
     """Declares a flag with a value, written with one dash or two; `options` are argparse's."""
     parser.add_argument(f"-{name}", f"--{name}", **options)
 

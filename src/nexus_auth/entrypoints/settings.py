@@ -17,14 +17,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
-from nexus_auth.adapters.headers.names import GrantHeaders
-from nexus_auth.adapters.headers.presets import (
-    DEFAULT_PRESET,
-    FORMAT_NAMES,
-    PRESETS,
+from nexus_auth.adapters.headers.names import (
+    HOTKEY_HEADER,
+    X_CLIENT_CERT,
+    CertificateFormat,
+    GrantHeader,
+    GrantHeaders,
     HeaderPreset,
-    certificate_header,
 )
+from nexus_auth.adapters.proxies.table import DEFAULT_PROXY, PROXIES
 from nexus_auth.adapters.pylon.endpoint import parse_endpoint
 from nexus_auth.adapters.starlette.trusted_peers import TrustedProxies
 from nexus_auth.domain.errors import ConfigurationError
@@ -55,6 +56,7 @@ _OTHER_NAMES: Final = frozenset(
         "NEXUS_AUTH_REQUIRE_REAL",
     }
 )
+_FORMATS: Final = tuple(each.value for each in CertificateFormat)
 _SERVICE_HOST: Final = "_SERVICE_HOST"
 _MAX_METAVAR: Final = 24
 """Longer ones, twice in a line, would not fit into 80 columns."""
@@ -147,7 +149,7 @@ def _header_name(text: str) -> str:
     # would name a header that a client may be able to forge.
     if re.fullmatch(r"[A-Za-z0-9-]{1,64}", text) is None:
         raise ValueError(
-            "expected a header name: letters, digits and hyphens, such as X-Client-Cert"
+            f"expected a header name: letters, digits and hyphens, such as {X_CLIENT_CERT}"
         )
     return text
 
@@ -365,11 +367,11 @@ class Settings:
     )
     proxy: str = _setting(
         "NEXUS_AUTH_PROXY",
-        one_of(*PRESETS),
+        one_of(*PROXIES),
         "The reverse proxy in front: presets the certificate header and its format.",
         flag="proxy",
-        default=DEFAULT_PRESET,
-        choices=tuple(PRESETS),
+        default=DEFAULT_PROXY,
+        choices=tuple(PROXIES),
     )
     cert_header: str | None = _setting(
         "NEXUS_AUTH_CERT_HEADER",
@@ -379,10 +381,10 @@ class Settings:
     )
     cert_format: str | None = _setting(
         "NEXUS_AUTH_CERT_FORMAT",
-        _optional(one_of(*FORMAT_NAMES)),
+        _optional(one_of(*_FORMATS)),
         "The format of that header, where it is not the preset's.",
         flag="cert-format",
-        choices=FORMAT_NAMES,
+        choices=_FORMATS,
     )
     trusted_proxies: TrustedProxies | None = _setting(
         "NEXUS_AUTH_TRUSTED_PROXIES",
@@ -424,7 +426,8 @@ class Settings:
     grant_headers: GrantHeaders | None = _setting(
         "NEXUS_AUTH_GRANT_HEADERS",
         _optional(GrantHeaders.parse),
-        "What a grant tells the application beside X-Hotkey: some of uid, validator, stake.",
+        f"What a grant tells the application beside {HOTKEY_HEADER}: some of "
+        f"{', '.join(GrantHeader)}.",
     )
     workers: int = _setting(
         "NEXUS_AUTH_WORKERS",
@@ -486,9 +489,8 @@ class Settings:
     @property
     def certificate_header(self) -> HeaderPreset:
         """The header that carries the certificate: the preset, and what was said differently."""
-        return certificate_header(
-            proxy=self.proxy, name=self.cert_header, format_name=self.cert_format
-        )
+        preset = PROXIES[self.proxy].header
+        return HeaderPreset(self.cert_header or preset.name, self.cert_format or preset.format)
 
     def _check_together(self) -> None:
         """Refuses combinations that cannot mean anything, or nothing good."""

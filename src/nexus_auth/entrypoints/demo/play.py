@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from nexus_auth.adapters.headers.presets import PRESETS
+from nexus_auth.adapters.proxies.table import PROXIES
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints.demo.people import KeyPair, a_hotkey, save_self_made
 from nexus_auth.entrypoints.demo.requests import Answer, fetch_answer
@@ -27,7 +27,7 @@ _CHANGE_SECONDS: Final = 20.0
 """How long a change of the policy, or of what it looks at, may take to count."""
 
 _PAUSE_SECONDS: Final = 0.1
-_CERTIFICATE_HEADERS: Final = tuple(header.name for header in PRESETS.values())
+_CERTIFICATE_HEADERS: Final = tuple(proxy.header.name for proxy in PROXIES.values())
 
 
 class Play:
@@ -74,7 +74,7 @@ class Play:
 
     def _forged_header(self, pair: KeyPair) -> dict[str, str]:
         """The header in which the proxy passes a certificate on, as a caller may send it too."""
-        header = PRESETS[self._stage.proxy.name]
+        header = PROXIES[self._stage.proxy.name].header
         pem = quote(pair.certificate.read_text(), safe="")
         return {header.name: f'Cert="{pem}"' if header.format == "xfcc" else pem}
 

@@ -15,6 +15,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME, KEY_NAME
+from nexus_auth.adapters.headers.names import HAND_WRITTEN_HEADER, HOTKEY_HEADER, with_underscores
+from nexus_auth.adapters.proxies.table import PROXIES
 from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
 
 if TYPE_CHECKING:
@@ -27,14 +29,10 @@ _TIMEOUT_SECONDS: Final = 10.0
 _REFUSALS: Final = frozenset({400, 401, 403, 495, 496})
 _SERVER_ERRORS: Final = range(500, 600)
 _CERTIFICATE_HEADERS: Final = (
-    "X-Client-Cert",
-    "Ssl-Client-Cert",
-    "X-SSL-Client-Cert",
-    "X-Forwarded-Client-Cert",
-    "X-Forwarded-Tls-Client-Cert",
-    "X-Amzn-Mtls-Clientcert",
-    "Client-Cert",
+    *(proxy.header.name for proxy in PROXIES.values()),
+    HAND_WRITTEN_HEADER,
 )
+"""All in which some proxy might pass a certificate on."""
 
 
 async def check_proxy(
@@ -60,7 +58,7 @@ async def check_proxy(
         return findings
     if certificate is not None and header is not None:
         forged = dict.fromkeys(_CERTIFICATE_HEADERS, header)
-        forged |= {"X-Hotkey": certificate.hotkey.address, "X_Hotkey": certificate.hotkey.address}
+        forged |= dict.fromkeys(with_underscores(HOTKEY_HEADER), certificate.hotkey.address)
         findings.append(
             _judge_stranger(
                 await _status(url, stranger, forged),
