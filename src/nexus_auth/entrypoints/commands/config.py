@@ -10,8 +10,8 @@ from nexus_auth.entrypoints.settings import (
     Settings,
     add_flags,
     all_settings,
-    call_out_unknown,
     load_from,
+    warn_of_unknown,
 )
 from nexus_auth.entrypoints.terminal import as_json
 
@@ -36,13 +36,13 @@ def execute(args: argparse.Namespace) -> int:
         for setting in all_settings()
     ]
     if args.json:
-        print(as_json({"settings": rows, "unknown": [str(name) for name in settings.unknown]}))
+        print(as_json({"settings": rows, "unknown": settings.unknown}))
         return exit_codes.DONE
     width = max(len(row["name"]) for row in rows)
     value_width = max(len(row["value"]) for row in rows)
     for row in rows:
         print(f"{row['name']:{width}}  {row['value']:{value_width}}  {row['origin']}")
-    call_out_unknown(settings)
+    warn_of_unknown(settings)
     return exit_codes.DONE
 
 

@@ -80,10 +80,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Checks or explains."""
     from nexus_auth.entrypoints.container import build_container
-    from nexus_auth.entrypoints.settings import call_out_unknown, load_from
+    from nexus_auth.entrypoints.settings import load_from, warn_of_unknown
 
     settings = load_from(args)
-    call_out_unknown(settings)
+    warn_of_unknown(settings)
     container = build_container(settings)
     policies: LivePolicies = container.policies()
     if args.action == "check":

@@ -55,10 +55,10 @@ def execute(args: argparse.Namespace) -> int:
 
     from nexus_auth.adapters.clock import utc_now
     from nexus_auth.entrypoints.description import load_certificate
-    from nexus_auth.entrypoints.settings import call_out_unknown, load_from
+    from nexus_auth.entrypoints.settings import load_from, warn_of_unknown
 
     settings = load_from(args)
-    call_out_unknown(settings)
+    warn_of_unknown(settings)
     data = load_certificate(args.certificate)
     decision, registered = asyncio.run(_decide(settings, data, args.policy))
     if args.json:
