@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from nexus_auth.entrypoints import exit_codes
+from nexus_auth.entrypoints.arguments import add_switch
 from nexus_auth.entrypoints.settings import (
     Setting,
     Settings,
@@ -20,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.epilog = "exit codes: 0 shown · 2 wrong usage or configuration"
     parser.add_argument("action", choices=("show",), help="show: print every effective value")
-    parser.add_argument("-json", "--json", action="store_true", help="print JSON")
+    add_switch(parser, "json", "print JSON")
     add_flags(parser, (setting.attribute for setting in all_settings()))
 
 

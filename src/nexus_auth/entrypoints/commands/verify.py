@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from nexus_auth.entrypoints import exit_codes
+from nexus_auth.entrypoints.arguments import add_switch, add_value
 
 if TYPE_CHECKING:
     import argparse
-    from datetime import datetime
 
     from nexus_auth.adapters.pylon.client import PylonClient
     from nexus_auth.domain.decision import Decision
@@ -38,10 +38,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags
 
     parser.add_argument("certificate", metavar="CERT", help="a PEM or DER file; - reads stdin")
-    parser.add_argument("-json", "--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "-policy",
-        "--policy",
+    add_switch(parser, "json", "print JSON")
+    add_value(
+        parser,
+        "policy",
         metavar="NAME",
         help="the access policy to apply (default: the default one)",
     )
@@ -50,29 +50,49 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Decides on one certificate and says why."""
+    """Decides on one certificate and prints the decision with its reason."""
     import asyncio
 
     from nexus_auth.adapters.clock import utc_now
-    from nexus_auth.entrypoints.description import load_certificate
+    from nexus_auth.domain.errors import CertificateRejected
+    from nexus_auth.entrypoints.certificate_input import load_certificate
+    from nexus_auth.entrypoints.description import build_description
     from nexus_auth.entrypoints.settings import load_from, warn_of_unknown
+    from nexus_auth.entrypoints.terminal import as_json, painted
 
     settings = load_from(args)
     warn_of_unknown(settings)
     data = load_certificate(args.certificate)
     decision, registered = asyncio.run(_decide(settings, data, args.policy))
+    now = utc_now()
+    try:
+        description = build_description(data, now)
+    except CertificateRejected:
+        description = None  # no certificate at all: the decision says so
+    outcome = _outcome(decision)
     if args.json:
-        _print_json(decision, registered, data, utc_now())
-    else:
-        _print_lines(decision, registered, data, utc_now())
-    return _exit_code(decision)
+        shown = {
+            "decision": outcome.word,
+            **outcome.facts,
+            "registered_public_key": None if registered is None else registered.hex(),
+            "certificate": None if description is None else description.as_json(now),
+        }
+        print(as_json(shown))
+        return outcome.exit_code
+    lines = [] if description is None else description.as_lines(now)
+    if registered is not None:
+        lines.append(f"{'registered':<12} Ed25519 {registered.hex()}")
+    if lines:
+        print("\n".join([*lines, ""]))
+    print(f"{painted(outcome.word, outcome.colour, sys.stdout)}: {outcome.text}")
+    return outcome.exit_code
 
 
-class _AskedOnce:
-    """A `KeyRegistry` that knows nothing by itself and passes every question on.
+class _PatientRegistry:
+    """A `KeyRegistry` that remembers nothing: each lookup is one request to the source.
 
-    The service's own registries answer a first question within two seconds or not at all; a
-    person who waits for one answer would rather wait as long as Pylon takes.
+    It waits for the source's own time limit. The service's registries give up a first lookup after
+    two seconds, since a caller waits for them.
     """
 
     def __init__(self, *, source: PylonClient, clock: Clock, needs_neurons: bool) -> None:
@@ -117,7 +137,7 @@ async def _decide(
     policy = chosen_policy(container.policies(), policy_name)
     source, clock = container.pylon(), container.clock()
     try:
-        registry = _AskedOnce(source=source, clock=clock, needs_neurons=policy.needs_neurons)
+        registry = _PatientRegistry(source=source, clock=clock, needs_neurons=policy.needs_neurons)
         verifier = CertificateVerifier(
             registry=registry, clock=clock, leeway=timedelta(seconds=settings.leeway_seconds)
         )
@@ -127,62 +147,29 @@ async def _decide(
     return decision, registry.registered
 
 
-def _exit_code(decision: Decision) -> int:
+class _Outcome(NamedTuple):
+    """How a decision is shown."""
+
+    word: str
+    colour: str
+    text: str
+    facts: dict[str, str]
+    exit_code: int
+
+
+def _outcome(decision: Decision) -> _Outcome:
     from nexus_auth.domain.decision import Denied, Granted
     from nexus_auth.domain.reasons import DenialReason
+    from nexus_auth.entrypoints.description import denial_as_json
 
-    match decision:
-        case Granted():
-            return exit_codes.DONE
-        case Denied(reason=DenialReason.REGISTRY_UNAVAILABLE):
-            return exit_codes.UNREACHABLE
-        case Denied():
-            return exit_codes.FAILED
-
-
-def _print_lines(decision: Decision, registered: bytes | None, data: bytes, now: datetime) -> None:
-    from nexus_auth.domain.decision import Denied, Granted
-    from nexus_auth.domain.errors import CertificateRejected
-    from nexus_auth.domain.reasons import DenialReason
-    from nexus_auth.entrypoints.description import build_description
-    from nexus_auth.entrypoints.terminal import painted
-
-    try:
-        lines = build_description(data, now).as_lines(now)
-    except CertificateRejected:
-        lines = []  # no certificate at all: the decision says so
-    if registered is not None:
-        lines.append(f"{'registered':<12} Ed25519 {registered.hex()}")
-    if lines:
-        print("\n".join([*lines, ""]))
     match decision:
         case Granted(hotkey=hotkey):
-            print(f"{painted('granted', 'green', sys.stdout)}: {hotkey}")
+            facts = {"hotkey": hotkey.address}
+            return _Outcome("granted", "green", hotkey.address, facts, exit_codes.DONE)
         case Denied(reason=DenialReason.REGISTRY_UNAVAILABLE, detail=detail):
-            print(f"{painted('undecided', 'yellow', sys.stdout)}: {detail}")
+            facts = denial_as_json(decision)
+            return _Outcome("undecided", "yellow", detail, facts, exit_codes.UNREACHABLE)
         case Denied(reason=reason, detail=detail):
-            print(f"{painted('denied', 'red', sys.stdout)}: {reason.value} ({detail})")
-
-
-def _print_json(decision: Decision, registered: bytes | None, data: bytes, now: datetime) -> None:
-    from nexus_auth.domain.decision import Denied, Granted
-    from nexus_auth.domain.errors import CertificateRejected
-    from nexus_auth.domain.reasons import DenialReason
-    from nexus_auth.entrypoints.description import build_description
-    from nexus_auth.entrypoints.terminal import as_json
-
-    shown: dict[str, Any]
-    match decision:
-        case Granted(hotkey=hotkey):
-            shown = {"decision": "granted", "hotkey": hotkey.address}
-        case Denied(reason=DenialReason.REGISTRY_UNAVAILABLE as reason, detail=detail):
-            shown = {"decision": "undecided", "reason": reason.value, "detail": detail}
-        case Denied(reason=reason, detail=detail):
-            shown = {"decision": "denied", "reason": reason.value, "detail": detail}
-    try:
-        description = build_description(data, now).as_json(now)
-    except CertificateRejected:
-        description = None
-    shown["registered_public_key"] = None if registered is None else registered.hex()
-    shown["certificate"] = description
-    print(as_json(shown))
+            facts = denial_as_json(decision)
+            text = f"{reason.value} ({detail})"
+            return _Outcome("denied", "red", text, facts, exit_codes.FAILED)
