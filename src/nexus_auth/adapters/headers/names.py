@@ -133,7 +133,7 @@ class GrantHeaders:
 
 
 FACT_HEADERS: Final = tuple(each.header for each in GrantHeader)
-"""What a grant says beside the hotkey, where the auth service is asked to."""
+"""What a grant says beside the hotkey, where the auth service is set up so."""
 
 
 def with_underscores(name: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from nexus_auth.adapters.proxies.site import Site, Upstream, lines_of
 
 
 def values(site: Site, _directory: str) -> dict[str, str]:
-    """See `configuration.Filler`."""
+    """Fills the template's places; see `configuration.build_configuration`."""
     return {
         "bind": f"bind {site.listen.host}\n\t" if site.listen.host else "",
         "auth": _upstream(site.auth),

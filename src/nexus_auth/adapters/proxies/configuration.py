@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any, Final, Protocol
+from typing import Final
 
 from nexus_auth.adapters.addresses import UnixAddress
 from nexus_auth.adapters.headers.names import HOTKEY_HEADER as HOTKEY
@@ -16,22 +16,6 @@ from nexus_auth.adapters.proxies.table import PROXIES, Proxy
 
 # Not string.Template: its dollar sign is a word of these languages.
 _PLACE: Final = re.compile(r"@\{([a-z0-9_]+)\}")
-
-
-class Filler(Protocol):
-    """What the module of a proxy's name offers."""
-
-    def values(self, site: Site, directory: str) -> Mapping[str, str]:
-        """What stands in the places of the proxy's templates, beyond what `_common` gives.
-
-        Args:
-            site: What the configuration is for.
-            directory: Where the files will lie, with a slash at its end; empty where that is not
-                known.
-
-        Raises:
-            UnsuitableSite: When this proxy cannot do that.
-        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,27 +43,38 @@ def build_configuration(proxy: str, site: Site, *, directory: str | None = None)
     Raises:
         UnsuitableSite: When this proxy cannot do that.
     """
-    prefix = "" if directory is None else f"{directory.rstrip('/')}/"
-    row = PROXIES[proxy]
-    values = {**_common(row, site, prefix), **_load_filler(proxy).values(site, prefix)}
-    folder = files("nexus_auth.adapters.proxies") / "templates"
-    texts = {name: folder.joinpath(name).read_text("utf-8") for name in row.templates}
+    row, folder = PROXIES[proxy], "" if directory is None else f"{directory.rstrip('/')}/"
+    values = {**_common(row, site, folder), **_own(row, site, folder)}
+    templates = files("nexus_auth.adapters.proxies") / "templates"
+    texts = [(name, templates.joinpath(name).read_text("utf-8")) for name in row.templates]
     return Configuration(
         files=tuple(
-            (name, _PLACE.sub(lambda place: values[place[1]], text)) for name, text in texts.items()
+            (name, _PLACE.sub(lambda place: values[place[1]], text)) for name, text in texts
         ),
-        links=tuple(zip(row.tls_links or (), (site.tls_cert, site.tls_key), strict=False)),
+        links=tuple(zip(row.tls_links, (site.tls_cert, site.tls_key), strict=False)),
     )
 
 
-def _load_filler(proxy: str) -> Filler:
-    module: Any = importlib.import_module(f"nexus_auth.adapters.proxies.{proxy.replace('-', '_')}")
-    filler: Filler = module
-    return filler
+def _own(proxy: Proxy, site: Site, directory: str) -> Mapping[str, str]:
+    """What the module of the proxy's name adds: its `values`, loaded only now.
+
+    Args:
+        proxy: The row.
+        site: What the configuration is for.
+        directory: Where the files will lie, with a slash at its end; empty where that is not
+            known.
+
+    Raises:
+        UnsuitableSite: When this proxy cannot do that.
+    """
+    name = proxy.name.replace("-", "_")
+    module = importlib.import_module(f"nexus_auth.adapters.proxies.{name}")
+    values: Mapping[str, str] = module.values(site, directory)
+    return values
 
 
 def _common(proxy: Proxy, site: Site, directory: str) -> dict[str, str]:
-    """What several templates have places for; a proxy's own values come before these."""
+    """What several templates have places for; a proxy's own values replace these."""
     return {
         "head": _head(proxy, site),
         "directory": directory,

@@ -24,8 +24,8 @@ _POLICY: Final = """\
 
 
 def values(site: Site, _directory: str) -> dict[str, str]:
-    """See `configuration.Filler`."""
-    listen_host = without_localhost(site.listen).host or "0.0.0.0"  # noqa: S104 - as was asked
+    """Fills the template's places; see `configuration.build_configuration`."""
+    listen_host = without_localhost(site.listen).host or "0.0.0.0"  # noqa: S104 - no host means all
     if not TcpAddress(listen_host, site.listen.port).is_numeric:
         raise UnsuitableSite("listen", "Envoy listens on addresses, not on names")
     # Envoy itself replaces the one header by the connection's own certificate.

@@ -14,7 +14,7 @@ from nexus_auth.adapters.proxies.site import (
 
 
 def values(site: Site, directory: str) -> dict[str, str]:
-    """See `configuration.Filler`."""
+    """Fills the template's places; see `configuration.build_configuration`."""
     hint = (
         ""
         if directory

@@ -9,7 +9,7 @@ from nexus_auth.adapters.proxies.site import Site, UnsuitableSite
 
 
 def values(site: Site, _directory: str) -> dict[str, str]:
-    """See `configuration.Filler`."""
+    """Fills the template's places; see `configuration.build_configuration`."""
     if isinstance(site.auth, UnixAddress):
         raise UnsuitableSite("auth", "ingress-nginx needs a Service: host:port")
     if (

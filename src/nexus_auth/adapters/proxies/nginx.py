@@ -7,7 +7,7 @@ from nexus_auth.adapters.proxies.site import EVERY_IPV6, Site, lines_of
 
 
 def values(site: Site, _directory: str) -> dict[str, str]:
-    """See `configuration.Filler`."""
+    """Fills the template's places; see `configuration.build_configuration`."""
     listen = str(site.listen) if site.listen.host else f"{site.listen.port}"
     if site.listen.host == EVERY_IPV6:
         listen += " ipv6only=off"

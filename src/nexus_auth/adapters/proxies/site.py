@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from nexus_auth.adapters.addresses import MAX_PORT, TcpAddress, UnixAddress
+from nexus_auth.adapters.addresses import MAX_PORT, Address, TcpAddress, UnixAddress
 
 # Nothing in these has a meaning in any configuration language that is written here: no quotes,
 # no white space, no $, {, }, ;, #, %, backslash.
@@ -30,7 +30,7 @@ no IPv6, and the proxy would not start. (Caddy and Traefik find out by themselve
 
 
 class UnsuitableSite(ValueError):
-    """A proxy cannot do what was asked for, such as reach a unix socket.
+    """A proxy cannot do what a site needs, such as reach a unix socket.
 
     Attributes:
         argument: Which argument, such as `auth`.
@@ -42,7 +42,7 @@ class UnsuitableSite(ValueError):
 
 
 def parse_path(text: str) -> str:
-    """Reads an absolute path of plain characters.
+    """Parses an absolute path of plain characters.
 
     Raises:
         ValueError: When it is none, or has characters that a configuration could misread.
@@ -53,7 +53,7 @@ def parse_path(text: str) -> str:
 
 
 def parse_host(text: str) -> str:
-    """Reads a host name or an IPv4 address.
+    """Parses a host name or an IPv4 address.
 
     Raises:
         ValueError: When it is neither.
@@ -64,7 +64,7 @@ def parse_host(text: str) -> str:
 
 
 def parse_tcp_address(text: str, *, every_interface: bool = False) -> TcpAddress:
-    """Reads `host:port` or `[::1]:port`, and `:port` where every interface is meant.
+    """Parses `host:port` or `[::1]:port`, and `:port` where every interface is meant.
 
     Raises:
         ValueError: When it is none of these.
@@ -87,11 +87,11 @@ def parse_tcp_address(text: str, *, every_interface: bool = False) -> TcpAddress
     return TcpAddress(host, int(match["port"]))
 
 
-Upstream = TcpAddress | UnixAddress
+Upstream = Address
 
 
 def parse_upstream(text: str) -> Upstream:
-    """Reads `host:port`, `[::1]:port` or `unix:/path.sock`.
+    """Parses `host:port`, `[::1]:port` or `unix:/path.sock`.
 
     Raises:
         ValueError: When it is none of these.

@@ -1,4 +1,4 @@
-"""Has a proxy check the configuration that was made for it."""
+"""Writes a configuration, and has the proxy itself check it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CheckResult:
 
     Attributes:
         passed: Whether the proxy accepts the configuration.
-        output: What it printed, or why it could not be asked.
+        output: What it printed, or why it did not run.
     """
 
     passed: bool

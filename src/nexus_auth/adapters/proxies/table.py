@@ -11,16 +11,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from nexus_auth.adapters.headers.names import (
-    AWS_ALB_HEADER,
-    INGRESS_NGINX_HEADER,
-    RFC9440_HEADER,
-    TRAEFIK_HEADER,
-    X_CLIENT_CERT,
-    XFCC_HEADER,
-    CertificateFormat,
-    HeaderPreset,
-)
+from nexus_auth.adapters.headers import names
+from nexus_auth.adapters.headers.names import CertificateFormat, HeaderPreset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +24,9 @@ class Proxy:
         header: The header in which it sends the certificate.
         templates: The files of its configuration, in `templates/`; the first is what it is
             started with. Empty where no configuration is made for it. The module of its name,
-            hyphens as underscores, then fills them: see `configuration.Filler`.
-        tls_links: Symbolic links to its own certificate and key that belong beside the files.
+            hyphens as underscores, fills them with its `values`.
+        tls_links: Names of symbolic links to its own certificate and its key, in this order, that
+            belong beside the files.
         check: The command that checks a configuration, without the file's path, which comes
             last. Empty where the proxy offers none.
         app: Where the application is, unless the user says otherwise.
@@ -43,7 +36,7 @@ class Proxy:
     name: str
     header: HeaderPreset
     templates: tuple[str, ...] = ()
-    tls_links: tuple[str, str] | None = None
+    tls_links: tuple[str, ...] = ()
     check: tuple[str, ...] = ()
     app: str = "127.0.0.1:8000"
     auth: str = "127.0.0.1:8080"
@@ -52,13 +45,13 @@ class Proxy:
 _ROWS: Final = (
     Proxy(
         name="nginx",
-        header=HeaderPreset(X_CLIENT_CERT, CertificateFormat.PERCENT_ENCODED_PEM),
+        header=HeaderPreset(names.X_CLIENT_CERT, CertificateFormat.PERCENT_ENCODED_PEM),
         templates=("nginx.conf",),
         check=("nginx", "-t", "-e", "stderr", "-c"),
     ),
     Proxy(
         name="ingress-nginx",
-        header=HeaderPreset(INGRESS_NGINX_HEADER, CertificateFormat.PERCENT_ENCODED_PEM),
+        header=HeaderPreset(names.INGRESS_NGINX_HEADER, CertificateFormat.PERCENT_ENCODED_PEM),
         templates=("ingress-nginx.yaml",),
         # Inside a cluster both are Services.
         app="app:8000",
@@ -66,33 +59,33 @@ _ROWS: Final = (
     ),
     Proxy(
         name="envoy",
-        header=HeaderPreset(XFCC_HEADER, CertificateFormat.XFCC),
+        header=HeaderPreset(names.XFCC_HEADER, CertificateFormat.XFCC),
         templates=("envoy.yaml",),
         check=("envoy", "--mode", "validate", "-l", "warning", "-c"),
     ),
     Proxy(
         name="traefik",
-        header=HeaderPreset(TRAEFIK_HEADER, CertificateFormat.BASE64_DER),
+        header=HeaderPreset(names.TRAEFIK_HEADER, CertificateFormat.BASE64_DER),
         templates=("traefik.yml", "traefik-routes.yml"),
     ),
     Proxy(
         name="caddy",
-        header=HeaderPreset(X_CLIENT_CERT, CertificateFormat.BASE64_DER),
+        header=HeaderPreset(names.X_CLIENT_CERT, CertificateFormat.BASE64_DER),
         templates=("Caddyfile",),
         check=("caddy", "validate", "--adapter", "caddyfile", "--config"),
     ),
     Proxy(
         name="haproxy",
-        header=HeaderPreset(X_CLIENT_CERT, CertificateFormat.BASE64_DER),
+        header=HeaderPreset(names.X_CLIENT_CERT, CertificateFormat.BASE64_DER),
         templates=("haproxy.cfg", "nexus_auth.lua"),
         tls_links=("tls.pem", "tls.pem.key"),
         check=("haproxy", "-c", "-f"),
     ),
     Proxy(
         name="aws-alb",
-        header=HeaderPreset(AWS_ALB_HEADER, CertificateFormat.PERCENT_ENCODED_PEM),
+        header=HeaderPreset(names.AWS_ALB_HEADER, CertificateFormat.PERCENT_ENCODED_PEM),
     ),
-    Proxy(name="rfc9440", header=HeaderPreset(RFC9440_HEADER, CertificateFormat.RFC9440)),
+    Proxy(name="rfc9440", header=HeaderPreset(names.RFC9440_HEADER, CertificateFormat.RFC9440)),
 )
 
 PROXIES: Final[Mapping[str, Proxy]] = MappingProxyType({proxy.name: proxy for proxy in _ROWS})

@@ -8,7 +8,7 @@ from nexus_auth.adapters.proxies.site import Site, UnsuitableSite, lines_of
 
 
 def values(site: Site, _directory: str) -> dict[str, str]:
-    """See `configuration.Filler`."""
+    """Fills the template's places; see `configuration.build_configuration`."""
     for argument, upstream in (("auth", site.auth), ("app", site.app)):
         if isinstance(upstream, UnixAddress):
             raise UnsuitableSite(argument, "Traefik cannot reach a unix socket; give host:port")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from nexus_auth.adapters.clock import utc_now
+from nexus_auth.domain.decision import Denied
+from nexus_auth.domain.errors import CertificateRejected
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch
+from nexus_auth.entrypoints.terminal import as_json, painted
 
 if TYPE_CHECKING:
     import argparse
-
-    from nexus_auth.domain.decision import Denied
 
 _EPILOG = """\
 Nobody is asked, so this cannot say whether the hotkey is registered:
@@ -37,12 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Shows one certificate."""
-    from nexus_auth.adapters.clock import utc_now
-    from nexus_auth.domain.decision import Denied
-    from nexus_auth.domain.errors import CertificateRejected
     from nexus_auth.entrypoints.certificate_input import load_certificate
     from nexus_auth.entrypoints.description import build_description, denial_as_json
-    from nexus_auth.entrypoints.terminal import as_json
 
     data = load_certificate(args.certificate)
     now = utc_now()
@@ -61,8 +59,6 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _verdict(denial: Denied | None) -> str:
-    from nexus_auth.entrypoints.terminal import painted
-
     if denial is None:
         word = painted("nothing speaks against it", "green", sys.stdout)
         return f"{word}: whether it gets in depends on the registered key and the access policy"

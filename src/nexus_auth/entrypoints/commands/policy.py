@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
+from nexus_auth.domain.errors import ConfigurationError
+from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch, add_value, parsed
+from nexus_auth.entrypoints.cli import add_command
+from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from, warn_of_unknown
+from nexus_auth.entrypoints.terminal import as_json, escaped, painted
 
 if TYPE_CHECKING:
     import argparse
 
     from nexus_auth.adapters.policy.live import LivePolicies
-    from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.neuron import Neuron
     from nexus_auth.domain.policy import AccessPolicy
     from nexus_auth.entrypoints.container import Container
@@ -43,9 +49,6 @@ exit codes: 0 would be admitted · 1 would not · 2 wrong usage or configuration
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the two actions and their arguments."""
-    from nexus_auth.entrypoints.cli import add_command
-    from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags
-
     parser.epilog = _EPILOG
     actions = parser.add_subparsers(
         title="actions", metavar="ACTION", dest="action", required=True, parser_class=type(parser)
@@ -67,7 +70,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Checks or explains."""
     from nexus_auth.entrypoints.container import build_container
-    from nexus_auth.entrypoints.settings import load_from, warn_of_unknown
 
     settings = load_from(args)
     warn_of_unknown(settings)
@@ -85,8 +87,6 @@ def chosen_policy(policies: LivePolicies, name: str | None) -> AccessPolicy:
     Raises:
         ConfigurationError: When there is none of that name.
     """
-    from nexus_auth.domain.errors import ConfigurationError
-
     policy = policies().named(name)
     if policy is None:
         raise ConfigurationError(
@@ -98,8 +98,6 @@ def chosen_policy(policies: LivePolicies, name: str | None) -> AccessPolicy:
 
 
 def _show_policies(policies: LivePolicies, *, json: bool) -> None:
-    from nexus_auth.entrypoints.terminal import as_json, escaped
-
     state = policies.health()
     found = policies().policies
     if json:
@@ -127,10 +125,6 @@ def _show_policies(policies: LivePolicies, *, json: bool) -> None:
 
 def _explain(container: Container, policies: LivePolicies, args: argparse.Namespace) -> int:
     import asyncio
-    import dataclasses
-
-    from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.reasons import DenialReason
 
     hotkey = parsed("HOTKEY", args.hotkey, Hotkey.parse, source="argument")
     policy = chosen_policy(policies, args.policy)
@@ -152,8 +146,6 @@ def _explain(container: Container, policies: LivePolicies, args: argparse.Namesp
     elif objections:
         shown["reason"], shown["detail"] = DenialReason.NOT_PERMITTED.value, objections[0]
     if args.json:
-        from nexus_auth.entrypoints.terminal import as_json
-
         print(as_json(shown))
     else:
         _print_explanation(shown, looked=policy.needs_neurons)
@@ -174,8 +166,6 @@ async def _fetch_facts(
 
 
 def _print_explanation(shown: dict[str, Any], *, looked: bool) -> None:
-    from nexus_auth.entrypoints.terminal import escaped, painted
-
     out = sys.stdout
     print(f"{'hotkey':<12} {shown['hotkey']}")
     print(f"{'policy':<12} {shown['policy']}, from {escaped(shown['source'])}")

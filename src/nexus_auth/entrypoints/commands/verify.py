@@ -5,8 +5,20 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
+from nexus_auth.adapters.clock import utc_now
+from nexus_auth.domain.decision import Denied, Granted
+from nexus_auth.domain.errors import CertificateRejected, RegistryAnswerInvalid
+from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch, add_value
+from nexus_auth.entrypoints.settings import (
+    PYLON_FLAGS,
+    Settings,
+    add_flags,
+    load_from,
+    warn_of_unknown,
+)
+from nexus_auth.entrypoints.terminal import as_json, painted
 
 if TYPE_CHECKING:
     import argparse
@@ -15,7 +27,6 @@ if TYPE_CHECKING:
     from nexus_auth.domain.decision import Decision
     from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.ports import Clock, Registration
-    from nexus_auth.entrypoints.settings import Settings
 
 _EPILOG = """\
 Asks Pylon once, with the settings that the service would have, and remembers
@@ -35,8 +46,6 @@ exit codes: 0 granted · 1 denied · 2 wrong usage or configuration ·
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags
-
     parser.add_argument("certificate", metavar="CERT", help="a PEM or DER file; - reads stdin")
     add_switch(parser, "json", "print JSON")
     add_value(
@@ -53,12 +62,8 @@ def execute(args: argparse.Namespace) -> int:
     """Decides on one certificate and prints the decision with its reason."""
     import asyncio
 
-    from nexus_auth.adapters.clock import utc_now
-    from nexus_auth.domain.errors import CertificateRejected
     from nexus_auth.entrypoints.certificate_input import load_certificate
     from nexus_auth.entrypoints.description import build_description
-    from nexus_auth.entrypoints.settings import load_from, warn_of_unknown
-    from nexus_auth.entrypoints.terminal import as_json, painted
 
     settings = load_from(args)
     warn_of_unknown(settings)
@@ -109,7 +114,6 @@ class _PatientRegistry:
     async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:
         """See `KeyRegistry.lookup`."""
         from nexus_auth.domain.ed25519 import is_usable_public_key
-        from nexus_auth.domain.errors import RegistryAnswerInvalid
         from nexus_auth.domain.ports import Registration
 
         del presented
@@ -158,8 +162,6 @@ class _Outcome(NamedTuple):
 
 
 def _outcome(decision: Decision) -> _Outcome:
-    from nexus_auth.domain.decision import Denied, Granted
-    from nexus_auth.domain.reasons import DenialReason
     from nexus_auth.entrypoints.description import denial_as_json
 
     match decision:
