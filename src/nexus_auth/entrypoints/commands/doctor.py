@@ -119,7 +119,7 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
             findings.append(check_published(folder, certificate, pylon.keys))
 
     if proxy is None:
-        text = "not asked; --proxy https://HOST:PORT/ has it knocked at"
+        text = "not checked; --proxy https://HOST:PORT/ names one to check"
         return [*findings, skipped("proxy", text)]
     if certificate is None:
         return findings + await check_proxy(proxy, None, None, None)

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 _SUBJECT: Final = "proxy"
 _TIMEOUT_SECONDS: Final = 10.0
-_REFUSALS: Final = frozenset({400, 401, 403, 495, 496})
+_DENIALS: Final = frozenset({400, 401, 403, 495, 496})
+"""495 and 496 are nginx's own, for a bad certificate and for none."""
 _SERVER_ERRORS: Final = range(500, 600)
 _CERTIFICATE_HEADERS: Final = (
     *(proxy.header.name for proxy in PROXIES.values()),
@@ -121,7 +122,7 @@ def _judge_unproven(status: int | Exception, kind: str, *, in_handshake: bool) -
         )
     if isinstance(status, Exception):
         return ok(_SUBJECT, f"refuses a client {kind} (no answer)")
-    if status in _REFUSALS:
+    if status in _DENIALS:
         return ok(_SUBJECT, f"refuses a client {kind} ({status})")
     if status in _SERVER_ERRORS:
         return wrong(
@@ -137,7 +138,7 @@ def _judge_unproven(status: int | Exception, kind: str, *, in_handshake: bool) -
 
 
 def _judge_owner(status: int | Exception) -> Finding:
-    if isinstance(status, int) and status not in _REFUSALS and status not in _SERVER_ERRORS:
+    if isinstance(status, int) and status not in _DENIALS and status not in _SERVER_ERRORS:
         return ok(_SUBJECT, f"lets in the owner of the pair ({status})")
     return wrong(
         _SUBJECT,
@@ -159,6 +160,6 @@ def _judge_server_key(url: str, certificate: ClientCertificate) -> Finding:
         return ok(subject, "the proxy serves this pair, as callers pin it")
     return warning(
         subject,
-        "the proxy serves another key than this pair's; callers that pin it will turn away",
+        "the proxy serves another key than this pair's; callers that pin it will not accept it",
         "if this pair is the miner's, let the proxy serve client.crt and client.key",
     )

@@ -184,7 +184,7 @@ def judge_clock(date_header: str | None, now: datetime, leeway: timedelta) -> Fi
     try:
         theirs = parsedate_to_datetime(date_header or "")
     except (ValueError, OverflowError):
-        return skipped(subject, "Pylon does not tell the time")
+        return skipped(subject, "Pylon's answers carry no date")
     if theirs.tzinfo is None:
         theirs = theirs.replace(tzinfo=UTC)
     skew = abs(now - theirs)
