@@ -5,16 +5,14 @@ A parser here takes text and returns the value, or raises `ValueError` saying wh
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from nexus_auth.domain.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    import argparse
-
-    Declares = argparse.ArgumentParser | argparse._ArgumentGroup  # noqa: SLF001 - no other name
-    """What flags can be declared on."""
+Declares = argparse.ArgumentParser | argparse._ArgumentGroup  # noqa: SLF001 - no other name
+"""What flags can be declared on."""
 
 T = TypeVar("T")
 
@@ -50,8 +48,6 @@ def add_go_switch(parser: argparse.ArgumentParser, name: str, explanation: str) 
 
 
 def _truth(text: str) -> bool:
-    import argparse
-
     if text.lower() not in _TRUTHS:
         raise argparse.ArgumentTypeError("expected true or false")
     return _TRUTHS[text.lower()]

@@ -5,8 +5,10 @@ Nothing here decides: a certificate that would be denied is shown as well, with 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -21,10 +23,6 @@ from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints.defaults import LEEWAY
 from nexus_auth.entrypoints.terminal import escaped
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime, timedelta
 
 T = TypeVar("T")
 

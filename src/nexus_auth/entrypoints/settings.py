@@ -10,7 +10,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -43,8 +43,6 @@ from nexus_auth.entrypoints.defaults import LEEWAY, MAX_AGE, REFRESH_EVERY
 from nexus_auth.entrypoints.sources import Sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from nexus_auth.adapters.policy.short_form import HotkeyList, StakeMinimums
 
 T = TypeVar("T")

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from nexus_auth.entrypoints.arguments import add_switch, add_value
-from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from
+from nexus_auth.entrypoints.settings import PYLON_FLAGS, Settings, add_flags, load_from
 from nexus_auth.entrypoints.terminal import as_json
 
 if TYPE_CHECKING:
     from nexus_auth.entrypoints.container import Container
     from nexus_auth.entrypoints.diagnostics.findings import Finding
     from nexus_auth.entrypoints.diagnostics.pylon_checks import PylonCheck
-    from nexus_auth.entrypoints.settings import Settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

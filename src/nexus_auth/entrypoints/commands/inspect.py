@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.domain.decision import Denied
@@ -11,9 +11,6 @@ from nexus_auth.domain.errors import CertificateRejected
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch
 from nexus_auth.entrypoints.terminal import as_json, painted
-
-if TYPE_CHECKING:
-    import argparse
 
 _EPILOG = """\
 Nobody is asked, so this cannot say whether the hotkey is registered:

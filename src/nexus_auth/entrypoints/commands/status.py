@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nexus_auth.entrypoints.arguments import add_switch
-from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from
+from nexus_auth.entrypoints.settings import PYLON_FLAGS, Settings, add_flags, load_from
 from nexus_auth.entrypoints.terminal import as_json
 
 if TYPE_CHECKING:
     from nexus_auth.domain.certificate import ClientCertificate
     from nexus_auth.entrypoints.diagnostics.findings import Finding
-    from nexus_auth.entrypoints.settings import Settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

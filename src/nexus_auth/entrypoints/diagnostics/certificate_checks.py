@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import shlex
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME, KEY_NAME
 from nexus_auth.adapters.files import load_bytes
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.errors import CertificateRejected, CredentialsError
+from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.issuing import parse_private_key
 from nexus_auth.entrypoints.description import judge_offline
-from nexus_auth.entrypoints.diagnostics.findings import Finding, ok, warning, wrong
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime, timedelta
-
-    from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.entrypoints.diagnostics import findings as found
+from nexus_auth.entrypoints.diagnostics.findings import Finding
 
 _SUBJECT: Final = "certificate"
 _SOON_DAYS: Final = 30
@@ -68,16 +66,16 @@ def check_pair(folder: Path, now: datetime, leeway: timedelta) -> PairCheck:
     text = f"{certificate.hotkey}, {days} days left"
     denial = judge_offline(certificate, now, leeway)
     if denial is not None:
-        validity = wrong(_SUBJECT, f"{denial.reason.value}: {denial.detail}", renew)
+        validity = found.wrong(_SUBJECT, f"{denial.reason.value}: {denial.detail}", renew)
     elif days < _SOON_DAYS:
-        validity = warning(_SUBJECT, text, renew)
+        validity = found.warning(_SUBJECT, text, renew)
     else:
-        validity = ok(_SUBJECT, text)
+        validity = found.ok(_SUBJECT, text)
     return PairCheck(findings=(validity, _check_key(folder, certificate)), certificate=certificate)
 
 
 def _no_certificate(text: str, next_step: str) -> PairCheck:
-    return PairCheck(findings=(wrong(_SUBJECT, text, next_step),), certificate=None)
+    return PairCheck(findings=(found.wrong(_SUBJECT, text, next_step),), certificate=None)
 
 
 def _generate(folder: Path, how: str, hotkey: Hotkey | None = None) -> str:
@@ -99,16 +97,16 @@ def _check_key(folder: Path, certificate: ClientCertificate) -> Finding:
         key = parse_private_key(load_bytes(path, _MAX_FILE_BYTES))
     except OSError as exc:
         next_step = "without it the certificate cannot be used; " + _reissue(folder)
-        return wrong(subject, f"{str(path)!r}: {exc.strerror}", next_step)
+        return found.wrong(subject, f"{str(path)!r}: {exc.strerror}", next_step)
     except CredentialsError as exc:
-        return wrong(subject, f"{str(path)!r}: {exc}", _reissue(folder))
+        return found.wrong(subject, f"{str(path)!r}: {exc}", _reissue(folder))
     if key.public_key().public_bytes_raw() != certificate.public_key:
         text = f"{str(path)!r} is not the key of the certificate beside it"
-        return wrong(subject, text, _reissue(folder))
+        return found.wrong(subject, text, _reissue(folder))
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         text = f"{str(path)!r} can be read by others (mode {mode:04o})"
-        return warning(subject, text, f"chmod 600 {shlex.quote(str(path))}")
-    return ok(subject, "belongs to the certificate")
+        return found.warning(subject, text, f"chmod 600 {shlex.quote(str(path))}")
+    return found.ok(subject, "belongs to the certificate")
 
 
 def check_published(
@@ -118,14 +116,14 @@ def check_published(
     subject = "on chain"
     published = keys.get(certificate.hotkey)
     if published == certificate.public_key:
-        return ok(subject, "the chain has this key")
+        return found.ok(subject, "the chain has this key")
     if published is None:
-        return wrong(
+        return found.wrong(
             subject,
             "the chain has no key of this hotkey; its owner is refused everywhere",
             "is it the hotkey of your Pylon identity? " + _reissue(folder),
         )
-    return wrong(
+    return found.wrong(
         subject,
         "the chain has another key of this hotkey",
         "use the newer pair, or make one: " + _reissue(folder),

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from typing import TYPE_CHECKING, Final
+from typing import Final, TextIO
 
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.terminal import painted
-
-if TYPE_CHECKING:
-    from typing import TextIO
 
 
 @unique

@@ -7,8 +7,9 @@ chain's, and nothing secret is sent.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import httpx
 from cryptography import x509
@@ -17,20 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME, KEY_NAME
 from nexus_auth.adapters.headers.names import HAND_WRITTEN_HEADER, HOTKEY_HEADER, with_underscores
 from nexus_auth.adapters.proxies.table import PROXIES
-from nexus_auth.entrypoints.diagnostics.findings import (
-    Finding,
-    Outcome,
-    ok,
-    skipped,
-    unreachable,
-    warning,
-    wrong,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.entrypoints.diagnostics import findings as found
+from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
 
 _SUBJECT: Final = "proxy"
 _TIMEOUT_SECONDS: Final = 10.0
@@ -114,23 +104,23 @@ def _judge_unproven(status: int | Exception, kind: str, *, in_handshake: bool) -
     if isinstance(status, Exception) and (
         not in_handshake or isinstance(status, httpx.TimeoutException)
     ):
-        return unreachable(
+        return found.unreachable(
             _SUBJECT,
             f"no answer to a client {kind} ({_shown(status)})",
             "is the proxy running at that address, and does it make the client's "
             "certificate optional?",
         )
     if isinstance(status, Exception):
-        return ok(_SUBJECT, f"refuses a client {kind} (no answer)")
+        return found.ok(_SUBJECT, f"refuses a client {kind} (no answer)")
     if status in _DENIALS:
-        return ok(_SUBJECT, f"refuses a client {kind} ({status})")
+        return found.ok(_SUBJECT, f"refuses a client {kind} ({status})")
     if status in _SERVER_ERRORS:
-        return wrong(
+        return found.wrong(
             _SUBJECT,
             f"answers {status} to a client {kind}",
             "can the proxy reach the auth service? Its error log says why not",
         )
-    return wrong(
+    return found.wrong(
         _SUBJECT,
         f"LETS IN a client {kind} ({status})",
         "this address is open to everybody: start from nexus-auth proxy-config",
@@ -139,8 +129,8 @@ def _judge_unproven(status: int | Exception, kind: str, *, in_handshake: bool) -
 
 def _judge_owner(status: int | Exception) -> Finding:
     if isinstance(status, int) and status not in _DENIALS and status not in _SERVER_ERRORS:
-        return ok(_SUBJECT, f"lets in the owner of the pair ({status})")
-    return wrong(
+        return found.ok(_SUBJECT, f"lets in the owner of the pair ({status})")
+    return found.wrong(
         _SUBJECT,
         f"does not let in the owner of the pair ({_shown(status)})",
         "the service's log names the reason; nexus-auth verify client.crt does as well",
@@ -155,10 +145,10 @@ def _judge_server_key(url: str, certificate: ClientCertificate) -> Finding:
         pem = ssl.get_server_certificate((parts.host, parts.port or 443), timeout=_TIMEOUT_SECONDS)
         key = x509.load_pem_x509_certificate(pem.encode("ascii")).public_key()
     except (OSError, ValueError) as exc:
-        return skipped(subject, f"not readable ({type(exc).__name__})")
+        return found.skipped(subject, f"not readable ({type(exc).__name__})")
     if isinstance(key, Ed25519PublicKey) and key.public_bytes_raw() == certificate.public_key:
-        return ok(subject, "the proxy serves this pair, as callers pin it")
-    return warning(
+        return found.ok(subject, "the proxy serves this pair, as callers pin it")
+    return found.warning(
         subject,
         "the proxy serves another key than this pair's; callers that pin it will not accept it",
         "if this pair is the miner's, let the proxy serve client.crt and client.key",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import httpx
 
 from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenAccessApi, PylonApi
-from nexus_auth.adapters.pylon.client import trusted_servers
+from nexus_auth.adapters.pylon.client import PylonClient, trusted_servers
 from nexus_auth.adapters.pylon.errors import (
     PylonAnswerInvalid,
     PylonFailed,
@@ -19,20 +20,9 @@ from nexus_auth.adapters.pylon.errors import (
 )
 from nexus_auth.domain.errors import BulkNotOffered, RegistryError
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.entrypoints.diagnostics.findings import (
-    Finding,
-    Outcome,
-    ok,
-    skipped,
-    warning,
-    wrong,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
-
-    from nexus_auth.adapters.pylon.client import PylonClient
-    from nexus_auth.entrypoints.settings import Settings
+from nexus_auth.entrypoints.diagnostics import findings as found
+from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
+from nexus_auth.entrypoints.settings import Settings
 
 _SUBJECT: Final = "Pylon"
 _NOTABLE_SKEW: Final = timedelta(seconds=30)
@@ -86,10 +76,10 @@ async def check_pylon(
     except RegistryError as exc:
         return PylonCheck(findings=(_explain(exc, endpoint),), keys=None)
     text = f"{endpoint} answers: {api_name(api)}, {len(answer.keys)} registered keys"
-    findings = [ok(_SUBJECT, text)]
+    findings = [found.ok(_SUBJECT, text)]
     if not answer.keys:
         findings.append(
-            warning(
+            found.warning(
                 "subnet",
                 "Pylon knows no key at all on this subnet; everybody is refused",
                 "check NEXUS_PYLON_NETUID; otherwise nobody has published a key yet",
@@ -97,7 +87,7 @@ async def check_pylon(
         )
     if answer.rejected:
         findings.append(
-            warning(
+            found.warning(
                 "subnet",
                 f"{answer.rejected} entries cannot be used, and those hotkeys are refused",
                 "their owners should publish a new key: nexus-auth generate",
@@ -184,14 +174,14 @@ def judge_clock(date_header: str | None, now: datetime, leeway: timedelta) -> Fi
     try:
         theirs = parsedate_to_datetime(date_header or "")
     except (ValueError, OverflowError):
-        return skipped(subject, "Pylon's answers carry no date")
+        return found.skipped(subject, "Pylon's answers carry no date")
     if theirs.tzinfo is None:
         theirs = theirs.replace(tzinfo=UTC)
     skew = abs(now - theirs)
     text = f"this machine and Pylon are {skew.total_seconds():.0f} s apart"
     if skew <= _NOTABLE_SKEW:
-        return ok(subject, text)
-    judged = wrong if skew > leeway else warning
+        return found.ok(subject, text)
+    judged = found.wrong if skew > leeway else found.warning
     return judged(
         subject,
         f"{text}; the leeway for certificates is {leeway.total_seconds():.0f} s",
