@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from nexus_auth import Denied, Granted
-from nexus_auth.adapters.proxies.configuration import GENERATORS
+from nexus_auth.adapters.proxies.table import CONFIGURABLE
 from nexus_auth.entrypoints.cli import COMMANDS
 from nexus_auth.testing import Subnet
 
@@ -65,10 +65,10 @@ def try_commands() -> int:
     nexus_auth("--version")
     for name in COMMANDS:
         nexus_auth(name, "--help")
-    for proxy in GENERATORS:
+    for proxy in CONFIGURABLE:
         with tempfile.TemporaryDirectory() as folder:
             nexus_auth("proxy-config", proxy, "-output", folder)
-    return len(COMMANDS) + len(GENERATORS)
+    return len(COMMANDS) + len(CONFIGURABLE)
 
 
 def try_verifier() -> None:

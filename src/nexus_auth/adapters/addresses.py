@@ -1,4 +1,4 @@
-"""Where something listens: a TCP address or a unix socket. Checked by whoever reads the text."""
+"""Where something listens: a TCP address or a unix socket. Parsers check, these values do not."""
 
 from __future__ import annotations
 
@@ -51,3 +51,6 @@ class UnixAddress:
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
+
+
+Address = TcpAddress | UnixAddress

@@ -1,4 +1,4 @@
-"""Reads where a listener listens, and opens it."""
+"""Parses where a listener listens, and opens it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from nexus_auth.adapters.addresses import MAX_PORT, TcpAddress, UnixAddress
+from nexus_auth.adapters.addresses import MAX_PORT, Address, TcpAddress, UnixAddress
 from nexus_auth.domain.errors import NexusAuthError
 
 _BACKLOG: Final = 2048
 _EVERY_INTERFACE: Final = frozenset({"", "::"})
-"""Both mean IPv4 too, as they do to the original. Who wants IPv4 alone says 0.0.0.0."""
+"""Both mean IPv4 too, as they do to the original. 0.0.0.0 is IPv4 alone."""
 _HOST_AND_PORT: Final = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^:\[\]/\s]*))"
     r":(?:(?P<port>[0-9]{1,5})|(?P<service>[a-z][a-z0-9-]*))"
 )
 
-
-ListenAddress = TcpAddress | UnixAddress
+ListenAddress = Address
 
 
 class CannotListen(NexusAuthError):
@@ -32,7 +31,7 @@ class CannotListen(NexusAuthError):
 
 
 def parse_listen_address(text: str) -> ListenAddress:
-    """Reads `:8080`, `host:port`, `[::1]:8080` or `unix:/path.sock`.
+    """Parses `:8080`, `host:port`, `[::1]:8080` or `unix:/path.sock`.
 
     A port may be named as in /etc/services: `localhost:http`.
 
@@ -65,7 +64,7 @@ def _port(match: re.Match[str]) -> int | None:
 def bind(address: ListenAddress) -> socket.socket:
     """Opens a listening socket.
 
-    A stale unix socket file of a dead process is replaced; one that somebody answers is not.
+    The socket file of a dead process is replaced, one on which a process listens is not.
 
     Raises:
         OSError: When the address is taken or not ours to bind.

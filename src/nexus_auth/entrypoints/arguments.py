@@ -5,13 +5,14 @@ A parser here takes text and returns the value, or raises `ValueError` saying wh
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from nexus_auth.domain.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    import argparse
+Declares = argparse.ArgumentParser | argparse._ArgumentGroup  # noqa: SLF001 - no other name
+"""What flags can be declared on."""
 
 T = TypeVar("T")
 
@@ -19,7 +20,7 @@ _MAX_DIGITS: Final = 12
 _TRUTHS: Final = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
-def add_value(parser: argparse.ArgumentParser, name: str, **options: Any) -> None:
+def add_value(parser: Declares, name: str, **options: Any) -> None:
     """Declares a flag with a value, written with one dash or two; `options` are argparse's."""
     parser.add_argument(f"-{name}", f"--{name}", **options)
 
@@ -47,8 +48,6 @@ def add_go_switch(parser: argparse.ArgumentParser, name: str, explanation: str) 
 
 
 def _truth(text: str) -> bool:
-    import argparse
-
     if text.lower() not in _TRUTHS:
         raise argparse.ArgumentTypeError("expected true or false")
     return _TRUTHS[text.lower()]

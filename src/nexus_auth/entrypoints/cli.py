@@ -102,16 +102,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             build_parser().print_help()
             return exit_codes.DONE
         code = command.execute(args)
-        sys.stdout.flush()  # here, where a reader that went away can still be noticed
+        sys.stdout.flush()  # here, where a closed pipe can still be noticed
     except KeyboardInterrupt:
         return 130  # what a shell reports of a process that Ctrl-C ended
     except BrokenPipeError:
-        # The reader of our output went away (as in `| head`); what is still in the buffer must
-        # not make the interpreter complain when it flushes it at exit.
+        # The reader of our output closed it (as in `| head`). What is still in the buffer must not
+        # raise the same error again when the interpreter flushes it at exit.
         _discard_output()
         return exit_codes.FAILED
     except OSError as exc:
-        # Commands turn what fails them into errors of their own; mostly this is our output.
+        # Commands turn their own failures into errors of ours; mostly this is our output.
         if exc.errno not in _DISK_FULL:
             raise
         _discard_output()
@@ -126,7 +126,7 @@ def _open_missing_streams() -> None:
     """Opens what the process was started without (`>&-`), so that all output has somewhere to go.
 
     Otherwise the next file to be opened, a key or a database, would get the number of a standard
-    stream, and with it whatever anybody writes there.
+    stream, and with it all that is printed there.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -171,7 +171,7 @@ def _command_named(arguments: list[str]) -> str | None:
     if first is None or first.startswith("-"):
         arguments.insert(0, DEFAULT_COMMAND)
     elif arguments[1:] and arguments[-1] == "--":
-        del arguments[-1]  # it ends the flags, and nothing follows; argparse would refuse it
+        del arguments[-1]  # it ends the flags, and nothing follows; argparse would reject it
     return arguments[0]
 
 
@@ -198,19 +198,33 @@ def build_parser(*, only: str | None = None) -> argparse.ArgumentParser:
         title="commands", metavar="COMMAND", parser_class=_Parser, dest="command"
     )
     for name, summary in COMMANDS.items():
-        subparser = commands.add_parser(
-            name,
-            help=summary,
-            description=summary[0].upper() + summary[1:] + ".",
-            formatter_class=_HelpFormatter,
-            allow_abbrev=False,
-            add_help=False,
-        )
-        _add_help(subparser)
+        subparser = add_command(commands, name, summary)
         if only in {name, "*"}:
             module = _load(name)
             module.configure(subparser)
             subparser.set_defaults(command_module=module)
+    return parser
+
+
+def add_command(commands: Any, name: str, summary: str, **options: Any) -> argparse.ArgumentParser:
+    """Adds a command, or an action of one.
+
+    Args:
+        commands: What argparse's `add_subparsers` returned.
+        name: Its name.
+        summary: What it does, in one line.
+        options: Further arguments of `add_parser`.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+        **options,
+    )
+    _add_help(parser)
     return parser
 
 

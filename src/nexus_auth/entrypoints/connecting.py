@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.domain.errors import ConfigurationError
-from nexus_auth.domain.evaluate import DEFAULT_LEEWAY
 from nexus_auth.domain.verifier import DEFAULT_REMEMBERED, CertificateVerifier
+from nexus_auth.entrypoints.defaults import LEEWAY, MAX_AGE, REFRESH_EVERY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from datetime import timedelta
 
     from nexus_auth.adapters.pylon.api import PylonApi
-
-DEFAULT_MAX_AGE: Final = timedelta(minutes=15)
-"""How long keys may be used without news, as the service has it."""
-
-DEFAULT_REFRESH_EVERY: Final = timedelta(seconds=30)
-"""How often keys are renewed, as the service has it."""
 
 
 @asynccontextmanager
@@ -31,9 +25,9 @@ async def connect(
     identity_name: str | None = None,
     identity_token: str | None = None,
     open_access_token: str | None = None,
-    max_age: timedelta = DEFAULT_MAX_AGE,
-    refresh_every: timedelta = DEFAULT_REFRESH_EVERY,
-    leeway: timedelta = DEFAULT_LEEWAY,
+    max_age: timedelta = MAX_AGE,
+    refresh_every: timedelta = REFRESH_EVERY,
+    leeway: timedelta = LEEWAY,
     remember: int = DEFAULT_REMEMBERED,
     neurons: bool = False,
 ) -> AsyncIterator[CertificateVerifier]:

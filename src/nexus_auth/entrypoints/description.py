@@ -1,40 +1,32 @@
-"""What a certificate says, told to a person or to a program; lenient where the decision is strict.
+"""What is in a certificate, for a terminal or as JSON. Lenient where the decision is strict.
 
-Nothing here decides: it shows also what the decision would refuse, so that one sees why.
+Nothing here decides: a certificate that would be denied is shown as well, with the reason.
 """
 
 from __future__ import annotations
 
-import re
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Final, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
-from nexus_auth.adapters.files import load_bytes
 from nexus_auth.domain.certificate import MAX_DER_BYTES, ClientCertificate, parse_pem
 from nexus_auth.domain.decision import Denied
-from nexus_auth.domain.errors import CertificateRejected, CredentialsError, InvalidHotkey
-from nexus_auth.domain.evaluate import DEFAULT_LEEWAY, evaluate_alone
+from nexus_auth.domain.errors import CertificateRejected, InvalidHotkey
+from nexus_auth.domain.evaluate import evaluate_alone
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.reasons import DenialReason
+from nexus_auth.entrypoints.defaults import LEEWAY
 from nexus_auth.entrypoints.terminal import escaped
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from datetime import datetime, timedelta
 
 T = TypeVar("T")
 
-# As PEM the largest certificate that is looked at has some 22 KB; the rest is white space.
-_MAX_INPUT_BYTES: Final = 64 * 1024
 _DER_BEGINS: Final = b"\x30"
-_PRIVATE_KEY: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
 _SHORT_NAMES: Final = {
     NameOID.ORGANIZATION_NAME: "O",
     NameOID.ORGANIZATIONAL_UNIT_NAME: "OU",
@@ -45,38 +37,9 @@ _SHORT_NAMES: Final = {
 }
 
 
-def load_certificate(source: str) -> bytes:
-    """Reads one certificate from a file, or from standard input when the source is `-`.
-
-    Returns:
-        The bytes as they are, PEM or DER; what they hold is not checked.
-
-    Raises:
-        CredentialsError: When nothing can be read, or it is clearly no certificate.
-    """
-    try:
-        if source == "-":
-            data = sys.stdin.buffer.read(_MAX_INPUT_BYTES + 1)
-        else:
-            data = load_bytes(Path(source), _MAX_INPUT_BYTES + 1)
-    except OSError as exc:
-        raise CredentialsError(f"{escaped(source)}: {exc.strerror}") from exc
-    shown = "standard input" if source == "-" else escaped(source)
-    if not data.strip():
-        raise CredentialsError(f"{shown}: it is empty; a certificate is expected, PEM or DER")
-    if len(data) > _MAX_INPUT_BYTES:
-        raise CredentialsError(f"{shown}: longer than {_MAX_INPUT_BYTES} bytes; no certificate")
-    if _PRIVATE_KEY.search(data):
-        raise CredentialsError(
-            f"{shown}: it holds a private key; show me the certificate (client.crt) alone, "
-            "and the key nobody"
-        )
-    return data
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What is in a certificate, as far as it can be read. Text from it is *not* made harmless.
+    """What is in a certificate, as far as it can be read. Text from it is *not* escaped.
 
     Attributes:
         subject: The subject's attributes as (name, value), in their order.
@@ -88,8 +51,8 @@ class Description:
         usage: What key usage and extended key usage allow, by name.
         fingerprint: SHA-256 of the DER, lower-case hex.
         self_signed: Whether it was signed with its own key; None when that could not be checked.
-        refusal: Why the decision would be a denial whatever the registry says; None when nothing
-            but the registry's answer is missing.
+        denial: The decision, where it is a denial whatever the registry answers; None where the
+            registry decides.
     """
 
     subject: tuple[tuple[str, str], ...]
@@ -101,7 +64,7 @@ class Description:
     usage: tuple[str, ...]
     fingerprint: str
     self_signed: bool | None
-    refusal: Denied | None
+    denial: Denied | None
 
     def days_left(self, now: datetime) -> int | None:
         """Whole days until the end of validity; negative when it is over."""
@@ -121,13 +84,11 @@ class Description:
             "usage": list(self.usage),
             "fingerprint_sha256": self.fingerprint,
             "self_signed": self.self_signed,
-            "refusal": None
-            if self.refusal is None
-            else {"reason": self.refusal.reason.value, "detail": self.refusal.detail},
+            "refusal": None if self.denial is None else denial_as_json(self.denial),
         }
 
     def as_lines(self, now: datetime) -> list[str]:
-        """The form that people read, one fact a line, everything from outside made harmless."""
+        """The form for a terminal: one fact a line, with everything from outside escaped."""
         algorithm, raw = self.public_key
         issuer = "the same as the subject" if self.issuer == self.subject else _name(self.issuer)
         facts = (
@@ -153,6 +114,11 @@ class Description:
         return f"{span} ({_days((self.not_after - now).days)} left)"
 
 
+def denial_as_json(denial: Denied) -> dict[str, str]:
+    """The form of a denial that programs read."""
+    return {"reason": denial.reason.value, "detail": denial.detail}
+
+
 def _days(number: int) -> str:
     return f"{number} day" if number == 1 else f"{number} days"
 
@@ -168,10 +134,8 @@ def _name(attributes: tuple[tuple[str, str], ...]) -> str:
     return ", ".join(f"{name}={escaped(value)}" for name, value in attributes) or "empty"
 
 
-def build_description(
-    data: bytes, now: datetime, *, leeway: timedelta = DEFAULT_LEEWAY
-) -> Description:
-    """Describes a certificate, PEM or DER, without asking anybody.
+def build_description(data: bytes, now: datetime, *, leeway: timedelta = LEEWAY) -> Description:
+    """Describes a certificate, PEM or DER, without a request to anything.
 
     Args:
         data: What was presented.
@@ -183,15 +147,11 @@ def build_description(
     """
     der = data if data[:1] == _DER_BEGINS else parse_pem(data)
     if len(der) > MAX_DER_BYTES:
-        raise CertificateRejected(
-            DenialReason.MALFORMED_CERTIFICATE, f"longer than {MAX_DER_BYTES} bytes"
-        )
+        raise _malformed(f"longer than {MAX_DER_BYTES} bytes")
     certificate = _attempt(lambda: x509.load_der_x509_certificate(der))
     if certificate is None:
-        raise CertificateRejected(
-            DenialReason.MALFORMED_CERTIFICATE, "not a well-formed X.509 certificate"
-        )
-    strict, refusal = _judge(der, now, leeway)
+        raise _malformed("not a well-formed X.509 certificate")
+    strict, denial = _judge(der, now, leeway)
     subject = _attributes(lambda: certificate.subject)
     return Description(
         subject=subject,
@@ -203,22 +163,36 @@ def build_description(
         usage=_attempt(lambda: _usage(certificate)) or (),
         fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
         self_signed=None if strict is None else strict.is_self_signed(),
-        refusal=refusal,
+        denial=denial,
     )
 
 
 def _judge(
     der: bytes, now: datetime, leeway: timedelta
 ) -> tuple[ClientCertificate | None, Denied | None]:
-    """Takes every check of the decision that needs no registry: 3 to 8, then 11."""
     try:
-        strict = ClientCertificate.from_der(der)
+        strict = ClientCertificate.from_der(der)  # the checks 3 to 6
     except CertificateRejected as exc:
         return None, Denied(reason=exc.reason, detail=exc.detail)
-    refusal = evaluate_alone(strict, now, leeway=leeway)
-    if refusal is None and not strict.is_self_signed():
-        refusal = Denied(reason=DenialReason.BAD_SIGNATURE, detail="not signed with its own key")
-    return strict, refusal
+    return strict, judge_offline(strict, now, leeway)
+
+
+def judge_offline(
+    certificate: ClientCertificate, now: datetime, leeway: timedelta
+) -> Denied | None:
+    """Takes the checks of the decision that need no registry: 7, 8 and 11.
+
+    Returns:
+        The denial, or None where the registry decides.
+    """
+    denial = evaluate_alone(certificate, now, leeway=leeway)
+    if denial is None and not certificate.is_self_signed():
+        return Denied(reason=DenialReason.BAD_SIGNATURE, detail="not signed with its own key")
+    return denial
+
+
+def _malformed(detail: str) -> CertificateRejected:
+    return CertificateRejected(DenialReason.MALFORMED_CERTIFICATE, detail)
 
 
 def _hotkey(organizations: list[str]) -> str | None:
@@ -268,21 +242,22 @@ def _usage(certificate: x509.Certificate) -> tuple[str, ...]:
         if isinstance(value, x509.BasicConstraints) and value.ca:
             usage.append("certificate authority")
         elif isinstance(value, x509.KeyUsage):
-            usage += [_camel(name) for name in _KEY_USAGES if getattr(value, name)]
+            usage += [shown for name, shown in _KEY_USAGES.items() if getattr(value, name)]
         elif isinstance(value, x509.ExtendedKeyUsage):
             usage += [_EXTENDED_USAGES.get(oid.dotted_string, oid.dotted_string) for oid in value]
     return tuple(usage)
 
 
-_KEY_USAGES: Final = (
-    "digital_signature",
-    "content_commitment",
-    "key_encipherment",
-    "data_encipherment",
-    "key_agreement",
-    "key_cert_sign",
-    "crl_sign",
-)
+# RFC 5280 §4.2.1.3
+_KEY_USAGES: Final = {
+    "digital_signature": "digitalSignature",
+    "content_commitment": "contentCommitment",
+    "key_encipherment": "keyEncipherment",
+    "data_encipherment": "dataEncipherment",
+    "key_agreement": "keyAgreement",
+    "key_cert_sign": "keyCertSign",
+    "crl_sign": "crlSign",
+}
 # RFC 5280 §4.2.1.12
 _EXTENDED_USAGES: Final = {
     "1.3.6.1.5.5.7.3.1": "serverAuth",
@@ -291,8 +266,3 @@ _EXTENDED_USAGES: Final = {
     "1.3.6.1.5.5.7.3.4": "emailProtection",
     "2.5.29.37.0": "anyExtendedKeyUsage",
 }
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)

@@ -61,8 +61,8 @@ def serve(settings: Settings) -> int:
     container.policies()
     container.shared_snapshots()
     container.traces()
-    for name in settings.unknown:
-        log.warning("unknown_setting", problem=str(name))
+    for problem in settings.unknown:
+        log.warning("unknown_setting", problem=problem)
     if settings.trusted_proxies is None and not settings.listen_addr.is_loopback:
         log.warning(
             "anybody_may_ask",

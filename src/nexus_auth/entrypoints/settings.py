@@ -10,55 +10,58 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
-from nexus_auth.adapters.headers.names import GrantHeaders
-from nexus_auth.adapters.headers.presets import (
-    DEFAULT_PRESET,
-    FORMAT_NAMES,
-    PRESETS,
+from nexus_auth.adapters.headers.names import (
+    HOTKEY_HEADER,
+    X_CLIENT_CERT,
+    CertificateFormat,
+    GrantHeader,
+    GrantHeaders,
     HeaderPreset,
-    certificate_header,
 )
+from nexus_auth.adapters.proxies.table import DEFAULT_PROXY, PROXIES
 from nexus_auth.adapters.pylon.endpoint import parse_endpoint
 from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.addresses import ListenAddress, parse_listen_address
-from nexus_auth.entrypoints.arguments import one_of, seconds, token, true_or_false, whole_number
+from nexus_auth.entrypoints.arguments import (
+    add_value,
+    one_of,
+    seconds,
+    token,
+    true_or_false,
+    whole_number,
+)
+from nexus_auth.entrypoints.defaults import LEEWAY, MAX_AGE, REFRESH_EVERY
+from nexus_auth.entrypoints.sources import Sources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from nexus_auth.adapters.policy.short_form import HotkeyList, StakeMinimums
 
 T = TypeVar("T")
 
 PYLON_FLAGS: Final = ("pylon_endpoint", "netuid", "identity_name", "identity_token")
-"""The settings that every command has flags for that asks Pylon."""
+"""The settings that each command with requests to Pylon has flags for."""
 
 DEFAULT_ORIGIN: Final = "default"
-"""The origin of a value that nobody gave."""
+"""The origin of a value that was not given."""
 
-ENV_FILE_VARIABLE: Final = "NEXUS_AUTH_ENV_FILE"
-_PREFIXES: Final = ("NEXUS_AUTH_", "NEXUS_PYLON_")
-# Read elsewhere than from this table: by the loader itself, by the development Pylon, by tests.
-_OTHER_NAMES: Final = frozenset(
-    {
-        ENV_FILE_VARIABLE,
-        "NEXUS_PYLON_DEV_TOKEN",
-        "NEXUS_PYLON_DEV_OPEN_ACCESS_TOKEN",
-        "NEXUS_AUTH_REQUIRE_REAL",
-    }
-)
-_SERVICE_HOST: Final = "_SERVICE_HOST"
+_FORMATS: Final = tuple(each.value for each in CertificateFormat)
 _MAX_METAVAR: Final = 24
 """Longer ones, twice in a line, would not fit into 80 columns."""
-_MAX_SECRET_FILE_BYTES: Final = 16 * 1024
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,7 @@ class Setting:
 
     Attributes:
         name: The environment variable.
-        attribute: The attribute of `Settings` that holds the value.
+        attribute: The attribute of `Settings` that holds the value; `all_settings` fills it in.
         flag: The command-line flag without its dashes; None where there is none.
         default: The default as a user would write it; None means unset.
         parse: Turns text into the value; raises ValueError saying what is expected.
@@ -78,44 +81,27 @@ class Setting:
     """
 
     name: str
-    attribute: str
-    flag: str | None
-    default: str | None
+    attribute: str = ""
+    flag: str | None = None
+    default: str | None = None
     parse: Callable[[str], Any]
     help: str
-    secret: bool
-    choices: tuple[str, ...]
-    write: Callable[[Any], str]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
+    secret: bool = False
+    choices: tuple[str, ...] = ()
+    write: Callable[[Any], str] = _plain
 
 
 def _setting(
-    name: str,
-    parse: Callable[[str], T],
-    help: str,  # noqa: A002 - the word that argparse uses
-    *,
-    flag: str | None = None,
-    default: str | None = None,
-    secret: bool = False,
-    choices: tuple[str, ...] = (),
-    write: Callable[[T], str] = _plain,
+    name: str, parse: Callable[[str], T], text: str, *, secret: bool = False, **options: Any
 ) -> T:
-    row = {
-        "name": name,
-        "flag": flag,
-        "default": default,
-        "parse": parse,
-        "help": help,
-        "secret": secret,
-        "choices": choices,
-        "write": write,
-    }
+    """Declares a row; `text` is its help, and `options` are the other attributes of `Setting`."""
+    row = Setting(name=name, parse=parse, help=text, secret=secret, **options)
     return cast("T", field(repr=not secret, metadata={"setting": row}))
+
+
+def _choice(name: str, choices: tuple[str, ...], text: str, **options: Any) -> str:
+    """Declares a row that takes one of a few words."""
+    return _setting(name, one_of(*choices), text, choices=choices, **options)
 
 
 def _file_mode(text: str) -> int:
@@ -147,7 +133,7 @@ def _header_name(text: str) -> str:
     # would name a header that a client may be able to forge.
     if re.fullmatch(r"[A-Za-z0-9-]{1,64}", text) is None:
         raise ValueError(
-            "expected a header name: letters, digits and hyphens, such as X-Client-Cert"
+            f"expected a header name: letters, digits and hyphens, such as {X_CLIENT_CERT}"
         )
     return text
 
@@ -179,29 +165,12 @@ def _address_or_off(text: str) -> ListenAddress | None:
     return None if text == "off" else parse_listen_address(text)
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownName:
-    """A variable that looks like one of ours and is none.
-
-    Attributes:
-        name: As it was written.
-        nearest: The setting that was probably meant, if any is near.
-    """
-
-    name: str
-    nearest: str | None
-
-    def __str__(self) -> str:
-        hint = f"; did you mean {self.nearest}?" if self.nearest else ""
-        return f"{self.name} is not a setting{hint}"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The effective settings.
 
-    `origins` says for each attribute where its value came from; `unknown` are the variables that
-    look like settings and are none.
+    `origins` says for each attribute where its value came from; `unknown` has a line for each
+    variable that looks like a setting and is none.
     """
 
     listen_addr: ListenAddress = _setting(
@@ -283,14 +252,14 @@ class Settings:
         whole_number(0, 525_600),
         "Minutes for which keys may be used without news from Pylon; 0 asks every time.",
         flag="cache-duration-mins",
-        default="15",
+        default=str(MAX_AGE // timedelta(minutes=1)),
     )
     refresh_seconds: float = _setting(
         "NEXUS_AUTH_REFRESH_SECONDS",
         seconds(1, 86_400),
         "How often the snapshot of registered keys is renewed.",
         flag="refresh-seconds",
-        default="30",
+        default=f"{REFRESH_EVERY.total_seconds():g}",
     )
     reuse_seconds: int = _setting(
         "NEXUS_AUTH_REUSE_SECONDS",
@@ -303,15 +272,14 @@ class Settings:
         "NEXUS_AUTH_LEEWAY_SECONDS",
         whole_number(0, 86_400),
         "How far the clocks of a certificate's issuer and this service may differ.",
-        default="300",
+        default=f"{LEEWAY.total_seconds():g}",
     )
-    registry: str = _setting(
+    registry: str = _choice(
         "NEXUS_AUTH_REGISTRY",
-        one_of("snapshot", "lookup"),
+        ("snapshot", "lookup"),
         "How keys are learned: all of the subnet at once, or each hotkey on its own.",
         flag="registry",
         default="snapshot",
-        choices=("snapshot", "lookup"),
     )
     snapshot_store: str | None = _setting(
         "NEXUS_AUTH_SNAPSHOT_STORE",
@@ -329,47 +297,42 @@ class Settings:
         "replicas. Where it is not set, the Pylon token serves.",
         secret=True,
     )
-    log_format: str = _setting(
+    log_format: str = _choice(
         "NEXUS_AUTH_LOG_FORMAT",
-        one_of("auto", "json", "console"),
+        ("auto", "json", "console"),
         "Form of the log lines; auto is console on a terminal and JSON elsewhere.",
         flag="log-format",
         default="auto",
-        choices=("auto", "json", "console"),
     )
-    log_level: str = _setting(
+    log_level: str = _choice(
         "NEXUS_AUTH_LOG_LEVEL",
-        one_of("debug", "info", "warning", "error"),
+        ("debug", "info", "warning", "error"),
         "The least severe level that is logged.",
         flag="log-level",
         default="info",
-        choices=("debug", "info", "warning", "error"),
     )
-    log_grants: str = _setting(
+    log_grants: str = _choice(
         "NEXUS_AUTH_LOG_GRANTS",
-        one_of("all", "sampled", "none"),
+        ("all", "sampled", "none"),
         "Which grants are logged; sampled is the first of each certificate, then a count every "
         "minute. Denials always are.",
         flag="log-grants",
         default="sampled",
-        choices=("all", "sampled", "none"),
     )
-    traces: str = _setting(
+    traces: str = _choice(
         "NEXUS_AUTH_TRACES",
-        one_of("off", "otlp"),
+        ("off", "otlp"),
         "Whether a span of each decision goes to an OpenTelemetry collector; otlp needs the extra "
         "otel, and OTEL_EXPORTER_OTLP_ENDPOINT says where to.",
         flag="traces",
         default="off",
-        choices=("off", "otlp"),
     )
-    proxy: str = _setting(
+    proxy: str = _choice(
         "NEXUS_AUTH_PROXY",
-        one_of(*PRESETS),
+        tuple(PROXIES),
         "The reverse proxy in front: presets the certificate header and its format.",
         flag="proxy",
-        default=DEFAULT_PRESET,
-        choices=tuple(PRESETS),
+        default=DEFAULT_PROXY,
     )
     cert_header: str | None = _setting(
         "NEXUS_AUTH_CERT_HEADER",
@@ -379,10 +342,10 @@ class Settings:
     )
     cert_format: str | None = _setting(
         "NEXUS_AUTH_CERT_FORMAT",
-        _optional(one_of(*FORMAT_NAMES)),
+        _optional(one_of(*_FORMATS)),
         "The format of that header, where it is not the preset's.",
         flag="cert-format",
-        choices=FORMAT_NAMES,
+        choices=_FORMATS,
     )
     trusted_proxies: TrustedPeers | None = _setting(
         "NEXUS_AUTH_TRUSTED_PROXIES",
@@ -424,7 +387,8 @@ class Settings:
     grant_headers: GrantHeaders | None = _setting(
         "NEXUS_AUTH_GRANT_HEADERS",
         _optional(GrantHeaders.parse),
-        "What a grant tells the application beside X-Hotkey: some of uid, validator, stake.",
+        f"What a grant tells the application beside {HOTKEY_HEADER}: some of "
+        f"{', '.join(GrantHeader)}.",
     )
     workers: int = _setting(
         "NEXUS_AUTH_WORKERS",
@@ -435,7 +399,7 @@ class Settings:
     )
 
     origins: Mapping[str, str] = field(repr=False)
-    unknown: tuple[UnknownName, ...] = field(repr=False)
+    unknown: tuple[str, ...] = field(repr=False)
 
     @classmethod
     def load(
@@ -448,207 +412,114 @@ class Settings:
 
         Args:
             flags: Values given on the command line, by attribute name; None means not given.
+                Other names are passed over.
             environ: The environment; the process's own by default. An empty value means unset.
 
         Raises:
             ConfigurationError: For the first value that is wrong, naming it and its source.
         """
-        environ = os.environ if environ is None else environ
-        sources = _Sources(flags=flags or {}, environ=environ, env_file=_load_env_file(environ))
+        sources = Sources.load(os.environ if environ is None else environ)
+        rows = list(all_settings())
         values: dict[str, Any] = {}
         origins: dict[str, str] = {}
-        for setting in all_settings():
-            text, origin = sources.find(setting)
+        for setting in rows:
+            text, origin = _find(setting, flags or {}, sources)
             origins[setting.attribute] = origin
-            if text is None:
-                values[setting.attribute] = None
-                continue
             try:
-                values[setting.attribute] = setting.parse(text)
+                values[setting.attribute] = None if text is None else setting.parse(text)
             except ValueError as exc:
                 # The text of a secret is not repeated, and neither is a parser's own message of it.
                 # Before an @ in a URL may stand a password.
-                shown = "" if setting.secret or "@" in text else f" {text!r}:"
+                shown = "" if setting.secret or "@" in str(text) else f"{text!r}: "
                 raise ConfigurationError(
-                    setting=setting.name, source=origin, problem=f"{shown} {exc}".strip()
+                    setting=setting.name, source=origin, problem=f"{shown}{exc}"
                 ) from None
-        settings = cls(
-            **values, origins=MappingProxyType(origins), unknown=tuple(sources.unknown_names())
-        )
+        unknown = tuple(sources.unknown_names({row.name: row.secret for row in rows}))
+        settings = cls(**values, origins=MappingProxyType(origins), unknown=unknown)
         settings._check_together()
         return settings
 
     @property
     def offers_neurons(self) -> bool:
-        """Whether neurons are fetched where somebody needs them: with a snapshot of all keys."""
+        """Whether neurons can be had: they come with a snapshot of all keys."""
         return self.registry == "snapshot" and self.cache_duration_mins > 0
 
     @property
     def certificate_header(self) -> HeaderPreset:
-        """The header that carries the certificate: the preset, and what was said differently."""
-        return certificate_header(
-            proxy=self.proxy, name=self.cert_header, format_name=self.cert_format
-        )
+        """The header that carries the certificate: the proxy's, where no setting differs."""
+        preset = PROXIES[self.proxy].header
+        return HeaderPreset(self.cert_header or preset.name, self.cert_format or preset.format)
 
     def _check_together(self) -> None:
-        """Refuses combinations that cannot mean anything, or nothing good."""
-        if (
-            self.admin_addr is not None
-            and not self.admin_addr.is_loopback
-            and self.admin_token is None
-        ):
-            raise ConfigurationError(
-                setting="NEXUS_AUTH_ADMIN_ADDR",
-                source=self.origins["admin_addr"],
-                problem=f"{self.admin_addr} can be reached from other machines, and needs "
+        """Rejects combinations that have no meaning, or a dangerous one.
+
+        Raises:
+            ConfigurationError: For the first that is found.
+        """
+        admin = self.admin_addr
+        if admin is not None and not admin.is_loopback and self.admin_token is None:
+            raise self._wrong(
+                "admin_addr",
+                f"{admin} can be reached from other machines, and needs "
                 "NEXUS_AUTH_ADMIN_TOKEN; or listen on 127.0.0.1",
             )
         if (self.identity_name is None) != (self.identity_token is None):
             missing = "identity_token" if self.identity_token is None else "identity_name"
             given = "identity_name" if missing == "identity_token" else "identity_token"
-            raise ConfigurationError(
-                setting=_by_attribute(missing).name,
-                problem=f"needed together with {_by_attribute(given).name}, which is set "
-                f"(from {self.origins[given]})",
-            )
+            raise self._needed(missing, given, "")
         if self.identity_name is not None and self.netuid is None:
-            raise ConfigurationError(
-                setting="NEXUS_PYLON_NETUID",
-                problem="needed together with NEXUS_PYLON_IDENTITY_NAME, which is set "
-                f"(from {self.origins['identity_name']}); set it or use -net-uid",
-            )
+            raise self._needed("netuid", "identity_name", "; set it or use -net-uid")
         self._check_policy()
 
     def _check_policy(self) -> None:
         simple = ("allow_hotkeys", "deny_hotkeys", "require_validator_permit", "min_stake")
         for attribute in simple if self.policy_file is not None else ():
             if getattr(self, attribute):
-                raise ConfigurationError(
-                    setting=_by_attribute(attribute).name,
-                    source=self.origins[attribute],
-                    problem="a policy file is set as well "
-                    f"(NEXUS_AUTH_POLICY_FILE, from {self.origins['policy_file']}); write it "
-                    "into the file",
+                raise self._wrong(
+                    attribute,
+                    "a policy file is set as well (NEXUS_AUTH_POLICY_FILE, from "
+                    f"{self.origins['policy_file']}); write it into the file",
                 )
         for attribute in ("require_validator_permit", "min_stake", "grant_headers"):
             if getattr(self, attribute) and not self.offers_neurons:
-                raise ConfigurationError(
-                    setting=_by_attribute(attribute).name,
-                    source=self.origins[attribute],
-                    problem="looks at neurons, which come with the snapshot of all keys; that "
-                    "needs NEXUS_AUTH_REGISTRY=snapshot and NEXUS_AUTH_CACHE_DURATION_MINS "
-                    "above 0",
+                raise self._wrong(
+                    attribute,
+                    "looks at neurons, which come with the snapshot of all keys; that needs "
+                    "NEXUS_AUTH_REGISTRY=snapshot and NEXUS_AUTH_CACHE_DURATION_MINS above 0",
                 )
+
+    def _wrong(self, attribute: str, problem: str) -> ConfigurationError:
+        return ConfigurationError(
+            setting=_name_of(attribute), source=self.origins[attribute], problem=problem
+        )
+
+    def _needed(self, missing: str, given: str, hint: str) -> ConfigurationError:
+        return ConfigurationError(
+            setting=_name_of(missing),
+            problem=f"needed together with {_name_of(given)}, which is set "
+            f"(from {self.origins[given]}){hint}",
+        )
 
 
 def all_settings() -> Iterator[Setting]:
     """Walks the table in its order."""
     for each in fields(Settings):
         if "setting" in each.metadata:
-            yield Setting(attribute=each.name, **each.metadata["setting"])
+            yield replace(each.metadata["setting"], attribute=each.name)
 
 
-def _by_attribute(attribute: str) -> Setting:
-    return next(setting for setting in all_settings() if setting.attribute == attribute)
+def _find(
+    setting: Setting, flags: Mapping[str, str | None], sources: Sources
+) -> tuple[str | None, str]:
+    flag = flags.get(setting.attribute)
+    if flag:
+        return flag, f"flag -{setting.flag}"
+    found = sources.find(setting.name, is_secret=setting.secret)
+    return found or (setting.default, DEFAULT_ORIGIN)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sources:
-    flags: Mapping[str, str | None]
-    environ: Mapping[str, str]
-    env_file: tuple[Mapping[str, str], str]
-
-    def find(self, setting: Setting) -> tuple[str | None, str]:
-        """The text of a setting and the words that say where it came from."""
-        flag = self.flags.get(setting.attribute)
-        if flag:
-            return flag, f"flag -{setting.flag}"
-        from_file, file_name = self.env_file
-        for values, origin in ((self.environ, "environment"), (from_file, file_name)):
-            if values.get(setting.name):
-                return values[setting.name], origin
-            path = values.get(f"{setting.name}_FILE") if setting.secret else None
-            if path:
-                return _load_secret(setting, path, origin), f"{path}, named by {origin}"
-        return setting.default, DEFAULT_ORIGIN
-
-    def unknown_names(self) -> Iterator[UnknownName]:
-        """Variables with our prefixes that no setting has: most likely misspelt."""
-        import difflib
-
-        known = {setting.name for setting in all_settings()} | _OTHER_NAMES
-        known |= {f"{setting.name}_FILE" for setting in all_settings() if setting.secret}
-        known |= set(_service_links(self.environ))
-        for name in sorted({*self.environ, *self.env_file[0]} - known):
-            if name.startswith(_PREFIXES):
-                nearest = difflib.get_close_matches(name, known, n=1)
-                yield UnknownName(name, nearest[0] if nearest else None)
-
-
-def _service_links(environ: Mapping[str, str]) -> Iterator[str]:
-    """Variables that Kubernetes makes by itself for a Service that is called like us.
-
-    For a Service `nexus-auth` they are NEXUS_AUTH_SERVICE_HOST, NEXUS_AUTH_PORT and several more.
-    """
-    services = [
-        name.removesuffix(_SERVICE_HOST) for name in environ if name.endswith(_SERVICE_HOST)
-    ]
-    begins = tuple(f"{service}_{kind}" for service in services for kind in ("SERVICE_", "PORT"))
-    return (name for name in environ if name.startswith(begins))
-
-
-def _load_secret(setting: Setting, path: str, origin: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            text = file.read(_MAX_SECRET_FILE_BYTES).decode("ascii").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        problem = exc.strerror if isinstance(exc, OSError) else "not ASCII text"
-    else:
-        if text:
-            return text
-        # Neither a secret, since everybody knows it, nor "not given": somebody named the file.
-        problem = "it is empty"
-    raise ConfigurationError(
-        setting=f"{setting.name}_FILE", source=origin, problem=f"{path!r}: {problem}"
-    )
-
-
-def _load_env_file(environ: Mapping[str, str]) -> tuple[Mapping[str, str], str]:
-    named = environ.get(ENV_FILE_VARIABLE)
-    path = Path(named or ".env")
-    try:
-        is_file, problem = path.is_file(), "no such file"
-    except OSError as exc:
-        # Started by somebody else from a folder of theirs (sudo -u): what is there is not meant.
-        is_file, problem = False, exc.strerror or "not readable"
-    if not is_file:
-        if named:
-            raise ConfigurationError(
-                setting=ENV_FILE_VARIABLE, source="environment", problem=f"{named!r}: {problem}"
-            )
-        return {}, str(path)
-    # Only where there is a file to read.
-    from dotenv import dotenv_values
-    from dotenv.parser import parse_stream
-
-    try:
-        values = dotenv_values(path, interpolate=False)
-        with path.open(encoding="utf-8") as file:
-            broken = [each.original for each in parse_stream(file) if each.error]
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(
-            setting=ENV_FILE_VARIABLE, source=str(path), problem=f"not readable: {exc}"
-        ) from None
-    for line in broken:
-        # Other programs' lines are theirs; one of ours would silently be no setting. It is not
-        # repeated, because it may hold a secret.
-        if any(prefix in line.string for prefix in _PREFIXES):
-            raise ConfigurationError(
-                setting=ENV_FILE_VARIABLE,
-                source=str(path),
-                problem=f"line {line.line} cannot be read; expected NAME=VALUE",
-            )
-    return {name: value for name, value in values.items() if value is not None}, str(path)
+def _name_of(attribute: str) -> str:
+    return next(row.name for row in all_settings() if row.attribute == attribute)
 
 
 def add_flags(parser: argparse.ArgumentParser, attributes: Iterable[str]) -> None:
@@ -661,9 +532,9 @@ def add_flags(parser: argparse.ArgumentParser, attributes: Iterable[str]) -> Non
             metavar, choices = "|".join(setting.choices) or "VALUE", ""
             if len(metavar) > _MAX_METAVAR:
                 metavar, choices = "VALUE", f" One of {', '.join(setting.choices)}."
-            group.add_argument(
-                f"-{setting.flag}",
-                f"--{setting.flag}",
+            add_value(
+                group,
+                setting.flag,
                 dest=setting.attribute,
                 choices=setting.choices or None,
                 metavar=metavar,
@@ -673,14 +544,13 @@ def add_flags(parser: argparse.ArgumentParser, attributes: Iterable[str]) -> Non
 
 def load_from(args: argparse.Namespace) -> Settings:
     """Loads the settings with the flags that a command was given."""
-    names = {setting.attribute for setting in all_settings()}
-    return Settings.load(flags={name: vars(args).get(name) for name in names})
+    return Settings.load(flags=vars(args))
 
 
-def call_out_unknown(settings: Settings) -> None:
-    """Warns of what looks like a setting and is none.
+def warn_of_unknown(settings: Settings) -> None:
+    """Prints a warning for each variable that looks like a setting and is none.
 
     For commands whose answer is taken for what the service would do.
     """
-    for name in settings.unknown:
-        print(f"warning: {name}", file=sys.stderr)
+    for problem in settings.unknown:
+        print(f"warning: {problem}", file=sys.stderr)

@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.headers.names import X_CLIENT_CERT
 from nexus_auth.domain.errors import RegistryUnavailable
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.issuing import CLIENT_AND_SERVER, DIGITAL_SIGNATURE
@@ -192,7 +193,7 @@ class Caller:
     @property
     def headers(self) -> dict[str, str]:
         """The header in which nginx hands the certificate on."""
-        return {"X-Client-Cert": quote_from_bytes(self.pem, safe="")}
+        return {X_CLIENT_CERT: quote_from_bytes(self.pem, safe="")}
 
 
 class Subnet:

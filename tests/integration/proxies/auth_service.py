@@ -13,7 +13,7 @@ import uvicorn
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.headers.names import GrantHeader
-from nexus_auth.adapters.headers.presets import PRESETS
+from nexus_auth.adapters.proxies.table import PROXIES
 from nexus_auth.adapters.starlette.auth_app import AuthApp
 from nexus_auth.adapters.starlette.gate import Gate, admit_registered
 from nexus_auth.domain.policy import PolicySet
@@ -86,7 +86,7 @@ class AuthService:
         policies: PolicySet | None = None,
         tell: frozenset[GrantHeader] = frozenset(),
     ) -> None:
-        preset = PRESETS[proxy]
+        preset = PROXIES[proxy].header
         self.registry = FakeRegistry(expires_at=datetime.now(UTC) + timedelta(days=1))
         gate = Gate(
             verifier=CertificateVerifier(registry=self.registry, clock=utc_now),

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nexus_auth.adapters.headers.presets import PRESETS
-from nexus_auth.adapters.proxies.configuration import GENERATORS
+from nexus_auth.adapters.proxies.table import CONFIGURABLE, PROXIES
 from tests.integration.proxies.documentation import (
     PAGE,
     REWRITE,
@@ -16,7 +15,7 @@ from tests.integration.proxies.scenarios import SCENARIOS
 from tests.integration.proxies.stack import PROGRAMS
 
 
-@pytest.mark.parametrize("proxy", GENERATORS)
+@pytest.mark.parametrize("proxy", CONFIGURABLE)
 def test_the_page_shows_the_configuration_that_is_generated(proxy: str) -> None:
     """What is read is what is printed."""
     page, expected = PAGE.read_text(encoding="utf-8"), configuration_section(proxy)
@@ -29,8 +28,8 @@ def test_the_page_shows_the_configuration_that_is_generated(proxy: str) -> None:
 def test_the_page_names_every_preset() -> None:
     """The table of headers is the table in the code."""
     page = PAGE.read_text(encoding="utf-8")
-    for name, preset in PRESETS.items():
-        assert f"| `{name}` | `{preset.name}` | `{preset.format}` |" in page
+    for name, proxy in PROXIES.items():
+        assert f"| `{name}` | `{proxy.header.name}` | `{proxy.header.format}` |" in page
 
 
 def test_the_page_has_a_result_for_every_scenario() -> None:

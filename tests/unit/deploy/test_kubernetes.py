@@ -9,7 +9,7 @@ import kubernetes_validate  # type: ignore[import-untyped] # it ships no types
 import pytest
 import yaml
 
-from nexus_auth.adapters.headers.presets import PRESETS
+from nexus_auth.adapters.proxies.table import PROXIES
 from nexus_auth.entrypoints.settings import all_settings
 
 FOLDER = Path(__file__).parents[3] / "deploy" / "kubernetes"
@@ -113,7 +113,7 @@ def test_applying_the_folder_leaves_the_number_of_replicas_to_the_autoscaler() -
 def test_certificates_are_read_as_the_proxy_sends_them_that_is_let_in() -> None:
     """Otherwise everybody is denied for want of a certificate."""
     proxy = the("ConfigMap")["data"]["NEXUS_AUTH_PROXY"]
-    assert proxy in PRESETS
+    assert proxy in PROXIES
     rules = the("NetworkPolicy")["spec"]["ingress"]
     (rule,) = [rule for rule in rules if {"port": "auth"} in rule["ports"]]
     labels = rule["from"][0]["podSelector"]["matchLabels"]

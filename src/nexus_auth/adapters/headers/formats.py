@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from nexus_auth.adapters.headers.names import CertificateFormat
 from nexus_auth.domain.certificate import MAX_DER_BYTES, parse_base64_der, parse_pem
 from nexus_auth.domain.errors import CertificateRejected
 from nexus_auth.domain.reasons import DenialReason
@@ -103,13 +104,13 @@ def der_from_percent_encoded_pem(header: bytes) -> bytes:
 def der_from_base64_der(header: bytes) -> bytes:
     """Reads base64 of the DER alone: Traefik, Caddy, HAProxy.
 
-    Traefik joins a chain with commas. A chain is refused: two joined headers look just the same,
+    Traefik joins a chain with commas. A chain is rejected: two joined headers look just the same,
     and the certificates that this service is about are self-signed and have none.
 
     Raises:
         CertificateRejected: `no-certificate` for an empty value or the name of a placeholder that
             Caddy had nothing to put in for, `malformed-certificate` for several certificates or
-            too long a one, `bad-encoding` for anything but canonical base64.
+            one that is too long, `bad-encoding` for anything but canonical base64.
     """
     value = _field_value(header)
     if _CADDY_PLACEHOLDER.fullmatch(value) is not None:
@@ -124,7 +125,7 @@ def der_from_rfc9440(header: bytes) -> bytes:
 
     Stricter than RFC 9651 §4.2.7 asks of a parser: padding must be there and canonical, so that
     one certificate has one spelling. RFC 9440 defines the field as `sf-binary`, which leaves no
-    room for parameters or a list; both are refused.
+    room for parameters or a list; both are rejected.
 
     Raises:
         CertificateRejected: `no-certificate` for an empty value, an empty byte sequence or one
@@ -146,12 +147,12 @@ def der_from_xfcc(header: bytes) -> bytes:
     """Reads Envoy's `X-Forwarded-Client-Cert`: the certificate of the last hop's element.
 
     Elements are separated by commas, and each proxy appends its own; what stands before the last
-    one is what somebody else claimed, and is only read as far as finding its end needs. The
+    one is what an earlier hop claimed, and is only read as far as finding its end needs. The
     element's `Cert` is percent-encoded PEM; its other keys are not used.
 
     Envoy writes `URI` and `DNS` as they stand in the client's certificate, without quotes, so that
-    whoever makes a certificate can write elements of their own there (seen with Envoy 1.40). They
-    come after `Cert`; a `Cert` that comes after one of them proves nothing, and is refused.
+    the maker of a certificate can write further elements there (seen with Envoy 1.40). They
+    come after `Cert`; a `Cert` that comes after one of them proves nothing, and is rejected.
 
     Raises:
         CertificateRejected: `no-certificate` when the last element has no `Cert`, `bad-encoding`
@@ -200,10 +201,10 @@ def _xfcc_pairs(text: bytes) -> Iterator[tuple[bool, bytes, bytes]]:
 
 FORMATS: Final[Mapping[str, Callable[[bytes], bytes]]] = MappingProxyType(
     {
-        "percent-encoded-pem": der_from_percent_encoded_pem,
-        "rfc9440": der_from_rfc9440,
-        "xfcc": der_from_xfcc,
-        "base64-der": der_from_base64_der,
+        CertificateFormat.PERCENT_ENCODED_PEM: der_from_percent_encoded_pem,
+        CertificateFormat.RFC9440: der_from_rfc9440,
+        CertificateFormat.XFCC: der_from_xfcc,
+        CertificateFormat.BASE64_DER: der_from_base64_der,
     }
 )
 """Every format by the name that `NEXUS_AUTH_CERT_FORMAT` takes."""

@@ -1,4 +1,4 @@
-"""The wire names of all headers that mean something here.
+"""The wire names of all headers that mean something here, and the formats of a certificate in one.
 
 Light on purpose: the command line, the settings and the proxy configurations read this.
 """
@@ -32,21 +32,55 @@ ORIGINAL_METHOD_HEADERS: Final = ("X-Original-Method", "X-Forwarded-Method")
 TRACE_PARENT_HEADER: Final = "traceparent"
 """In a request: the proxy's span (W3C Trace Context §3.2)."""
 
+X_CLIENT_CERT: Final = "X-Client-Cert"
+RFC9440_HEADER: Final = "Client-Cert"
+XFCC_HEADER: Final = "X-Forwarded-Client-Cert"
+TRAEFIK_HEADER: Final = "X-Forwarded-Tls-Client-Cert"
+AWS_ALB_HEADER: Final = "X-Amzn-Mtls-Clientcert"
+INGRESS_NGINX_HEADER: Final = "ssl-client-cert"
+"""Each may carry the caller's certificate; which proxy sends which: `adapters/proxies/table.py`."""
+
+HAND_WRITTEN_HEADER: Final = "X-SSL-Client-Cert"
+"""What many hand-written configurations of nginx send. Nothing here reads it."""
+
 CERTIFICATE_HEADERS: Final = (
-    "X-Client-Cert",
-    "Client-Cert",
-    "Client-Cert-Chain",
-    "X-Forwarded-Client-Cert",
-    "X-Forwarded-Tls-Client-Cert",
-    "X-Forwarded-Tls-Client-Cert-Info",
-    "X-Amzn-Mtls-Clientcert",
-    "X-Amzn-Mtls-Clientcert-Leaf",
-    "ssl-client-cert",
+    X_CLIENT_CERT,
+    RFC9440_HEADER,
+    f"{RFC9440_HEADER}-Chain",
+    XFCC_HEADER,
+    TRAEFIK_HEADER,
+    f"{TRAEFIK_HEADER}-Info",
+    AWS_ALB_HEADER,
+    f"{AWS_ALB_HEADER}-Leaf",
+    INGRESS_NGINX_HEADER,
     "ssl-client-verify",
     "ssl-client-subject-dn",
     "ssl-client-issuer-dn",
 )
 """What any of the supported proxies says about a certificate, whichever of them is in use."""
+
+
+@unique
+class CertificateFormat(StrEnum):
+    """How a header carries the certificate; `adapters/headers/formats.py` reads each."""
+
+    PERCENT_ENCODED_PEM = "percent-encoded-pem"
+    RFC9440 = "rfc9440"
+    XFCC = "xfcc"
+    BASE64_DER = "base64-der"
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderPreset:
+    """The one header that carries the certificate.
+
+    Attributes:
+        name: As a configuration spells it; header names do not depend on case.
+        format: A value of `CertificateFormat`.
+    """
+
+    name: str
+    format: str
 
 
 def field_name(name: str) -> bytes:
@@ -71,7 +105,7 @@ class GrantHeader(StrEnum):
 
     @property
     def header(self) -> str:
-        """The header's name as people write it."""
+        """The header's name as a configuration spells it."""
         return f"{HOTKEY_HEADER}-{self.value.title()}"
 
 
@@ -99,7 +133,7 @@ class GrantHeaders:
 
 
 FACT_HEADERS: Final = tuple(each.header for each in GrantHeader)
-"""What a grant says beside the hotkey, where the auth service is asked to."""
+"""What a grant says beside the hotkey, where the auth service is set up so."""
 
 
 def with_underscores(name: str) -> tuple[str, ...]:

@@ -1,14 +1,18 @@
-"""What a proxy configuration is made for: addresses and files, checked so that none can inject."""
+"""What a proxy configuration is made for: addresses and files, checked so that none can inject.
+
+With a few words that several proxies' configurations need of them.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from nexus_auth.adapters.addresses import MAX_PORT, TcpAddress, UnixAddress
+from nexus_auth.adapters.addresses import MAX_PORT, Address, TcpAddress, UnixAddress
 
 # Nothing in these has a meaning in any configuration language that is written here: no quotes,
 # no white space, no $, {, }, ;, #, %, backslash.
@@ -20,9 +24,25 @@ _HOST_AND_PORT: Final = re.compile(
 # sun_path, 108 bytes with its final zero.
 _MAX_SOCKET_PATH: Final = 107
 
+EVERY_IPV6: Final = "::"
+"""Listening there takes IPv4 as well. Without a host only IPv4 is taken, since a machine may have
+no IPv6, and the proxy would not start. (Caddy and Traefik find out by themselves.)"""
+
+
+class UnsuitableSite(ValueError):
+    """A proxy cannot do what a site needs, such as reach a unix socket.
+
+    Attributes:
+        argument: Which argument, such as `auth`.
+    """
+
+    def __init__(self, argument: str, problem: str) -> None:
+        super().__init__(problem)
+        self.argument = argument
+
 
 def parse_path(text: str) -> str:
-    """Reads an absolute path of plain characters.
+    """Parses an absolute path of plain characters.
 
     Raises:
         ValueError: When it is none, or has characters that a configuration could misread.
@@ -33,7 +53,7 @@ def parse_path(text: str) -> str:
 
 
 def parse_host(text: str) -> str:
-    """Reads a host name or an IPv4 address.
+    """Parses a host name or an IPv4 address.
 
     Raises:
         ValueError: When it is neither.
@@ -44,7 +64,7 @@ def parse_host(text: str) -> str:
 
 
 def parse_tcp_address(text: str, *, every_interface: bool = False) -> TcpAddress:
-    """Reads `host:port` or `[::1]:port`, and `:port` where every interface is meant.
+    """Parses `host:port` or `[::1]:port`, and `:port` where every interface is meant.
 
     Raises:
         ValueError: When it is none of these.
@@ -67,11 +87,11 @@ def parse_tcp_address(text: str, *, every_interface: bool = False) -> TcpAddress
     return TcpAddress(host, int(match["port"]))
 
 
-Upstream = TcpAddress | UnixAddress
+Upstream = Address
 
 
 def parse_upstream(text: str) -> Upstream:
-    """Reads `host:port`, `[::1]:port` or `unix:/path.sock`.
+    """Parses `host:port`, `[::1]:port` or `unix:/path.sock`.
 
     Raises:
         ValueError: When it is none of these.
@@ -86,7 +106,7 @@ def parse_upstream(text: str) -> Upstream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """What is to be served, and by whom.
+    """What a configuration is made for.
 
     Attributes:
         listen: Where the proxy listens.
@@ -109,3 +129,13 @@ class Site:
     server_name: str | None = None
     policy: str | None = None
     state_dir: str | None = None
+
+
+def without_localhost(address: TcpAddress) -> TcpAddress:
+    """The same address with a number where it has the name of this machine."""
+    return TcpAddress("127.0.0.1", address.port) if address.host == "localhost" else address
+
+
+def lines_of(names: Iterable[str], form: str) -> str:
+    """Writes one line a name, in the form that a configuration language wants."""
+    return "\n".join(form.format(name) for name in names)

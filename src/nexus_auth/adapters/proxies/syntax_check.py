@@ -1,4 +1,4 @@
-"""Has a proxy check the configuration that was made for it."""
+"""Writes a configuration, and has the proxy itself check it."""
 
 from __future__ import annotations
 
@@ -6,27 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import MappingProxyType
 from typing import Final
 
 from nexus_auth.adapters.proxies.configuration import Configuration, build_configuration
 from nexus_auth.adapters.proxies.site import Site
+from nexus_auth.adapters.proxies.table import PROXIES
 
 _TIMEOUT_SECONDS: Final = 60
 """A check takes a second; on a machine in trouble somewhat longer."""
-
-_COMMANDS: Final[Mapping[str, Callable[[str], list[str]]]] = MappingProxyType(
-    {
-        "nginx": lambda file: ["nginx", "-t", "-e", "stderr", "-c", file],
-        "envoy": lambda file: ["envoy", "--mode", "validate", "-l", "warning", "-c", file],
-        "caddy": lambda file: ["caddy", "validate", "--adapter", "caddyfile", "--config", file],
-        "haproxy": lambda file: ["haproxy", "-c", "-f", file],
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +25,7 @@ class CheckResult:
 
     Attributes:
         passed: Whether the proxy accepts the configuration.
-        output: What it printed, or why it could not be asked.
+        output: What it printed, or why it did not run.
     """
 
     passed: bool
@@ -63,18 +53,17 @@ def check_configuration(proxy: str, site: Site) -> CheckResult:
     The files are written to a temporary folder, which also stands in for the place where the
     proxy keeps its files; so the check shows nothing about the right to write there.
     """
-    command = _COMMANDS.get(proxy)
-    if command is None:
+    command = PROXIES[proxy].check
+    if not command:
         return CheckResult(passed=False, output=f"{proxy} offers no check of its own")
     with TemporaryDirectory(prefix="nexus-auth-") as folder:
-        arguments = command("")
-        program = find_program(arguments[0])
+        program = find_program(command[0])
         if program is None:
-            return CheckResult(passed=False, output=f"{arguments[0]} is not installed here")
+            return CheckResult(passed=False, output=f"{command[0]} is not installed here")
         here = replace(site, state_dir=folder)
         configuration = build_configuration(proxy, here, directory=folder)
         write_configuration(configuration, Path(folder))
-        arguments = [program, *command(str(Path(folder, configuration.files[0][0])))[1:]]
+        arguments = [program, *command[1:], str(Path(folder, configuration.files[0][0]))]
         try:
             done = subprocess.run(  # noqa: S603 - a program of a fixed name, no shell
                 arguments,

@@ -23,8 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from nexus_auth.adapters.headers.formats import FORMATS
-from nexus_auth.adapters.headers.names import REASON_HEADER
-from nexus_auth.adapters.headers.presets import DEFAULT_PRESET, PRESETS
+from nexus_auth.adapters.headers.names import REASON_HEADER, X_CLIENT_CERT, CertificateFormat
 from nexus_auth.adapters.starlette.answers import DENIALS, HOTKEY_FIELD, POLICY_VIOLATION
 from nexus_auth.adapters.starlette.gate import Gate
 from nexus_auth.adapters.starlette.trusted_peers import UNIX_SOCKET, TrustedPeers
@@ -52,8 +51,8 @@ __all__ = [
     "verifier_from_state",
 ]
 
-DEFAULT_HEADER: Final = PRESETS[DEFAULT_PRESET].name
-DEFAULT_FORMAT: Final = PRESETS[DEFAULT_PRESET].format
+DEFAULT_HEADER: Final = X_CLIENT_CERT
+DEFAULT_FORMAT: Final = CertificateFormat.PERCENT_ENCODED_PEM.value
 AUTHENTICATED: Final = "authenticated"
 
 _DECISION_KEY: Final = "nexus_auth.decision"

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from nexus_auth.entrypoints import exit_codes
-
-if TYPE_CHECKING:
-    import argparse
 
 _EPILOG = """\
 examples:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 
 from nexus_auth.entrypoints import exit_codes
+from nexus_auth.entrypoints.arguments import add_switch
 from nexus_auth.entrypoints.settings import (
     Setting,
     Settings,
     add_flags,
     all_settings,
-    call_out_unknown,
     load_from,
+    warn_of_unknown,
 )
 from nexus_auth.entrypoints.terminal import as_json
 
@@ -20,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.epilog = "exit codes: 0 shown · 2 wrong usage or configuration"
     parser.add_argument("action", choices=("show",), help="show: print every effective value")
-    parser.add_argument("-json", "--json", action="store_true", help="print JSON")
+    add_switch(parser, "json", "print JSON")
     add_flags(parser, (setting.attribute for setting in all_settings()))
 
 
@@ -36,13 +37,13 @@ def execute(args: argparse.Namespace) -> int:
         for setting in all_settings()
     ]
     if args.json:
-        print(as_json({"settings": rows, "unknown": [str(name) for name in settings.unknown]}))
+        print(as_json({"settings": rows, "unknown": settings.unknown}))
         return exit_codes.DONE
     width = max(len(row["name"]) for row in rows)
     value_width = max(len(row["value"]) for row in rows)
     for row in rows:
         print(f"{row['name']:{width}}  {row['value']:{value_width}}  {row['origin']}")
-    call_out_unknown(settings)
+    warn_of_unknown(settings)
     return exit_codes.DONE
 
 

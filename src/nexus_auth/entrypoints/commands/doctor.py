@@ -1,4 +1,4 @@
-"""`nexus-auth doctor`: what is wrong, and the one thing to do next."""
+"""`nexus-auth doctor`: checks everything, and names the one thing to do next."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from
+from nexus_auth.entrypoints.arguments import add_switch, add_value
+from nexus_auth.entrypoints.settings import PYLON_FLAGS, Settings, add_flags, load_from
 from nexus_auth.entrypoints.terminal import as_json
 
 if TYPE_CHECKING:
     from nexus_auth.entrypoints.container import Container
     from nexus_auth.entrypoints.diagnostics.findings import Finding
-    from nexus_auth.entrypoints.settings import Settings
+    from nexus_auth.entrypoints.diagnostics.pylon_checks import PylonCheck
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,24 +33,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "            2 wrong usage or configuration ·\n"
         "            3 Pylon or the proxy could not be reached"
     )
-    parser.add_argument(
-        *("-certs", "--certs"),
+    add_value(
+        parser,
+        "certs",
         type=Path,
         metavar="DIR",
         help="folder of client.key and client.crt (default: ./certs where that exists)",
     )
-    parser.add_argument(
-        *("-proxy", "--proxy"),
+    add_value(
+        parser,
+        "proxy",
         dest="proxy_url",  # `proxy` is a setting
         metavar="URL",
         help="address of your proxy, https://HOST:PORT/PATH",
     )
-    parser.add_argument("-json", "--json", action="store_true", help="print JSON")
+    add_switch(parser, "json", "print JSON")
     add_flags(parser, PYLON_FLAGS)
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Looks at everything and reports."""
+    """Checks everything and prints what was found."""
     from nexus_auth.domain.errors import ConfigurationError
     from nexus_auth.entrypoints.diagnostics.findings import as_lines, exit_code
 
@@ -77,35 +80,26 @@ def _is_missing(path: Path) -> bool:
     try:
         return not path.exists()
     except OSError:
-        return False  # nobody knows; whoever reads it says why not
+        return False  # not known; reading it says why not
 
 
 async def _examine(settings: Settings, certs: Path | None, proxy: str | None) -> list[Finding]:
-    import dataclasses
     from datetime import timedelta
     from urllib.parse import quote
 
     from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME
     from nexus_auth.entrypoints.container import build_container
     from nexus_auth.entrypoints.diagnostics.certificate_checks import check_pair, check_published
-    from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
+    from nexus_auth.entrypoints.diagnostics.findings import Outcome, skipped
     from nexus_auth.entrypoints.diagnostics.proxy_checks import check_proxy
-    from nexus_auth.entrypoints.diagnostics.pylon_checks import check_pylon, fetch_date, judge_clock
+    from nexus_auth.entrypoints.diagnostics.pylon_checks import fetch_date, judge_clock
 
     container = build_container(settings)
     leeway = timedelta(seconds=settings.leeway_seconds)
     now = container.clock()()
-    findings = [await _configuration(settings, container)]
+    findings = [await _check_configuration(settings, container)]
 
-    client = container.pylon()
-    without_subnet = dataclasses.replace(
-        settings, netuid=None, identity_name=None, identity_token=None
-    )
-    first_generation = build_container(without_subnet).pylon()
-    async with client, first_generation:
-        pylon = await check_pylon(
-            client, container.pylon_api(), settings, first_generation=first_generation
-        )
+    pylon = await _check_pylon(settings, container)
     findings += pylon.findings
     if not any(finding.outcome is Outcome.UNREACHABLE for finding in pylon.findings):
         date = await fetch_date(settings)
@@ -114,13 +108,8 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
     folder = certs if certs is not None else Path("certs")
     certificate = None
     if certs is None and _is_missing(folder / CERTIFICATE_NAME):
-        findings.append(
-            Finding(
-                subject="certificate",
-                outcome=Outcome.SKIPPED,
-                text="no ./certs/client.crt here; --certs DIR names another folder",
-            )
-        )
+        text = "no ./certs/client.crt here; --certs DIR names another folder"
+        findings.append(skipped("certificate", text))
     else:
         pair = check_pair(folder, now, leeway)
         findings += pair.findings
@@ -129,26 +118,17 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
             findings.append(check_published(folder, certificate, pylon.keys))
 
     if proxy is None:
-        findings.append(
-            Finding(
-                subject="proxy",
-                outcome=Outcome.SKIPPED,
-                text="not asked; --proxy https://HOST:PORT/ has it knocked at",
-            )
-        )
-    else:
-        header = None
-        if certificate is not None:
-            header = quote((folder / CERTIFICATE_NAME).read_text(encoding="ascii"), safe="")
-        findings += await check_proxy(
-            proxy, folder if certificate is not None else None, certificate, header
-        )
-    return findings
+        text = "not checked; --proxy https://HOST:PORT/ names one to check"
+        return [*findings, skipped("proxy", text)]
+    if certificate is None:
+        return findings + await check_proxy(proxy, None, None, None)
+    header = quote((folder / CERTIFICATE_NAME).read_text(encoding="ascii"), safe="")
+    return findings + await check_proxy(proxy, folder, certificate, header)
 
 
-async def _configuration(settings: Settings, container: Container) -> Finding:
+async def _check_configuration(settings: Settings, container: Container) -> Finding:
     from nexus_auth.domain.errors import ConfigurationError
-    from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
+    from nexus_auth.entrypoints.diagnostics.findings import ok, warning, wrong
 
     subject = "configuration"
     try:
@@ -157,23 +137,26 @@ async def _configuration(settings: Settings, container: Container) -> Finding:
         container.traces()
         shared = container.shared_snapshots()
     except ConfigurationError as exc:
-        return Finding(
-            subject=subject,
-            outcome=Outcome.WRONG,
-            text=str(exc),
-            next_step="correct it; the service does not start with it",
-        )
+        return wrong(subject, str(exc), "correct it; the service does not start with it")
     if shared is not None:
         await shared.aclose()
     if settings.unknown:
-        return Finding(
-            subject=subject,
-            outcome=Outcome.WARNING,
-            text="; ".join(str(name) for name in settings.unknown),
-            next_step="correct or remove it; it has no effect",
-        )
-    return Finding(
-        subject=subject,
-        outcome=Outcome.OK,
-        text="complete (nexus-auth config show prints it)",
+        text = "; ".join(settings.unknown)
+        return warning(subject, text, "correct or remove it; it has no effect")
+    return ok(subject, "complete (nexus-auth config show prints it)")
+
+
+async def _check_pylon(settings: Settings, container: Container) -> PylonCheck:
+    import dataclasses
+
+    from nexus_auth.entrypoints.container import build_container
+    from nexus_auth.entrypoints.diagnostics.pylon_checks import check_pylon
+
+    without_subnet = dataclasses.replace(
+        settings, netuid=None, identity_name=None, identity_token=None
     )
+    first_generation = build_container(without_subnet).pylon()
+    async with container.pylon() as client, first_generation:
+        return await check_pylon(
+            client, container.pylon_api(), settings, first_generation=first_generation
+        )

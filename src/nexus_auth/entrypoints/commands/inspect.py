@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
-from typing import TYPE_CHECKING
 
+from nexus_auth.adapters.clock import utc_now
+from nexus_auth.domain.decision import Denied
+from nexus_auth.domain.errors import CertificateRejected
 from nexus_auth.entrypoints import exit_codes
-
-if TYPE_CHECKING:
-    import argparse
-
-    from nexus_auth.domain.decision import Denied
+from nexus_auth.entrypoints.arguments import add_switch
+from nexus_auth.entrypoints.terminal import as_json, painted
 
 _EPILOG = """\
 Nobody is asked, so this cannot say whether the hotkey is registered:
@@ -30,41 +30,34 @@ exit codes: 0 it was shown · 1 it is no certificate, or could not be read ·
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("certificate", metavar="CERT", help="a PEM or DER file; - reads stdin")
-    parser.add_argument("-json", "--json", action="store_true", help="print JSON")
+    add_switch(parser, "json", "print JSON")
     parser.epilog = _EPILOG
 
 
 def execute(args: argparse.Namespace) -> int:
     """Shows one certificate."""
-    from nexus_auth.adapters.clock import utc_now
-    from nexus_auth.domain.decision import Denied
-    from nexus_auth.domain.errors import CertificateRejected
-    from nexus_auth.entrypoints.description import build_description, load_certificate
-    from nexus_auth.entrypoints.terminal import as_json
+    from nexus_auth.entrypoints.certificate_input import load_certificate
+    from nexus_auth.entrypoints.description import build_description, denial_as_json
 
     data = load_certificate(args.certificate)
     now = utc_now()
     try:
         description = build_description(data, now)
     except CertificateRejected as exc:
-        refusal = Denied(reason=exc.reason, detail=exc.detail)
-        if args.json:
-            print(as_json({"refusal": {"reason": exc.reason.value, "detail": exc.detail}}))
-        else:
-            print(_verdict(refusal))
+        denial = Denied(reason=exc.reason, detail=exc.detail)
+        shown = as_json({"refusal": denial_as_json(denial)}) if args.json else _verdict(denial)
+        print(shown)
         return exit_codes.FAILED
     if args.json:
         print(as_json(description.as_json(now)))
     else:
-        print("\n".join([*description.as_lines(now), "", _verdict(description.refusal)]))
+        print("\n".join([*description.as_lines(now), "", _verdict(description.denial)]))
     return exit_codes.DONE
 
 
-def _verdict(refusal: Denied | None) -> str:
-    from nexus_auth.entrypoints.terminal import painted
-
-    if refusal is None:
+def _verdict(denial: Denied | None) -> str:
+    if denial is None:
         word = painted("nothing speaks against it", "green", sys.stdout)
         return f"{word}: whether it gets in depends on the registered key and the access policy"
     word = painted("would be denied", "red", sys.stdout)
-    return f"{word}: {refusal.reason.value} ({refusal.detail})"
+    return f"{word}: {denial.reason.value} ({denial.detail})"

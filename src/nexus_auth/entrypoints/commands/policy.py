@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
+from nexus_auth.domain.errors import ConfigurationError
+from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints import exit_codes
+from nexus_auth.entrypoints.arguments import add_switch, add_value, parsed
+from nexus_auth.entrypoints.cli import add_command
+from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from, warn_of_unknown
+from nexus_auth.entrypoints.terminal import as_json, escaped, painted
 
 if TYPE_CHECKING:
     import argparse
 
     from nexus_auth.adapters.policy.live import LivePolicies
-    from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.neuron import Neuron
     from nexus_auth.domain.policy import AccessPolicy
     from nexus_auth.entrypoints.container import Container
@@ -42,48 +49,30 @@ exit codes: 0 would be admitted · 1 would not · 2 wrong usage or configuration
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the two actions and their arguments."""
-    from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags
-
     parser.epilog = _EPILOG
     actions = parser.add_subparsers(
         title="actions", metavar="ACTION", dest="action", required=True, parser_class=type(parser)
     )
-
-    def action(name: str, summary: str, epilog: str) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = actions.add_parser(
-            name,
-            help=summary,
-            description=summary[0].upper() + summary[1:] + ".",
-            epilog=epilog,
-            formatter_class=parser.formatter_class,
-            allow_abbrev=False,
-            add_help=False,
-        )
-        made.add_argument("-h", "-help", "--help", action="help", help="show this help and exit")
-        made.add_argument("-json", "--json", action="store_true", help="print JSON")
-        return made
-
-    check = action("check", "say whether a policy file is valid, and what it says", _CHECK_EPILOG)
-    check.add_argument(
-        "policy_file", metavar="FILE", nargs="?", help="default: what the settings say"
-    )
-    explain = action(
-        "explain", "say whether a hotkey would be admitted now, rule by rule", _EXPLAIN_EPILOG
-    )
+    summary = "say whether a policy file is valid, and what it says"
+    check = add_command(actions, "check", summary, epilog=_CHECK_EPILOG)
+    add_switch(check, "json", "print JSON")
+    text = "default: what the settings say"
+    check.add_argument("policy_file", metavar="FILE", nargs="?", help=text)
+    summary = "say whether a hotkey would be admitted now, rule by rule"
+    explain = add_command(actions, "explain", summary, epilog=_EXPLAIN_EPILOG)
+    add_switch(explain, "json", "print JSON")
     explain.add_argument("hotkey", metavar="HOTKEY", help="an SS58 address")
-    explain.add_argument(
-        "-policy", "--policy", metavar="NAME", help="which policy (default: the default one)"
-    )
+    text = "which policy (default: the default one)"
+    add_value(explain, "policy", metavar="NAME", help=text)
     add_flags(explain, (*PYLON_FLAGS, "policy_file"))
 
 
 def execute(args: argparse.Namespace) -> int:
     """Checks or explains."""
     from nexus_auth.entrypoints.container import build_container
-    from nexus_auth.entrypoints.settings import call_out_unknown, load_from
 
     settings = load_from(args)
-    call_out_unknown(settings)
+    warn_of_unknown(settings)
     container = build_container(settings)
     policies: LivePolicies = container.policies()
     if args.action == "check":
@@ -98,8 +87,6 @@ def chosen_policy(policies: LivePolicies, name: str | None) -> AccessPolicy:
     Raises:
         ConfigurationError: When there is none of that name.
     """
-    from nexus_auth.domain.errors import ConfigurationError
-
     policy = policies().named(name)
     if policy is None:
         raise ConfigurationError(
@@ -111,8 +98,6 @@ def chosen_policy(policies: LivePolicies, name: str | None) -> AccessPolicy:
 
 
 def _show_policies(policies: LivePolicies, *, json: bool) -> None:
-    from nexus_auth.entrypoints.terminal import as_json, escaped
-
     state = policies.health()
     found = policies().policies
     if json:
@@ -140,17 +125,8 @@ def _show_policies(policies: LivePolicies, *, json: bool) -> None:
 
 def _explain(container: Container, policies: LivePolicies, args: argparse.Namespace) -> int:
     import asyncio
-    import dataclasses
 
-    from nexus_auth.domain.errors import ConfigurationError, InvalidHotkey
-    from nexus_auth.domain.hotkey import Hotkey
-
-    try:
-        hotkey = Hotkey.parse(args.hotkey)
-    except InvalidHotkey as exc:
-        raise ConfigurationError(
-            setting="HOTKEY", source="argument", problem=f"{args.hotkey!r}: {exc}"
-        ) from None
+    hotkey = parsed("HOTKEY", args.hotkey, Hotkey.parse, source="argument")
     policy = chosen_policy(policies, args.policy)
     is_registered, neuron = asyncio.run(_fetch_facts(container, hotkey, policy))
     explained = policy.explain(hotkey, neuron)
@@ -165,12 +141,11 @@ def _explain(container: Container, policies: LivePolicies, args: argparse.Namesp
         "admitted": is_registered and not objections,
     }
     if not is_registered:
-        shown["reason"], shown["detail"] = "not-registered", "the hotkey is not registered"
+        shown["reason"] = DenialReason.NOT_REGISTERED.value
+        shown["detail"] = "the hotkey is not registered"
     elif objections:
-        shown["reason"], shown["detail"] = "not-permitted", objections[0]
+        shown["reason"], shown["detail"] = DenialReason.NOT_PERMITTED.value, objections[0]
     if args.json:
-        from nexus_auth.entrypoints.terminal import as_json
-
         print(as_json(shown))
     else:
         _print_explanation(shown, looked=policy.needs_neurons)
@@ -180,7 +155,7 @@ def _explain(container: Container, policies: LivePolicies, args: argparse.Namesp
 async def _fetch_facts(
     container: Container, hotkey: Hotkey, policy: AccessPolicy
 ) -> tuple[bool, Neuron | None]:
-    """Whether the hotkey is registered, and what the chain says of it where a rule looks."""
+    """Whether the hotkey is registered, and its neuron where a rule of the policy needs one."""
     pylon = container.pylon()
     try:
         key = await pylon.fetch_key(hotkey)
@@ -191,8 +166,6 @@ async def _fetch_facts(
 
 
 def _print_explanation(shown: dict[str, Any], *, looked: bool) -> None:
-    from nexus_auth.entrypoints.terminal import escaped, painted
-
     out = sys.stdout
     print(f"{'hotkey':<12} {shown['hotkey']}")
     print(f"{'policy':<12} {shown['policy']}, from {escaped(shown['source'])}")

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from nexus_auth.adapters.proxies.table import CONFIGURABLE, DEFAULT_PROXY, PROXIES
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints import exit_codes
+from nexus_auth.entrypoints.arguments import add_switch, add_value, parsed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,14 +20,6 @@ if TYPE_CHECKING:
     from nexus_auth.adapters.proxies.site import Site
 
 T = TypeVar("T")
-
-# Named here too, so that the command line need not load the generators; a test compares.
-PROXY_NAMES: Final = ("nginx", "ingress-nginx", "envoy", "traefik", "caddy", "haproxy")
-
-_APP: Final = "127.0.0.1:8000"
-_AUTH: Final = "127.0.0.1:8080"
-# Inside a cluster both are Services.
-_CLUSTER: Final = {"app": "app:8000", "auth": "nexus-auth:8080"}
 
 _EPILOG: Final = """\
 The comment at the top of the result names the settings of the auth service that
@@ -45,15 +39,17 @@ exit codes: 0 printed or written ·
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.epilog = _EPILOG
-    parser.add_argument("name", metavar="NAME", choices=PROXY_NAMES, help=", ".join(PROXY_NAMES))
+    parser.add_argument("name", metavar="NAME", choices=CONFIGURABLE, help=", ".join(CONFIGURABLE))
+    usual = PROXIES[DEFAULT_PROXY]
+    where = "host:port or unix:/path.sock"
     for flag, default, text in (
         (
             "listen",
             ":443",
             "where the proxy listens: :443, host:port, or [::]:443 for IPv6 as well",
         ),
-        ("app", None, f"the application: host:port or unix:/path.sock (default: {_APP})"),
-        ("auth", None, f"the auth service: host:port or unix:/path.sock (default: {_AUTH})"),
+        ("app", None, f"the application: {where} (default: {usual.app})"),
+        ("auth", None, f"the auth service: {where} (default: {usual.auth})"),
         ("tls-cert", "/etc/nexus-auth/tls.crt", "the proxy's certificate with its chain, PEM"),
         ("tls-key", "/etc/nexus-auth/tls.key", "its key, PEM"),
         ("server-name", None, "the public host name (nginx, ingress-nginx)"),
@@ -62,31 +58,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("output", None, "write the files into this folder instead of printing them"),
     ):
         shown = "" if default is None else f" (default: {default})"
-        parser.add_argument(
-            f"-{flag}", f"--{flag}", metavar="VALUE", default=default, help=text + shown
-        )
-    parser.add_argument(
-        "-force", "--force", action="store_true", help="with -output: replace existing files"
-    )
-    parser.add_argument(
-        "-check",
-        "--check",
-        action="store_true",
-        help="have the proxy check the result, where it is installed",
-    )
+        add_value(parser, flag, metavar="VALUE", default=default, help=text + shown)
+    add_switch(parser, "force", "with -output: replace existing files")
+    add_switch(parser, "check", "have the proxy check the result, where it is installed")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Prints or writes the configuration, and has it checked where that is wanted."""
-    from nexus_auth.adapters.proxies.configuration import UnsuitableSite, build_configuration
+    from nexus_auth.adapters.proxies.configuration import build_configuration
+    from nexus_auth.adapters.proxies.site import UnsuitableSite, parse_path
 
     site = _site(args)
     folder = None if args.output is None else Path(args.output).absolute()
-    directory = None
-    if folder is not None:
-        from nexus_auth.adapters.proxies.site import parse_path
-
-        directory = _parsed("-output", str(folder), parse_path)
+    directory = None if folder is None else _parsed("-output", str(folder), parse_path)
     try:
         configuration = build_configuration(args.name, site, directory=directory)
     except UnsuitableSite as exc:
@@ -115,10 +99,10 @@ def _site(args: argparse.Namespace) -> Site:
     def listen(text: str) -> TcpAddress:
         return parse_tcp_address(text, every_interface=True)
 
-    in_cluster = args.name == "ingress-nginx"
+    proxy = PROXIES[args.name]
     # An empty one is no address: a variable that was never set must not send requests elsewhere.
-    app = args.app if args.app is not None else _CLUSTER["app"] if in_cluster else _APP
-    auth = args.auth if args.auth is not None else _CLUSTER["auth"] if in_cluster else _AUTH
+    app = proxy.app if args.app is None else args.app
+    auth = proxy.auth if args.auth is None else args.auth
     return Site(
         listen=_parsed("-listen", args.listen, listen),
         app=_parsed("-app", app, parse_upstream),
@@ -132,10 +116,7 @@ def _site(args: argparse.Namespace) -> Site:
 
 
 def _parsed(flag: str, text: str, parse: Callable[[str], T]) -> T:
-    try:
-        return parse(text)
-    except ValueError as exc:
-        raise ConfigurationError(setting=flag, source="flag", problem=f"{text!r}: {exc}") from None
+    return parsed(flag, text, parse, source="flag")
 
 
 def _optional(flag: str, text: str | None, parse: Callable[[str], T]) -> T | None:

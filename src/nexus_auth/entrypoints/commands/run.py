@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
 
 from nexus_auth.entrypoints.hidden_packages import hidden
 from nexus_auth.entrypoints.settings import add_flags, all_settings, load_from
-
-if TYPE_CHECKING:
-    import argparse
 
 _EPILOG = """\
 SIGTERM or Ctrl-C ends it in good order. nexus-auth config show prints what

@@ -1,4 +1,4 @@
-"""`nexus-auth status DIR`: whose key pair it is, how long it is good for, is it on chain."""
+"""`nexus-auth status DIR`: a key pair's hotkey, how long it is valid, whether it is on chain."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from
+from nexus_auth.entrypoints.arguments import add_switch
+from nexus_auth.entrypoints.settings import PYLON_FLAGS, Settings, add_flags, load_from
 from nexus_auth.entrypoints.terminal import as_json
 
 if TYPE_CHECKING:
     from nexus_auth.domain.certificate import ClientCertificate
     from nexus_auth.entrypoints.diagnostics.findings import Finding
-    from nexus_auth.entrypoints.settings import Settings
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,12 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="default: ./certs",
     )
-    parser.add_argument(
-        *("-offline", "--offline"),
-        action="store_true",
-        help="do not ask Pylon for the key on chain",
-    )
-    parser.add_argument("-json", "--json", action="store_true", help="print JSON")
+    add_switch(parser, "offline", "do not ask Pylon for the key on chain")
+    add_switch(parser, "json", "print JSON")
     add_flags(parser, PYLON_FLAGS)
 
 
@@ -75,18 +71,13 @@ async def _published(settings: Settings, folder: Path, certificate: ClientCertif
     from nexus_auth.domain.errors import RegistryError
     from nexus_auth.entrypoints.container import build_container
     from nexus_auth.entrypoints.diagnostics.certificate_checks import check_published
-    from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
+    from nexus_auth.entrypoints.diagnostics.findings import unreachable
 
     client = build_container(settings).pylon()
     try:
         key = await client.fetch_key(certificate.hotkey)
     except RegistryError as exc:
-        return Finding(
-            subject="on chain",
-            outcome=Outcome.UNREACHABLE,
-            text=str(exc),
-            next_step="nexus-auth doctor says more",
-        )
+        return unreachable("on chain", str(exc), "nexus-auth doctor says more")
     finally:
         await client.aclose()
     keys = {} if key is None else {certificate.hotkey: key}

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
+from nexus_auth.adapters.clock import utc_now
+from nexus_auth.domain.decision import Denied, Granted
+from nexus_auth.domain.errors import CertificateRejected, RegistryAnswerInvalid
+from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints import exit_codes
+from nexus_auth.entrypoints.arguments import add_switch, add_value
+from nexus_auth.entrypoints.settings import (
+    PYLON_FLAGS,
+    Settings,
+    add_flags,
+    load_from,
+    warn_of_unknown,
+)
+from nexus_auth.entrypoints.terminal import as_json, painted
 
 if TYPE_CHECKING:
     import argparse
-    from datetime import datetime
 
     from nexus_auth.adapters.pylon.client import PylonClient
     from nexus_auth.domain.decision import Decision
     from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.ports import Clock, Registration
-    from nexus_auth.entrypoints.settings import Settings
 
 _EPILOG = """\
 Asks Pylon once, with the settings that the service would have, and remembers
@@ -35,13 +46,11 @@ exit codes: 0 granted · 1 denied · 2 wrong usage or configuration ·
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags
-
     parser.add_argument("certificate", metavar="CERT", help="a PEM or DER file; - reads stdin")
-    parser.add_argument("-json", "--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "-policy",
-        "--policy",
+    add_switch(parser, "json", "print JSON")
+    add_value(
+        parser,
+        "policy",
         metavar="NAME",
         help="the access policy to apply (default: the default one)",
     )
@@ -50,29 +59,45 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Decides on one certificate and says why."""
+    """Decides on one certificate and prints the decision with its reason."""
     import asyncio
 
-    from nexus_auth.adapters.clock import utc_now
-    from nexus_auth.entrypoints.description import load_certificate
-    from nexus_auth.entrypoints.settings import call_out_unknown, load_from
+    from nexus_auth.entrypoints.certificate_input import load_certificate
+    from nexus_auth.entrypoints.description import build_description
 
     settings = load_from(args)
-    call_out_unknown(settings)
+    warn_of_unknown(settings)
     data = load_certificate(args.certificate)
     decision, registered = asyncio.run(_decide(settings, data, args.policy))
+    now = utc_now()
+    try:
+        description = build_description(data, now)
+    except CertificateRejected:
+        description = None  # no certificate at all: the decision says so
+    outcome = _outcome(decision)
     if args.json:
-        _print_json(decision, registered, data, utc_now())
-    else:
-        _print_lines(decision, registered, data, utc_now())
-    return _exit_code(decision)
+        shown = {
+            "decision": outcome.word,
+            **outcome.facts,
+            "registered_public_key": None if registered is None else registered.hex(),
+            "certificate": None if description is None else description.as_json(now),
+        }
+        print(as_json(shown))
+        return outcome.exit_code
+    lines = [] if description is None else description.as_lines(now)
+    if registered is not None:
+        lines.append(f"{'registered':<12} Ed25519 {registered.hex()}")
+    if lines:
+        print("\n".join([*lines, ""]))
+    print(f"{painted(outcome.word, outcome.colour, sys.stdout)}: {outcome.text}")
+    return outcome.exit_code
 
 
-class _AskedOnce:
-    """A `KeyRegistry` that knows nothing by itself and passes every question on.
+class _PatientRegistry:
+    """A `KeyRegistry` that remembers nothing: each lookup is one request to the source.
 
-    The service's own registries answer a first question within two seconds or not at all; a
-    person who waits for one answer would rather wait as long as Pylon takes.
+    It waits for the source's own time limit. The service's registries give up a first lookup after
+    two seconds, since a caller waits for them.
     """
 
     def __init__(self, *, source: PylonClient, clock: Clock, needs_neurons: bool) -> None:
@@ -89,7 +114,6 @@ class _AskedOnce:
     async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:
         """See `KeyRegistry.lookup`."""
         from nexus_auth.domain.ed25519 import is_usable_public_key
-        from nexus_auth.domain.errors import RegistryAnswerInvalid
         from nexus_auth.domain.ports import Registration
 
         del presented
@@ -117,7 +141,7 @@ async def _decide(
     policy = chosen_policy(container.policies(), policy_name)
     source, clock = container.pylon(), container.clock()
     try:
-        registry = _AskedOnce(source=source, clock=clock, needs_neurons=policy.needs_neurons)
+        registry = _PatientRegistry(source=source, clock=clock, needs_neurons=policy.needs_neurons)
         verifier = CertificateVerifier(
             registry=registry, clock=clock, leeway=timedelta(seconds=settings.leeway_seconds)
         )
@@ -127,62 +151,27 @@ async def _decide(
     return decision, registry.registered
 
 
-def _exit_code(decision: Decision) -> int:
-    from nexus_auth.domain.decision import Denied, Granted
-    from nexus_auth.domain.reasons import DenialReason
+class _Outcome(NamedTuple):
+    """How a decision is shown."""
 
-    match decision:
-        case Granted():
-            return exit_codes.DONE
-        case Denied(reason=DenialReason.REGISTRY_UNAVAILABLE):
-            return exit_codes.UNREACHABLE
-        case Denied():
-            return exit_codes.FAILED
+    word: str
+    colour: str
+    text: str
+    facts: dict[str, str]
+    exit_code: int
 
 
-def _print_lines(decision: Decision, registered: bytes | None, data: bytes, now: datetime) -> None:
-    from nexus_auth.domain.decision import Denied, Granted
-    from nexus_auth.domain.errors import CertificateRejected
-    from nexus_auth.domain.reasons import DenialReason
-    from nexus_auth.entrypoints.description import build_description
-    from nexus_auth.entrypoints.terminal import painted
+def _outcome(decision: Decision) -> _Outcome:
+    from nexus_auth.entrypoints.description import denial_as_json
 
-    try:
-        lines = build_description(data, now).as_lines(now)
-    except CertificateRejected:
-        lines = []  # no certificate at all: the decision says so
-    if registered is not None:
-        lines.append(f"{'registered':<12} Ed25519 {registered.hex()}")
-    if lines:
-        print("\n".join([*lines, ""]))
     match decision:
         case Granted(hotkey=hotkey):
-            print(f"{painted('granted', 'green', sys.stdout)}: {hotkey}")
+            facts = {"hotkey": hotkey.address}
+            return _Outcome("granted", "green", hotkey.address, facts, exit_codes.DONE)
         case Denied(reason=DenialReason.REGISTRY_UNAVAILABLE, detail=detail):
-            print(f"{painted('undecided', 'yellow', sys.stdout)}: {detail}")
+            facts = denial_as_json(decision)
+            return _Outcome("undecided", "yellow", detail, facts, exit_codes.UNREACHABLE)
         case Denied(reason=reason, detail=detail):
-            print(f"{painted('denied', 'red', sys.stdout)}: {reason.value} ({detail})")
-
-
-def _print_json(decision: Decision, registered: bytes | None, data: bytes, now: datetime) -> None:
-    from nexus_auth.domain.decision import Denied, Granted
-    from nexus_auth.domain.errors import CertificateRejected
-    from nexus_auth.domain.reasons import DenialReason
-    from nexus_auth.entrypoints.description import build_description
-    from nexus_auth.entrypoints.terminal import as_json
-
-    shown: dict[str, Any]
-    match decision:
-        case Granted(hotkey=hotkey):
-            shown = {"decision": "granted", "hotkey": hotkey.address}
-        case Denied(reason=DenialReason.REGISTRY_UNAVAILABLE as reason, detail=detail):
-            shown = {"decision": "undecided", "reason": reason.value, "detail": detail}
-        case Denied(reason=reason, detail=detail):
-            shown = {"decision": "denied", "reason": reason.value, "detail": detail}
-    try:
-        description = build_description(data, now).as_json(now)
-    except CertificateRejected:
-        description = None
-    shown["registered_public_key"] = None if registered is None else registered.hex()
-    shown["certificate"] = description
-    print(as_json(shown))
+            facts = denial_as_json(decision)
+            text = f"{reason.value} ({detail})"
+            return _Outcome("denied", "red", text, facts, exit_codes.FAILED)

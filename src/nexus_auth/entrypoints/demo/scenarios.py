@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from nexus_auth.adapters.headers.presets import PRESETS
+from nexus_auth.adapters.proxies.table import PROXIES
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints.demo.environment import Environment
 from nexus_auth.entrypoints.demo.processes import LOOPBACK, DemoFailed
@@ -49,7 +49,7 @@ def _claim_callers_certificate(running: Environment) -> dict[str, str]:
 
 def _certificate_header(running: Environment, name: str) -> dict[str, str]:
     """The header in which the proxy passes a certificate on, as a caller may send it too."""
-    header = PRESETS[running.proxy.name]
+    header = PROXIES[running.proxy.name].header
     pem = quote(running.pair(name).certificate.read_text(), safe="")
     return {header.name: f'Cert="{pem}"' if header.format == "xfcc" else pem}
 
@@ -193,7 +193,7 @@ def _problem_of(answer: Answer, scenario: Scenario, running: Environment) -> str
     hotkeys = answer.seen.get_all("X-Hotkey", [])
     if hotkeys != [running.caller.address]:
         return f"the application saw X-Hotkey: {hotkeys}"
-    leaked = any(header.name in answer.seen for header in PRESETS.values())
+    leaked = any(proxy.header.name in answer.seen for proxy in PROXIES.values())
     return "a certificate header reached the application" if leaked else ""
 
 

@@ -1,26 +1,24 @@
-"""Is the key pair on disk whole, valid, and what the chain has?"""
+"""Checks the key pair on disk: whether it is whole, valid, and the one on chain."""
 
 from __future__ import annotations
 
 import shlex
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME, KEY_NAME
 from nexus_auth.adapters.files import load_bytes
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.errors import CertificateRejected, CredentialsError
-from nexus_auth.domain.evaluate import evaluate_alone
+from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.issuing import parse_private_key
-from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import datetime, timedelta
-
-    from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.entrypoints.description import judge_offline
+from nexus_auth.entrypoints.diagnostics import findings as found
+from nexus_auth.entrypoints.diagnostics.findings import Finding
 
 _SUBJECT: Final = "certificate"
 _SOON_DAYS: Final = 30
@@ -41,12 +39,18 @@ class PairCheck:
 
 
 def check_pair(folder: Path, now: datetime, leeway: timedelta) -> PairCheck:
-    """Looks at `client.key` and `client.crt`, without asking anybody."""
+    """Looks at `client.key` and `client.crt`, offline.
+
+    Args:
+        folder: Where they are.
+        now: The time to judge the validity by (aware, UTC).
+        leeway: Tolerance on both ends of the validity.
+    """
     path = folder / CERTIFICATE_NAME
     try:
         certificate = ClientCertificate.from_pem(load_bytes(path, _MAX_FILE_BYTES))
     except FileNotFoundError as exc:
-        # Where the key is there, generate alone would refuse.
+        # Beside a key, generate without -reuse-key would fail.
         has_key = (folder / KEY_NAME).exists()
         next_step = _generate(folder, "-reuse-key" if has_key else "") + " makes one"
         return _no_certificate(f"{str(path)!r}: {exc.strerror}", next_step)
@@ -59,27 +63,23 @@ def check_pair(folder: Path, now: datetime, leeway: timedelta) -> PairCheck:
     days = (certificate.not_after - now).days
     # Nothing is wrong with the key: the chain, and other machines with this key, are left alone.
     renew = _generate(folder, "-reuse-key", certificate.hotkey) + " makes another around its key"
-    refused = evaluate_alone(certificate, now, leeway=leeway)
-    if refused is not None:
-        validity = _wrong(f"{refused.reason.value}: {refused.detail}", renew)
-    elif not certificate.is_self_signed():
-        validity = _wrong("bad-signature: not signed with its own key", renew)
+    text = f"{certificate.hotkey}, {days} days left"
+    denial = judge_offline(certificate, now, leeway)
+    if denial is not None:
+        validity = found.wrong(_SUBJECT, f"{denial.reason.value}: {denial.detail}", renew)
     elif days < _SOON_DAYS:
-        validity = Finding(
-            subject=_SUBJECT,
-            outcome=Outcome.WARNING,
-            text=f"{certificate.hotkey}, {days} days left",
-            next_step=renew,
-        )
+        validity = found.warning(_SUBJECT, text, renew)
     else:
-        validity = Finding(
-            subject=_SUBJECT, outcome=Outcome.OK, text=f"{certificate.hotkey}, {days} days left"
-        )
+        validity = found.ok(_SUBJECT, text)
     return PairCheck(findings=(validity, _check_key(folder, certificate)), certificate=certificate)
 
 
+def _no_certificate(text: str, next_step: str) -> PairCheck:
+    return PairCheck(findings=(found.wrong(_SUBJECT, text, next_step),), certificate=None)
+
+
 def _generate(folder: Path, how: str, hotkey: Hotkey | None = None) -> str:
-    """The command that writes into this folder; whose it is to be only a certificate can say."""
+    """The command that writes into this folder; its hotkey is known where a certificate is."""
     address = "ADDR" if hotkey is None else hotkey.address
     return (
         f"nexus-auth generate -ss58-address {address} -output-dir {shlex.quote(str(folder))} {how}"
@@ -96,34 +96,17 @@ def _check_key(folder: Path, certificate: ClientCertificate) -> Finding:
         mode = stat.S_IMODE(path.stat().st_mode)
         key = parse_private_key(load_bytes(path, _MAX_FILE_BYTES))
     except OSError as exc:
-        return Finding(
-            subject=subject,
-            outcome=Outcome.WRONG,
-            text=f"{str(path)!r}: {exc.strerror}",
-            next_step="without it the certificate cannot be used; " + _reissue(folder),
-        )
+        next_step = "without it the certificate cannot be used; " + _reissue(folder)
+        return found.wrong(subject, f"{str(path)!r}: {exc.strerror}", next_step)
     except CredentialsError as exc:
-        return Finding(
-            subject=subject,
-            outcome=Outcome.WRONG,
-            text=f"{str(path)!r}: {exc}",
-            next_step=_reissue(folder),
-        )
+        return found.wrong(subject, f"{str(path)!r}: {exc}", _reissue(folder))
     if key.public_key().public_bytes_raw() != certificate.public_key:
-        return Finding(
-            subject=subject,
-            outcome=Outcome.WRONG,
-            text=f"{str(path)!r} is not the key of the certificate beside it",
-            next_step=_reissue(folder),
-        )
+        text = f"{str(path)!r} is not the key of the certificate beside it"
+        return found.wrong(subject, text, _reissue(folder))
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return Finding(
-            subject=subject,
-            outcome=Outcome.WARNING,
-            text=f"{str(path)!r} can be read by others (mode {mode:04o})",
-            next_step=f"chmod 600 {shlex.quote(str(path))}",
-        )
-    return Finding(subject=subject, outcome=Outcome.OK, text="belongs to the certificate")
+        text = f"{str(path)!r} can be read by others (mode {mode:04o})"
+        return found.warning(subject, text, f"chmod 600 {shlex.quote(str(path))}")
+    return found.ok(subject, "belongs to the certificate")
 
 
 def check_published(
@@ -133,25 +116,15 @@ def check_published(
     subject = "on chain"
     published = keys.get(certificate.hotkey)
     if published == certificate.public_key:
-        return Finding(subject=subject, outcome=Outcome.OK, text="the chain has this key")
+        return found.ok(subject, "the chain has this key")
     if published is None:
-        return Finding(
-            subject=subject,
-            outcome=Outcome.WRONG,
-            text="the chain has no key of this hotkey; its owner is refused everywhere",
-            next_step="is it the hotkey of your Pylon identity? " + _reissue(folder),
+        return found.wrong(
+            subject,
+            "the chain has no key of this hotkey; its owner is refused everywhere",
+            "is it the hotkey of your Pylon identity? " + _reissue(folder),
         )
-    return Finding(
-        subject=subject,
-        outcome=Outcome.WRONG,
-        text="the chain has another key of this hotkey",
-        next_step="use the newer pair, or make one: " + _reissue(folder),
+    return found.wrong(
+        subject,
+        "the chain has another key of this hotkey",
+        "use the newer pair, or make one: " + _reissue(folder),
     )
-
-
-def _no_certificate(text: str, next_step: str) -> PairCheck:
-    return PairCheck(findings=(_wrong(text, next_step),), certificate=None)
-
-
-def _wrong(text: str, next_step: str) -> Finding:
-    return Finding(subject=_SUBJECT, outcome=Outcome.WRONG, text=text, next_step=next_step)

@@ -1,17 +1,14 @@
-"""One thing that was looked at, and what came of it."""
+"""What `doctor` and `status` found: one value for each thing that was looked at."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from typing import TYPE_CHECKING, Final
+from typing import Final, TextIO
 
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.terminal import painted
-
-if TYPE_CHECKING:
-    from typing import TextIO
 
 
 @unique
@@ -27,12 +24,12 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at.
+    """What was found of one thing.
 
     Attributes:
         subject: What was looked at, in a word or two.
         outcome: How good it is.
-        text: What was found, in one line; text from outside is already harmless.
+        text: What was found, in one line; text from outside is already escaped.
         next_step: The one thing to do next; empty where nothing need be done.
     """
 
@@ -51,6 +48,31 @@ class Finding:
         }
 
 
+def ok(subject: str, text: str) -> Finding:
+    """A finding that is as it should be."""
+    return Finding(subject=subject, outcome=Outcome.OK, text=text)
+
+
+def warning(subject: str, text: str, next_step: str) -> Finding:
+    """A finding that is worth a look."""
+    return Finding(subject=subject, outcome=Outcome.WARNING, text=text, next_step=next_step)
+
+
+def wrong(subject: str, text: str, next_step: str) -> Finding:
+    """A finding that keeps something from working."""
+    return Finding(subject=subject, outcome=Outcome.WRONG, text=text, next_step=next_step)
+
+
+def unreachable(subject: str, text: str, next_step: str) -> Finding:
+    """A finding that something gave no answer."""
+    return Finding(subject=subject, outcome=Outcome.UNREACHABLE, text=text, next_step=next_step)
+
+
+def skipped(subject: str, text: str) -> Finding:
+    """A finding that something was not looked at; the text says why."""
+    return Finding(subject=subject, outcome=Outcome.SKIPPED, text=text)
+
+
 _MARKS: Final = {
     Outcome.OK: ("ok", "green"),
     Outcome.WARNING: ("!", "yellow"),
@@ -61,7 +83,7 @@ _MARKS: Final = {
 
 
 def as_lines(findings: Iterable[Finding], stream: TextIO) -> list[str]:
-    """The form that people read: a line a finding, and what to do below it."""
+    """The form for a terminal: a line a finding, and what to do below it."""
     lines = []
     for finding in findings:
         mark, colour = _MARKS[finding.outcome]

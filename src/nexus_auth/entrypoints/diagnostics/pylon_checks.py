@@ -1,16 +1,17 @@
-"""Is Pylon there, does it take our token, does it know the subnet, does its clock agree?"""
+"""Checks Pylon: it answers, takes our token, knows the subnet, and its clock agrees."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import httpx
 
 from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenAccessApi, PylonApi
-from nexus_auth.adapters.pylon.client import trusted_servers
+from nexus_auth.adapters.pylon.client import PylonClient, trusted_servers
 from nexus_auth.adapters.pylon.errors import (
     PylonAnswerInvalid,
     PylonFailed,
@@ -19,19 +20,15 @@ from nexus_auth.adapters.pylon.errors import (
 )
 from nexus_auth.domain.errors import BulkNotOffered, RegistryError
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.entrypoints.diagnostics import findings as found
 from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
-
-    from nexus_auth.adapters.pylon.client import PylonClient
-    from nexus_auth.entrypoints.settings import Settings
+from nexus_auth.entrypoints.settings import Settings
 
 _SUBJECT: Final = "Pylon"
 _NOTABLE_SKEW: Final = timedelta(seconds=30)
 _REDIRECTS: Final = range(300, 400)
-_NOBODY: Final = Hotkey(bytes(32))
-"""To ask for some key, where it only matters whether one can ask."""
+_ANY_HOTKEY: Final = Hotkey(bytes(32))
+"""For a request whose answer does not matter, only that there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +45,7 @@ class PylonCheck:
 
 
 def api_name(api: PylonApi) -> str:
-    """How the documentation calls a dialect."""
+    """An API of Pylon by the name that the documentation uses."""
     match api:
         case IdentityApi():
             return f"identity API, netuid {api.netuid}"
@@ -61,14 +58,14 @@ def api_name(api: PylonApi) -> str:
 async def check_pylon(
     client: PylonClient, api: PylonApi, settings: Settings, *, first_generation: PylonClient
 ) -> PylonCheck:
-    """Asks for all certificates of the subnet, as the service does.
+    """Fetches all certificates of the subnet, as the service does.
 
     Args:
         client: The service's own.
         api: What it speaks.
         settings: Name the endpoint.
-        first_generation: Speaks the oldest API to the same endpoint; asked where there is reason
-            to suspect that Pylon knows no other.
+        first_generation: Speaks the oldest API to the same endpoint; used where Pylon may know
+            no other.
     """
     endpoint = settings.pylon_endpoint
     try:
@@ -78,29 +75,22 @@ async def check_pylon(
         return PylonCheck(findings=(finding,), keys=None)
     except RegistryError as exc:
         return PylonCheck(findings=(_explain(exc, endpoint),), keys=None)
-    findings = [
-        Finding(
-            subject=_SUBJECT,
-            outcome=Outcome.OK,
-            text=f"{endpoint} answers: {api_name(api)}, {len(answer.keys)} registered keys",
-        )
-    ]
+    text = f"{endpoint} answers: {api_name(api)}, {len(answer.keys)} registered keys"
+    findings = [found.ok(_SUBJECT, text)]
     if not answer.keys:
         findings.append(
-            Finding(
-                subject="subnet",
-                outcome=Outcome.WARNING,
-                text="Pylon knows no key at all on this subnet; everybody is refused",
-                next_step="check NEXUS_PYLON_NETUID; otherwise nobody has published a key yet",
+            found.warning(
+                "subnet",
+                "Pylon knows no key at all on this subnet; everybody is refused",
+                "check NEXUS_PYLON_NETUID; otherwise nobody has published a key yet",
             )
         )
     if answer.rejected:
         findings.append(
-            Finding(
-                subject="subnet",
-                outcome=Outcome.WARNING,
-                text=f"{answer.rejected} entries cannot be used, and those hotkeys are refused",
-                next_step="their owners should publish a new key: nexus-auth generate",
+            found.warning(
+                "subnet",
+                f"{answer.rejected} entries cannot be used, and those hotkeys are refused",
+                "their owners should publish a new key: nexus-auth generate",
             )
         )
     return PylonCheck(findings=tuple(findings), keys=answer.keys)
@@ -113,7 +103,7 @@ async def _explain_missing_path(
     outcome, text = Outcome.WRONG, f"{endpoint} does not speak the {api_name(api)}"
     if isinstance(api, FirstGenerationApi):
         next_step = "set NEXUS_PYLON_NETUID to your subnet's number"
-    elif await _answers(client.fetch_key(_NOBODY)):
+    elif await _answers(client.fetch_key(_ANY_HOTKEY)):
         outcome = Outcome.WARNING
         text = f"{endpoint} cannot give all keys at once, so that each hotkey is asked for"
         next_step = "a newer Pylon makes the service faster and more robust"
@@ -128,9 +118,9 @@ async def _explain_missing_path(
     return Finding(subject=_SUBJECT, outcome=outcome, text=text, next_step=next_step)
 
 
-async def _answers(question: Awaitable[object]) -> bool:
+async def _answers(request: Awaitable[object]) -> bool:
     try:
-        await question
+        await request
     except RegistryError:
         return False
     return True
@@ -164,7 +154,7 @@ async def fetch_date(settings: Settings) -> str | None:
         async with httpx.AsyncClient(
             trust_env=False, timeout=timeout, verify=trusted_servers(settings.pylon_endpoint)
         ) as client:
-            # Without a token: the clock is no secret, and this path is nobody's.
+            # Without a token: the clock is no secret, and this path belongs to no API.
             answer = await client.head(settings.pylon_endpoint + "/")
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError):
         return None
@@ -184,18 +174,16 @@ def judge_clock(date_header: str | None, now: datetime, leeway: timedelta) -> Fi
     try:
         theirs = parsedate_to_datetime(date_header or "")
     except (ValueError, OverflowError):
-        return Finding(
-            subject=subject, outcome=Outcome.SKIPPED, text="Pylon does not tell the time"
-        )
+        return found.skipped(subject, "Pylon's answers carry no date")
     if theirs.tzinfo is None:
         theirs = theirs.replace(tzinfo=UTC)
     skew = abs(now - theirs)
     text = f"this machine and Pylon are {skew.total_seconds():.0f} s apart"
     if skew <= _NOTABLE_SKEW:
-        return Finding(subject=subject, outcome=Outcome.OK, text=text)
-    return Finding(
-        subject=subject,
-        outcome=Outcome.WRONG if skew > leeway else Outcome.WARNING,
-        text=f"{text}; the leeway for certificates is {leeway.total_seconds():.0f} s",
-        next_step="let both keep time by NTP (timedatectl set-ntp true)",
+        return found.ok(subject, text)
+    judged = found.wrong if skew > leeway else found.warning
+    return judged(
+        subject,
+        f"{text}; the leeway for certificates is {leeway.total_seconds():.0f} s",
+        "let both keep time by NTP (timedatectl set-ntp true)",
     )

@@ -1,0 +1,97 @@
+"""The table of reverse proxies: one row for each, and all that the rest of the code knows of it.
+
+Light on purpose: the command line and the settings read this without loading anything else. What
+stands in a template's places comes from the module of the proxy's name, beside this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from nexus_auth.adapters.headers import names
+from nexus_auth.adapters.headers.names import CertificateFormat, HeaderPreset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """A reverse proxy, or a convention that several of them keep.
+
+    Attributes:
+        name: What `NEXUS_AUTH_PROXY` and `proxy-config` call it.
+        header: The header in which it sends the certificate.
+        templates: The files of its configuration, in `templates/`; the first is what it is
+            started with. Empty where no configuration is made for it. The module of its name,
+            hyphens as underscores, fills them with its `values`.
+        tls_links: Names of symbolic links to its own certificate and its key, in this order, that
+            belong beside the files.
+        check: The command that checks a configuration, without the file's path, which comes
+            last. Empty where the proxy offers none.
+        app: Where the application is, unless the user says otherwise.
+        auth: Where the auth service is, unless the user says otherwise.
+    """
+
+    name: str
+    header: HeaderPreset
+    templates: tuple[str, ...] = ()
+    tls_links: tuple[str, ...] = ()
+    check: tuple[str, ...] = ()
+    app: str = "127.0.0.1:8000"
+    auth: str = "127.0.0.1:8080"
+
+
+_ROWS: Final = (
+    Proxy(
+        name="nginx",
+        header=HeaderPreset(names.X_CLIENT_CERT, CertificateFormat.PERCENT_ENCODED_PEM),
+        templates=("nginx.conf",),
+        check=("nginx", "-t", "-e", "stderr", "-c"),
+    ),
+    Proxy(
+        name="ingress-nginx",
+        header=HeaderPreset(names.INGRESS_NGINX_HEADER, CertificateFormat.PERCENT_ENCODED_PEM),
+        templates=("ingress-nginx.yaml",),
+        # Inside a cluster both are Services.
+        app="app:8000",
+        auth="nexus-auth:8080",
+    ),
+    Proxy(
+        name="envoy",
+        header=HeaderPreset(names.XFCC_HEADER, CertificateFormat.XFCC),
+        templates=("envoy.yaml",),
+        check=("envoy", "--mode", "validate", "-l", "warning", "-c"),
+    ),
+    Proxy(
+        name="traefik",
+        header=HeaderPreset(names.TRAEFIK_HEADER, CertificateFormat.BASE64_DER),
+        templates=("traefik.yml", "traefik-routes.yml"),
+    ),
+    Proxy(
+        name="caddy",
+        header=HeaderPreset(names.X_CLIENT_CERT, CertificateFormat.BASE64_DER),
+        templates=("Caddyfile",),
+        check=("caddy", "validate", "--adapter", "caddyfile", "--config"),
+    ),
+    Proxy(
+        name="haproxy",
+        header=HeaderPreset(names.X_CLIENT_CERT, CertificateFormat.BASE64_DER),
+        templates=("haproxy.cfg", "nexus_auth.lua"),
+        tls_links=("tls.pem", "tls.pem.key"),
+        check=("haproxy", "-c", "-f"),
+    ),
+    Proxy(
+        name="aws-alb",
+        header=HeaderPreset(names.AWS_ALB_HEADER, CertificateFormat.PERCENT_ENCODED_PEM),
+    ),
+    Proxy(name="rfc9440", header=HeaderPreset(names.RFC9440_HEADER, CertificateFormat.RFC9440)),
+)
+
+PROXIES: Final[Mapping[str, Proxy]] = MappingProxyType({proxy.name: proxy for proxy in _ROWS})
+"""What `NEXUS_AUTH_PROXY` takes. The first one is the default."""
+
+DEFAULT_PROXY: Final = _ROWS[0].name
+
+CONFIGURABLE: Final = tuple(proxy.name for proxy in _ROWS if proxy.templates)
+"""The names of those that a configuration can be made for."""
