@@ -135,7 +135,7 @@ def _naming(setting: str, prefix: str = "") -> Iterator[None]:
         raise ConfigurationError(setting=setting, problem=f"{prefix}{exc}") from None
 
 
-def print_connections(address: TcpAddress, port: int, connections: Sequence[Connection]) -> None:
+def _print_connections(address: TcpAddress, port: int, connections: Sequence[Connection]) -> None:
     """Prints lines for a .env file: settings for the first identity, remarks for the others."""
     host = address.host
     if not host or host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
@@ -213,7 +213,7 @@ def serve(
     for which in (signal.SIGINT, signal.SIGTERM):
         signal.signal(which, server.handle_exit)
     port = listener.getsockname()[1]
-    print_connections(address, port, connections)
+    _print_connections(address, port, connections)
     logger.warning(
         "development_pylon_started",
         note="for development only: nothing is checked on any chain",

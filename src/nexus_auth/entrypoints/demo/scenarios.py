@@ -7,7 +7,7 @@ import shutil
 import ssl
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from email.message import Message
@@ -35,25 +35,6 @@ _FULL_COLUMNS: Final = 96
 """What the longest line takes."""
 
 
-def _claim_hotkey(running: Environment) -> dict[str, str]:
-    return {"X-Hotkey": running.miner.address}
-
-
-def _claim_miners_certificate(running: Environment) -> dict[str, str]:
-    return _certificate_header(running, "miner")
-
-
-def _claim_callers_certificate(running: Environment) -> dict[str, str]:
-    return _certificate_header(running, "validator")
-
-
-def _certificate_header(running: Environment, name: str) -> dict[str, str]:
-    """The header in which the proxy passes a certificate on, as a caller may send it too."""
-    header = PROXIES[running.proxy.name].header
-    pem = quote(running.pair(name).certificate.read_text(), safe="")
-    return {header.name: f'Cert="{pem}"' if header.format == "xfcc" else pem}
-
-
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """One request, and the answer that it must get.
@@ -64,7 +45,8 @@ class Scenario:
             `{seconds}`, the time since the change.
         reason: Why access must be denied; None where it must be granted.
         pair: Which certificate the caller shows; None for none.
-        claims: Headers that the caller sends besides.
+        claimed_hotkey: Whether the caller also sends X-Hotkey, with the miner's.
+        claimed_pair: Whose certificate the caller also sends, in the proxy's own header.
         change: What is done before. The request is then repeated until its answer is right, or
             the time for that has passed.
     """
@@ -73,7 +55,8 @@ class Scenario:
     why: str
     reason: DenialReason | None = None
     pair: str | None = "validator"
-    claims: Callable[[Environment], Mapping[str, str]] | None = None
+    claimed_hotkey: bool = False
+    claimed_pair: str | None = None
     change: Callable[[Environment], None] | None = None
 
 
@@ -82,8 +65,8 @@ _REPLACED: Final = "replaced: it saw {caller}"
 
 SCENARIOS: Final = (
     Scenario("registered caller, its own certificate", _NAMED),
-    Scenario("  also claiming X-Hotkey {miner}", _REPLACED, claims=_claim_hotkey),
-    Scenario("  also sending the miner's in a header", _REPLACED, claims=_claim_miners_certificate),
+    Scenario("  also claiming X-Hotkey {miner}", _REPLACED, claimed_hotkey=True),
+    Scenario("  also sending the miner's in a header", _REPLACED, claimed_pair="miner"),
     Scenario(
         "stranger, a certificate of its own",
         "unknown on the chain",
@@ -96,7 +79,7 @@ SCENARIOS: Final = (
         "only what TLS proved counts",
         DenialReason.NO_CERTIFICATE,
         pair=None,
-        claims=_claim_callers_certificate,
+        claimed_pair="validator",
     ),
     Scenario(
         "impostor, caller's hotkey, its own key",
@@ -167,14 +150,14 @@ def _answer_to(scenario: Scenario, running: Environment) -> tuple[Answer, str, f
     begun = time.monotonic()
     while True:
         answer = _fetch_answer(scenario, running)
-        problem = _problem_of(answer, scenario, running)
+        problem = problem_of(answer, scenario, caller=running.caller)
         seconds = time.monotonic() - begun
         if not problem or seconds > patience:
             return answer, problem, seconds
         time.sleep(_PAUSE_SECONDS)
 
 
-def _problem_of(answer: Answer, scenario: Scenario, running: Environment) -> str:
+def problem_of(answer: Answer, scenario: Scenario, *, caller: Hotkey) -> str:
     """What is wrong with an answer, or nothing.
 
     A grant is right when the application was reached and saw the caller's name alone. A denial is
@@ -191,7 +174,7 @@ def _problem_of(answer: Answer, scenario: Scenario, running: Environment) -> str
     if answer.seen is None:
         return "the answer is not the application's"
     hotkeys = answer.seen.get_all("X-Hotkey", [])
-    if hotkeys != [running.caller.address]:
+    if hotkeys != [caller.address]:
         return f"the application saw X-Hotkey: {hotkeys}"
     leaked = any(proxy.header.name in answer.seen for proxy in PROXIES.values())
     return "a certificate header reached the application" if leaked else ""
@@ -210,14 +193,18 @@ def _fetch_answer(scenario: Scenario, running: Environment) -> Answer:
     if scenario.pair is not None:
         client = running.pair(scenario.pair)
         context.load_cert_chain(client.certificate, client.key)
-    claims = {} if scenario.claims is None else scenario.claims(running)
+    claims = {"X-Hotkey": running.miner.address} if scenario.claimed_hotkey else {}
+    if scenario.claimed_pair is not None:
+        header = PROXIES[running.proxy.name].header
+        pem = quote(running.pair(scenario.claimed_pair).certificate.read_text(), safe="")
+        claims[header.name] = f'Cert="{pem}"' if header.format == "xfcc" else pem
     before = running.backend.requests
     connection = http.client.HTTPSConnection(
         LOOPBACK, running.port, timeout=_TIMEOUT_SECONDS, context=context
     )
     try:
         with closing(connection):
-            connection.request("GET", "/hello", headers=dict(claims))
+            connection.request("GET", "/hello", headers=claims)
             response = connection.getresponse()
             response.read(_MAX_BODY_BYTES)
     except (OSError, http.client.HTTPException) as exc:
