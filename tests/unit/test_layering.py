@@ -134,14 +134,14 @@ SIBLINGS: Final = {
 """Which package of adapters may import which others; a package that is not named here, none."""
 
 ADAPTERS_OF: Final = {
-    "cli": set[str](),
-    "settings": {"headers", "pylon", "policy", "starlette"},
+    "settings": {"headers", "policy", "proxies", "pylon", "starlette"},
     "container": {"ALL"},
     "connecting": {"pylon", "registry"},
     "service": {"observability", "starlette", "uvicorn"},
-    "issuing": {"credentials"},
-    "diagnostics": {"credentials", "headers", "pylon"},
-    "demo": {"credentials", "devnet", "headers", "proxies"},
+    "issuing": {"credentials", "pylon"},
+    "diagnostics": {"credentials", "headers", "proxies", "pylon"},
+    "devnet": {"devnet"},
+    "demo": {"credentials", "proxies"},
     "commands": {"credentials", "devnet", "headers", "policy", "proxies", "pylon"},
 }
 """Which entry points may import which adapters: the composition roots choose and connect them, and
