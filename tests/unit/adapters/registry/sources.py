@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.ports import KeyMap
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock
+from tests.virtual_time import LoopClocks
 
 MAX_AGE = timedelta(minutes=15)
 REFRESH_EVERY = timedelta(seconds=30)
@@ -66,7 +66,7 @@ class FakeSource:
 class FakeStore:
     """A store in memory, away when told to."""
 
-    steady: Callable[[], float] = time.monotonic
+    steady: Callable[[], float] = field(default_factory=lambda: LoopClocks().monotonic)
     record: bytes | None = None
     saved: int = 0
     is_away: bool = False

@@ -25,6 +25,8 @@ from tests.unit.adapters.registry.sources import (
     until_idle,
 )
 
+pytestmark = pytest.mark.virtual_time
+
 ALICE = a_hotkey("alice")
 BOB = a_hotkey("bob")
 DOWN = RegistryUnavailable("connection refused")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
@@ -11,7 +10,6 @@ import pytest_asyncio
 import structlog.testing
 import tenacity
 
-from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.registry import outage, snapshot
 from nexus_auth.adapters.registry.sharing import SharedSnapshots
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
@@ -30,6 +28,9 @@ from tests.unit.adapters.registry.sources import (
     keys_of,
     until,
 )
+from tests.virtual_time import LoopClocks
+
+pytestmark = pytest.mark.virtual_time
 
 ALICE = a_hotkey("alice")
 DOWN = RegistryUnavailable("connection refused")
@@ -64,8 +65,9 @@ async def make(source: FakeSource, store: FakeStore) -> AsyncIterator[Make]:
         turn: timedelta = TURN,
         **settings: Any,
     ) -> SnapshotRegistry:
+        real = LoopClocks()
         clock, steady = (
-            (utc_now, time.monotonic) if clocks is None else (clocks.wall, clocks.steady)
+            (real.wall, real.monotonic) if clocks is None else (clocks.wall, clocks.steady)
         )
         shared = SharedSnapshots(
             store=store,
@@ -211,7 +213,8 @@ async def test_early_refreshes_are_limited_for_everybody_together(
     await asyncio.gather(*(registry.start() for registry in fleet))
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
     source.keys |= keys_of("bob")
-    began = time.monotonic()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     found = await asyncio.gather(
         *(
             registry.lookup(a_hotkey("bob"), presented=key_of("bob"))
@@ -220,7 +223,7 @@ async def test_early_refreshes_are_limited_for_everybody_together(
         )
     )
     assert all(found)
-    spent = time.monotonic() - began
+    spent = loop.time() - began
     assert source.bulk_questions <= 1 + 1 + spent / TURN.total_seconds()
 
 
@@ -228,9 +231,10 @@ async def test_holder_of_the_turn_that_dies_is_replaced(make: Make, store: FakeS
     """A turn ends by itself."""
     assert await store.acquire_lease("the dead", TURN)
     registry = make()
-    began = time.monotonic()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     assert await registry.lookup(ALICE, presented=key_of("alice")) is not None
-    assert time.monotonic() - began < 3 * TURN.total_seconds()
+    assert loop.time() - began < 3 * TURN.total_seconds()
 
 
 async def test_holder_keeps_the_turn_while_the_source_takes_its_time(
@@ -347,10 +351,12 @@ async def test_record_that_another_saved_meanwhile_is_read(
     make: Make, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who comes too late to save what he heard takes in what was said since."""
-    record_format = RecordFormat(scope="a subnet", clock=utc_now)
+    clocks = LoopClocks()
+    record_format = RecordFormat(scope="a subnet", clock=clocks.wall, steady=clocks.monotonic)
     late = SharedSnapshots(store=store, record_format=record_format)
     assert await late.fetch_news() is None
-    asked_at, early = time.monotonic(), SubnetSnapshot(keys=keys_of("alice"), said_at=utc_now())
+    asked_at = clocks.monotonic()
+    early = SubnetSnapshot(keys=keys_of("alice"), said_at=clocks.wall())
     await make().refresh()
 
     async def leave_in_place(*_: object, **__: object) -> None:

@@ -27,6 +27,8 @@ from tests.unit.adapters.registry.sources import (
     until_idle,
 )
 
+pytestmark = pytest.mark.virtual_time
+
 ALICE = a_hotkey("alice")
 BOB = a_hotkey("bob")
 NAMES = ("alice", "carol", "dave", "erin")
