@@ -74,7 +74,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     registry = kind(
         source=source,
         clock=clocks.wall,
-        steady=clocks.steady,
+        monotonic=clocks.monotonic,
         max_age=MAX_AGE,
         refresh_every=timedelta(seconds=30),
     )

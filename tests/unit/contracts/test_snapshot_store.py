@@ -31,5 +31,5 @@ class TestSnapshotStore(SnapshotStoreContract):
             yield fake, fake
         else:
             path = tmp_path / "folder" / "snapshot.json"
-            steady = LoopClocks().monotonic
-            yield FileStore(path, steady=steady), FileStore(path, steady=steady)
+            monotonic = LoopClocks().monotonic
+            yield FileStore(path, monotonic=monotonic), FileStore(path, monotonic=monotonic)

@@ -39,6 +39,11 @@ class ObservedSource:
         self._source = source
         self._tell = tell
 
+    @property
+    def name(self) -> str:
+        """See `KeySource.name`."""
+        return self._source.name
+
     async def fetch_keys(self) -> KeyMap:
         """See `KeySource.fetch_keys`."""
         return await self._observed(self._source.fetch_keys())

@@ -116,6 +116,8 @@ class PylonClient:
     Concurrent calls are fine. Whoever creates it closes it.
     """
 
+    name: Final = "pylon"
+
     def __init__(
         self,
         *,

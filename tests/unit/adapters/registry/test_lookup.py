@@ -44,7 +44,7 @@ async def make(source: FakeSource, clocks: FakeClocks) -> AsyncIterator[Make]:
             **{
                 "source": source,
                 "clock": clocks.wall,
-                "steady": clocks.steady,
+                "monotonic": clocks.monotonic,
                 "max_age": MAX_AGE,
                 "refresh_every": REFRESH_EVERY,
                 **settings,
@@ -73,8 +73,8 @@ async def test_answer_is_remembered(make: Make, source: FakeSource) -> None:
         )
         assert await find(registry, "bob") is None
     assert registry.peek(ALICE) is registry.peek(ALICE) is not None
-    assert source.questions == {ALICE: 1, BOB: 1}
-    assert source.bulk_questions == 0
+    assert source.fetches == {ALICE: 1, BOB: 1}
+    assert source.bulk_fetches == 0
 
 
 async def test_unregistered_hotkey_is_asked_for_again_soon(
@@ -173,22 +173,21 @@ async def test_questions_in_the_queue_are_not_put_to_a_source_that_went_down(
     source.open.clear()
     registry = make(patience=timedelta(seconds=0.01))
     asking = [
-        asyncio.create_task(find(registry, f"stranger {n}"))
-        for n in range(3 * lookup.MAX_QUESTIONS)
+        asyncio.create_task(find(registry, f"stranger {n}")) for n in range(3 * lookup.MAX_FETCHES)
     ]
     await asyncio.gather(*asking, return_exceptions=True)
     source.error = DOWN
     source.open.set()
     await until_idle()
-    assert source.questions.total() == lookup.MAX_QUESTIONS
-    for number in range(3 * lookup.MAX_QUESTIONS):
+    assert source.fetches.total() == lookup.MAX_FETCHES
+    for number in range(3 * lookup.MAX_FETCHES):
         with pytest.raises(RegistryUnavailable):
             await find(registry, f"stranger {number}")
-    assert source.questions.total() == lookup.MAX_QUESTIONS
+    assert source.fetches.total() == lookup.MAX_FETCHES
 
 
 async def test_clock_set_back_makes_nothing_younger(make: Make, clocks: FakeClocks) -> None:
-    """The steady clock ends what the wall clock would prolong."""
+    """The monotonic clock ends what the wall clock would prolong."""
     registry = make()
     await find(registry, "alice")
     clocks.wall.advance(hours=-5)
@@ -209,7 +208,7 @@ async def test_rotated_key_is_asked_for(make: Make, source: FakeSource, clocks: 
         found = await registry.lookup(ALICE, presented=key_of("somebody's"))
         assert found is not None
         assert found.public_key == key_of("alice's new")
-    assert source.questions[ALICE] == 2
+    assert source.fetches[ALICE] == 2
 
 
 async def test_key_suddenly_gone_is_believed_gone_after_a_second_answer(
@@ -228,7 +227,7 @@ async def test_key_suddenly_gone_is_believed_gone_after_a_second_answer(
     await until_idle()
     assert registry.peek(ALICE) is None
     assert await find(registry, "alice") is None
-    assert source.questions[ALICE] == 3
+    assert source.fetches[ALICE] == 3
 
 
 async def test_simultaneous_callers_share_one_question(make: Make, source: FakeSource) -> None:
@@ -242,7 +241,7 @@ async def test_simultaneous_callers_share_one_question(make: Make, source: FakeS
         source.open.set()
         found = await asyncio.gather(*callers[1:])
         assert all(found)
-        assert source.questions[ALICE] == number
+        assert source.fetches[ALICE] == number
 
 
 async def test_flood_of_strangers_is_no_flood_for_the_source(
@@ -259,8 +258,8 @@ async def test_flood_of_strangers_is_no_flood_for_the_source(
             await find(registry, f"stranger {number}")
         except RegistryUnavailable:
             refused += 1
-    asked = source.questions.total()
-    assert asked <= 2 + lookup.STRANGERS_AT_ONCE + 10 * lookup.STRANGERS_PER_SECOND
+    asked = source.fetches.total()
+    assert asked <= 2 + lookup.UNKNOWN_AT_ONCE + 10 * lookup.UNKNOWN_PER_SECOND
     assert refused == 10_000 + 1 - asked
     assert registry.peek(ALICE) is not None
 
@@ -286,14 +285,14 @@ async def test_silent_source_holds_up_a_caller_for_the_patience_only(
     make: Make, source: FakeSource
 ) -> None:
     """Who comes later does not wait again."""
-    registry = make(patience=timedelta(seconds=0.05), steady=asyncio.get_running_loop().time)
+    registry = make(patience=timedelta(seconds=0.05), monotonic=asyncio.get_running_loop().time)
     source.open.clear()
     for limit in (0.5, 0.03):
         began = asyncio.get_running_loop().time()
         with pytest.raises(RegistryUnavailable, match="not answered yet"):
             await find(registry, "alice")
         assert asyncio.get_running_loop().time() - began < limit
-    assert source.questions[ALICE] == 1
+    assert source.fetches[ALICE] == 1
 
 
 async def test_nonsense_about_one_hotkey_does_not_concern_the_others(
@@ -339,7 +338,7 @@ async def test_source_that_is_down_is_asked_rarely(
             with pytest.raises(RegistryUnavailable, match="connection refused"):
                 await find(registry, f"stranger {number}")
             clocks.advance(0.05)
-    assert source.questions.total() <= 300 / 2
+    assert source.fetches.total() <= 300 / 2
     assert [line["event"] for line in lines] == ["source_failed"]
     source.error = None
     clocks.advance(8)

@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 import structlog.testing
 
-from nexus_auth.adapters.registry.snapshot import MAX_WAITING, SnapshotRegistry
+from nexus_auth.adapters.registry.refresh import MAX_WAITING
+from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
 from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.ports import Registration
@@ -45,7 +46,7 @@ async def make(source: FakeSource, clocks: FakeClocks) -> AsyncIterator[Make]:
             **{
                 "source": source,
                 "clock": clocks.wall,
-                "steady": clocks.steady,
+                "monotonic": clocks.monotonic,
                 "max_age": MAX_AGE,
                 "refresh_every": REFRESH_EVERY,
                 **settings,
@@ -73,8 +74,8 @@ async def test_peek_answers_from_the_last_snapshot(make: Make, source: FakeSourc
     assert registry.peek(ALICE) == expected
     assert registry.peek(ALICE) is registry.peek(ALICE)
     assert registry.peek(BOB) is None
-    assert source.bulk_questions == 1
-    assert not source.questions
+    assert source.bulk_fetches == 1
+    assert not source.fetches
 
 
 async def test_age_counts_from_the_question_not_from_the_answer(
@@ -113,7 +114,7 @@ async def test_known_keys_serve_until_max_age_then_are_closed(
 
 
 async def test_clock_set_back_makes_nothing_younger(make: Make, clocks: FakeClocks) -> None:
-    """The steady clock ends what the wall clock would prolong."""
+    """The monotonic clock ends what the wall clock would prolong."""
     registry = make()
     await registry.refresh()
     clocks.wall.advance(hours=-5)
@@ -131,7 +132,7 @@ async def test_clock_set_forward_costs_one_question(
     assert registry.peek(ALICE) is None
     clocks.seconds += 2
     assert await find(registry, "alice") is not None
-    assert source.bulk_questions == 2
+    assert source.bulk_fetches == 2
 
 
 async def test_unknown_hotkey_causes_one_early_refresh(
@@ -145,7 +146,7 @@ async def test_unknown_hotkey_causes_one_early_refresh(
     found = await find(registry, "bob")
     assert found is not None
     assert found.public_key == key_of("bob")
-    assert source.bulk_questions == 2
+    assert source.bulk_fetches == 2
 
 
 async def test_rotated_key_is_in_and_the_old_one_out_in_the_same_instant(
@@ -173,20 +174,20 @@ async def test_early_refreshes_keep_their_distance(
         if number % 1000 == 0:
             clocks.advance(1)
         assert await registry.lookup(a_hotkey(f"stranger {number}"), presented=b"?" * 32) is None
-    assert source.bulk_questions == 1 + 10 // 2
+    assert source.bulk_fetches == 1 + 10 // 2
 
 
 async def test_rotated_caller_waits_for_the_next_early_refresh(
     make: Make, source: FakeSource
 ) -> None:
     """A caller who comes right after a refresh is not sent away for what it could not know."""
-    registry = make(early_every=timedelta(seconds=0.1), steady=asyncio.get_running_loop().time)
+    registry = make(early_every=timedelta(seconds=0.1), monotonic=asyncio.get_running_loop().time)
     await registry.refresh()
     source.keys[ALICE] = key_of("alice's new")
     found = await registry.lookup(ALICE, presented=key_of("alice's new"))
     assert found is not None
     assert found.public_key == key_of("alice's new")
-    assert source.bulk_questions == 2
+    assert source.bulk_fetches == 2
 
 
 async def test_only_so_many_strangers_wait_for_the_next_early_refresh(
@@ -194,13 +195,13 @@ async def test_only_so_many_strangers_wait_for_the_next_early_refresh(
 ) -> None:
     """A flood is answered from what is known instead of piling up."""
     strangers = [a_hotkey(f"stranger {n}") for n in range(500)]
-    registry = make(early_every=timedelta(seconds=0.5), steady=asyncio.get_running_loop().time)
+    registry = make(early_every=timedelta(seconds=0.5), monotonic=asyncio.get_running_loop().time)
     await registry.refresh()
     flood = [asyncio.create_task(registry.lookup(each, presented=bytes(32))) for each in strangers]
     await until_idle()
     assert sum(not task.done() for task in flood) == MAX_WAITING
     assert await asyncio.gather(*flood) == [None] * 500
-    assert source.bulk_questions == 2
+    assert source.bulk_fetches == 2
 
 
 async def test_simultaneous_first_callers_share_one_question(
@@ -213,7 +214,7 @@ async def test_simultaneous_first_callers_share_one_question(
     await until_idle()
     source.open.set()
     assert all(found is not None for found in await asyncio.gather(*callers))
-    assert source.bulk_questions == 1
+    assert source.bulk_fetches == 1
 
 
 async def test_cancelled_caller_does_not_take_the_answer_from_the_others(
@@ -236,12 +237,12 @@ async def test_silent_source_holds_up_a_stranger_for_the_patience_only(
     make: Make, source: FakeSource, clocks: FakeClocks
 ) -> None:
     """The patience counts from the question: those who come later do not wait again."""
-    registry = make(patience=timedelta(seconds=0.05), steady=asyncio.get_running_loop().time)
+    registry = make(patience=timedelta(seconds=0.05), monotonic=asyncio.get_running_loop().time)
     source.open.clear()
     for _ in range(2):
         with pytest.raises(RegistryUnavailable, match="nothing is known"):
             await asyncio.wait_for(find(registry, "alice"), timeout=0.5)
-    assert source.bulk_questions == 1
+    assert source.bulk_fetches == 1
     began = asyncio.get_running_loop().time()
     with pytest.raises(RegistryUnavailable):
         await find(registry, "alice")
@@ -257,10 +258,10 @@ async def test_stranger_is_answered_at_once_while_the_source_is_known_to_be_down
     source.error = DOWN
     clocks.advance(30)
     assert await find(registry, "bob") is None
-    assert source.bulk_questions == 2
+    assert source.bulk_fetches == 2
     for number in range(1000):
         assert await find(registry, f"stranger {number}") is None
-    assert source.bulk_questions == 2
+    assert source.bulk_fetches == 2
     assert registry.peek(ALICE) is not None
 
 
@@ -275,7 +276,7 @@ async def test_failures_space_the_attempts_up_to_a_limit(
             await find(registry, "alice")
         clocks.advance(0.5)
     # 300 s of at most 8 s between attempts, 4 s on average.
-    assert 300 / 8 <= source.bulk_questions <= 300 / 2
+    assert 300 / 8 <= source.bulk_fetches <= 300 / 2
     source.error = None
     clocks.advance(8)
     assert await find(registry, "alice") is not None
@@ -431,7 +432,7 @@ async def test_source_without_bulk_answer_is_asked_for_each(
     assert await find(registry, "alice") is not None
     assert await find(registry, "bob") is None
     assert registry.peek(ALICE) is not None
-    assert source.questions == {ALICE: 1, BOB: 1}
+    assert source.fetches == {ALICE: 1, BOB: 1}
     assert registry.health().mode == "lookup"
     source.offers_bulk = True
     clocks.advance(30)
@@ -453,7 +454,7 @@ async def test_bulk_answer_that_went_away_does_not_end_what_is_known(
     assert registry.health().freshness is Freshness.STALE
     clocks.advance(MAX_AGE.total_seconds())
     assert await find(registry, "alice") is not None
-    assert source.questions == {ALICE: 1}
+    assert source.fetches == {ALICE: 1}
 
 
 async def test_zero_max_age_asks_every_time(make: Make, source: FakeSource) -> None:
@@ -464,8 +465,8 @@ async def test_zero_max_age_asks_every_time(make: Make, source: FakeSource) -> N
         assert registry.peek(ALICE) is None
         assert await find(registry, "alice") is not None
         assert await find(registry, "bob") is None
-    assert source.questions == {ALICE: 3, BOB: 3}
-    assert source.bulk_questions == 0
+    assert source.fetches == {ALICE: 3, BOB: 3}
+    assert source.bulk_fetches == 0
 
 
 async def test_started_registry_renews_by_itself(make: Make, source: FakeSource) -> None:
@@ -473,10 +474,10 @@ async def test_started_registry_renews_by_itself(make: Make, source: FakeSource)
     registry = make(
         refresh_every=timedelta(seconds=0.05),
         early_every=timedelta(seconds=0.01),
-        steady=asyncio.get_running_loop().time,
+        monotonic=asyncio.get_running_loop().time,
     )
     async with registry:
-        await until(lambda: source.bulk_questions >= 3)
+        await until(lambda: source.bulk_fetches >= 3)
         source.keys[ALICE] = key_of("alice's new")
         await until(
             lambda: (
@@ -484,23 +485,25 @@ async def test_started_registry_renews_by_itself(make: Make, source: FakeSource)
                 and found.public_key == key_of("alice's new")
             )
         )
-    after = source.bulk_questions
+    after = source.bulk_fetches
     await asyncio.sleep(0.1)
-    assert source.bulk_questions == after
+    assert source.bulk_fetches == after
 
 
 async def test_started_registry_confirms_a_suspicious_snapshot_by_itself(
     make: Make, source: FakeSource
 ) -> None:
     """The second question is put some seconds later, not at the next refresh."""
-    registry = make(confirm_after=timedelta(seconds=0.05), steady=asyncio.get_running_loop().time)
+    registry = make(
+        confirm_after=timedelta(seconds=0.05), monotonic=asyncio.get_running_loop().time
+    )
     async with registry:
         await registry.refresh()
         source.keys = {}
         await registry.refresh()
         assert registry.peek(ALICE) is not None
         await until(lambda: registry.peek(ALICE) is None)
-    assert source.bulk_questions == 3
+    assert source.bulk_fetches == 3
 
 
 async def test_defect_of_the_source_is_logged_and_survived(

@@ -60,7 +60,7 @@ def a_registry(
             "neuron_source": source,
             "needs_neurons": needs or Need(),
             "clock": clocks.wall,
-            "steady": clocks.steady,
+            "monotonic": clocks.monotonic,
             "max_age": MAX_AGE,
             "refresh_every": REFRESH_EVERY,
             **settings,
@@ -81,7 +81,7 @@ async def test_neurons_come_with_the_keys(source: FakeSource, clocks: FakeClocks
     source.open.clear()
     asking = asyncio.create_task(registry.refresh())
     await until_idle()
-    assert (source.bulk_questions, source.neuron_questions) == (1, 1)
+    assert (source.bulk_fetches, source.neuron_fetches) == (1, 1)
     clocks.advance(7)
     source.open.set()
     await asking
@@ -99,7 +99,7 @@ async def test_nobody_asks_for_neurons_that_nobody_needs(
     """They are fetched only where some rule looks at them."""
     registry = a_registry(source, clocks, Need(now=False))
     await registry.refresh()
-    assert source.neuron_questions == 0
+    assert source.neuron_fetches == 0
     assert registry.peek(ALICE) is not None
     assert neuron_of(registry) is None
 
@@ -197,7 +197,7 @@ async def test_keys_one_by_one_are_of_no_use_to_a_policy_that_needs_neurons(
     with pytest.raises(RegistryUnavailable, match="one by one"):
         await registry.lookup(ALICE, presented=key_of("alice"))
     assert not registry.health().can_serve
-    assert not source.questions
+    assert not source.fetches
     # As long as nothing needs them.
     needs.now = False
     clocks.advance(60)
@@ -237,10 +237,10 @@ class OneRecord:
 
     def __init__(self, clocks: FakeClocks, snapshot: SubnetSnapshot) -> None:
         self._format = RecordFormat(
-            scope="test", clock=clocks.wall, secret=b"secret", steady=clocks.steady
+            scope="test", clock=clocks.wall, secret=b"secret", monotonic=clocks.monotonic
         )
         self.is_empty = False
-        self._news: bytes | None = self._format.build(snapshot, asked_at=clocks.steady())
+        self._news: bytes | None = self._format.build(snapshot, fetched_at=clocks.monotonic())
 
     async def fetch_news(self) -> StoredSnapshot | None:
         news, self._news = self._news, None

@@ -25,15 +25,15 @@ SNAPSHOT = SubnetSnapshot(
     keys=keys_of("alice", "bob"), said_at=NOW, neurons={a_hotkey("alice"): NEURON}
 )
 FORMAT = RecordFormat(
-    scope=SCOPE, clock=FakeClock(), secret=SECRET, steady=lambda: 1000.0, boot_id="this boot"
+    scope=SCOPE, clock=FakeClock(), secret=SECRET, monotonic=lambda: 1000.0, boot_id="this boot"
 )
-RECORD = FORMAT.build(SNAPSHOT, asked_at=1000.0)
+RECORD = FORMAT.build(SNAPSHOT, fetched_at=1000.0)
 UNSEALED = dataclasses.replace(FORMAT, secret=None)
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> bytes:
     """An unsealed record whose content was changed by hand."""
-    record = json.loads(UNSEALED.build(SNAPSHOT, asked_at=1000.0))
+    record = json.loads(UNSEALED.build(SNAPSHOT, fetched_at=1000.0))
     change(record)
     return json.dumps(record).encode()
 
@@ -49,10 +49,10 @@ def test_record_comes_back_as_it_was() -> None:
 
 
 def test_wall_clock_set_back_makes_no_record_younger_on_the_same_machine() -> None:
-    """Since the same start of the machine, its steady clock has the last word."""
+    """Since the same start of the machine, its monotonic clock has the last word."""
     clocks = FakeClocks()
-    now = dataclasses.replace(FORMAT, clock=clocks.wall, steady=clocks.steady)
-    record = now.build(SNAPSHOT, asked_at=clocks.seconds)
+    now = dataclasses.replace(FORMAT, clock=clocks.wall, monotonic=clocks.monotonic)
+    record = now.build(SNAPSHOT, fetched_at=clocks.seconds)
     clocks.advance(600)
     clocks.wall.advance(seconds=-595)
     stored = now.parse(record)
@@ -96,13 +96,13 @@ def test_record_of_another_subnet_is_refused_without_a_seal_too() -> None:
     """The scope is part of the record."""
     other = dataclasses.replace(UNSEALED, scope=scope_of(endpoint="http://pylon:8000", netuid=None))
     with pytest.raises(RecordRejected, match="another subnet"):
-        other.parse(UNSEALED.build(SNAPSHOT, asked_at=0.0))
+        other.parse(UNSEALED.build(SNAPSHOT, fetched_at=0.0))
 
 
 def test_unsealed_record_is_refused_where_a_secret_is_set() -> None:
     """Leaving the seal away is no way around it."""
     with pytest.raises(RecordRejected, match="not sealed"):
-        FORMAT.parse(UNSEALED.build(SNAPSHOT, asked_at=0.0))
+        FORMAT.parse(UNSEALED.build(SNAPSHOT, fetched_at=0.0))
 
 
 ALICE = a_hotkey("alice").address

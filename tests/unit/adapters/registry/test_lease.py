@@ -10,8 +10,8 @@ import pytest_asyncio
 import structlog.testing
 import tenacity
 
-from nexus_auth.adapters.registry import outage, snapshot
-from nexus_auth.adapters.registry.sharing import SharedSnapshots
+from nexus_auth.adapters.registry import backoff, lease, refresh
+from nexus_auth.adapters.registry.lease import SharedSnapshots
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.store.record import RecordFormat
 from nexus_auth.domain.errors import RegistryUnavailable, StoreUnavailable
@@ -34,8 +34,8 @@ pytestmark = pytest.mark.virtual_time
 
 ALICE = a_hotkey("alice")
 DOWN = RegistryUnavailable("connection refused")
-TURN = timedelta(seconds=0.3)
-LONG_TURN = timedelta(seconds=1)
+SPAN = timedelta(seconds=0.3)
+LONG_SPAN = timedelta(seconds=1)
 """Does not end because this machine is busy for a moment."""
 
 Make = Callable[..., SnapshotRegistry]
@@ -62,28 +62,30 @@ async def make(source: FakeSource, store: FakeStore) -> AsyncIterator[Make]:
         *,
         clocks: FakeClocks | None = None,
         secret: bytes | None = None,
-        turn: timedelta = TURN,
+        lease_span: timedelta = SPAN,
         **settings: Any,
     ) -> SnapshotRegistry:
         real = LoopClocks()
-        clock, steady = (
-            (real.wall, real.monotonic) if clocks is None else (clocks.wall, clocks.steady)
+        clock, monotonic = (
+            (real.wall, real.monotonic) if clocks is None else (clocks.wall, clocks.monotonic)
         )
         shared = SharedSnapshots(
             store=store,
-            record_format=RecordFormat(
-                scope="a subnet", clock=clock, steady=steady, secret=secret, boot_id="this boot"
+            codec=RecordFormat(
+                scope="a subnet", clock=clock, monotonic=monotonic, secret=secret, boot_id="boot"
             ),
-            turn=turn,
+            clock=clock,
+            monotonic=monotonic,
+            lease_span=lease_span,
         )
         registry = SnapshotRegistry(
             **{
                 "source": source,
                 "clock": clock,
-                "steady": steady,
+                "monotonic": monotonic,
                 "max_age": MAX_AGE,
                 "refresh_every": REFRESH_EVERY,
-                "early_every": TURN,
+                "early_every": SPAN,
                 "shared": shared,
                 **settings,
             }
@@ -118,7 +120,7 @@ async def test_restart_costs_the_source_nothing_while_the_snapshot_is_fresh(
     for _ in range(5):
         await make().start()
     await asyncio.sleep(0.05)
-    assert source.bulk_questions == 1
+    assert source.bulk_fetches == 1
 
 
 async def test_age_limit_holds_across_restarts(make: Make, source: FakeSource) -> None:
@@ -158,8 +160,10 @@ async def test_store_full_of_nonsense_does_not_write_the_log_full(
 ) -> None:
     """Whoever writes the store anew every second is told of now and then."""
     clocks = FakeClocks()
-    record_format = RecordFormat(scope="a subnet", clock=clocks.wall, steady=clocks.steady)
-    shared = SharedSnapshots(store=store, record_format=record_format)
+    codec = RecordFormat(scope="a subnet", clock=clocks.wall, monotonic=clocks.monotonic)
+    shared = SharedSnapshots(
+        store=store, codec=codec, clock=clocks.wall, monotonic=clocks.monotonic
+    )
     with structlog.testing.capture_logs() as lines:
         for number in range(300):
             await store.save(b"{" * number, said_at=clocks.wall(), keep_for=MAX_AGE)
@@ -174,8 +178,10 @@ async def test_store_that_takes_nothing_does_not_write_the_log_full(
 ) -> None:
     """That a full disk, or a Redis that is read-only, can still be read is no recovery."""
     clocks = FakeClocks()
-    record_format = RecordFormat(scope="a subnet", clock=clocks.wall, steady=clocks.steady)
-    shared = SharedSnapshots(store=store, record_format=record_format)
+    codec = RecordFormat(scope="a subnet", clock=clocks.wall, monotonic=clocks.monotonic)
+    shared = SharedSnapshots(
+        store=store, codec=codec, clock=clocks.wall, monotonic=clocks.monotonic
+    )
 
     async def refuse(*_: object) -> bool:
         raise StoreUnavailable("read-only")
@@ -197,10 +203,10 @@ async def test_one_refresh_an_interval_serves_everybody(make: Make, source: Fake
     fleet = [make(refresh_every=timedelta(seconds=1)) for _ in range(6)]
     await asyncio.gather(*(registry.start() for registry in fleet))
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
-    assert source.bulk_questions == 1
+    assert source.bulk_fetches == 1
     source.keys[ALICE] = key_of("alice's new")
     await asyncio.sleep(2.2)
-    assert 2 <= source.bulk_questions <= 4
+    assert 2 <= source.bulk_fetches <= 4
     news = [registry.peek(ALICE) for registry in fleet]
     assert all(found is not None and found.public_key == key_of("alice's new") for found in news)
 
@@ -224,35 +230,35 @@ async def test_early_refreshes_are_limited_for_everybody_together(
     )
     assert all(found)
     spent = loop.time() - began
-    assert source.bulk_questions <= 1 + 1 + spent / TURN.total_seconds()
+    assert source.bulk_fetches <= 1 + 1 + spent / SPAN.total_seconds()
 
 
 async def test_holder_of_the_turn_that_dies_is_replaced(make: Make, store: FakeStore) -> None:
     """A turn ends by itself."""
-    assert await store.acquire_lease("the dead", TURN)
+    assert await store.acquire_lease("the dead", SPAN)
     registry = make()
     loop = asyncio.get_running_loop()
     began = loop.time()
     assert await registry.lookup(ALICE, presented=key_of("alice")) is not None
-    assert loop.time() - began < 3 * TURN.total_seconds()
+    assert loop.time() - began < 3 * SPAN.total_seconds()
 
 
 async def test_holder_keeps_the_turn_while_the_source_takes_its_time(
     make: Make, source: FakeSource
 ) -> None:
     """A slow answer does not bring everybody to ask."""
-    fleet = [make(turn=LONG_TURN) for _ in range(3)]
+    fleet = [make(lease_span=LONG_SPAN) for _ in range(3)]
     await asyncio.gather(*(registry.start() for registry in fleet))
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
-    await asyncio.sleep(TURN.total_seconds())
+    await asyncio.sleep(SPAN.total_seconds())
     source.keys |= keys_of("bob")
     source.open.clear()
     refreshes = [asyncio.create_task(registry.refresh()) for registry in fleet]
-    await asyncio.sleep(1.5 * LONG_TURN.total_seconds())
-    assert source.bulk_questions == 2
+    await asyncio.sleep(1.5 * LONG_SPAN.total_seconds())
+    assert source.bulk_fetches == 2
     source.open.set()
     await asyncio.gather(*refreshes)
-    assert source.bulk_questions == 2
+    assert source.bulk_fetches == 2
     assert all(registry.peek(a_hotkey("bob")) for registry in fleet)
 
 
@@ -261,30 +267,30 @@ async def test_processes_that_know_nothing_wait_for_the_one_that_asks(
 ) -> None:
     """A slow answer to the very first question does not bring everybody to ask either."""
     source.open.clear()
-    fleet = [make(turn=LONG_TURN) for _ in range(3)]
+    fleet = [make(lease_span=LONG_SPAN) for _ in range(3)]
     await asyncio.gather(*(registry.start() for registry in fleet))
-    await asyncio.sleep(1.5 * snapshot.TURN_PATIENCE_AT_FIRST_SECONDS)
-    assert source.bulk_questions == 1
+    await asyncio.sleep(1.5 * lease.LEASE_PATIENCE_AT_FIRST_SECONDS)
+    assert source.bulk_fetches == 1
     source.open.set()
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
-    assert source.bulk_questions == 1
+    assert source.bulk_fetches == 1
 
 
 async def test_answers_slower_than_the_interval_are_asked_for_one_at_a_time(
     make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever waits for his turn takes news for news, however old they are when they come."""
-    monkeypatch.setattr(snapshot, "TURN_PATIENCE_SECONDS", 2.0)
-    fleet = [make(turn=LONG_TURN, refresh_every=timedelta(seconds=0.2)) for _ in range(4)]
+    monkeypatch.setattr(lease, "LEASE_PATIENCE_SECONDS", 2.0)
+    fleet = [make(lease_span=LONG_SPAN, refresh_every=timedelta(seconds=0.2)) for _ in range(4)]
     await asyncio.gather(*(registry.start() for registry in fleet))
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
     for _ in range(6):
         source.open.clear()
-        asked = source.bulk_questions
-        while source.bulk_questions == asked:  # noqa: ASYNC110 - there is no event to wait for.
+        asked = source.bulk_fetches
+        while source.bulk_fetches == asked:  # noqa: ASYNC110 - there is no event to wait for.
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.5)
-        assert source.bulk_questions == asked + 1
+        assert source.bulk_fetches == asked + 1
         source.open.set()
 
 
@@ -306,17 +312,17 @@ async def test_store_that_is_away_denies_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Everybody asks for himself then; the log says so once, and once when it is over."""
-    monkeypatch.setattr(outage, "WAIT", tenacity.wait_fixed(0.1))
+    monkeypatch.setattr(backoff, "WAIT", tenacity.wait_fixed(0.1))
     registry = make()
     if already_refreshed:
         await registry.refresh()
     with structlog.testing.capture_logs() as lines:
         store.is_away = True
         await registry.start()
-        await asyncio.sleep(TURN.total_seconds())
+        await asyncio.sleep(SPAN.total_seconds())
         assert await registry.lookup(ALICE, presented=key_of("alice")) is not None
         source.keys |= keys_of("bob")
-        await asyncio.sleep(TURN.total_seconds())
+        await asyncio.sleep(SPAN.total_seconds())
         assert await registry.lookup(a_hotkey("bob"), presented=key_of("bob")) is not None
         store.is_away = False
         await asyncio.sleep(0.15)
@@ -343,7 +349,7 @@ async def test_store_that_lost_its_record_is_given_it_again(
     clocks.advance(2)
     assert restarted.peek(ALICE) is None
     store.record = None
-    await asyncio.sleep(1.5 * snapshot.WATCH_SECONDS)
+    await asyncio.sleep(1.5 * refresh.WATCH_SECONDS)
     assert store.record is None
 
 
@@ -352,10 +358,10 @@ async def test_record_that_another_saved_meanwhile_is_read(
 ) -> None:
     """Who comes too late to save what he heard takes in what was said since."""
     clocks = LoopClocks()
-    record_format = RecordFormat(scope="a subnet", clock=clocks.wall, steady=clocks.monotonic)
-    late = SharedSnapshots(store=store, record_format=record_format)
+    codec = RecordFormat(scope="a subnet", clock=clocks.wall, monotonic=clocks.monotonic)
+    late = SharedSnapshots(store=store, codec=codec, clock=clocks.wall, monotonic=clocks.monotonic)
     assert await late.fetch_news() is None
-    asked_at = clocks.monotonic()
+    fetched_at = clocks.monotonic()
     early = SubnetSnapshot(keys=keys_of("alice"), said_at=clocks.wall())
     await make().refresh()
 
@@ -363,7 +369,7 @@ async def test_record_that_another_saved_meanwhile_is_read(
         """As Redis does with a record that was said later."""
 
     monkeypatch.setattr(store, "save", leave_in_place)
-    await late.save(early, asked_at=asked_at, keep_for=MAX_AGE)
+    await late.save(early, fetched_at=fetched_at, keep_for=MAX_AGE)
     news = await late.fetch_news()
     assert news is not None
     assert news.snapshot.keys == keys_of("alice", "carol")
@@ -377,10 +383,10 @@ async def test_suspicious_snapshot_is_settled_by_whoever_doubted_it(
     fleet = [make(**spans) for _ in range(3)]
     await asyncio.gather(*(registry.start() for registry in fleet))
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
-    await asyncio.sleep(TURN.total_seconds())
+    await asyncio.sleep(SPAN.total_seconds())
     source.keys = {}
     await fleet[0].refresh()
     await asyncio.gather(*(each.lookup(a_hotkey("x"), presented=bytes(32)) for each in fleet[1:]))
     assert all(registry.peek(ALICE) for registry in fleet)
     await until(lambda: not any(registry.peek(ALICE) for registry in fleet))
-    assert source.bulk_questions <= 4
+    assert source.bulk_fetches <= 4
