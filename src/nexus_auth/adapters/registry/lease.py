@@ -60,7 +60,6 @@ class SharedSnapshots:
         codec: SnapshotCodec,
         clock: Clock,
         monotonic: MonotonicClock,
-        lease_span: timedelta = timedelta(seconds=LEASE_SECONDS),
     ) -> None:
         """Takes a store, which it closes in `aclose`.
 
@@ -69,14 +68,12 @@ class SharedSnapshots:
             codec: Writes and reads its records.
             clock: Tells the time (aware, UTC).
             monotonic: Measures spans.
-            lease_span: How long a lease lasts without being renewed.
         """
         self.is_empty = False
         """Whether the store was seen to hold no record at all."""
         self._store = store
         self._codec = codec
         self._monotonic = monotonic
-        self._lease_span = lease_span
         self._holder = uuid.uuid4().hex
         self._seen_version: str | None = None
         self._lease_ends: float | None = None
@@ -164,12 +161,12 @@ class SharedSnapshots:
                 return False
         return True
 
-    async def acquire_lease(self, span: timedelta | None = None) -> bool:
+    async def acquire_lease(self, span: timedelta = timedelta(seconds=LEASE_SECONDS)) -> bool:
         """Acquires or renews the lease to fetch; always granted while the store is away."""
         if self.is_away:
             return True
         try:
-            granted = await self._store.acquire_lease(self._holder, span or self._lease_span)
+            granted = await self._store.acquire_lease(self._holder, span)
         except StoreUnavailable as exc:
             self._failed(exc, writing=True)
             return True
@@ -214,7 +211,7 @@ class SharedSnapshots:
 
     async def _keep_renewing(self) -> None:
         while True:
-            await asyncio.sleep(self._lease_span.total_seconds() / 3)
+            await asyncio.sleep(LEASE_SECONDS / 3)
             await self.acquire_lease()
 
     async def _parse(self, record: bytes) -> StoredSnapshot:

@@ -103,8 +103,6 @@ class LookupRegistry:
         max_age: timedelta,
         refresh_every: timedelta,
         patience: timedelta = timedelta(seconds=PATIENCE_SECONDS),
-        confirm_after: timedelta = timedelta(seconds=CONFIRM_SECONDS),
-        unknown_for: timedelta = timedelta(seconds=UNKNOWN_SECONDS),
         monotonic: MonotonicClock = monotonic_seconds,
     ) -> None:
         """Wires the registry; the source stays its creator's to close.
@@ -115,9 +113,6 @@ class LookupRegistry:
             max_age: How long a key may be used without news; zero fetches every time.
             refresh_every: How often a key in use is renewed.
             patience: How long `lookup` may wait.
-            confirm_after: After how long a key that is suddenly gone is fetched again before that
-                is believed.
-            unknown_for: How long a hotkey counts as unregistered.
             monotonic: Measures spans.
         """
         if max_age < timedelta(0) or refresh_every <= timedelta(0):
@@ -128,8 +123,6 @@ class LookupRegistry:
         self._max_age = max_age
         self._refresh_every = refresh_every.total_seconds()
         self._patience = patience.total_seconds()
-        self._confirm_after = confirm_after.total_seconds()
-        self._unknown_for = unknown_for.total_seconds()
         self._known: OrderedDict[Hotkey, _Known] = OrderedDict()
         # Hotkeys that were fetched in vain: how the fetch ended, and until when that counts.
         self._unknown: OrderedDict[Hotkey, tuple[_Failure | None, float]] = OrderedDict()
@@ -239,7 +232,7 @@ class LookupRegistry:
         in_flight = self._in_flight.get(hotkey)
         if in_flight is None:
             known = self._usable(hotkey)
-            if known is not None and self._monotonic() < known.fetched_at + self._unknown_for:
+            if known is not None and self._monotonic() < known.fetched_at + UNKNOWN_SECONDS:
                 return known.registration
             ended, counts_until = self._unknown.get(hotkey, (None, float("-inf")))
             if self._monotonic() < counts_until:
@@ -345,9 +338,9 @@ class LookupRegistry:
         if known is not None:
             if known.missing_since is None:
                 known.missing_since = fetched_at
-            if fetched_at < known.missing_since + self._confirm_after:
+            if fetched_at < known.missing_since + CONFIRM_SECONDS:
                 known.fetched_at = fetched_at
-                known.renew_at = known.missing_since + self._confirm_after
+                known.renew_at = known.missing_since + CONFIRM_SECONDS
                 return
         self._known.pop(hotkey, None)
         self._remember_unknown(hotkey, None)
@@ -357,13 +350,13 @@ class LookupRegistry:
         known = self._known.get(hotkey)
         if known is not None:
             known.fetched_at = now
-            known.renew_at = max(known.renew_at, now + self._unknown_for)
+            known.renew_at = max(known.renew_at, now + UNKNOWN_SECONDS)
         self._remember_unknown(hotkey, failure)
         return failure
 
     def _remember_unknown(self, hotkey: Hotkey, failure: _Failure | None) -> None:
         if self._max_age:
-            self._unknown[hotkey] = failure, self._monotonic() + self._unknown_for
+            self._unknown[hotkey] = failure, self._monotonic() + UNKNOWN_SECONDS
             self._unknown.move_to_end(hotkey)
             if len(self._unknown) > MAX_UNKNOWN:
                 self._unknown.popitem(last=False)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+from nexus_auth.adapters.registry.fetch import CONFIRM_SECONDS
+
 if TYPE_CHECKING:
     from nexus_auth.domain.snapshot import SubnetSnapshot
 
@@ -31,19 +33,13 @@ class Verdict(Enum):
 class Quarantine:
     """Examines one answer after the other, and holds the last suspicious one."""
 
-    def __init__(self, confirm_after: float) -> None:
-        """Starts empty.
-
-        Args:
-            confirm_after: After how many seconds an answer that says the same confirms.
-        """
-        self._confirm_after = confirm_after
+    def __init__(self) -> None:
         self._held: tuple[SubnetSnapshot, float] | None = None
 
     @property
     def confirm_at(self) -> float | None:
         """When a fetch can settle the matter, by the monotonic clock; None while it is empty."""
-        return None if self._held is None else self._held[1] + self._confirm_after
+        return None if self._held is None else self._held[1] + CONFIRM_SECONDS
 
     def examine(
         self, answer: SubnetSnapshot, *, fetched_at: float, current: SubnetSnapshot | None
@@ -64,7 +60,7 @@ class Quarantine:
             return Verdict.SUSPICIOUS
         held, held_since = self._held
         if not answer.is_suspicious_after(held):
-            if fetched_at - held_since >= self._confirm_after * (1 - _EARLY_PART):
+            if fetched_at - held_since >= CONFIRM_SECONDS * (1 - _EARLY_PART):
                 self._held = None
                 return Verdict.CONFIRMED
             # The same again, too soon to count. The span counts from the first of them.

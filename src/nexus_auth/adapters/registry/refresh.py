@@ -56,27 +56,24 @@ class Refresher:
         find_news: Callable[[], Awaitable[bool]] | None,
         backoff: Backoff,
         monotonic: MonotonicClock,
-        early_every: float,
         patience: float,
     ) -> None:
-        """Wires the refresher. All spans are seconds, all moments are by the monotonic clock.
+        """Wires the refresher. All moments are by the monotonic clock.
 
         Args:
             fetch: Fetches, and takes in what comes. May raise RegistryError and TimeoutError.
             next_due: Says when to fetch next after a fetch that began at a moment and did not fail.
             find_news: Takes in what other processes fetched, and says whether there was anything;
                 None where there are no others.
-            backoff: Is told how fetches end, and spaces them during an outage.
+            backoff: Counts failed fetches, and spaces them during an outage.
             monotonic: Measures spans.
-            early_every: The least time between two fetches.
-            patience: How long a caller may wait for a fetch.
+            patience: How many seconds a caller may wait for a fetch.
         """
         self._fetch = fetch
         self._next_due = next_due
         self._find_news = find_news
         self._backoff = backoff
         self._monotonic = monotonic
-        self._early_every = early_every
         self._patience = patience
         self._in_flight: asyncio.Task[None] | None = None
         self._began = float("-inf")
@@ -128,7 +125,7 @@ class Refresher:
         if in_flight is None or self._is_answered:
             if self._backoff.is_waiting:
                 return
-            delay = self._began + self._early_every - self._monotonic()
+            delay = self._began + EARLY_SECONDS - self._monotonic()
             if delay > 0 and not await self._sleep(
                 delay, patience_ends=patience_ends, is_known=is_known
             ):
@@ -136,7 +133,7 @@ class Refresher:
             # Others woke at the same time; the first of them begins the fetch.
             in_flight = self._in_flight
             if in_flight is None:
-                if self._monotonic() < self._began + self._early_every - _SLEEP_SLACK_SECONDS:
+                if self._monotonic() < self._began + EARLY_SECONDS - _SLEEP_SLACK_SECONDS:
                     return
                 in_flight = self._begin(is_early=True)
         # Counted from the fetch, not from the caller: a source that has been silent for that long
@@ -220,7 +217,7 @@ class Refresher:
             except Exception:  # noqa: BLE001 - the edge of a task that nothing awaits.
                 # A defect; the refreshing goes on, and does not fill the log.
                 _log.exception("keeper_crashed")
-                await asyncio.sleep(self._early_every)
+                await asyncio.sleep(EARLY_SECONDS)
 
     async def _wait_and_fetch(self) -> None:
         """Waits until a fetch is due, and begins it; or takes in news, or waits again."""
@@ -240,21 +237,17 @@ class Refresher:
             self._begin(is_early=False)
 
 
-def refresh_due(
-    *, fetched_at: float, began: float, refresh_every: float, early_every: float, is_ours: bool
-) -> float:
-    """When a snapshot is to be renewed, by the monotonic clock.
-
-    The process that fetched last fetches next; the others stand by.
+def refresh_due(*, fetched_at: float, began: float, every: float, is_ours: bool) -> float:
+    """When a snapshot is to be renewed. All moments are by the monotonic clock.
 
     Args:
         fetched_at: When the fetch of the snapshot began.
         began: When the last fetch of this process began.
-        refresh_every: The seconds between two refreshes.
-        early_every: The least seconds between two fetches.
-        is_ours: Whether this process fetched the snapshot.
+        every: The seconds between two refreshes.
+        is_ours: Whether this process fetched the snapshot. The one that fetched last fetches next;
+            the others stand by.
     """
     early, late = (1 - JITTER, 1.0) if is_ours else (1.0, 1 + 2 * JITTER)
     # Not for secrets: they need only differ.
-    due = fetched_at + refresh_every * random.uniform(early, late)  # noqa: S311
-    return max(due, began + early_every)
+    due = fetched_at + every * random.uniform(early, late)  # noqa: S311
+    return max(due, began + EARLY_SECONDS)

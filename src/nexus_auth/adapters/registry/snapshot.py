@@ -75,8 +75,6 @@ class SnapshotRegistry:
         clock: Clock,
         max_age: timedelta,
         refresh_every: timedelta,
-        early_every: timedelta = timedelta(seconds=EARLY_SECONDS),
-        confirm_after: timedelta = timedelta(seconds=CONFIRM_SECONDS),
         patience: timedelta = timedelta(seconds=PATIENCE_SECONDS),
         monotonic: MonotonicClock = monotonic_seconds,
         shared: SharedSnapshots | None = None,
@@ -90,8 +88,6 @@ class SnapshotRegistry:
             clock: Tells the time (aware, UTC).
             max_age: How long keys may be used without news; zero fetches every time.
             refresh_every: How often they are renewed.
-            early_every: The least time between two fetches.
-            confirm_after: After how long a quarantined answer is checked by another fetch.
             patience: How long `lookup` may wait.
             monotonic: Measures spans.
             shared: What other processes know, where there are any; closed by `aclose`.
@@ -105,12 +101,10 @@ class SnapshotRegistry:
         self._monotonic = monotonic
         self._max_age = max_age
         self._refresh_every = refresh_every.total_seconds()
-        self._early_every = early_every.total_seconds()
-        self._confirm_after = confirm_after.total_seconds()
         self._shared = shared
         self._needs_neurons = needs_neurons
         self._served: _Served | None = None
-        self._quarantine = Quarantine(self._confirm_after)
+        self._quarantine = Quarantine()
         self._rejected = 0
         self._rejected_throttle = LogThrottle(monotonic)
         self._suspicion_throttle = LogThrottle(monotonic)
@@ -142,7 +136,6 @@ class SnapshotRegistry:
             find_news=None if shared is None else self._adopt_news,
             backoff=self._backoff,
             monotonic=monotonic,
-            early_every=self._early_every,
             patience=patience.total_seconds(),
         )
 
@@ -311,7 +304,7 @@ class SnapshotRegistry:
         """When the next fetch of any process may begin, after one that began at a moment."""
         # An answer that was quarantined here is settled here.
         confirm_at = self._quarantine.confirm_at
-        return (began if confirm_at is None else confirm_at) + self._early_every
+        return (began if confirm_at is None else confirm_at) + EARLY_SECONDS
 
     def _next_due(self, began: float) -> float:
         """See `Refresher`."""
@@ -323,8 +316,7 @@ class SnapshotRegistry:
         return refresh_due(
             fetched_at=served.fetched_at,
             began=began,
-            refresh_every=self._refresh_every,
-            early_every=self._early_every,
+            every=self._refresh_every,
             is_ours=served.is_ours,
         )
 
@@ -357,7 +349,7 @@ class SnapshotRegistry:
                 size_before=len(served.snapshot.keys),
                 neurons=len(snapshot.neurons or ()),
                 neurons_before=len(served.snapshot.neurons or ()),
-                confirm_seconds=self._confirm_after,
+                confirm_seconds=CONFIRM_SECONDS,
             )
         # What it says counts at once. What it leaves out counts when that is confirmed.
         updated = served.snapshot.updated_by(snapshot)

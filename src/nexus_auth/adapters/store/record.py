@@ -32,7 +32,7 @@ FORMAT: Final = "nexus-auth snapshot"
 VERSION: Final = 1
 
 MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
-"""A full subnet takes 40 KB, with neurons 80 KB. More is not read, whoever wrote it."""
+"""A full subnet takes 40 KB, with neurons 80 KB. More is not read."""
 
 LONGEST_LEASE: Final = timedelta(seconds=60)
 """A lease that claims to last longer is not one of ours."""

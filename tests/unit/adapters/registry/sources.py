@@ -75,7 +75,7 @@ class FakeStore:
 
     def _reach(self) -> None:
         if self.is_away:
-            raise StoreUnavailable("the fake store was told to be away")
+            raise StoreUnavailable("the fake store was made to be away")
 
     async def version(self) -> str | None:
         self._reach()
