@@ -58,7 +58,7 @@ class Refresher:
         monotonic: MonotonicClock,
         patience: float,
     ) -> None:
-        """Wires the refresher. All moments are by the monotonic clock.
+        """Wires the refresher. All moments are by the monotonic clock, all spans in seconds.
 
         Args:
             fetch: Fetches, and takes in what comes. May raise RegistryError and TimeoutError.
@@ -67,7 +67,7 @@ class Refresher:
                 None where there are no others.
             backoff: Counts failed fetches, and spaces them during an outage.
             monotonic: Measures spans.
-            patience: How many seconds a caller may wait for a fetch.
+            patience: How long a caller may wait for a fetch.
         """
         self._fetch = fetch
         self._next_due = next_due

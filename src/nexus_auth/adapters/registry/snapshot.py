@@ -184,16 +184,14 @@ class SnapshotRegistry:
         Never waits while the source is known to be down, nor for longer than `patience`. Where a
         snapshot may be used, it is the answer, whether or not it could be renewed.
         """
-
-        def is_presented_key_known() -> bool:
-            known = self.peek(hotkey)
-            return known is not None and known.public_key == presented
-
         known = self.peek(hotkey)
         if known is not None and known.public_key == presented:
             return known
         if self._fallback.registry is None or self._usable() is not None:
-            await self._refresher.wait_for_news(is_presented_key_known, is_known=known is not None)
+            await self._refresher.wait_for_news(
+                lambda: (now := self.peek(hotkey)) is not None and now.public_key == presented,
+                is_known=known is not None,
+            )
         served = self._usable()
         if served is not None:
             return served.registrations.get(hotkey)

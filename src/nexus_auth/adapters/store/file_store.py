@@ -101,25 +101,8 @@ class FileStore:
 
     def _save(self, record: bytes) -> str:
         with self._explained():
-            folder = self._path.parent
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # mkstemp makes a file of our own with a fresh name, mode 0600.
-            prefix = f".{self._path.name}."
-            _remove_leftovers(folder, prefix)
-            descriptor, name = tempfile.mkstemp(dir=folder, prefix=prefix)
-            try:
-                with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor.
-                    file.write(record)
-                    file.flush()
-                    os.fsync(file.fileno())
-                    version = _version_of(os.fstat(file.fileno()))
-                Path(name).replace(self._path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    Path(name).unlink()
-                raise
-            _sync_folder(folder)
-            return version
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return _version_of(_replace_file(self._path, record))
 
     def _acquire_lease(self, holder: str, seconds: float) -> bool:
         with self._explained():
@@ -201,18 +184,35 @@ def _version_of(found: os.stat_result) -> str:
     return f"{found.st_ino}.{found.st_mtime_ns}.{found.st_size}"
 
 
+def _replace_file(path: Path, content: bytes) -> os.stat_result:
+    """Puts a file in place in one step, readable by its owner alone, and returns its status."""
+    folder, prefix = path.parent, f".{path.name}."
+    _remove_leftovers(folder, prefix)
+    # mkstemp makes a file of our own with a fresh name, mode 0600.
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix=prefix)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor.
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            status = os.fstat(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+    # Makes the rename survive a power cut.
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return status
+
+
 def _remove_leftovers(folder: Path, prefix: str) -> None:
     """Removes what writers that were killed left behind."""
     for leftover in folder.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             if time.time() - leftover.lstat().st_mtime > LEFTOVER_SECONDS:
                 leftover.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
