@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable, Mapping
 
 import hypothesis
 import pytest
+
+from tests.virtual_time import VirtualTimeLoop
 
 # No deadline: a slow moment of a busy machine is not a defect.
 hypothesis.settings.register_profile("default", deadline=None)
@@ -15,6 +19,15 @@ hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5_0
 hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default")
 )
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Runs the tests that are marked `virtual_time` in an event loop of that kind."""
+    if item.get_closest_marker("virtual_time") is not None:
+        return {"virtual time": VirtualTimeLoop}
+    return {"real time": asyncio.new_event_loop}
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ class RegistryHealth:
         age: How long ago the source said it, by the clock that makes it older; None when
             nothing is known, or when each hotkey has an age of its own.
         failing_since: Since when the source does not answer; None while it does.
-        last_error: Why the last question got no answer, in our own words.
+        last_error: Why the last fetch failed, in our own words.
     """
 
     freshness: Freshness

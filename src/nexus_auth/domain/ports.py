@@ -101,6 +101,10 @@ class KeySource(Protocol):
     Both methods end by themselves, in time and in memory, whatever the other side does.
     """
 
+    @property
+    def name(self) -> str:
+        """What the source is called in the log, such as `pylon`."""
+
     async def fetch_keys(self) -> KeyMap:
         """Fetches all the keys of the subnet, in one request.
 
@@ -180,8 +184,8 @@ class SnapshotStore(Protocol):
 class SnapshotCodec(Protocol):
     """Writes snapshots as records for a store, and reads them back."""
 
-    def build(self, snapshot: SubnetSnapshot, *, asked_at: float) -> bytes:
-        """Makes the record of a snapshot that was fetched at `asked_at` by the monotonic clock."""
+    def build(self, snapshot: SubnetSnapshot, *, fetched_at: float) -> bytes:
+        """Makes the record of a snapshot whose fetch began at a moment of the monotonic clock."""
 
     def parse(self, record: bytes) -> StoredSnapshot:
         """Reads a record as input from outside.

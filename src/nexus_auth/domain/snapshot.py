@@ -22,8 +22,8 @@ class SubnetSnapshot:
 
     Attributes:
         keys: The registered raw Ed25519 public keys; each is one that may be used.
-        said_at: When the source was asked for them (aware, UTC). It answered later, never earlier.
-        neurons: What the chain says of each hotkey; None where nobody asked for it.
+        said_at: When their fetch began (aware, UTC): the source answered later, never earlier.
+        neurons: What the chain says of each hotkey; None where that was not fetched.
     """
 
     keys: Mapping[Hotkey, bytes]
@@ -40,7 +40,7 @@ class SubnetSnapshot:
         """Says whether this is empty, or lost more than half, where `previous` was full.
 
         Subnets change by a few hotkeys at a time. A chain node that is still catching up, or a
-        Pylon that could not read it, is more likely than that many people leaving at once.
+        source that could not read it, is more likely than so many hotkeys leaving at once.
         """
         if _shrank(previous.keys, self.keys):
             return True
@@ -49,10 +49,10 @@ class SubnetSnapshot:
         return _shrank(previous.neurons, self.neurons)
 
     def updated_by(self, later: SubnetSnapshot) -> Self:
-        """This snapshot with what `later` says, but without taking anything missing for gone.
+        """This snapshot with what `later` says; what `later` leaves out stays.
 
-        Rotated and new keys count from the moment they are seen, so an old key cannot live on
-        because the answer that replaced it was short of others. The age stays the older one.
+        Rotated and new keys count from the moment they are seen: an old key must not live on
+        because the answer that replaced it left out others. The age stays the older one.
         """
         neurons = self.neurons
         if neurons is not None and later.neurons is not None:

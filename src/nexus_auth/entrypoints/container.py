@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.clock import monotonic_seconds, utc_now
 from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.headers.names import GrantHeader, GrantHeaders
 from nexus_auth.adapters.observability.counters import Counters
@@ -27,8 +27,8 @@ from nexus_auth.adapters.policy.short_form import HotkeyList, StakeMinimums, bui
 from nexus_auth.adapters.policy.toml_file import PolicyInvalid
 from nexus_auth.adapters.pylon.api import build_api
 from nexus_auth.adapters.pylon.client import PylonClient
+from nexus_auth.adapters.registry.lease import SharedSnapshots
 from nexus_auth.adapters.registry.lookup import LookupRegistry
-from nexus_auth.adapters.registry.sharing import SharedSnapshots
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.starlette.admin_app import build_admin_app
 from nexus_auth.adapters.starlette.auth_app import AuthApp
@@ -79,7 +79,9 @@ def build_shared_snapshots(
     secret = derive_secret(store_secret, identity_token, open_access_token, scope=scope)
     return SharedSnapshots(
         store=_build_store(store, scope=scope, clock=clock),
-        record_format=RecordFormat(scope=scope, clock=clock, secret=secret),
+        codec=RecordFormat(scope=scope, clock=clock, secret=secret),
+        clock=clock,
+        monotonic=monotonic_seconds,
     )
 
 

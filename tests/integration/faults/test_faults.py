@@ -60,7 +60,7 @@ class Clocks:
     def wall(self) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=self.ahead)
 
-    def steady(self) -> float:
+    def monotonic(self) -> float:
         return time.monotonic() + self.ahead
 
 
@@ -157,7 +157,7 @@ async def scene(kind: Kind) -> AsyncIterator[Scene]:
         registry = REGISTRIES[kind](
             source=client,
             clock=clocks.wall,
-            steady=clocks.steady,
+            monotonic=clocks.monotonic,
             max_age=MAX_AGE,
             refresh_every=REFRESH_EVERY,
             patience=PATIENCE,

@@ -15,7 +15,8 @@ import pytest
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.pylon.api import OpenAccessApi
 from nexus_auth.adapters.pylon.client import PylonClient
-from nexus_auth.adapters.registry.snapshot import EARLY_SECONDS, SnapshotRegistry
+from nexus_auth.adapters.registry.refresh import EARLY_SECONDS
+from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.ports import Registration
 from tests.builders import a_hotkey
 from tests.integration.children import resident_bytes

@@ -10,7 +10,8 @@ import pytest
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.pylon.api import OpenAccessApi
 from nexus_auth.adapters.pylon.client import PylonClient
-from nexus_auth.adapters.registry.snapshot import EARLY_SECONDS, SnapshotRegistry
+from nexus_auth.adapters.registry.refresh import EARLY_SECONDS
+from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.decision import Denied, Granted
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.domain.verifier import CertificateVerifier

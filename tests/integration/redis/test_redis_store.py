@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,7 +12,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from nexus_auth.adapters.clock import utc_now
-from nexus_auth.adapters.registry.sharing import SharedSnapshots
+from nexus_auth.adapters.registry.lease import SharedSnapshots
 from nexus_auth.adapters.store.record import MAX_RECORD_BYTES, RecordFormat
 from nexus_auth.adapters.store.redis_store import RedisStore
 from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
@@ -207,7 +208,12 @@ async def test_fleet_shares_again_after_something_else_took_the_place(
     """The next one who asks the source puts its answer there, and the others have it."""
     _, port = redis_server
     asker, listener = (
-        SharedSnapshots(store=store, record_format=RecordFormat(scope=SCOPE, clock=FakeClock()))
+        SharedSnapshots(
+            store=store,
+            codec=RecordFormat(scope=SCOPE, clock=FakeClock()),
+            clock=FakeClock(),
+            monotonic=time.monotonic,
+        )
         for store in stores
     )
     await stores[0].save(b"x", said_at=NOW, keep_for=KEEP)
@@ -218,7 +224,7 @@ async def test_fleet_shares_again_after_something_else_took_the_place(
         assert await each.fetch_news() is None
         assert (each.is_away, each.is_empty) == (False, False)
     known = SubnetSnapshot(keys={a_hotkey("alice"): public_bytes(a_key("alice"))}, said_at=NOW)
-    await asker.save(known, asked_at=0.0, keep_for=KEEP)
+    await asker.save(known, fetched_at=0.0, keep_for=KEEP)
     news = await listener.fetch_news()
     assert news is not None
     assert news.snapshot.keys == known.keys

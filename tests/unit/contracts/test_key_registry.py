@@ -27,7 +27,7 @@ class World(Protocol):
     """Whatever stands behind a registry."""
 
     def away(self) -> None:
-        """From now on nobody answers."""
+        """From now on nothing answers."""
 
     def rotate(self, hotkey: Hotkey, key: bytes) -> None:
         """Another key is registered; enough time passes for it to be found."""
@@ -39,7 +39,7 @@ class SourceWorld:
     clocks: FakeClocks
 
     def away(self) -> None:
-        self.source.error = RegistryUnavailable("told to be away")
+        self.source.error = RegistryUnavailable("made to be away")
 
     def rotate(self, hotkey: Hotkey, key: bytes) -> None:
         self.source.keys[hotkey] = key
@@ -74,7 +74,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     registry = kind(
         source=source,
         clock=clocks.wall,
-        steady=clocks.steady,
+        monotonic=clocks.monotonic,
         max_age=MAX_AGE,
         refresh_every=timedelta(seconds=30),
     )
@@ -86,7 +86,7 @@ ALICE = a_hotkey("alice")
 
 
 async def test_registered_hotkey_is_found_with_its_key(subject: Subject) -> None:
-    """Lookup tells the key and until when it may be used; then peek tells the same."""
+    """Lookup returns the key and until when it may be used; then peek returns the same."""
     registry, _ = subject
     found = await registry.lookup(ALICE, presented=key_of("alice"))
     assert found is not None
@@ -104,7 +104,7 @@ async def test_unregistered_hotkey_is_not_found(subject: Subject) -> None:
 
 
 async def test_key_that_the_caller_presents_is_never_the_answer(subject: Subject) -> None:
-    """Somebody else's certificate for alice's hotkey gets alice's key."""
+    """Another caller's certificate for alice's hotkey gets alice's key."""
     registry, _ = subject
     found = await registry.lookup(ALICE, presented=key_of("mallory"))
     assert found is not None
@@ -122,8 +122,8 @@ async def test_rotated_key_is_found(subject: Subject) -> None:
     assert registry.peek(ALICE) == found
 
 
-async def test_nobody_to_ask_is_a_registry_error(subject: Subject) -> None:
-    """Not knowing is never told as "not registered", nor by another exception."""
+async def test_source_that_does_not_answer_is_a_registry_error(subject: Subject) -> None:
+    """Not knowing is never reported as "not registered", nor by another exception."""
     registry, world = subject
     world.away()
     with pytest.raises(RegistryError):
@@ -131,7 +131,7 @@ async def test_nobody_to_ask_is_a_registry_error(subject: Subject) -> None:
 
 
 async def test_concurrent_calls_are_fine(subject: Subject) -> None:
-    """Each caller gets the answer to its own question."""
+    """Each caller gets the answer for its own hotkey."""
     registry, _ = subject
     names = ["alice", "carol", "stranger"] * 50
     found = await asyncio.gather(

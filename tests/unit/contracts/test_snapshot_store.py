@@ -15,6 +15,9 @@ from nexus_auth.adapters.store.file_store import FileStore
 from nexus_auth.domain.ports import SnapshotStore
 from tests.unit.adapters.registry.sources import FakeStore
 from tests.unit.contracts.snapshot_store import SnapshotStoreContract
+from tests.virtual_time import LoopClocks
+
+pytestmark = pytest.mark.virtual_time
 
 
 class TestSnapshotStore(SnapshotStoreContract):
@@ -28,4 +31,5 @@ class TestSnapshotStore(SnapshotStoreContract):
             yield fake, fake
         else:
             path = tmp_path / "folder" / "snapshot.json"
-            yield FileStore(path), FileStore(path)
+            monotonic = LoopClocks().monotonic
+            yield FileStore(path, monotonic=monotonic), FileStore(path, monotonic=monotonic)

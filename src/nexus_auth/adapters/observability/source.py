@@ -43,6 +43,11 @@ class ObservedSource:
         self._neuron_source = neuron_source
         self._notify = notify
 
+    @property
+    def name(self) -> str:
+        """See `KeySource.name`."""
+        return self._source.name
+
     async def fetch_keys(self) -> KeyMap:
         """See `KeySource.fetch_keys`."""
         return await self._observed(self._source.fetch_keys())

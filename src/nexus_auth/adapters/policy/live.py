@@ -50,7 +50,6 @@ class LivePolicies:
         self._clock = clock
         self._offers_neurons = offers_neurons
         self._path: Path | None = None
-        self._poll_seconds = POLL_SECONDS
         self._seen: tuple[int, ...] = ()
         self._on_need: _OnNeed | None = None
         self._problem: str | None = None
@@ -66,7 +65,6 @@ class LivePolicies:
         *,
         clock: Clock,
         offers_neurons: bool = True,
-        poll_seconds: float = POLL_SECONDS,
     ) -> Self:
         """Puts the policies of a file in force, to be watched from `start` on.
 
@@ -74,7 +72,6 @@ class LivePolicies:
             path: The file.
             clock: Tells the time (aware, UTC).
             offers_neurons: As above.
-            poll_seconds: How often the file is examined.
 
         Raises:
             PolicyInvalid: When the file cannot be read, or its policies are not valid.
@@ -82,7 +79,7 @@ class LivePolicies:
         # Taken before the content: if that changes in between, the file looks different again.
         seen = _appearance(path)
         live = cls(load_policies(path), clock=clock, offers_neurons=offers_neurons)
-        live._path, live._poll_seconds, live._seen = path, poll_seconds, seen
+        live._path, live._seen = path, seen
         return live
 
     def _put_in_force(self, policies: PolicySet) -> None:
@@ -145,7 +142,7 @@ class LivePolicies:
         before = self._seen
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_seconds):
+                async with asyncio.timeout(POLL_SECONDS):
                     await self._reload_requested.wait()
             is_requested = self._reload_requested.is_set()
             self._reload_requested.clear()

@@ -115,6 +115,8 @@ class PylonClient:
     Concurrent calls are fine. Its creator closes it.
     """
 
+    name: Final = "pylon"
+
     def __init__(
         self,
         *,

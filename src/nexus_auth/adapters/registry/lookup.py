@@ -1,4 +1,4 @@
-"""Learns the key of each hotkey when it is asked for, and remembers it for a while."""
+"""Fetches the key of each hotkey when it is first needed, and remembers it for a while."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Final, Self
 import structlog
 
 from nexus_auth.adapters.clock import monotonic_seconds
-from nexus_auth.adapters.registry.outage import Outage
-from nexus_auth.adapters.registry.seldom import Seldom
+from nexus_auth.adapters.registry.backoff import Backoff
+from nexus_auth.adapters.registry.fetch import (
+    CONFIRM_SECONDS,
+    FETCH_SECONDS,
+    PATIENCE_IN_OUTAGE_SECONDS,
+    PATIENCE_SECONDS,
+)
+from nexus_auth.adapters.registry.log_throttle import LogThrottle
 from nexus_auth.domain.ed25519 import is_usable_public_key
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryError, RegistryUnavailable
 from nexus_auth.domain.health import Freshness, RegistryHealth
@@ -28,49 +34,37 @@ MAX_KNOWN: Final = 16_384
 """Registered hotkeys remembered: far more than a subnet has."""
 
 MAX_UNKNOWN: Final = 16_384
-"""Unregistered hotkeys remembered; strangers push out strangers only."""
+"""Unregistered hotkeys remembered, apart from the registered ones: they displace only each
+other."""
 
 UNKNOWN_SECONDS: Final = 2.0
-"""How long a hotkey counts as unregistered, and the least time between two questions for the
-same hotkey."""
+"""How long a hotkey counts as unregistered, and the least time between two fetches for the same
+hotkey."""
 
-CONFIRM_SECONDS: Final = 5.0
-"""After how long a key that is suddenly gone is asked for again before that is believed: Pylon
-says "not found" as well when it could not read the chain."""
+MAX_FETCHES: Final = 16
+"""Fetches sent to the source at the same time."""
 
-PATIENCE_SECONDS: Final = 1.7
-"""How long a stranger may wait: he is to be answered within 2 s, also on a busy machine."""
+MAX_IN_FLIGHT: Final = 1024
+"""Fetches sent or in the queue; beyond that callers are denied."""
 
-PATIENCE_IN_OUTAGE_SECONDS: Final = 0.25
-"""The same while the source is known to be down."""
+UNKNOWN_AT_ONCE: Final = 256
+"""How many hotkeys never seen before may be fetched at once: as many as a subnet has."""
 
-FETCH_SECONDS: Final = 60.0
-"""When a question is given up, whatever the source promised about ending by itself."""
-
-MAX_QUESTIONS: Final = 16
-"""Questions under way at the same time."""
-
-MAX_FLIGHTS: Final = 1024
-"""Questions under way or in the queue; beyond that callers are refused."""
-
-STRANGERS_AT_ONCE: Final = 256
-"""Questions for hotkeys never seen that may be put in one go: as many as a subnet has."""
-
-STRANGERS_PER_SECOND: Final = 8.0
-"""And how many a second after that, so that a flood of strangers does not become Pylon's."""
+UNKNOWN_PER_SECOND: Final = 8.0
+"""How many a second after that, so that a flood of unknown hotkeys does not reach the source."""
 
 _FAILURES_IN_A_ROW: Final = 3
-"""After how many failures the source counts as down: one hotkey's trouble is not everybody's."""
+"""After how many failures the source counts as down: a failure may concern one hotkey only."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class _Known:
-    """A registered hotkey, and when (by the steady clock) what is to happen to it."""
+    """A registered hotkey, and when (by the monotonic clock) something is to happen to it."""
 
     registration: Registration
-    asked_at: float
+    fetched_at: float
     usable_until: float
     renew_at: float
     missing_since: float | None = None
@@ -87,28 +81,18 @@ class _Failure:
     kind: type[RegistryUnavailable | RegistryAnswerInvalid]
     text: str
 
-    @classmethod
-    def of(cls, error: RegistryError) -> Self:
-        """Keeps what a caller is to be told of an error."""
-        is_nonsense = isinstance(error, RegistryAnswerInvalid)
-        return cls(RegistryAnswerInvalid if is_nonsense else RegistryUnavailable, str(error))
-
-
-class _MayAsk:
-    """Nothing speaks against putting the question."""
-
 
 _Outcome = Registration | _Failure | None
-"""What came of a question; None means that the hotkey is not registered."""
+"""How a fetch ended; None means that the hotkey is not registered."""
 
 
 class LookupRegistry:
-    """A `KeyRegistry` that asks for each hotkey on its own.
+    """A `KeyRegistry` that fetches the key of each hotkey on its own.
 
     Keys in use are renewed in the background every `refresh_every` and may be used without news
-    for `max_age`; a `max_age` of zero remembers nothing, asks every time, and lets only callers
-    that come while a question is under way share its answer. Safe for concurrent use within one
-    event loop.
+    for `max_age`; a `max_age` of zero remembers nothing, fetches every time, and lets only callers
+    that come while a fetch is in flight share its answer. Safe for concurrent use within one event
+    loop.
     """
 
     def __init__(
@@ -119,45 +103,43 @@ class LookupRegistry:
         max_age: timedelta,
         refresh_every: timedelta,
         patience: timedelta = timedelta(seconds=PATIENCE_SECONDS),
-        confirm_after: timedelta = timedelta(seconds=CONFIRM_SECONDS),
-        unknown_for: timedelta = timedelta(seconds=UNKNOWN_SECONDS),
-        steady: MonotonicClock = monotonic_seconds,
+        monotonic: MonotonicClock = monotonic_seconds,
     ) -> None:
         """Wires the registry; the source stays its creator's to close.
 
         Args:
-            source: Whom to ask.
+            source: Where keys are fetched from.
             clock: Tells the time (aware, UTC).
-            max_age: How long a key may be used without news; zero asks every time.
+            max_age: How long a key may be used without news; zero fetches every time.
             refresh_every: How often a key in use is renewed.
             patience: How long `lookup` may wait.
-            confirm_after: After how long a key that is suddenly gone is asked for again.
-            unknown_for: How long a hotkey counts as unregistered.
-            steady: Measures spans.
+            monotonic: Measures spans.
         """
         if max_age < timedelta(0) or refresh_every <= timedelta(0):
             raise ValueError("max_age is not negative, refresh_every is positive")
         self._source = source
         self._clock = clock
-        self._steady = steady
+        self._monotonic = monotonic
         self._max_age = max_age
         self._refresh_every = refresh_every.total_seconds()
         self._patience = patience.total_seconds()
-        self._confirm_after = confirm_after.total_seconds()
-        self._unknown_for = unknown_for.total_seconds()
         self._known: OrderedDict[Hotkey, _Known] = OrderedDict()
-        # Hotkeys that were asked for in vain: what came of it, and until when that counts.
+        # Hotkeys that were fetched in vain: how the fetch ended, and until when that counts.
         self._unknown: OrderedDict[Hotkey, tuple[_Failure | None, float]] = OrderedDict()
-        # Questions under way, and since when.
-        self._flights: dict[Hotkey, tuple[asyncio.Task[_Outcome], float]] = {}
-        # Two queues, so that strangers cannot keep the keys of callers from being renewed.
-        self._slots = asyncio.Semaphore(MAX_QUESTIONS)
-        self._slots_for_strangers = asyncio.Semaphore(MAX_QUESTIONS)
-        self._allowance = float(STRANGERS_AT_ONCE)
-        self._allowance_at = steady()
-        self._nonsense_told = Seldom(steady)
-        self._outage = Outage(
-            source="pylon", clock=clock, steady=steady, log=_log, threshold=_FAILURES_IN_A_ROW
+        # Fetches in flight, and when they began.
+        self._in_flight: dict[Hotkey, tuple[asyncio.Task[_Outcome], float]] = {}
+        # Two queues, so that unknown hotkeys cannot delay the renewal of known ones.
+        self._slots = asyncio.Semaphore(MAX_FETCHES)
+        self._slots_for_unknown = asyncio.Semaphore(MAX_FETCHES)
+        self._allowance = float(UNKNOWN_AT_ONCE)
+        self._allowance_at = monotonic()
+        self._invalid_throttle = LogThrottle(monotonic)
+        self._backoff = Backoff(
+            source=source.name,
+            clock=clock,
+            monotonic=monotonic,
+            log=_log,
+            threshold=_FAILURES_IN_A_ROW,
         )
 
     async def __aenter__(self) -> Self:
@@ -168,53 +150,62 @@ class LookupRegistry:
         await self.aclose()
 
     async def start(self) -> None:
-        """Does nothing: the first question is put when the first caller comes."""
+        """Does nothing: the first fetch begins when the first caller comes."""
 
     async def aclose(self) -> None:
-        """Ends the questions under way."""
-        flights = [flight for flight, _ in self._flights.values()]
+        """Ends the fetches in flight."""
+        in_flight = [task for task, _ in self._in_flight.values()]
         self.close()
-        await asyncio.gather(*flights, return_exceptions=True)
+        await asyncio.gather(*in_flight, return_exceptions=True)
 
     def close(self) -> None:
-        """Gives up the questions under way, without waiting until they have ended."""
-        for flight, _ in self._flights.values():
-            flight.cancel()
+        """Cancels the fetches in flight, without waiting until they have ended."""
+        for task, _ in self._in_flight.values():
+            task.cancel()
 
     def peek(self, hotkey: Hotkey) -> Registration | None:
         """See `KeyRegistry.peek`. Has a key in use renewed in the background when it is due.
 
-        A key that nobody used for so long that it was not renewed is not at hand, unless the
-        source is down, or was until a moment ago: it may have been replaced since.
+        A key that was not used, and so not renewed, for a long time is not at hand: it may have
+        been replaced since. It is while the source is down, and until a moment after.
         """
         known = self._usable(hotkey)
         if known is None:
             return None
         # Nothing could be renewed during an outage: that counts from its end.
-        overdue = self._steady() - max(known.renew_at, self._outage.ended_at)
-        if overdue < 0 or self._outage.is_waiting:
+        overdue = self._monotonic() - max(known.renew_at, self._backoff.ended_at)
+        if overdue < 0 or self._backoff.is_waiting:
             return known.registration
-        if overdue >= self._refresh_every and not self._outage.is_on:
+        if overdue >= self._refresh_every and not self._backoff.is_failing:
             return None
-        if hotkey not in self._flights and len(self._flights) < MAX_FLIGHTS:
-            self._ask(hotkey)
+        if hotkey not in self._in_flight and len(self._in_flight) < MAX_IN_FLIGHT:
+            self._begin_fetch(hotkey)
         return known.registration
 
     async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:
         """See `KeyRegistry.lookup`.
 
-        Raises `RegistryUnavailable` as well when so many strangers come that not all of them can
-        be asked for.
+        Raises `RegistryUnavailable` as well when so many unknown hotkeys come that not all of them
+        can be fetched.
         """
         known = self.peek(hotkey)
         if known is not None and known.public_key == presented:
             return known
-        return self._conclude(hotkey, await self._find_out(hotkey))
+        outcome = await self._find_out(hotkey)
+        if isinstance(outcome, Registration):
+            return outcome
+        # No answer, or a "not found" that is not believed yet: what is known still counts.
+        still_known = self._usable(hotkey)
+        if still_known is not None:
+            return still_known.registration
+        if outcome is None:
+            return None
+        raise outcome.kind(outcome.text)
 
     def health(self) -> RegistryHealth:
-        """Says how good what is known is. Before the first question, that is fresh."""
+        """Says how good what is known is. Before the first fetch, that is fresh."""
         freshness = Freshness.FRESH
-        if self._outage.is_on:
+        if self._backoff.is_failing:
             some = any(self._usable(hotkey) is not None for hotkey in self._known)
             freshness = Freshness.STALE if some else Freshness.EXPIRED
         return RegistryHealth(
@@ -222,163 +213,150 @@ class LookupRegistry:
             mode="lookup",
             size=len(self._known),
             age=None,
-            failing_since=self._outage.since,
-            last_error=self._outage.last_error,
+            failing_since=self._backoff.since,
+            last_error=self._backoff.last_error,
         )
 
     def _usable(self, hotkey: Hotkey) -> _Known | None:
         known = self._known.get(hotkey)
         if (
             known is None
-            or self._steady() >= known.usable_until
+            or self._monotonic() >= known.usable_until
             or self._clock() >= known.registration.expires_at
         ):
             return None
         return known
 
-    def _conclude(self, hotkey: Hotkey, outcome: _Outcome) -> Registration | None:
-        if isinstance(outcome, Registration):
-            return outcome
-        # No answer, or a "not found" that is not believed yet: what is known still counts.
-        known = self._usable(hotkey)
-        if known is not None:
-            return known.registration
-        if outcome is None:
-            return None
-        raise outcome.kind(outcome.text)
-
     async def _find_out(self, hotkey: Hotkey) -> _Outcome:
-        flying = self._flights.get(hotkey)
-        if flying is None:
-            refusal = self._reason_not_to_ask(hotkey)
-            if not isinstance(refusal, _MayAsk):
-                return refusal
-            flying = self._ask(hotkey)
-        flight, began = flying
-        patience = PATIENCE_IN_OUTAGE_SECONDS if self._outage.is_on else self._patience
-        left = began + patience - self._steady()
+        """Waits for the fetch in flight, or for a new one where that may begin."""
+        in_flight = self._in_flight.get(hotkey)
+        if in_flight is None:
+            known = self._usable(hotkey)
+            if known is not None and self._monotonic() < known.fetched_at + UNKNOWN_SECONDS:
+                return known.registration
+            ended, counts_until = self._unknown.get(hotkey, (None, float("-inf")))
+            if self._monotonic() < counts_until:
+                return ended
+            if self._backoff.is_waiting:
+                return self._down()
+            if len(self._in_flight) >= MAX_IN_FLIGHT or not self._take_allowance(hotkey):
+                return _Failure(RegistryUnavailable, "too many unknown hotkeys at once")
+            in_flight = self._begin_fetch(hotkey)
+        task, began = in_flight
+        patience = PATIENCE_IN_OUTAGE_SECONDS if self._backoff.is_failing else self._patience
+        left = began + patience - self._monotonic()
         if left > 0:
-            # Does not cancel the flight, which others wait for as well.
-            await asyncio.wait({flight}, timeout=left)
-        if not flight.done() or flight.cancelled():
+            # Does not cancel the fetch, which others wait for as well.
+            await asyncio.wait({task}, timeout=left)
+        if not task.done() or task.cancelled():
             return _Failure(RegistryUnavailable, "the source has not answered yet")
-        return flight.result()
-
-    def _reason_not_to_ask(self, hotkey: Hotkey) -> _Outcome | _MayAsk:
-        now = self._steady()
-        known = self._usable(hotkey)
-        if known is not None and now < known.asked_at + self._unknown_for:
-            return known.registration
-        answered = self._unknown.get(hotkey)
-        if answered is not None and now < answered[1]:
-            return answered[0]
-        if self._outage.is_waiting:
-            return self._down()
-        if len(self._flights) >= MAX_FLIGHTS or not self._take_allowance(hotkey):
-            return _Failure(RegistryUnavailable, "too many unknown hotkeys at once")
-        return _MayAsk()
+        return task.result()
 
     def _down(self) -> _Failure:
-        return _Failure(RegistryUnavailable, self._outage.last_error or "the source is down")
+        return _Failure(RegistryUnavailable, self._backoff.last_error or "the source is down")
 
     def _take_allowance(self, hotkey: Hotkey) -> bool:
-        """Lets through so many strangers at once and so many a second."""
+        """Lets through so many unknown hotkeys at once, and so many a second."""
         if not self._max_age or hotkey in self._known:
             return True
-        now = self._steady()
-        earned = (now - self._allowance_at) * STRANGERS_PER_SECOND
-        self._allowance = min(float(STRANGERS_AT_ONCE), self._allowance + earned)
+        now = self._monotonic()
+        earned = (now - self._allowance_at) * UNKNOWN_PER_SECOND
+        self._allowance = min(float(UNKNOWN_AT_ONCE), self._allowance + earned)
         self._allowance_at = now
         if self._allowance < 1:
             return False
         self._allowance -= 1
         return True
 
-    # Asking.
+    # Fetching.
 
-    def _ask(self, hotkey: Hotkey) -> tuple[asyncio.Task[_Outcome], float]:
-        began = self._steady()
-        flight = asyncio.create_task(self._fly(hotkey), name="registry-lookup")
-        self._flights[hotkey] = flight, began
-        return flight, began
+    def _begin_fetch(self, hotkey: Hotkey) -> tuple[asyncio.Task[_Outcome], float]:
+        began = self._monotonic()
+        task = asyncio.create_task(self._run_fetch(hotkey), name="registry-lookup")
+        self._in_flight[hotkey] = task, began
+        return task, began
 
-    async def _fly(self, hotkey: Hotkey) -> _Outcome:
-        """Puts one question and takes in whatever comes of it. Raises nothing."""
+    async def _run_fetch(self, hotkey: Hotkey) -> _Outcome:
+        """Runs one fetch, and remembers how it ended. Raises nothing."""
         try:
-            return await self._question(hotkey)
+            return await self._fetch(hotkey)
         except RegistryAnswerInvalid as exc:
             # Nonsense about one hotkey says nothing about the others.
-            if self._nonsense_told.is_due(str(exc)):
+            if self._invalid_throttle.allow(str(exc)):
                 _log.warning("lookup_answer_rejected", hotkey=hotkey.address, problem=str(exc))
-            return self._failed(hotkey, _Failure.of(exc))
+            return self._failed(hotkey, _Failure(RegistryAnswerInvalid, str(exc)))
         except RegistryError as exc:
             error: Exception = exc
         except TimeoutError:
             error = RegistryUnavailable("the source did not answer in time")
-        except Exception as exc:  # noqa: BLE001 - the edge of a task that nobody may await.
+        except Exception as exc:  # noqa: BLE001 - the edge of a task that may never be awaited.
             _log.exception("lookup_crashed")
             error = RegistryUnavailable(f"the lookup crashed: {type(exc).__name__}")
         finally:
-            del self._flights[hotkey]
-        self._outage.failed(error)
+            del self._in_flight[hotkey]
+        self._backoff.failed(error)
         return self._failed(hotkey, _Failure(RegistryUnavailable, str(error)))
 
-    async def _question(self, hotkey: Hotkey) -> _Outcome:
-        slots = self._slots if hotkey in self._known else self._slots_for_strangers
+    async def _fetch(self, hotkey: Hotkey) -> _Outcome:
+        slots = self._slots if hotkey in self._known else self._slots_for_unknown
         async with slots, asyncio.timeout(FETCH_SECONDS):
-            if self._outage.is_waiting:
-                # It went down while this question was in the queue.
+            if self._backoff.is_waiting:
+                # It went down while this fetch was in the queue.
                 return self._failed(hotkey, self._down())
-            # Taken after the time in the queue: when the question is put.
-            began, said_at = self._steady(), self._clock()
+            # Taken after the time in the queue: when the request is sent.
+            fetched_at, said_at = self._monotonic(), self._clock()
             key = await self._source.fetch_key(hotkey)
-        self._outage.succeeded()
+        self._backoff.succeeded()
         if key is None:
-            self._missing(hotkey, began)
+            self._missing(hotkey, fetched_at)
             return None
         if not is_usable_public_key(key):
             raise RegistryAnswerInvalid("the registered key cannot be one")
-        return self._found(hotkey, key, said_at, began)
+        return self._found(hotkey, key, said_at, fetched_at)
 
-    def _found(self, hotkey: Hotkey, key: bytes, said_at: datetime, began: float) -> Registration:
+    # Remembering.
+
+    def _found(
+        self, hotkey: Hotkey, key: bytes, said_at: datetime, fetched_at: float
+    ) -> Registration:
         registration = Registration(public_key=key, expires_at=said_at + self._max_age)
         if self._max_age:
             self._unknown.pop(hotkey, None)
             self._known[hotkey] = _Known(
                 registration=registration,
-                asked_at=began,
-                usable_until=began + self._max_age.total_seconds(),
-                renew_at=began + self._refresh_every,
+                fetched_at=fetched_at,
+                usable_until=fetched_at + self._max_age.total_seconds(),
+                renew_at=fetched_at + self._refresh_every,
             )
             self._known.move_to_end(hotkey)
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
         return registration
 
-    def _missing(self, hotkey: Hotkey, began: float) -> None:
+    def _missing(self, hotkey: Hotkey, fetched_at: float) -> None:
         known = self._usable(hotkey)
         if known is not None:
             if known.missing_since is None:
-                known.missing_since = began
-            if began < known.missing_since + self._confirm_after:
-                known.asked_at = began
-                known.renew_at = known.missing_since + self._confirm_after
+                known.missing_since = fetched_at
+            if fetched_at < known.missing_since + CONFIRM_SECONDS:
+                known.fetched_at = fetched_at
+                known.renew_at = known.missing_since + CONFIRM_SECONDS
                 return
         self._known.pop(hotkey, None)
         self._remember_unknown(hotkey, None)
 
     def _failed(self, hotkey: Hotkey, failure: _Failure) -> _Failure:
-        now = self._steady()
+        now = self._monotonic()
         known = self._known.get(hotkey)
         if known is not None:
-            known.asked_at = now
-            known.renew_at = max(known.renew_at, now + self._unknown_for)
+            known.fetched_at = now
+            known.renew_at = max(known.renew_at, now + UNKNOWN_SECONDS)
         self._remember_unknown(hotkey, failure)
         return failure
 
     def _remember_unknown(self, hotkey: Hotkey, failure: _Failure | None) -> None:
         if self._max_age:
-            self._unknown[hotkey] = failure, self._steady() + self._unknown_for
+            self._unknown[hotkey] = failure, self._monotonic() + UNKNOWN_SECONDS
             self._unknown.move_to_end(hotkey)
             if len(self._unknown) > MAX_UNKNOWN:
                 self._unknown.popitem(last=False)

@@ -10,13 +10,12 @@ import json
 import math
 import os
 import stat
-import tempfile
-import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nexus_auth.adapters.clock import monotonic_seconds
+from nexus_auth.adapters.files import replace_file
 from nexus_auth.adapters.store.record import LONGEST_LEASE, MAX_RECORD_BYTES, read_boot_id
 from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
 from nexus_auth.domain.ports import MonotonicClock
@@ -26,30 +25,27 @@ if TYPE_CHECKING:
 
 OWNER_ONLY: Final = 0o600
 
-LEFTOVER_SECONDS: Final = 3600.0
-"""When a half-written file is nobody's any more."""
-
-_MAX_TURN_BYTES: Final = 1024
+_MAX_LEASE_BYTES: Final = 1024
 
 
 class FileStore:
     """A `SnapshotStore` in one file, readable by its owner alone.
 
-    A second file beside it (`.turn`) says whose turn it is. Both are opened without following a
-    symbolic link, and refused when they belong to somebody else or others may write them: a
-    folder that others may write is a place where they can plant things.
+    A second file beside it (`.turn`) holds the lease. Both are opened without following a symbolic
+    link, and rejected when they belong to another user or others may write them: in a folder that
+    others may write, they can place files of their own.
     """
 
-    def __init__(self, path: Path, *, steady: MonotonicClock = monotonic_seconds) -> None:
+    def __init__(self, path: Path, *, monotonic: MonotonicClock = monotonic_seconds) -> None:
         """Names the file; nothing is opened yet.
 
         Args:
             path: Absolute path of the snapshot. Its folder exists, or can be made.
-            steady: Measures spans on this machine, across processes.
+            monotonic: Measures spans on this machine, across processes.
         """
         self._path = path
-        self._turn_path = path.with_name(f"{path.name}.turn")
-        self._steady = steady
+        self._lease_path = path.with_name(f"{path.name}.turn")
+        self._monotonic = monotonic
         self._boot_id = read_boot_id()
 
     def __repr__(self) -> str:
@@ -101,64 +97,47 @@ class FileStore:
 
     def _save(self, record: bytes) -> str:
         with self._explained():
-            folder = self._path.parent
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # mkstemp makes a file of our own with a fresh name, mode 0600.
-            prefix = f".{self._path.name}."
-            _remove_leftovers(folder, prefix)
-            descriptor, name = tempfile.mkstemp(dir=folder, prefix=prefix)
-            try:
-                with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor.
-                    file.write(record)
-                    file.flush()
-                    os.fsync(file.fileno())
-                    version = _version_of(os.fstat(file.fileno()))
-                Path(name).replace(self._path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    Path(name).unlink()
-                raise
-            _sync_folder(folder)
-            return version
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return _version_of(replace_file(self._path, record))
 
     def _acquire_lease(self, holder: str, seconds: float) -> bool:
         with self._explained():
-            self._turn_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = _open_own(self._turn_path, os.O_RDWR | os.O_CREAT)
+            self._lease_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = _open_own(self._lease_path, os.O_RDWR | os.O_CREAT)
             with open(descriptor, "r+b") as file:  # noqa: PTH123 - a descriptor.
                 try:
-                    # Held for these few lines only. Who was stopped in between must not stop
-                    # everybody: this is asked again soon.
+                    # Held for these few lines only. A process that is suspended in between must
+                    # not block the others: they try again soon.
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     return False
-                now = self._steady()
-                current = self._parse_turn(file.read(_MAX_TURN_BYTES), now)
+                now = self._monotonic()
+                current = self._parse_lease(file.read(_MAX_LEASE_BYTES), now)
                 if current is not None and current[0] != holder:
                     return False
-                turn = {"holder": holder, "until": now + seconds, "boot": self._boot_id}
+                lease = {"holder": holder, "until": now + seconds, "boot": self._boot_id}
                 file.seek(0)
-                file.write(json.dumps(turn).encode("ascii"))
+                file.write(json.dumps(lease).encode("ascii"))
                 file.truncate()
                 return True
 
     def _lease_remaining(self) -> timedelta | None:
         with self._explained():
             try:
-                descriptor = _open_own(self._turn_path, os.O_RDONLY)
+                descriptor = _open_own(self._lease_path, os.O_RDONLY)
             except FileNotFoundError:
                 return None
             with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor.
-                text = file.read(_MAX_TURN_BYTES)
-            now = self._steady()
-            current = self._parse_turn(text, now)
+                text = file.read(_MAX_LEASE_BYTES)
+            now = self._monotonic()
+            current = self._parse_lease(text, now)
             return None if current is None else timedelta(seconds=current[1] - now)
 
-    def _parse_turn(self, text: bytes, now: float) -> tuple[str, float] | None:
-        """Whose turn it is at a moment, and until when; None when it is nobody's."""
+    def _parse_lease(self, text: bytes, now: float) -> tuple[str, float] | None:
+        """Who holds the lease at a moment, and until when; None when it is free."""
         try:
-            turn: dict[str, Any] = json.loads(text)
-            holder, until, boot = str(turn["holder"]), float(turn["until"]), turn["boot"]
+            lease: dict[str, Any] = json.loads(text)
+            holder, until, boot = str(lease["holder"]), float(lease["until"]), lease["boot"]
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
         if boot != self._boot_id or not math.isfinite(until):
@@ -177,7 +156,7 @@ class FileStore:
 
 def _open_own(path: Path, flags: int) -> int:
     """Opens a regular file of ours that only we may write."""
-    # O_NONBLOCK: a FIFO planted here must not block us.
+    # O_NONBLOCK: a FIFO that was placed here must not block the process.
     flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     descriptor = os.open(path, flags, OWNER_ONLY)
     problem = _find_problem(os.fstat(descriptor))
@@ -199,20 +178,3 @@ def _find_problem(found: os.stat_result) -> str | None:
 
 def _version_of(found: os.stat_result) -> str:
     return f"{found.st_ino}.{found.st_mtime_ns}.{found.st_size}"
-
-
-def _remove_leftovers(folder: Path, prefix: str) -> None:
-    """Clears away what writers that were killed left behind."""
-    for leftover in folder.glob(f"{prefix}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - leftover.lstat().st_mtime > LEFTOVER_SECONDS:
-                leftover.unlink()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,8 +1,8 @@
-"""A snapshot as bytes in a store, and back: believed only where it can be.
+"""A snapshot as bytes in a store, and back; it is believed only where its seal fits.
 
-Whoever can write the store could otherwise choose who gets in, so a record is sealed with a
-secret that the sharing processes have in common, where they have one. A seal does not keep an old
-record from being put back: for that there are the age limits, which hold as for any other news.
+Without a seal, all who can write the store could choose which callers are granted. So a record is
+sealed with a secret that the sharing processes have in common, where they have one. A seal does not
+prevent that an old record is put back. The age limits do, which hold as for any other answer.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ FORMAT: Final = "nexus-auth snapshot"
 VERSION: Final = 1
 
 MAX_RECORD_BYTES: Final = 4 * 1024 * 1024
-"""A full subnet takes 40 KB, with neurons 80 KB. More is not read, whoever wrote it."""
+"""A full subnet takes 40 KB, with neurons 80 KB. More is not read."""
 
 LONGEST_LEASE: Final = timedelta(seconds=60)
 """A lease that claims to last longer is not one of ours."""
 
 MAX_SKEW: Final = timedelta(seconds=5)
 """How far the clocks of machines that share a store may differ. A record from a later future than
-that comes from a wrong clock, ours or the writer's, and its age is anybody's guess."""
+that comes from a wrong clock, ours or the writer's, and its age is unknown."""
 
 _HEX_KEY: Final = re.compile(r"[0-9a-f]{64}")
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 def read_boot_id() -> str | None:
-    """Names the time since this machine started; None where the system does not tell."""
+    """Names the time since this machine started; None where the system gives it no name."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -55,30 +55,30 @@ def read_boot_id() -> str | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFormat:
-    """Writes and reads the records of one subnet.
+    """Writes and reads the records of one subnet: a `SnapshotCodec`.
 
     Attributes:
-        scope: Names the subnet and where its facts come from; a record of another is refused.
+        scope: Names the subnet and where its facts come from; a record of another is rejected.
         clock: Tells the time (aware, UTC).
-        secret: Seals the records; without one, whoever can write the store is believed.
-        steady: Measures spans on this machine, across processes.
-        boot_id: Until when `steady` can be compared, see `read_boot_id`.
+        secret: Seals the records; without one, every record in the store is believed.
+        monotonic: Measures spans on this machine, across processes.
+        boot_id: Until when `monotonic` can be compared, see `read_boot_id`.
     """
 
     scope: str
     clock: Clock
     secret: bytes | None = field(default=None, repr=False)
-    steady: MonotonicClock = monotonic_seconds
+    monotonic: MonotonicClock = monotonic_seconds
     boot_id: str | None = field(default_factory=read_boot_id)
 
-    def build(self, snapshot: SubnetSnapshot, *, asked_at: float) -> bytes:
-        """Makes the record of a snapshot that was asked for at `asked_at` by the steady clock."""
+    def build(self, snapshot: SubnetSnapshot, *, fetched_at: float) -> bytes:
+        """See `SnapshotCodec.build`."""
         content: dict[str, Any] = {
             "scope": self.scope,
             "said_at": snapshot.said_at.isoformat(),
             # A wall clock may be set back between two runs; on the same machine, since the same
-            # start, this one may not.
-            "boot": {"id": self.boot_id, "seconds": asked_at},
+            # start, the monotonic clock cannot be.
+            "boot": {"id": self.boot_id, "seconds": fetched_at},
             "keys": {hotkey.address: key.hex() for hotkey, key in snapshot.keys.items()},
             "neurons": None
             if snapshot.neurons is None
@@ -93,7 +93,7 @@ class RecordFormat:
         return json.dumps(record, indent=1).encode("ascii")
 
     def parse(self, record: bytes) -> StoredSnapshot:
-        """Reads a record as one reads anything from outside.
+        """See `SnapshotCodec.parse`.
 
         Raises:
             RecordRejected: If it is anything but a record of this scope, sealed with this
@@ -134,7 +134,7 @@ class RecordFormat:
         seconds = float(boot["seconds"])
         if self.boot_id is None or boot["id"] != self.boot_id or not math.isfinite(seconds):
             return timedelta(0)
-        return timedelta(seconds=max(0.0, self.steady() - seconds))
+        return timedelta(seconds=max(0.0, self.monotonic() - seconds))
 
     def _check_seal(self, content: object, seal: object) -> None:
         expected = self._seal(content)
@@ -154,10 +154,9 @@ class RecordFormat:
 
 
 def derive_secret(*sources: str | None, scope: str) -> bytes | None:
-    """Makes the sealing secret out of the first text that is given, or None.
+    """Makes the sealing secret from the first text that is given; None where there is none.
 
-    The text, such as a token that all replicas have, cannot be found out from a seal with less
-    effort than by guessing it.
+    A seal helps to find the text (such as a token that all replicas have) no more than guessing.
     """
     text = next((source for source in sources if source), None)
     if text is None:
@@ -194,5 +193,5 @@ def _is_whole(value: object) -> bool:
 
 
 def scope_of(*, endpoint: str, netuid: int | None) -> str:
-    """Names a subnet as seen by one Pylon, so that several can share one store."""
+    """Names a subnet as seen by one source, so that several can share one store."""
     return f"{endpoint} netuid={'-' if netuid is None else netuid}"

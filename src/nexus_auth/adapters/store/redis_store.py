@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from nexus_auth.domain.ports import Clock
 
 TIMEOUT_SECONDS: Final = 1.0
-"""For each command, with connecting, TLS and password where it comes to that. Redis answers in a
-millisecond; one that does not is away, and the source is asked without it."""
+"""For each command, with connecting, TLS and password where those are needed. Redis answers in a
+millisecond; one that does not is away, and each process fetches for itself."""
 
-# Something else than a hash under our name is none of ours, and no reason to be away: it would stay
-# for ever. Other errors are passed on.
+# Something other than a hash under our name was not written by us. It must not make the store count
+# as away: it would stay for ever. Other errors are passed on.
 _IS_FOREIGN: Final = """
 local function is_foreign(answer)
   return type(answer) == 'table' and string.find(answer.err or '', 'WRONGTYPE') ~= nil
@@ -52,8 +52,8 @@ redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1
 """
 
-# Whatever somebody may have put there, no more than so much of it comes over the wire.
-# KEYS: snapshot. ARGV: how many bytes to tell at most.
+# Whatever was put there, no more than so much of it comes over the wire.
+# KEYS: snapshot. ARGV: how many bytes to return at most.
 _VERSION: Final = f"""
 {_IS_FOREIGN}
 local said_at = redis.pcall('HGET', KEYS[1], 'said_at')
@@ -78,9 +78,9 @@ _PROBLEMS: Final = ("it is too large", "it is no hash of ours")
 
 _MAX_VERSION_BYTES: Final = 32
 
-# KEYS: turn. ARGV: holder, span in milliseconds, longest turn in milliseconds. A turn without an
-# end, or with one too far away, is none of ours.
-_CLAIM: Final = """
+# KEYS: lease. ARGV: holder, span in milliseconds, longest lease in milliseconds. A lease without an
+# end, or with one too far away, was not written by us.
+_ACQUIRE: Final = """
 local left = redis.call('PTTL', KEYS[1])
 local is_held = left > 0 and left <= tonumber(ARGV[3])
 if is_held and redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -111,16 +111,16 @@ class RedisStore:
         name = hashlib.sha256(scope.encode()).hexdigest()[:32]
         # Braces: in a cluster both keys live on the same node.
         self._snapshot = f"nexus-auth:{{{name}}}:snapshot"
-        self._turn = f"nexus-auth:{{{name}}}:turn"
+        self._lease = f"nexus-auth:{{{name}}}:turn"
         make_pool: Any = ConnectionPool  # Not all of the package is typed.
         # Ours come last: what the URL says of the same must not take their place.
         options = parse_url(url) | {
             # The time limit is ours, around whole commands: the package's own goes through
-            # asyncio.wait_for, which in Python 3.11 may swallow a cancellation, and then a task
-            # that was told to end goes on for ever.
+            # asyncio.wait_for, which in Python 3.11 may swallow a cancellation, and then a
+            # cancelled task goes on for ever.
             "socket_timeout": None,
             "socket_connect_timeout": None,
-            # Trying again is the caller's business, who has something better to do meanwhile.
+            # The caller tries again, and has other work to do meanwhile.
             "retry": Retry(NoBackoff(), 0),
             "retry_on_error": [],
             # Records and versions are bytes.
@@ -178,7 +178,7 @@ class RedisStore:
             return bool(
                 await _result(
                     self._redis.eval(
-                        *(_CLAIM, 1, self._turn),
+                        *(_ACQUIRE, 1, self._lease),
                         *(holder, milliseconds, str(LONGEST_LEASE // timedelta(milliseconds=1))),
                     )
                 )
@@ -187,7 +187,7 @@ class RedisStore:
     async def lease_remaining(self) -> timedelta | None:
         """See `SnapshotStore.lease_remaining`."""
         async with _bounded():
-            milliseconds: int = await _result(self._redis.pttl(self._turn))
+            milliseconds: int = await _result(self._redis.pttl(self._lease))
         left = timedelta(milliseconds=milliseconds)
         return left if timedelta(0) < left <= LONGEST_LEASE else None
 

@@ -18,6 +18,8 @@ from tests.builders import a_hotkey
 class Source:
     """Ends every fetch in the same way."""
 
+    name = "a source"
+
     def __init__(self, error: BaseException | None = None) -> None:
         self._error = error
 
@@ -51,6 +53,7 @@ async def test_answers_are_counted_and_handed_on() -> None:
     assert await source.fetch_key(a_hotkey()) == b"key"
     assert await source.fetch_neurons() == ({}, 0)
     assert causes == ["none", "none", "none"]
+    assert source.name == "a source"
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,15 @@ import pytest
 import structlog.testing
 
 from nexus_auth.adapters.policy import live as module
-from nexus_auth.adapters.policy.live import LivePolicies
+from nexus_auth.adapters.policy.live import POLL_SECONDS, LivePolicies
 from nexus_auth.adapters.policy.short_form import build_policies
 from nexus_auth.adapters.policy.toml_file import PolicyInvalid
 from tests.builders import NOW
 from tests.fakes import FakeClock
 from tests.unit.adapters.registry.sources import until
 
-POLL = 0.01
+pytestmark = pytest.mark.virtual_time
+
 OPEN = "[policies.open]\n"
 STAKE = "[policies.stake]\nmin_stake = { total = 1 }\n"
 BROKEN = "[policies.open]\nallowed = []\n"
@@ -36,10 +37,8 @@ def replace(path: Path, text: str) -> None:
 
 
 def live(path: Path, *, offers_neurons: bool = True) -> LivePolicies:
-    """Policies that look at their file often."""
-    return LivePolicies.from_file(
-        path, clock=FakeClock(), poll_seconds=POLL, offers_neurons=offers_neurons
-    )
+    """Policies that look at their file as often as those of the service."""
+    return LivePolicies.from_file(path, clock=FakeClock(), offers_neurons=offers_neurons)
 
 
 def test_fixed_policies_tell_of_themselves() -> None:
@@ -86,7 +85,7 @@ async def test_changed_file_comes_into_force(path: Path, tmp_path: Path, way: st
     assert policies.needs_neurons()
     await policies.aclose()
     replace(path, OPEN)
-    await asyncio.sleep(5 * POLL)
+    await asyncio.sleep(5 * POLL_SECONDS)
     assert policies().default == "stake"
 
 
@@ -101,7 +100,7 @@ async def test_broken_file_keeps_the_old_policy_and_says_so_once(path: Path) -> 
         assert "policies.open.allowed" in str(policies.health().problem)
         path.unlink()
         await until(lambda: "No such file" in str(policies.health().problem))
-        await asyncio.sleep(5 * POLL)
+        await asyncio.sleep(5 * POLL_SECONDS)
         assert policies() is before
         replace(path, STAKE)
         await until(lambda: policies.health().problem is None)
@@ -117,11 +116,10 @@ async def test_broken_file_keeps_the_old_policy_and_says_so_once(path: Path) -> 
 async def test_file_that_is_still_being_written_is_left_alone(path: Path) -> None:
     """The first half of a file can be valid and lack the rules of the second."""
     policies = live(path)
-    policies._poll_seconds = 0.05
     await policies.start()
     path.write_text("[policies.half]\n")
     for number in range(40):
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(POLL_SECONDS / 5)
         with path.open("a") as file:
             file.write(f"# line {number}\n")
     assert policies().default == "open"
@@ -135,12 +133,11 @@ async def test_file_that_is_still_being_written_is_left_alone(path: Path) -> Non
 async def test_signal_has_an_unchanged_file_read_again(path: Path) -> None:
     """SIGHUP does not wait for a change to be seen."""
     policies = live(path)
-    policies._poll_seconds = 60
     await policies.start()
     await asyncio.sleep(0)
     replace(path, STAKE)
     policies.reload()
-    await until(lambda: policies().default == "stake")
+    await until(lambda: policies().default == "stake", seconds=POLL_SECONDS / 2)
     await policies.aclose()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.ports import KeyMap
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock
+from tests.virtual_time import LoopClocks
 
 MAX_AGE = timedelta(minutes=15)
 REFRESH_EVERY = timedelta(seconds=30)
@@ -22,7 +22,7 @@ REFRESH_EVERY = timedelta(seconds=30)
 
 @dataclass
 class FakeSource:
-    """A source in memory: counts questions, fails when told to, answers when let."""
+    """A source in memory: counts fetches, fails when `error` is set, answers while `open`."""
 
     keys: dict[Hotkey, bytes] = field(default_factory=dict)
     error: Exception | None = None
@@ -30,16 +30,17 @@ class FakeSource:
     rejected: int = 0
     neurons: dict[Hotkey, Neuron] = field(default_factory=dict)
     neuron_error: Exception | None = None
-    neuron_questions: int = 0
-    bulk_questions: int = 0
-    questions: Counter[Hotkey] = field(default_factory=Counter)
+    neuron_fetches: int = 0
+    bulk_fetches: int = 0
+    fetches: Counter[Hotkey] = field(default_factory=Counter)
     open: asyncio.Event = field(default_factory=asyncio.Event)
+    name: str = "fake source"
 
     def __post_init__(self) -> None:
         self.open.set()
 
     async def fetch_keys(self) -> KeyMap:
-        self.bulk_questions += 1
+        self.bulk_fetches += 1
         await self.open.wait()
         if not self.offers_bulk:
             raise BulkNotOffered("the fake source has no bulk answer")
@@ -48,14 +49,14 @@ class FakeSource:
         return KeyMap(keys=dict(self.keys), rejected=self.rejected)
 
     async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
-        self.neuron_questions += 1
+        self.neuron_fetches += 1
         await self.open.wait()
         if self.neuron_error is not None:
             raise self.neuron_error
         return dict(self.neurons), 0
 
     async def fetch_key(self, hotkey: Hotkey) -> bytes | None:
-        self.questions[hotkey] += 1
+        self.fetches[hotkey] += 1
         await self.open.wait()
         if self.error is not None:
             raise self.error
@@ -64,17 +65,17 @@ class FakeSource:
 
 @dataclass
 class FakeStore:
-    """A store in memory, away when told to."""
+    """A store in memory, away while `is_away`."""
 
-    steady: Callable[[], float] = time.monotonic
+    monotonic: Callable[[], float] = field(default_factory=lambda: LoopClocks().monotonic)
     record: bytes | None = None
     saved: int = 0
     is_away: bool = False
-    turn: tuple[str, float] | None = None
+    lease: tuple[str, float] | None = None
 
     def _reach(self) -> None:
         if self.is_away:
-            raise StoreUnavailable("the fake store was told to be away")
+            raise StoreUnavailable("the fake store was made to be away")
 
     async def version(self) -> str | None:
         self._reach()
@@ -92,14 +93,14 @@ class FakeStore:
 
     async def acquire_lease(self, holder: str, span: timedelta) -> bool:
         self._reach()
-        if self.turn is not None and self.turn[0] != holder and self.steady() < self.turn[1]:
+        if self.lease is not None and self.lease[0] != holder and self.monotonic() < self.lease[1]:
             return False
-        self.turn = holder, self.steady() + span.total_seconds()
+        self.lease = holder, self.monotonic() + span.total_seconds()
         return True
 
     async def lease_remaining(self) -> timedelta | None:
         self._reach()
-        left = 0.0 if self.turn is None else self.turn[1] - self.steady()
+        left = 0.0 if self.lease is None else self.lease[1] - self.monotonic()
         return timedelta(seconds=left) if left > 0 else None
 
     async def aclose(self) -> None:
@@ -107,13 +108,13 @@ class FakeStore:
 
 
 class FakeClocks:
-    """A wall clock and a steady clock that move together, or are made to disagree."""
+    """A wall clock and a monotonic clock that move together, or are made to disagree."""
 
     def __init__(self) -> None:
         self.wall = FakeClock()
         self.seconds = 1000.0
 
-    def steady(self) -> float:
+    def monotonic(self) -> float:
         return self.seconds
 
     def advance(self, seconds: float) -> None:

@@ -27,6 +27,8 @@ from tests.unit.adapters.registry.sources import (
     until_idle,
 )
 
+pytestmark = pytest.mark.virtual_time
+
 ALICE = a_hotkey("alice")
 BOB = a_hotkey("bob")
 NAMES = ("alice", "carol", "dave", "erin")
@@ -58,7 +60,7 @@ def a_registry(
             "neuron_source": source,
             "needs_neurons": needs or Need(),
             "clock": clocks.wall,
-            "steady": clocks.steady,
+            "monotonic": clocks.monotonic,
             "max_age": MAX_AGE,
             "refresh_every": REFRESH_EVERY,
             **settings,
@@ -73,16 +75,16 @@ def neuron_of(registry: SnapshotRegistry, name: str = "alice") -> Neuron | None:
 
 
 async def test_neurons_come_with_the_keys(source: FakeSource, clocks: FakeClocks) -> None:
-    """Both are asked for at the same time, once a refresh, and are of the same age."""
+    """Both are fetched at the same time, once a refresh, and are of the same age."""
     del source.neurons[a_hotkey("carol")]
     registry = a_registry(source, clocks)
     source.open.clear()
-    asking = asyncio.create_task(registry.refresh())
+    refreshing = asyncio.create_task(registry.refresh())
     await until_idle()
-    assert (source.bulk_questions, source.neuron_questions) == (1, 1)
+    assert (source.bulk_fetches, source.neuron_fetches) == (1, 1)
     clocks.advance(7)
     source.open.set()
-    await asking
+    await refreshing
     found = registry.peek(ALICE)
     assert found is not None
     assert found.neuron == source.neurons[ALICE]
@@ -91,13 +93,13 @@ async def test_neurons_come_with_the_keys(source: FakeSource, clocks: FakeClocks
     assert neuron_of(registry, "carol") is None
 
 
-async def test_nobody_asks_for_neurons_that_nobody_needs(
+async def test_neurons_that_no_policy_needs_are_not_fetched(
     source: FakeSource, clocks: FakeClocks
 ) -> None:
     """They are fetched only where some rule looks at them."""
     registry = a_registry(source, clocks, Need(now=False))
     await registry.refresh()
-    assert source.neuron_questions == 0
+    assert source.neuron_fetches == 0
     assert registry.peek(ALICE) is not None
     assert neuron_of(registry) is None
 
@@ -108,7 +110,7 @@ async def test_nobody_asks_for_neurons_that_nobody_needs(
 async def test_without_neurons_the_whole_snapshot_grows_old(
     source: FakeSource, clocks: FakeClocks, error: Exception
 ) -> None:
-    """What is known keeps serving for as long as it may, then nobody is let in."""
+    """What is known keeps serving for as long as it may, then every caller is denied."""
     registry = a_registry(source, clocks)
     await registry.refresh()
     source.neuron_error = error
@@ -125,10 +127,10 @@ async def test_without_neurons_the_whole_snapshot_grows_old(
         await registry.lookup(ALICE, presented=key_of("alice"))
 
 
-async def test_keys_that_fail_end_the_question_for_neurons(
+async def test_keys_that_fail_end_the_fetch_of_neurons(
     source: FakeSource, clocks: FakeClocks
 ) -> None:
-    """Nothing is left running, and one cause is told."""
+    """Nothing is left running, and one cause is reported."""
     source.error = RegistryUnavailable("no keys today")
     source.neuron_error = RegistryUnavailable("no neurons today")
     registry = a_registry(source, clocks)
@@ -140,7 +142,7 @@ async def test_keys_that_fail_end_the_question_for_neurons(
 async def test_policy_that_begins_to_need_neurons_waits_for_them(
     source: FakeSource, clocks: FakeClocks
 ) -> None:
-    """Without the facts it is closed; a refresh brings them, and whoever waits is served."""
+    """Without the facts it is closed; a refresh brings them, and all who wait are served."""
     needs = Need(now=False)
     registry = a_registry(source, clocks, needs)
     await registry.refresh()
@@ -164,7 +166,7 @@ async def test_policy_that_begins_to_need_neurons_waits_for_them(
 async def test_suspicious_neurons_count_only_when_they_are_said_again(
     source: FakeSource, clocks: FakeClocks, gone: tuple[str, ...]
 ) -> None:
-    """Neurons that vanish all at once are doubted as keys are, and what is said counts."""
+    """Neurons that vanish all at once are quarantined as keys are, and what is said counts."""
     registry = a_registry(source, clocks)
     await registry.refresh()
     for name in gone:
@@ -187,7 +189,7 @@ async def test_suspicious_neurons_count_only_when_they_are_said_again(
 async def test_keys_one_by_one_are_of_no_use_to_a_policy_that_needs_neurons(
     source: FakeSource, clocks: FakeClocks
 ) -> None:
-    """Where keys come one by one there are no neurons with them: nobody is let in."""
+    """Where keys come one by one there are no neurons with them: every caller is denied."""
     source.offers_bulk = False
     needs = Need()
     registry = a_registry(source, clocks, needs)
@@ -195,7 +197,7 @@ async def test_keys_one_by_one_are_of_no_use_to_a_policy_that_needs_neurons(
     with pytest.raises(RegistryUnavailable, match="one by one"):
         await registry.lookup(ALICE, presented=key_of("alice"))
     assert not registry.health().can_serve
-    assert not source.questions
+    assert not source.fetches
     # As long as nothing needs them.
     needs.now = False
     clocks.advance(60)
@@ -215,15 +217,17 @@ async def test_keys_one_by_one_are_of_no_use_to_a_policy_that_needs_neurons(
 async def test_registry_that_remembers_nothing_serves_no_policy_that_needs_neurons(
     source: FakeSource, clocks: FakeClocks
 ) -> None:
-    """All neurons for every caller would be too much to ask."""
+    """All neurons for every caller would be too many requests."""
     registry = a_registry(source, clocks, max_age=timedelta(0))
     assert registry.peek(ALICE) is None
     with pytest.raises(RegistryUnavailable):
         await registry.lookup(ALICE, presented=key_of("alice"))
 
 
-async def test_nobody_to_ask_for_neurons_is_closed(source: FakeSource, clocks: FakeClocks) -> None:
-    """A registry that was wired without a source of neurons is closed to whoever needs them."""
+async def test_registry_without_a_source_of_neurons_is_closed(
+    source: FakeSource, clocks: FakeClocks
+) -> None:
+    """It denies every caller, where a policy needs neurons."""
     registry = a_registry(source, clocks, neuron_source=None)
     await registry.refresh()
     with pytest.raises(RegistryUnavailable, match="nobody can be asked"):
@@ -235,10 +239,10 @@ class OneRecord:
 
     def __init__(self, clocks: FakeClocks, snapshot: SubnetSnapshot) -> None:
         self._format = RecordFormat(
-            scope="test", clock=clocks.wall, secret=b"secret", steady=clocks.steady
+            scope="test", clock=clocks.wall, secret=b"secret", monotonic=clocks.monotonic
         )
         self.is_empty = False
-        self._news: bytes | None = self._format.build(snapshot, asked_at=clocks.steady())
+        self._news: bytes | None = self._format.build(snapshot, fetched_at=clocks.monotonic())
 
     async def fetch_news(self) -> StoredSnapshot | None:
         news, self._news = self._news, None

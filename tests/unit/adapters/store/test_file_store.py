@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nexus_auth.adapters.store.file_store import LEFTOVER_SECONDS, FileStore
+from nexus_auth.adapters.files import LEFTOVER_SECONDS
+from nexus_auth.adapters.store.file_store import FileStore
 from nexus_auth.adapters.store.record import MAX_RECORD_BYTES
 from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
 from tests.builders import NOW
@@ -28,7 +29,7 @@ async def save(path: Path, record: bytes = b"record") -> None:
 
 
 async def test_files_are_for_their_owner_alone(path: Path) -> None:
-    """Also over a file that was readable for everybody."""
+    """Also over a file that was readable for all."""
     path.write_bytes(b"old")
     path.chmod(0o644)
     await save(path)
@@ -46,7 +47,7 @@ async def test_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 async def test_symbolic_link_is_not_followed(path: Path, tmp_path: Path) -> None:
-    """Whoever can plant a link can neither have another file read nor written."""
+    """A link in its place has no other file read or written."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     path.symlink_to(victim)
@@ -76,14 +77,14 @@ async def test_file_that_others_may_write_is_not_believed(path: Path) -> None:
 
 
 async def test_file_that_is_too_large_is_not_read(path: Path) -> None:
-    """Nobody fills our memory by way of a file."""
+    """A file cannot fill the memory."""
     await save(path, b"x" * (MAX_RECORD_BYTES + 1))
     with pytest.raises(RecordRejected, match="too large"):
         await FileStore(path).load()
 
 
 async def test_folder_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
-    """The path is named, for whoever has to put it right."""
+    """The path is named."""
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "snapshot.json"
     for call in (FileStore(path).save(b"x", said_at=NOW, keep_for=KEEP), FileStore(path).version()):
@@ -92,8 +93,11 @@ async def test_folder_that_cannot_be_written_is_unavailable(tmp_path: Path) -> N
 
 
 async def test_leftovers_of_killed_writers_are_cleared_away(path: Path) -> None:
-    """Those of an hour ago; a fresh one may belong to somebody who is still writing."""
-    old, fresh = path.with_name(".snapshot.json.old"), path.with_name(".snapshot.json.fresh")
+    """Those of an hour ago; a fresh one may belong to a process that is still writing."""
+    old, fresh = (
+        path.with_name(".snapshot.json.old.tmp"),
+        path.with_name(".snapshot.json.fresh.tmp"),
+    )
     old.touch()
     fresh.touch()
     hour_ago = time.time() - LEFTOVER_SECONDS - 1
@@ -104,7 +108,7 @@ async def test_leftovers_of_killed_writers_are_cleared_away(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "turn",
+    "content",
     [
         b"",
         b"\xff",
@@ -116,9 +120,9 @@ async def test_leftovers_of_killed_writers_are_cleared_away(path: Path) -> None:
         b"[" * 1000,
     ],
 )
-async def test_turn_that_makes_no_sense_is_nobodys(path: Path, turn: bytes) -> None:
-    """Damage to the turn's file blocks nobody."""
-    turn_path = path.with_name("snapshot.json.turn")
-    turn_path.write_bytes(turn)
-    turn_path.chmod(0o600)
+async def test_lease_that_makes_no_sense_is_free(path: Path, content: bytes) -> None:
+    """Damage to the lease's file blocks no process."""
+    lease_path = path.with_name("snapshot.json.turn")
+    lease_path.write_bytes(content)
+    lease_path.chmod(0o600)
     assert await FileStore(path).acquire_lease("me", KEEP)

@@ -25,15 +25,15 @@ SNAPSHOT = SubnetSnapshot(
     keys=keys_of("alice", "bob"), said_at=NOW, neurons={a_hotkey("alice"): NEURON}
 )
 FORMAT = RecordFormat(
-    scope=SCOPE, clock=FakeClock(), secret=SECRET, steady=lambda: 1000.0, boot_id="this boot"
+    scope=SCOPE, clock=FakeClock(), secret=SECRET, monotonic=lambda: 1000.0, boot_id="this boot"
 )
-RECORD = FORMAT.build(SNAPSHOT, asked_at=1000.0)
+RECORD = FORMAT.build(SNAPSHOT, fetched_at=1000.0)
 UNSEALED = dataclasses.replace(FORMAT, secret=None)
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> bytes:
     """An unsealed record whose content was changed by hand."""
-    record = json.loads(UNSEALED.build(SNAPSHOT, asked_at=1000.0))
+    record = json.loads(UNSEALED.build(SNAPSHOT, fetched_at=1000.0))
     change(record)
     return json.dumps(record).encode()
 
@@ -49,10 +49,10 @@ def test_record_comes_back_as_it_was() -> None:
 
 
 def test_wall_clock_set_back_makes_no_record_younger_on_the_same_machine() -> None:
-    """Since the same start of the machine, its steady clock has the last word."""
+    """Since the same start of the machine, its monotonic clock has the last word."""
     clocks = FakeClocks()
-    now = dataclasses.replace(FORMAT, clock=clocks.wall, steady=clocks.steady)
-    record = now.build(SNAPSHOT, asked_at=clocks.seconds)
+    now = dataclasses.replace(FORMAT, clock=clocks.wall, monotonic=clocks.monotonic)
+    record = now.build(SNAPSHOT, fetched_at=clocks.seconds)
     clocks.advance(600)
     clocks.wall.advance(seconds=-595)
     stored = now.parse(record)
@@ -71,7 +71,7 @@ def test_record_from_a_moment_ahead_counts_from_now(seconds: float) -> None:
     assert stored.snapshot.said_at == clock.now
 
 
-def test_record_from_the_future_is_refused() -> None:
+def test_record_from_the_future_is_rejected() -> None:
     """A clock was wrong when it was written, or is now."""
     clock = FakeClock(NOW - timedelta(seconds=5.001))
     with pytest.raises(RecordRejected, match="future"):
@@ -86,23 +86,23 @@ def test_record_from_the_future_is_refused() -> None:
         (dataclasses.replace(FORMAT, scope=scope_of(endpoint="http://pylon:8000", netuid=1)), "."),
     ],
 )
-def test_record_of_somebody_else_is_refused(reader: RecordFormat, problem: str) -> None:
+def test_record_of_another_writer_is_rejected(reader: RecordFormat, problem: str) -> None:
     """Another secret, another subnet."""
     with pytest.raises(RecordRejected, match=problem):
         reader.parse(RECORD)
 
 
-def test_record_of_another_subnet_is_refused_without_a_seal_too() -> None:
+def test_record_of_another_subnet_is_rejected_without_a_seal_too() -> None:
     """The scope is part of the record."""
     other = dataclasses.replace(UNSEALED, scope=scope_of(endpoint="http://pylon:8000", netuid=None))
     with pytest.raises(RecordRejected, match="another subnet"):
-        other.parse(UNSEALED.build(SNAPSHOT, asked_at=0.0))
+        other.parse(UNSEALED.build(SNAPSHOT, fetched_at=0.0))
 
 
-def test_unsealed_record_is_refused_where_a_secret_is_set() -> None:
+def test_unsealed_record_is_rejected_where_a_secret_is_set() -> None:
     """Leaving the seal away is no way around it."""
     with pytest.raises(RecordRejected, match="not sealed"):
-        FORMAT.parse(UNSEALED.build(SNAPSHOT, asked_at=0.0))
+        FORMAT.parse(UNSEALED.build(SNAPSHOT, fetched_at=0.0))
 
 
 ALICE = a_hotkey("alice").address
@@ -135,8 +135,8 @@ ALICE = a_hotkey("alice").address
         lambda r: r["content"]["neurons"][ALICE].update(total=float("nan")),
     ],
 )
-def test_changed_record_is_refused(change: Callable[[dict[str, Any]], object]) -> None:
-    """A record with anything wrong in it was not written by us: all of it is refused."""
+def test_changed_record_is_rejected(change: Callable[[dict[str, Any]], object]) -> None:
+    """A record with anything wrong in it was not written by us: all of it is rejected."""
     with pytest.raises(RecordRejected):
         UNSEALED.parse(changed(change))
 
@@ -146,7 +146,7 @@ def test_changed_record_is_refused(change: Callable[[dict[str, Any]], object]) -
 @example(b'{"format":1}')
 @example(b"9" * 10_000)
 @example(b" " * (MAX_RECORD_BYTES + 1))
-def test_bytes_from_anywhere_are_refused_in_one_way(record: bytes) -> None:
+def test_bytes_from_anywhere_are_rejected_in_one_way(record: bytes) -> None:
     """Nothing but `RecordRejected` comes out."""
     with pytest.raises(RecordRejected):
         UNSEALED.parse(record)
@@ -154,7 +154,7 @@ def test_bytes_from_anywhere_are_refused_in_one_way(record: bytes) -> None:
 
 @given(st.integers(0, len(RECORD) - 1), st.integers(1, 255))
 def test_one_changed_byte_never_changes_what_a_sealed_record_says(place: int, flip: int) -> None:
-    """It is refused, or says exactly the same (white space)."""
+    """It is rejected, or says exactly the same (white space)."""
     damaged = RECORD[:place] + bytes([RECORD[place] ^ flip]) + RECORD[place + 1 :]
     try:
         stored = FORMAT.parse(damaged)

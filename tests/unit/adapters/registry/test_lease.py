@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
@@ -11,9 +10,8 @@ import pytest_asyncio
 import structlog.testing
 import tenacity
 
-from nexus_auth.adapters.clock import utc_now
-from nexus_auth.adapters.registry import outage, snapshot
-from nexus_auth.adapters.registry.sharing import SharedSnapshots
+from nexus_auth.adapters.registry import backoff, lease, refresh
+from nexus_auth.adapters.registry.lease import SharedSnapshots
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.store.record import RecordFormat
 from nexus_auth.domain.errors import RegistryUnavailable, StoreUnavailable
@@ -30,12 +28,13 @@ from tests.unit.adapters.registry.sources import (
     keys_of,
     until,
 )
+from tests.virtual_time import LoopClocks
+
+pytestmark = pytest.mark.virtual_time
 
 ALICE = a_hotkey("alice")
 DOWN = RegistryUnavailable("connection refused")
-TURN = timedelta(seconds=0.3)
-LONG_TURN = timedelta(seconds=1)
-"""Does not end because this machine is busy for a moment."""
+LEASE = timedelta(seconds=lease.LEASE_SECONDS)
 
 Make = Callable[..., SnapshotRegistry]
 
@@ -61,27 +60,27 @@ async def make(source: FakeSource, store: FakeStore) -> AsyncIterator[Make]:
         *,
         clocks: FakeClocks | None = None,
         secret: bytes | None = None,
-        turn: timedelta = TURN,
         **settings: Any,
     ) -> SnapshotRegistry:
-        clock, steady = (
-            (utc_now, time.monotonic) if clocks is None else (clocks.wall, clocks.steady)
+        real = LoopClocks()
+        clock, monotonic = (
+            (real.wall, real.monotonic) if clocks is None else (clocks.wall, clocks.monotonic)
         )
         shared = SharedSnapshots(
             store=store,
-            record_format=RecordFormat(
-                scope="a subnet", clock=clock, steady=steady, secret=secret, boot_id="this boot"
+            codec=RecordFormat(
+                scope="a subnet", clock=clock, monotonic=monotonic, secret=secret, boot_id="boot"
             ),
-            turn=turn,
+            clock=clock,
+            monotonic=monotonic,
         )
         registry = SnapshotRegistry(
             **{
                 "source": source,
                 "clock": clock,
-                "steady": steady,
+                "monotonic": monotonic,
                 "max_age": MAX_AGE,
                 "refresh_every": REFRESH_EVERY,
-                "early_every": TURN,
                 "shared": shared,
                 **settings,
             }
@@ -97,7 +96,7 @@ async def make(source: FakeSource, store: FakeStore) -> AsyncIterator[Make]:
 async def test_restart_serves_what_was_known_while_the_source_is_away(
     make: Make, source: FakeSource
 ) -> None:
-    """The first caller after a restart is served, and nobody waits."""
+    """The first caller after a restart is served, and no caller waits."""
     await make().refresh()
     source.error = DOWN
     restarted = make()
@@ -116,7 +115,7 @@ async def test_restart_costs_the_source_nothing_while_the_snapshot_is_fresh(
     for _ in range(5):
         await make().start()
     await asyncio.sleep(0.05)
-    assert source.bulk_questions == 1
+    assert source.bulk_fetches == 1
 
 
 async def test_age_limit_holds_across_restarts(make: Make, source: FakeSource) -> None:
@@ -154,10 +153,12 @@ async def test_record_that_is_not_believed_is_ignored_with_a_warning(
 async def test_store_full_of_nonsense_does_not_write_the_log_full(
     store: FakeStore,
 ) -> None:
-    """Whoever writes the store anew every second is told of now and then."""
+    """A store that changes every second is logged now and then."""
     clocks = FakeClocks()
-    record_format = RecordFormat(scope="a subnet", clock=clocks.wall, steady=clocks.steady)
-    shared = SharedSnapshots(store=store, record_format=record_format)
+    codec = RecordFormat(scope="a subnet", clock=clocks.wall, monotonic=clocks.monotonic)
+    shared = SharedSnapshots(
+        store=store, codec=codec, clock=clocks.wall, monotonic=clocks.monotonic
+    )
     with structlog.testing.capture_logs() as lines:
         for number in range(300):
             await store.save(b"{" * number, said_at=clocks.wall(), keep_for=MAX_AGE)
@@ -172,15 +173,17 @@ async def test_store_that_takes_nothing_does_not_write_the_log_full(
 ) -> None:
     """That a full disk, or a Redis that is read-only, can still be read is no recovery."""
     clocks = FakeClocks()
-    record_format = RecordFormat(scope="a subnet", clock=clocks.wall, steady=clocks.steady)
-    shared = SharedSnapshots(store=store, record_format=record_format)
+    codec = RecordFormat(scope="a subnet", clock=clocks.wall, monotonic=clocks.monotonic)
+    shared = SharedSnapshots(
+        store=store, codec=codec, clock=clocks.wall, monotonic=clocks.monotonic
+    )
 
-    async def refuse(*_: object) -> bool:
+    async def fail(*_: object) -> bool:
         raise StoreUnavailable("read-only")
 
     with structlog.testing.capture_logs() as lines:
         with monkeypatch.context() as patch:
-            patch.setattr(store, "acquire_lease", refuse)
+            patch.setattr(store, "acquire_lease", fail)
             for number in range(300):
                 await shared.fetch_news()
                 assert number % 30 or await shared.acquire_lease()
@@ -190,28 +193,30 @@ async def test_store_that_takes_nothing_does_not_write_the_log_full(
     assert [line["event"] for line in lines] == ["source_failed", "source_recovered"]
 
 
-async def test_one_refresh_an_interval_serves_everybody(make: Make, source: FakeSource) -> None:
-    """Six processes ask as often as one, and all of them have the news."""
-    fleet = [make(refresh_every=timedelta(seconds=1)) for _ in range(6)]
+async def test_one_refresh_an_interval_serves_the_fleet(make: Make, source: FakeSource) -> None:
+    """Six processes fetch as often as one, and all of them have the news."""
+    fleet = [make() for _ in range(6)]
     await asyncio.gather(*(registry.start() for registry in fleet))
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
-    assert source.bulk_questions == 1
+    assert source.bulk_fetches == 1
     source.keys[ALICE] = key_of("alice's new")
-    await asyncio.sleep(2.2)
-    assert 2 <= source.bulk_questions <= 4
+    await asyncio.sleep(10 * REFRESH_EVERY.total_seconds() + 2)
+    assert source.bulk_fetches == 1 + 10
     news = [registry.peek(ALICE) for registry in fleet]
     assert all(found is not None and found.public_key == key_of("alice's new") for found in news)
 
 
-async def test_early_refreshes_are_limited_for_everybody_together(
+async def test_early_refreshes_are_limited_for_the_whole_fleet(
     make: Make, source: FakeSource
 ) -> None:
-    """A flood over all processes costs one request a turn, and each caller gets the news."""
+    """A flood over all processes costs one fetch a lease, and each caller gets the news."""
     fleet = [make() for _ in range(6)]
     await asyncio.gather(*(registry.start() for registry in fleet))
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
+    await asyncio.sleep(refresh.EARLY_SECONDS / 2)
     source.keys |= keys_of("bob")
-    began = time.monotonic()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     found = await asyncio.gather(
         *(
             registry.lookup(a_hotkey("bob"), presented=key_of("bob"))
@@ -220,71 +225,70 @@ async def test_early_refreshes_are_limited_for_everybody_together(
         )
     )
     assert all(found)
-    spent = time.monotonic() - began
-    assert source.bulk_questions <= 1 + 1 + spent / TURN.total_seconds()
+    spent = loop.time() - began
+    assert source.bulk_fetches <= 1 + 1 + spent / lease.LEASE_SECONDS
 
 
-async def test_holder_of_the_turn_that_dies_is_replaced(make: Make, store: FakeStore) -> None:
-    """A turn ends by itself."""
-    assert await store.acquire_lease("the dead", TURN)
+async def test_holder_of_the_lease_that_dies_is_replaced(make: Make, store: FakeStore) -> None:
+    """A lease that is not renewed expires."""
+    assert await store.acquire_lease("the dead", timedelta(seconds=1))
     registry = make()
-    began = time.monotonic()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     assert await registry.lookup(ALICE, presented=key_of("alice")) is not None
-    assert time.monotonic() - began < 3 * TURN.total_seconds()
+    assert loop.time() - began == pytest.approx(1, abs=2 * lease.LEASE_POLL_SECONDS)
 
 
-async def test_holder_keeps_the_turn_while_the_source_takes_its_time(
+async def test_holder_renews_the_lease_while_the_source_takes_its_time(
     make: Make, source: FakeSource
 ) -> None:
-    """A slow answer does not bring everybody to ask."""
-    fleet = [make(turn=LONG_TURN) for _ in range(3)]
+    """A slow answer does not make the others fetch."""
+    fleet = [make() for _ in range(3)]
     await asyncio.gather(*(registry.start() for registry in fleet))
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
-    await asyncio.sleep(TURN.total_seconds())
+    await asyncio.sleep(LEASE.total_seconds())
     source.keys |= keys_of("bob")
     source.open.clear()
     refreshes = [asyncio.create_task(registry.refresh()) for registry in fleet]
-    await asyncio.sleep(1.5 * LONG_TURN.total_seconds())
-    assert source.bulk_questions == 2
+    await asyncio.sleep(10 * LEASE.total_seconds())
+    assert source.bulk_fetches == 2
     source.open.set()
     await asyncio.gather(*refreshes)
-    assert source.bulk_questions == 2
+    assert source.bulk_fetches == 2
     assert all(registry.peek(a_hotkey("bob")) for registry in fleet)
 
 
-async def test_processes_that_know_nothing_wait_for_the_one_that_asks(
+async def test_processes_that_know_nothing_wait_for_the_one_that_fetches(
     make: Make, source: FakeSource
 ) -> None:
-    """A slow answer to the very first question does not bring everybody to ask either."""
+    """A slow answer to the very first fetch does not make the others fetch either."""
     source.open.clear()
-    fleet = [make(turn=LONG_TURN) for _ in range(3)]
+    fleet = [make() for _ in range(3)]
     await asyncio.gather(*(registry.start() for registry in fleet))
-    await asyncio.sleep(1.5 * snapshot.TURN_PATIENCE_AT_FIRST_SECONDS)
-    assert source.bulk_questions == 1
+    await asyncio.sleep(20 * lease.LEASE_PATIENCE_AT_FIRST_SECONDS)
+    assert source.bulk_fetches == 1
     source.open.set()
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
-    assert source.bulk_questions == 1
+    assert source.bulk_fetches == 1
 
 
-async def test_answers_slower_than_the_interval_are_asked_for_one_at_a_time(
-    make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+async def test_answers_slower_than_the_interval_are_fetched_one_at_a_time(
+    make: Make, source: FakeSource
 ) -> None:
-    """Whoever waits for his turn takes news for news, however old they are when they come."""
-    monkeypatch.setattr(snapshot, "TURN_PATIENCE_SECONDS", 2.0)
-    fleet = [make(turn=LONG_TURN, refresh_every=timedelta(seconds=0.2)) for _ in range(4)]
+    """A process that waits for the lease takes news for news, however old they are then."""
+    fleet = [make(refresh_every=timedelta(seconds=5)) for _ in range(4)]
     await asyncio.gather(*(registry.start() for registry in fleet))
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
     for _ in range(6):
         source.open.clear()
-        asked = source.bulk_questions
-        while source.bulk_questions == asked:  # noqa: ASYNC110 - there is no event to wait for.
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(0.5)
-        assert source.bulk_questions == asked + 1
+        fetches = source.bulk_fetches
+        await until(lambda: source.bulk_fetches > fetches, seconds=60)  # noqa: B023
+        await asyncio.sleep(0.7 * lease.LEASE_PATIENCE_SECONDS)
+        assert source.bulk_fetches == fetches + 1
         source.open.set()
 
 
-async def test_process_that_knows_nothing_does_not_wait_long_for_its_turn(
+async def test_process_that_knows_nothing_does_not_wait_long_for_the_lease(
     make: Make, store: FakeStore
 ) -> None:
     """Its callers wait as well, and the holder may be the dead process that it replaces."""
@@ -294,25 +298,25 @@ async def test_process_that_knows_nothing_does_not_wait_long_for_its_turn(
 
 
 @pytest.mark.parametrize("already_refreshed", [1, 0])
-async def test_store_that_is_away_denies_nobody(
+async def test_store_that_is_away_denies_no_caller(
     already_refreshed: int,
     make: Make,
     source: FakeSource,
     store: FakeStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Everybody asks for himself then; the log says so once, and once when it is over."""
-    monkeypatch.setattr(outage, "WAIT", tenacity.wait_fixed(0.1))
+    """Each process fetches for itself; the log says so once, and once when it is over."""
+    monkeypatch.setattr(backoff, "WAIT", tenacity.wait_fixed(0.1))
     registry = make()
     if already_refreshed:
         await registry.refresh()
     with structlog.testing.capture_logs() as lines:
         store.is_away = True
         await registry.start()
-        await asyncio.sleep(TURN.total_seconds())
+        await asyncio.sleep(refresh.EARLY_SECONDS)
         assert await registry.lookup(ALICE, presented=key_of("alice")) is not None
         source.keys |= keys_of("bob")
-        await asyncio.sleep(TURN.total_seconds())
+        await asyncio.sleep(refresh.EARLY_SECONDS)
         assert await registry.lookup(a_hotkey("bob"), presented=key_of("bob")) is not None
         store.is_away = False
         await asyncio.sleep(0.15)
@@ -339,42 +343,126 @@ async def test_store_that_lost_its_record_is_given_it_again(
     clocks.advance(2)
     assert restarted.peek(ALICE) is None
     store.record = None
-    await asyncio.sleep(1.5 * snapshot.WATCH_SECONDS)
+    await asyncio.sleep(1.5 * refresh.WATCH_SECONDS)
     assert store.record is None
 
 
 async def test_record_that_another_saved_meanwhile_is_read(
     make: Make, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who comes too late to save what he heard takes in what was said since."""
-    record_format = RecordFormat(scope="a subnet", clock=utc_now)
-    late = SharedSnapshots(store=store, record_format=record_format)
+    """A process that comes too late to save its answer takes in the later one."""
+    clocks = LoopClocks()
+    codec = RecordFormat(scope="a subnet", clock=clocks.wall, monotonic=clocks.monotonic)
+    late = SharedSnapshots(store=store, codec=codec, clock=clocks.wall, monotonic=clocks.monotonic)
     assert await late.fetch_news() is None
-    asked_at, early = time.monotonic(), SubnetSnapshot(keys=keys_of("alice"), said_at=utc_now())
+    fetched_at = clocks.monotonic()
+    early = SubnetSnapshot(keys=keys_of("alice"), said_at=clocks.wall())
     await make().refresh()
 
     async def leave_in_place(*_: object, **__: object) -> None:
         """As Redis does with a record that was said later."""
 
     monkeypatch.setattr(store, "save", leave_in_place)
-    await late.save(early, asked_at=asked_at, keep_for=MAX_AGE)
+    await late.save(early, fetched_at=fetched_at, keep_for=MAX_AGE)
     news = await late.fetch_news()
     assert news is not None
     assert news.snapshot.keys == keys_of("alice", "carol")
 
 
-async def test_suspicious_snapshot_is_settled_by_whoever_doubted_it(
+async def test_suspicious_snapshot_is_settled_by_the_process_that_quarantined_it(
     make: Make, source: FakeSource, store: FakeStore
 ) -> None:
-    """The others keep what they know until it is confirmed, and ask nothing meanwhile."""
-    spans = {"confirm_after": timedelta(seconds=0.5), "patience": timedelta(seconds=0.1)}
-    fleet = [make(**spans) for _ in range(3)]
+    """The others keep what they know until it is confirmed, and fetch nothing meanwhile."""
+    fleet = [make() for _ in range(3)]
     await asyncio.gather(*(registry.start() for registry in fleet))
     await until(lambda: all(registry.peek(ALICE) for registry in fleet))
-    await asyncio.sleep(TURN.total_seconds())
+    await asyncio.sleep(LEASE.total_seconds())
     source.keys = {}
     await fleet[0].refresh()
     await asyncio.gather(*(each.lookup(a_hotkey("x"), presented=bytes(32)) for each in fleet[1:]))
     assert all(registry.peek(ALICE) for registry in fleet)
-    await until(lambda: not any(registry.peek(ALICE) for registry in fleet))
-    assert source.bulk_questions <= 4
+    await until(lambda: not any(registry.peek(ALICE) for registry in fleet), seconds=10)
+    assert source.bulk_fetches <= 4
+
+
+def a_member(store: FakeStore) -> SharedSnapshots:
+    """One process's view of the store, without a registry."""
+    clocks = LoopClocks()
+    codec = RecordFormat(scope="a subnet", clock=clocks.wall, monotonic=clocks.monotonic)
+    return SharedSnapshots(store=store, codec=codec, clock=clocks.wall, monotonic=clocks.monotonic)
+
+
+async def no_news() -> bool:
+    """As where no other process has fetched."""
+    return False
+
+
+@pytest.mark.parametrize(
+    ("is_urgent", "patience"),
+    [
+        (True, lease.LEASE_PATIENCE_AT_FIRST_SECONDS),
+        (False, lease.LEASE_PATIENCE_SECONDS),
+    ],
+)
+async def test_lease_that_never_ends_is_waited_for_as_long_as_makes_sense(
+    store: FakeStore, *, is_urgent: bool, patience: float
+) -> None:
+    """Not long where callers wait and its holder shows no sign of life."""
+    await store.acquire_lease("the dead", timedelta(minutes=1))
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    assert await a_member(store).wait_for_lease(find_news=no_news, is_urgent=lambda: is_urgent)
+    assert loop.time() - began == pytest.approx(patience, abs=2 * lease.LEASE_POLL_SECONDS)
+
+
+async def test_lease_that_is_renewed_is_waited_for_however_urgent(store: FakeStore) -> None:
+    """Its holder is alive, and has the answer sooner."""
+    holder, other = a_member(store), a_member(store)
+    assert await holder.acquire_lease()
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + 20
+    waiting = asyncio.create_task(other.wait_for_lease(find_news=no_news, is_urgent=lambda: True))
+    async with holder.lease_kept(ends_at=lambda: ends_at):
+        await asyncio.sleep(10)
+    assert not waiting.done()
+    await asyncio.sleep(9)
+    assert await waiting
+    assert loop.time() < ends_at
+
+
+async def test_news_end_the_wait_for_the_lease(store: FakeStore) -> None:
+    """Then there is nothing to fetch."""
+    await store.acquire_lease("another", timedelta(minutes=1))
+    news = asyncio.Event()
+
+    async def find_news() -> bool:
+        return news.is_set()
+
+    waiting = asyncio.create_task(
+        a_member(store).wait_for_lease(find_news=find_news, is_urgent=lambda: False)
+    )
+    await asyncio.sleep(5)
+    assert not waiting.done()
+    news.set()
+    assert not await waiting
+
+
+@pytest.mark.parametrize(("ends_after", "expected"), [(7, 7), (-1, 2 * lease.LEASE_POLL_SECONDS)])
+async def test_kept_lease_ends_when_it_is_to_end_but_not_before_the_news_are_seen(
+    store: FakeStore, ends_after: float, expected: float
+) -> None:
+    """It is set when the fetch has ended, well or badly."""
+    holder = a_member(store)
+    assert await holder.acquire_lease()
+    loop = asyncio.get_running_loop()
+
+    async def fetch_in_vain() -> None:
+        async with holder.lease_kept(ends_at=lambda: loop.time() + ends_after):
+            await asyncio.sleep(10)
+            raise DOWN
+
+    with pytest.raises(RegistryUnavailable):
+        await fetch_in_vain()
+    remaining = await store.lease_remaining()
+    assert remaining is not None
+    assert remaining.total_seconds() == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""Follows one source's failures: when to ask again, and what to tell the log."""
+"""Spaces the attempts to reach a source that fails, and logs when an outage begins and ends."""
 
 from __future__ import annotations
 
@@ -6,42 +6,44 @@ from typing import TYPE_CHECKING, Any, Final
 
 import tenacity
 
+from nexus_auth.adapters.registry.log_throttle import LogThrottle
+
 if TYPE_CHECKING:
     from datetime import datetime
 
     from nexus_auth.domain.ports import Clock, MonotonicClock
 
 RETRY_SECONDS_AT_LEAST: Final = 0.5
-"""Even right after the first failure: a source that refuses connections refuses them quickly."""
+"""The pause after the first failure: a source that refuses connections refuses them quickly."""
 
 RETRY_SECONDS_AT_MOST: Final = 8.0
-"""The service is back within this time of its source, and asks a dead one some 15 times a minute
-at most."""
-
-REMINDER_SECONDS: Final = 600.0
-"""How often the log repeats that an outage goes on."""
-
-QUIET_SECONDS: Final = 30.0
-"""A new cause, or a new outage, is worth a line at most this often: a source that works every
-other time must not write the log full."""
+"""The longest pause. The service recovers within this time of its source, and sends a dead one
+some 15 requests a minute at most."""
 
 WAIT: Final = tenacity.wait_random_exponential(
     multiplier=1, min=RETRY_SECONDS_AT_LEAST, max=RETRY_SECONDS_AT_MOST
 )
 
 
-class Outage:
-    """Knows since when and why a source fails, and spaces the attempts to ask it again."""
+class Backoff:
+    """Counts the failures of one source in a row, and says when to try it again.
+
+    Attributes:
+        since: When the outage began (aware, UTC); None while there is none.
+        last_error: What the last failure said; None while there is none.
+        next_try: When the next attempt is due, by the monotonic clock.
+        ended_at: When the last outage ended, by the monotonic clock.
+    """
 
     def __init__(
-        self, *, source: str, clock: Clock, steady: MonotonicClock, log: Any, threshold: int = 1
+        self, *, source: str, clock: Clock, monotonic: MonotonicClock, log: Any, threshold: int = 1
     ) -> None:
         """Starts without an outage.
 
         Args:
-            source: What to call it in the log.
+            source: The name of the source in the log.
             clock: Tells the time (aware, UTC).
-            steady: Measures spans.
+            monotonic: Measures spans.
             log: A structlog logger.
             threshold: After how many failures in a row the source counts as down.
         """
@@ -49,62 +51,62 @@ class Outage:
         self.last_error: str | None = None
         self.next_try = 0.0
         self.ended_at = float("-inf")
-        """When the last outage was over, by the steady clock."""
         self._source = source
         self._clock = clock
-        self._steady = steady
+        self._monotonic = monotonic
         self._log = log
         self._threshold = threshold
         self._failures = 0
         self._began = 0.0
-        self._cause: str | None = None
-        self._last_line = float("-inf")
-        self._is_told = False
+        self._outages = 0
+        self._is_logged = False
+        self._throttle = LogThrottle(monotonic)
         self._retry = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
 
     @property
-    def is_on(self) -> bool:
+    def is_failing(self) -> bool:
         """Whether the source is known to be down: the last attempts failed."""
         return self._failures >= self._threshold
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it is down and too early to ask it again."""
-        return self.is_on and self._steady() < self.next_try
+        """Whether the source is down and the next attempt is not due yet."""
+        return self.is_failing and self._monotonic() < self.next_try
 
     def failed(self, error: Exception) -> None:
-        """Takes note of a failure."""
-        now = self._steady()
+        """Counts a failure."""
+        now = self._monotonic()
         if not self._failures:
             self.since, self._began = self._clock(), now
+            self._outages += 1
         self._failures += 1
         self._retry.attempt_number = self._failures
         self.next_try = now + WAIT(self._retry)
         self.last_error = str(error)
         cause = type(error).__name__
-        quiet = REMINDER_SECONDS if self._is_told and cause == self._cause else QUIET_SECONDS
-        if now - self._last_line >= quiet:
+        # A new outage is news, even where its cause is that of the last one.
+        if self._throttle.allow((self._outages, cause)):
             self._log.warning(
-                "source_still_failing" if self._is_told else "source_failed",
+                "source_still_failing" if self._is_logged else "source_failed",
                 source=self._source,
                 cause=cause,
                 error=self.last_error,
                 seconds=round(now - self._began, 1),
                 attempts=self._failures,
             )
-            self._last_line, self._is_told, self._cause = now, True, cause
+            self._is_logged = True
 
     def succeeded(self) -> None:
-        """Takes note that the source answered as it should."""
-        if self.is_on:
-            self.ended_at = self._steady()
-        if self._is_told:
+        """Ends the outage, where there is one."""
+        if self.is_failing:
+            self.ended_at = self._monotonic()
+        if self._is_logged:
             self._log.info(
                 "source_recovered",
                 source=self._source,
-                seconds=round(self._steady() - self._began, 1),
+                seconds=round(self._monotonic() - self._began, 1),
                 attempts=self._failures,
             )
         self._failures = 0
-        self._is_told = False
+        self._is_logged = False
         self.since = self.last_error = None

@@ -1,0 +1,81 @@
+"""Fetches a whole snapshot: all keys, and all neurons where a policy needs them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from nexus_auth.domain.errors import BulkNotOffered, RegistryUnavailable
+from nexus_auth.domain.snapshot import SubnetSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from nexus_auth.domain.hotkey import Hotkey
+    from nexus_auth.domain.neuron import Neuron
+    from nexus_auth.domain.ports import Clock, KeyMap, KeySource, NeuronSource
+
+FETCH_SECONDS: Final = 60.0
+"""When a fetch is given up. A source ends by itself long before that; this holds if it does not."""
+
+PATIENCE_SECONDS: Final = 1.7
+"""The longest time `lookup` waits for a fetch, counted from the start of the fetch: a caller gets
+a decision within 2 s, also on a busy machine."""
+
+PATIENCE_IN_OUTAGE_SECONDS: Final = 0.25
+"""The same while the source is known to be down. A source that has recovered answers sooner."""
+
+CONFIRM_SECONDS: Final = 5.0
+"""The time after which a fetch is repeated whose answer is not believed at once: a source says
+"not found", or nothing at all, also when it could not read the chain."""
+
+
+async def fetch_snapshot(
+    *,
+    source: KeySource,
+    neuron_source: NeuronSource | None,
+    needs_neurons: Callable[[], bool],
+    clock: Clock,
+) -> tuple[SubnetSnapshot, int]:
+    """Fetches a snapshot. Its age counts from the start: a slow answer is not younger for it.
+
+    Returns:
+        The snapshot, and how many entries were nonsense and were left out.
+
+    Raises:
+        BulkNotOffered: If the source cannot give all keys at once, and no neurons are needed.
+        RegistryError: If no usable answer came.
+        TimeoutError: If the source did not end by itself.
+    """
+    said_at = clock()
+    try:
+        async with asyncio.timeout(FETCH_SECONDS):
+            if needs_neurons():
+                answer, neurons, rejected = await _fetch_both(source, neuron_source)
+            else:
+                answer, neurons, rejected = await source.fetch_keys(), None, 0
+    except BulkNotOffered:
+        if not needs_neurons():
+            raise
+        raise RegistryUnavailable(
+            "a policy needs neurons, which go with all keys at once; the source offers "
+            "keys one by one only"
+        ) from None
+    snapshot = SubnetSnapshot(keys=answer.keys, neurons=neurons, said_at=said_at)
+    return snapshot, answer.rejected + len(answer.keys) - len(snapshot.keys) + rejected
+
+
+async def _fetch_both(
+    source: KeySource, neuron_source: NeuronSource | None
+) -> tuple[KeyMap, Mapping[Hotkey, Neuron], int]:
+    """Fetches keys and neurons at the same time: facts that are used together, or none of them."""
+    if neuron_source is None:
+        raise RegistryUnavailable("a policy needs neurons, and nobody can be asked for them")
+    fetching = asyncio.create_task(neuron_source.fetch_neurons(), name="registry-neurons")
+    try:
+        keys = await source.fetch_keys()
+        neurons, rejected = await fetching
+    finally:
+        fetching.cancel()
+        await asyncio.gather(fetching, return_exceptions=True)
+    return keys, neurons, rejected

@@ -1,0 +1,230 @@
+"""Shares snapshots with other processes through a store, and the lease to fetch for all of them.
+
+The store is a help and never a condition: while it is away, every process fetches for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from nexus_auth.adapters.registry.backoff import Backoff
+from nexus_auth.adapters.registry.log_throttle import LogThrottle
+from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from nexus_auth.domain.ports import Clock, MonotonicClock, SnapshotCodec, SnapshotStore
+    from nexus_auth.domain.snapshot import StoredSnapshot, SubnetSnapshot
+
+LEASE_SECONDS: Final = 2.0
+"""How long a lease lasts without being renewed: after this time another process takes over from
+one that died, and this far apart are the fetches of a whole fleet."""
+
+LEASE_PATIENCE_SECONDS: Final = 30.0
+"""How long to wait for the lease while its holder brings no news, before fetching all the same. A
+holder that died lost it long before that; this is for a lease that never ends."""
+
+LEASE_PATIENCE_AT_FIRST_SECONDS: Final = 1.0
+"""The same while nothing usable is known and the lease is not renewed: callers are waiting, and the
+holder may be the process that this one replaces. A holder that lives renews its lease within this
+time, and has the answer sooner than a process that begins to fetch now."""
+
+LEASE_POLL_SECONDS: Final = 0.1
+"""How often to look for news, and for the end of the lease, meanwhile."""
+
+_RENEWED_SECONDS: Final = 0.1
+"""A lease that ends so much later than it did was renewed; less is a difference of clocks."""
+
+_LARGE_BYTES: Final = 64 * 1024
+_LARGE_KEYS: Final = 512
+"""Records from this size on are written and read in a thread, so that no caller waits meanwhile:
+ten thousand hotkeys take some 150 ms, a subnet of today one."""
+
+_log = structlog.get_logger(__name__)
+
+
+class SharedSnapshots:
+    """One process's view of the snapshots that a fleet shares. Raises nothing."""
+
+    def __init__(
+        self,
+        *,
+        store: SnapshotStore,
+        codec: SnapshotCodec,
+        clock: Clock,
+        monotonic: MonotonicClock,
+    ) -> None:
+        """Takes a store, which it closes in `aclose`.
+
+        Args:
+            store: Where the fleet's snapshot is kept.
+            codec: Writes and reads its records.
+            clock: Tells the time (aware, UTC).
+            monotonic: Measures spans.
+        """
+        self.is_empty = False
+        """Whether the store was seen to hold no record at all."""
+        self._store = store
+        self._codec = codec
+        self._monotonic = monotonic
+        self._holder = uuid.uuid4().hex
+        self._seen_version: str | None = None
+        self._lease_ends: float | None = None
+        self._ignored = LogThrottle(monotonic)
+        # A store can be readable and accept no writes: a full disk, a Redis that is read-only.
+        self._is_read_only = False
+        self._backoff = Backoff(source="snapshot store", clock=clock, monotonic=monotonic, log=_log)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the store is known to be away, and the next attempt is not due yet."""
+        return self._backoff.is_waiting
+
+    async def fetch_news(self) -> StoredSnapshot | None:
+        """Reads what another process saved since the last time, if it is to be believed."""
+        if self.is_away:
+            return None
+        version = self._seen_version
+        try:
+            version = await self._store.version()
+            record = None if version == self._seen_version else await self._store.load()
+            news = None if record is None else await self._parse(record)
+        except StoreUnavailable as exc:
+            self._failed(exc, writing=False)
+            return None
+        except RecordRejected as exc:
+            if self._ignored.allow(str(exc)):
+                _log.warning("stored_snapshot_ignored", problem=str(exc))
+            news = None
+        self._succeeded(writing=False)
+        self._seen_version = version
+        self.is_empty = version is None
+        return news
+
+    async def save(
+        self, snapshot: SubnetSnapshot, *, fetched_at: float, keep_for: timedelta
+    ) -> None:
+        """Hands a snapshot to the others, for as long as it can be used.
+
+        Args:
+            snapshot: What the source said.
+            fetched_at: When its fetch began, by the monotonic clock.
+            keep_for: After how long it cannot be used any more.
+        """
+        if self.is_away:
+            return
+        if len(snapshot.keys) < _LARGE_KEYS:
+            record = self._codec.build(snapshot, fetched_at=fetched_at)
+        else:
+            record = await asyncio.to_thread(self._codec.build, snapshot, fetched_at=fetched_at)
+        try:
+            version = await self._store.save(record, said_at=snapshot.said_at, keep_for=keep_for)
+        except StoreUnavailable as exc:
+            self._failed(exc, writing=True)
+        else:
+            self._succeeded(writing=True)
+            self.is_empty = False
+            # Where the record of another process was left in place, that is news.
+            self._seen_version = version or self._seen_version
+
+    async def wait_for_lease(
+        self, *, find_news: Callable[[], Awaitable[bool]], is_urgent: Callable[[], bool]
+    ) -> bool:
+        """Waits until this process may fetch, or news make that needless.
+
+        Args:
+            find_news: Looks for news, from the store or elsewhere; says whether there are any.
+            is_urgent: Whether callers wait, and nothing usable is known. Then a holder that does
+                not renew its lease is not waited for long.
+
+        Returns:
+            Whether to fetch. The lease is acquired then, unless its holder was waited for in vain.
+        """
+        began = last_sign = self._monotonic()
+        while not await self.acquire_lease():
+            urgent = is_urgent()
+            if urgent and await self._is_lease_renewed():
+                last_sign = self._monotonic()
+            now = self._monotonic()
+            is_overdue = urgent and now >= last_sign + LEASE_PATIENCE_AT_FIRST_SECONDS
+            if is_overdue or now >= began + LEASE_PATIENCE_SECONDS:
+                break
+            await asyncio.sleep(LEASE_POLL_SECONDS)
+            if await find_news():
+                return False
+        return True
+
+    async def acquire_lease(self, span: timedelta = timedelta(seconds=LEASE_SECONDS)) -> bool:
+        """Acquires or renews the lease to fetch; always granted while the store is away."""
+        if self.is_away:
+            return True
+        try:
+            granted = await self._store.acquire_lease(self._holder, span)
+        except StoreUnavailable as exc:
+            self._failed(exc, writing=True)
+            return True
+        self._succeeded(writing=True)
+        return granted
+
+    @contextlib.asynccontextmanager
+    async def lease_kept(self, *, ends_at: Callable[[], float]) -> AsyncIterator[None]:
+        """Renews an acquired lease while a fetch is in flight, and sets its end afterwards.
+
+        Args:
+            ends_at: Called after the fetch: when the lease is to end, by the monotonic clock. It
+                lasts long enough for the others to see the news first.
+        """
+        renewing = asyncio.create_task(self._keep_renewing(), name="registry-lease")
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
+            remaining = max(ends_at() - self._monotonic(), 2 * LEASE_POLL_SECONDS)
+            await self.acquire_lease(timedelta(seconds=remaining))
+
+    async def aclose(self) -> None:
+        """Closes the store."""
+        await self._store.aclose()
+
+    async def _is_lease_renewed(self) -> bool:
+        """Says whether the lease's holder has renewed it since the last call."""
+        if self.is_away:
+            return False
+        try:
+            remaining = await self._store.lease_remaining()
+        except StoreUnavailable as exc:
+            self._failed(exc, writing=False)
+            return False
+        before, self._lease_ends = self._lease_ends, None
+        if remaining is None:
+            return False
+        self._lease_ends = self._monotonic() + remaining.total_seconds()
+        return before is not None and self._lease_ends > before + _RENEWED_SECONDS
+
+    async def _keep_renewing(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            await self.acquire_lease()
+
+    async def _parse(self, record: bytes) -> StoredSnapshot:
+        if len(record) < _LARGE_BYTES:
+            return self._codec.parse(record)
+        return await asyncio.to_thread(self._codec.parse, record)
+
+    def _failed(self, error: StoreUnavailable, *, writing: bool) -> None:
+        self._is_read_only = self._is_read_only or writing
+        self._backoff.failed(error)
+
+    def _succeeded(self, *, writing: bool) -> None:
+        """Ends the outage, unless it is one of writing and this was reading."""
+        self._is_read_only = self._is_read_only and not writing
+        if not self._is_read_only:
+            self._backoff.succeeded()

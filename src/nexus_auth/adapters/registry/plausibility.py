@@ -1,0 +1,73 @@
+"""Quarantines an answer that lost half the subnet until a later answer confirms it.
+
+Pure: keeps one answer, and neither fetches, logs nor looks at a clock.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+from nexus_auth.adapters.registry.fetch import CONFIRM_SECONDS
+
+if TYPE_CHECKING:
+    from nexus_auth.domain.snapshot import SubnetSnapshot
+
+_EARLY_PART: Final = 0.05
+"""A confirmation may come this part of the span early: timers and clocks are not exact."""
+
+
+class Verdict(Enum):
+    """What to do with an answer."""
+
+    PLAUSIBLE = auto()
+    """It is as one would expect: serve it."""
+    CONFIRMED = auto()
+    """It repeats the quarantined answer, late enough: serve it."""
+    SUSPICIOUS = auto()
+    """It is the first of its kind, and is quarantined now."""
+    UNCONFIRMED = auto()
+    """It is suspicious like the one before, too soon or in another way; the quarantine goes on."""
+
+
+class Quarantine:
+    """Examines one answer after the other, and holds the last suspicious one."""
+
+    def __init__(self) -> None:
+        self._held: tuple[SubnetSnapshot, float] | None = None
+
+    @property
+    def confirm_at(self) -> float | None:
+        """When a fetch can settle the matter, by the monotonic clock; None while it is empty."""
+        return None if self._held is None else self._held[1] + CONFIRM_SECONDS
+
+    def examine(
+        self, answer: SubnetSnapshot, *, fetched_at: float, current: SubnetSnapshot | None
+    ) -> Verdict:
+        """Compares an answer with what is served now, and with what is quarantined.
+
+        Args:
+            answer: The answer.
+            fetched_at: When its fetch began, by the monotonic clock.
+            current: What is served now; None where nothing may be used. Then there is nothing to
+                lose, and any answer is plausible.
+        """
+        if current is None or not answer.is_suspicious_after(current):
+            self._held = None
+            return Verdict.PLAUSIBLE
+        if self._held is None:
+            self._held = answer, fetched_at
+            return Verdict.SUSPICIOUS
+        held, held_since = self._held
+        if not answer.is_suspicious_after(held):
+            if fetched_at - held_since >= CONFIRM_SECONDS * (1 - _EARLY_PART):
+                self._held = None
+                return Verdict.CONFIRMED
+            # The same again, too soon to count. The span counts from the first of them.
+            fetched_at = held_since
+        self._held = answer, fetched_at
+        return Verdict.UNCONFIRMED
+
+    def clear(self) -> None:
+        """Forgets the quarantined answer: another process settled the matter."""
+        self._held = None

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+import structlog
+import structlog.testing
+
+from nexus_auth.adapters.registry.backoff import RETRY_SECONDS_AT_MOST, Backoff
+from nexus_auth.adapters.registry.fetch import PATIENCE_IN_OUTAGE_SECONDS, PATIENCE_SECONDS
+from nexus_auth.adapters.registry.refresh import (
+    EARLY_SECONDS,
+    JITTER,
+    MAX_WAITING,
+    WATCH_SECONDS,
+    Refresher,
+    refresh_due,
+)
+from nexus_auth.domain.errors import RegistryUnavailable
+from tests.unit.adapters.registry.sources import until_idle
+from tests.virtual_time import LoopClocks
+
+pytestmark = pytest.mark.virtual_time
+
+EVERY_SECONDS = 30.0
+DOWN = RegistryUnavailable("connection refused")
+
+
+class Scene:
+    """A refresher over fetches that end when they are let."""
+
+    def __init__(self, *, is_shared: bool = False) -> None:
+        self.clocks = LoopClocks()
+        self.fetches = 0
+        self.error: Exception | None = None
+        self.open = asyncio.Event()
+        self.open.set()
+        self.is_news = False
+        self.looks = 0
+        self.backoff = Backoff(
+            source="test",
+            clock=self.clocks.wall,
+            monotonic=self.clocks.monotonic,
+            log=structlog.get_logger(),
+        )
+        self.refresher = Refresher(
+            fetch=self._fetch,
+            next_due=lambda began: began + EVERY_SECONDS,
+            find_news=self._find_news if is_shared else None,
+            backoff=self.backoff,
+            monotonic=self.clocks.monotonic,
+            patience=PATIENCE_SECONDS,
+        )
+
+    async def _fetch(self) -> None:
+        self.fetches += 1
+        await self.open.wait()
+        if self.error is not None:
+            raise self.error
+        self.refresher.note_answer()
+
+    async def _find_news(self) -> bool:
+        self.looks += 1
+        return self.is_news
+
+    async def wait_for_news(self, *, is_known: bool = False, is_enough: bool = False) -> float:
+        """Waits as a caller does, and says for how many seconds."""
+        began = self.clocks.monotonic()
+        await self.refresher.wait_for_news(lambda: is_enough, is_known=is_known)
+        return self.clocks.monotonic() - began
+
+
+@pytest_asyncio.fixture
+async def scene() -> AsyncIterator[Scene]:
+    """A scene of a process on its own."""
+    scene = Scene()
+    yield scene
+    await scene.refresher.aclose()
+
+
+async def test_all_who_refresh_share_the_fetch_in_flight(scene: Scene) -> None:
+    """One request to the source, however many wait for it."""
+    await asyncio.gather(*(scene.refresher.refresh() for _ in range(100)))
+    assert scene.fetches == 1
+
+
+async def test_started_refresher_fetches_at_once_and_whenever_it_is_due(scene: Scene) -> None:
+    """Until it is closed."""
+    scene.refresher.start()
+    await asyncio.sleep(10 * EVERY_SECONDS + 1)
+    assert scene.fetches == 1 + 10
+    assert scene.refresher.is_running
+    await scene.refresher.aclose()
+    await asyncio.sleep(10 * EVERY_SECONDS)
+    assert scene.fetches == 1 + 10
+    assert not scene.refresher.is_running
+
+
+async def test_failures_are_spaced_by_the_backoff(scene: Scene) -> None:
+    """Not by the interval: the source may be back sooner."""
+    scene.error = DOWN
+    scene.refresher.start()
+    await asyncio.sleep(300)
+    assert 300 / RETRY_SECONDS_AT_MOST <= scene.fetches <= 300 / 2
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), ZeroDivisionError("a defect")])
+async def test_fetch_that_breaks_is_a_failure_and_ends_nothing(
+    scene: Scene, error: Exception
+) -> None:
+    """A defect is logged with its traceback."""
+    scene.error = error
+    with structlog.testing.capture_logs() as lines:
+        await scene.refresher.refresh()
+    assert scene.backoff.is_failing
+    is_defect = not isinstance(error, TimeoutError)
+    assert any(line["event"] == "refresh_crashed" for line in lines) == is_defect
+
+
+async def test_patience_counts_from_the_fetch(scene: Scene) -> None:
+    """Callers who come later wait for the rest of it only."""
+    scene.open.clear()
+    first = asyncio.create_task(scene.wait_for_news())
+    await asyncio.sleep(1)
+    assert await scene.wait_for_news() == pytest.approx(PATIENCE_SECONDS - 1)
+    assert await scene.wait_for_news() == 0
+    assert await first == pytest.approx(PATIENCE_SECONDS)
+    assert scene.fetches == 1
+
+
+async def test_patience_is_short_in_an_outage(scene: Scene) -> None:
+    """Between two attempts there is none at all."""
+    scene.error = DOWN
+    await scene.refresher.refresh()
+    assert await scene.wait_for_news() == 0
+    scene.open.clear()
+    await asyncio.sleep(RETRY_SECONDS_AT_MOST)
+    assert await scene.wait_for_news() == pytest.approx(PATIENCE_IN_OUTAGE_SECONDS)
+    assert scene.fetches == 2
+
+
+async def test_news_end_the_wait_before_the_fetch_does(scene: Scene) -> None:
+    """They are announced while the fetch has more to do; whether they are enough is asked then."""
+    scene.open.clear()
+    content = asyncio.create_task(scene.wait_for_news(is_enough=True))
+    patient = asyncio.create_task(scene.wait_for_news())
+    await asyncio.sleep(1)
+    scene.refresher.announce()
+    assert await content == pytest.approx(1)
+    assert await patient == pytest.approx(PATIENCE_SECONDS)
+
+
+async def test_fetch_that_has_its_answer_is_not_waited_for(scene: Scene) -> None:
+    """What follows, such as handing it to others, brings no news."""
+    scene.open.clear()
+    refreshing = asyncio.create_task(scene.refresher.refresh())
+    await until_idle()
+    scene.refresher.note_answer()
+    assert await scene.wait_for_news() == 0
+    scene.open.set()
+    await refreshing
+
+
+async def test_early_fetches_keep_their_distance(scene: Scene) -> None:
+    """A caller who would wait too long for the next one does not wait."""
+    await scene.refresher.refresh()
+    assert await scene.wait_for_news() == 0
+    await asyncio.sleep(EARLY_SECONDS - 1)
+    assert await scene.wait_for_news() == pytest.approx(1)
+    assert scene.fetches == 2
+
+
+@pytest.mark.parametrize(("is_known", "limit"), [(False, MAX_WAITING), (True, 2 * MAX_WAITING)])
+async def test_only_so_many_wait_for_the_next_early_fetch(
+    scene: Scene, *, is_known: bool, limit: int
+) -> None:
+    """The first of them begins it, for all of them."""
+    await scene.refresher.refresh()
+    await asyncio.sleep(EARLY_SECONDS - 1)
+    waits = await asyncio.gather(*(scene.wait_for_news(is_known=is_known) for _ in range(200)))
+    assert sum(wait > 0 for wait in waits) == limit
+    assert scene.fetches == 2
+
+
+async def test_news_of_another_process_replace_the_fetch_that_is_due() -> None:
+    """And one more interval passes; a fetch that a caller wants is not replaced."""
+    scene = Scene(is_shared=True)
+    await scene.refresher.refresh()
+    scene.is_news = True
+    scene.refresher.plan(scene.clocks.monotonic())
+    scene.refresher.start()
+    await asyncio.sleep(EVERY_SECONDS - 1)
+    assert scene.looks >= (EVERY_SECONDS - 2) / WATCH_SECONDS
+    assert scene.fetches == 1
+    await scene.refresher.refresh()
+    assert scene.fetches == 2
+    await scene.refresher.aclose()
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_process_that_fetched_last_fetches_next(*, is_ours: bool) -> None:
+    """The others stand by; and none fetches too soon after its last one."""
+    due = [
+        refresh_due(fetched_at=100, began=100, every=EVERY_SECONDS, is_ours=is_ours)
+        for _ in range(100)
+    ]
+    early, late = (1 - JITTER, 1.0) if is_ours else (1.0, 1 + 2 * JITTER)
+    assert all(100 + EVERY_SECONDS * early <= each <= 100 + EVERY_SECONDS * late for each in due)
+    soon = refresh_due(fetched_at=100, began=200, every=EVERY_SECONDS, is_ours=is_ours)
+    assert soon == 200 + EARLY_SECONDS
