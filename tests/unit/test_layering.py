@@ -141,7 +141,7 @@ ADAPTERS_OF: Final = {
     "issuing": {"credentials", "pylon"},
     "diagnostics": {"credentials", "headers", "proxies", "pylon"},
     "devnet": {"devnet"},
-    "demo": {"credentials", "proxies"},
+    "demo": {"credentials", "headers", "proxies"},
     "commands": {"credentials", "devnet", "headers", "policy", "proxies", "pylon"},
 }
 """Which entry points may import which adapters: the composition roots choose and connect them, and

@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any, Final
 
+from nexus_auth.adapters.headers.names import HOTKEY_HEADER
+
 _IDLE_SECONDS: Final = 30
 _MAX_BODY_BYTES: Final = 1024 * 1024
 
@@ -61,7 +63,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._skip_body()
         self.server.backend.received = self.headers
         self.server.backend.requests += 1
-        hotkeys = self.headers.get_all("X-Hotkey") or []
+        hotkeys = self.headers.get_all(HOTKEY_HEADER) or []
         answer = {
             "message": f"Hello {', '.join(hotkeys) or 'whoever you are'}, says the application.",
             "method": self.command,

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from nexus_auth.adapters.headers.names import HOTKEY_HEADER, REASON_HEADER
 from nexus_auth.adapters.proxies.table import PROXIES
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints.demo.environment import Environment
@@ -173,7 +174,7 @@ def problem_of(answer: Answer, scenario: Scenario, *, caller: Hotkey) -> str:
         return "" if right else f"expected {scenario.reason}, the reason is {answer.reason}"
     if answer.seen is None:
         return "the answer is not the application's"
-    hotkeys = answer.seen.get_all("X-Hotkey", [])
+    hotkeys = answer.seen.get_all(HOTKEY_HEADER, [])
     if hotkeys != [caller.address]:
         return f"the application saw X-Hotkey: {hotkeys}"
     leaked = any(proxy.header.name in answer.seen for proxy in PROXIES.values())
@@ -193,7 +194,7 @@ def _fetch_answer(scenario: Scenario, running: Environment) -> Answer:
     if scenario.pair is not None:
         client = running.pair(scenario.pair)
         context.load_cert_chain(client.certificate, client.key)
-    claims = {"X-Hotkey": running.miner.address} if scenario.claimed_hotkey else {}
+    claims = {HOTKEY_HEADER: running.miner.address} if scenario.claimed_hotkey else {}
     if scenario.claimed_pair is not None:
         header = PROXIES[running.proxy.name].header
         pem = quote(running.pair(scenario.claimed_pair).certificate.read_text(), safe="")
@@ -211,7 +212,7 @@ def _fetch_answer(scenario: Scenario, running: Environment) -> Answer:
         raise DemoFailed(f"the proxy did not answer: {type(exc).__name__}: {exc}") from exc
     return Answer(
         status=response.status,
-        reason=response.headers["X-Nexus-Auth-Reason"],
+        reason=response.headers[REASON_HEADER],
         seen=running.backend.received if running.backend.requests != before else None,
     )
 
