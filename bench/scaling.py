@@ -31,6 +31,7 @@ from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.ports import KeyMap
 from nexus_auth.entrypoints.container import build_shared_snapshots
+from nexus_auth.entrypoints.settings import Settings
 
 SIZES: Final = (256, 1_000, 10_000, 100_000)
 REPLICAS: Final = 8
@@ -123,21 +124,20 @@ async def measure_redis(count: int) -> dict[str, float]:
                     break
                 except CannotConnect:
                     await asyncio.sleep(0.05)
+            settings = Settings.load(
+                environ={
+                    "NEXUS_AUTH_SNAPSHOT_STORE": url,
+                    "NEXUS_AUTH_SNAPSHOT_STORE_SECRET": "bench",
+                    "NEXUS_PYLON_NETUID": "1",
+                }
+            )
             registries = [
                 SnapshotRegistry(
                     source=source,
                     clock=utc_now,
                     max_age=timedelta(minutes=15),
                     refresh_every=timedelta(seconds=REFRESH_SECONDS),
-                    shared=build_shared_snapshots(
-                        store=url,
-                        endpoint="http://pylon",
-                        netuid=1,
-                        store_secret="bench",  # noqa: S106 - of nothing
-                        identity_token=None,
-                        open_access_token=None,
-                        clock=utc_now,
-                    ),
+                    shared=build_shared_snapshots(settings, utc_now),
                 )
                 for _ in range(REPLICAS)
             ]

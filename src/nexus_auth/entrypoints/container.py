@@ -3,27 +3,25 @@
     container = build_container(settings)
     verifier = container.verifier()
 
-Nothing is opened here: the registry is started, and the source closed, by whoever serves.
+Nothing is opened here: what serves starts the registry, and closes the source.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nexus_auth.adapters.clock import monotonic_seconds, utc_now
 from nexus_auth.adapters.headers.formats import FORMATS
-from nexus_auth.adapters.headers.names import GrantHeader, GrantHeaders
+from nexus_auth.adapters.headers.names import GrantHeader
 from nexus_auth.adapters.observability.counters import Counters
 from nexus_auth.adapters.observability.decision_log import DecisionLog
 from nexus_auth.adapters.observability.monitor import Monitor
 from nexus_auth.adapters.observability.shared_memory import SharedReports
 from nexus_auth.adapters.observability.source import ObservedSource
 from nexus_auth.adapters.policy.live import LivePolicies
-from nexus_auth.adapters.policy.short_form import HotkeyList, StakeMinimums, build_policies
+from nexus_auth.adapters.policy.short_form import build_policies
 from nexus_auth.adapters.policy.toml_file import PolicyInvalid
 from nexus_auth.adapters.pylon.api import build_api
 from nexus_auth.adapters.pylon.client import PylonClient
@@ -52,33 +50,20 @@ with hidden(
     from dependency_injector import containers, providers
 
 
-def build_shared_snapshots(
-    *,
-    store: str | None,
-    store_secret: str | None,
-    identity_token: str | None,
-    open_access_token: str | None,
-    endpoint: str,
-    netuid: int | None,
-    clock: Clock,
-) -> SharedSnapshots | None:
-    """Makes what processes share of their snapshots, where a store is configured.
-
-    Args:
-        store: `file:/path`, `redis://...` or `rediss://...`; None where there is none.
-        store_secret: Seals the records; the Pylon token serves where it is not set.
-        identity_token: As configured.
-        open_access_token: As configured.
-        endpoint: Which Pylon.
-        netuid: Which subnet.
-        clock: Tells the time (aware, UTC).
-    """
-    if store is None:
+def build_shared_snapshots(settings: Settings, clock: Clock) -> SharedSnapshots | None:
+    """Makes what processes share of their snapshots, where a store is configured."""
+    if settings.snapshot_store is None:
         return None
-    scope = scope_of(endpoint=endpoint, netuid=netuid)
-    secret = derive_secret(store_secret, identity_token, open_access_token, scope=scope)
+    scope = scope_of(endpoint=settings.pylon_endpoint, netuid=settings.netuid)
+    # The Pylon token seals the records where no other secret is set.
+    secret = derive_secret(
+        settings.snapshot_store_secret,
+        settings.identity_token,
+        settings.open_access_token,
+        scope=scope,
+    )
     return SharedSnapshots(
-        store=_build_store(store, scope=scope, clock=clock),
+        store=_build_store(settings.snapshot_store, scope=scope, clock=clock),
         codec=RecordFormat(scope=scope, clock=clock, secret=secret),
         clock=clock,
         monotonic=monotonic_seconds,
@@ -86,7 +71,7 @@ def build_shared_snapshots(
 
 
 def _build_store(store: str, *, scope: str, clock: Clock) -> SnapshotStore:
-    # Loaded only where it is wanted: most services have none, and Redis is an extra.
+    # Loaded only where it is configured: most services have none, and Redis is an extra.
     if store.startswith("file:"):
         from nexus_auth.adapters.store.file_store import FileStore
 
@@ -108,37 +93,68 @@ def _build_store(store: str, *, scope: str, clock: Clock) -> SnapshotStore:
         ) from None
 
 
-def build_live_policies(
-    *,
-    clock: Clock,
-    policy_file: Path | None,
-    allow_hotkeys: HotkeyList | None,
-    deny_hotkeys: HotkeyList | None,
-    require_validator_permit: bool,
-    min_stake: StakeMinimums | None,
-    offers_neurons: bool,
-) -> LivePolicies:
+def build_live_policies(settings: Settings, clock: Clock) -> LivePolicies:
     """Reads who among the registered may enter.
 
     Raises:
         ConfigurationError: When the policies are not valid, or need what is not fetched.
     """
+    path, offers_neurons = settings.policy_file, settings.offers_neurons
     try:
-        if policy_file is not None:
-            return LivePolicies.from_file(policy_file, clock=clock, offers_neurons=offers_neurons)
+        if path is not None:
+            return LivePolicies.from_file(path, clock=clock, offers_neurons=offers_neurons)
         policies = build_policies(
-            allow=allow_hotkeys,
-            deny=deny_hotkeys,
-            require_validator_permit=require_validator_permit,
-            min_stake=min_stake,
+            allow=settings.allow_hotkeys,
+            deny=settings.deny_hotkeys,
+            require_validator_permit=settings.require_validator_permit,
+            min_stake=settings.min_stake,
         )
         return LivePolicies(policies, clock=clock, offers_neurons=offers_neurons)
     except PolicyInvalid as exc:
         raise ConfigurationError(
-            setting="the access policy" if policy_file is None else "NEXUS_AUTH_POLICY_FILE",
-            source=None if policy_file is None else str(policy_file),
+            setting="the access policy" if path is None else "NEXUS_AUTH_POLICY_FILE",
+            source=None if path is None else str(path),
             problem=str(exc),
         ) from exc
+
+
+def build_registry(
+    settings: Settings,
+    source: ObservedSource,
+    clock: Clock,
+    shared: SharedSnapshots | None,
+    policies: LivePolicies,
+) -> SnapshotRegistry | LookupRegistry:
+    """Makes the registry that is configured. Start it and close it."""
+    max_age = timedelta(minutes=settings.cache_duration_mins)
+    refresh_every = timedelta(seconds=settings.refresh_seconds)
+    if settings.registry == "lookup":
+        return LookupRegistry(
+            source=source, clock=clock, max_age=max_age, refresh_every=refresh_every
+        )
+    sends_neurons = bool(_grant_headers(settings))
+    return SnapshotRegistry(
+        source=source,
+        clock=clock,
+        max_age=max_age,
+        refresh_every=refresh_every,
+        shared=shared,
+        neuron_source=source,
+        needs_neurons=(lambda: True) if sends_neurons else policies.needs_neurons,
+    )
+
+
+def build_gate(settings: Settings, verifier: CertificateVerifier, policies: LivePolicies) -> Gate:
+    """Makes the gate that reads the configured header."""
+    header = settings.certificate_header
+    return Gate(
+        verifier=verifier,
+        header=header.name,
+        der_from=FORMATS[header.format],
+        trusted_peers=settings.trusted_proxies,
+        policies=policies,
+        reads_policy_header=True,
+    )
 
 
 def build_shared_reports(workers: int) -> SharedReports | None:
@@ -147,7 +163,7 @@ def build_shared_reports(workers: int) -> SharedReports | None:
 
 
 def build_traces(traces: str) -> DecisionTraces | None:
-    """Makes what tells an OpenTelemetry collector of decisions, where that is wanted.
+    """Makes the observer that sends spans to an OpenTelemetry collector, where that is configured.
 
     Raises:
         ConfigurationError: When the packages for it are not installed.
@@ -169,32 +185,18 @@ def _observers(*observers: DecisionObserver | None) -> tuple[DecisionObserver, .
     return tuple(each for each in observers if each is not None)
 
 
-def _needs_neurons(
-    policies: LivePolicies, grant_headers: GrantHeaders | None
-) -> Callable[[], bool]:
-    if grant_headers is not None and grant_headers.headers:
-        return lambda: True
-    return policies.needs_neurons
-
-
-def _grant_headers(grant_headers: GrantHeaders | None) -> frozenset[GrantHeader]:
-    return frozenset() if grant_headers is None else grant_headers.headers
+def _grant_headers(settings: Settings) -> frozenset[GrantHeader]:
+    return frozenset() if settings.grant_headers is None else settings.grant_headers.headers
 
 
 def _seconds(number: float) -> timedelta:
     return timedelta(seconds=number)
 
 
-def _minutes(number: float) -> timedelta:
-    return timedelta(minutes=number)
-
-
 class Container(containers.DeclarativeContainer):
-    """Everything that the commands are made of, made when it is first asked for."""
+    """Everything that the commands are made of, made when it is first used."""
 
-    config = providers.Configuration(strict=True)
-    """The settings by their attribute names, and what follows from them: the two parts of
-    `certificate_header`, and `offers_neurons`."""
+    settings = providers.Dependency(instance_of=Settings)
 
     clock = providers.Object(utc_now)
 
@@ -203,17 +205,17 @@ class Container(containers.DeclarativeContainer):
 
     pylon_api = providers.Callable(
         build_api,
-        netuid=config.netuid,
-        identity_name=config.identity_name,
-        identity_token=config.identity_token,
-        open_access_token=config.open_access_token,
+        netuid=settings.provided.netuid,
+        identity_name=settings.provided.identity_name,
+        identity_token=settings.provided.identity_token,
+        open_access_token=settings.provided.open_access_token,
     )
     pylon = providers.Singleton(
         PylonClient,
-        endpoint=config.pylon_endpoint,
+        endpoint=settings.provided.pylon_endpoint,
         api=pylon_api,
-        connect_timeout_seconds=config.pylon_connect_timeout_seconds,
-        read_timeout_seconds=config.pylon_read_timeout_seconds,
+        connect_timeout_seconds=settings.provided.pylon_connect_timeout_seconds,
+        read_timeout_seconds=settings.provided.pylon_read_timeout_seconds,
         observe=counters.provided.count_pylon_request,
     )
     """A `KeySource` and a `CertIssuer`. Close it."""
@@ -225,83 +227,38 @@ class Container(containers.DeclarativeContainer):
         notify=counters.provided.count_fetch,
     )
 
-    policies = providers.Singleton(
-        build_live_policies,
-        clock=clock,
-        policy_file=config.policy_file,
-        allow_hotkeys=config.allow_hotkeys,
-        deny_hotkeys=config.deny_hotkeys,
-        require_validator_permit=config.require_validator_permit,
-        min_stake=config.min_stake,
-        offers_neurons=config.offers_neurons,
-    )
-    """Tells which policies are in force. Start it and close it."""
+    policies = providers.Singleton(build_live_policies, settings, clock)
+    """Gives the policies in force. Start it and close it."""
 
-    shared_snapshots = providers.Singleton(
-        build_shared_snapshots,
-        store=config.snapshot_store,
-        store_secret=config.snapshot_store_secret,
-        identity_token=config.identity_token,
-        open_access_token=config.open_access_token,
-        endpoint=config.pylon_endpoint,
-        netuid=config.netuid,
-        clock=clock,
-    )
+    shared_snapshots = providers.Singleton(build_shared_snapshots, settings, clock)
 
-    registry = providers.Selector(
-        config.registry,
-        snapshot=providers.Singleton(
-            SnapshotRegistry,
-            source=key_source,
-            clock=clock,
-            max_age=providers.Callable(_minutes, config.cache_duration_mins),
-            refresh_every=providers.Callable(_seconds, config.refresh_seconds),
-            shared=shared_snapshots,
-            neuron_source=key_source,
-            needs_neurons=providers.Callable(_needs_neurons, policies, config.grant_headers),
-        ),
-        lookup=providers.Singleton(
-            LookupRegistry,
-            source=key_source,
-            clock=clock,
-            max_age=providers.Callable(_minutes, config.cache_duration_mins),
-            refresh_every=providers.Callable(_seconds, config.refresh_seconds),
-        ),
+    registry = providers.Singleton(
+        build_registry, settings, key_source, clock, shared_snapshots, policies
     )
-    """A `KeyRegistry` that tells its state. Start it and close it."""
+    """A `KeyRegistry` that knows its health. Start it and close it."""
 
     verifier = providers.Singleton(
         CertificateVerifier,
         registry=registry,
         clock=clock,
-        leeway=providers.Callable(_seconds, config.leeway_seconds),
+        leeway=providers.Callable(_seconds, settings.provided.leeway_seconds),
     )
 
-    decision_log = providers.Singleton(DecisionLog, grants=config.log_grants)
+    decision_log = providers.Singleton(DecisionLog, grants=settings.provided.log_grants)
 
-    traces = providers.Singleton(build_traces, config.traces)
+    traces = providers.Singleton(build_traces, settings.provided.traces)
     """None where they are off. Start it and close it."""
 
-    der_from = providers.Callable(FORMATS.__getitem__, config.header_format)
-
-    gate = providers.Singleton(
-        Gate,
-        verifier=verifier,
-        header=config.header_name,
-        der_from=der_from,
-        trusted_peers=config.trusted_proxies,
-        # The object itself, which is called at every decision.
-        policies=policies,
-        reads_policy_header=True,
-    )
+    # The policies themselves, which are called at every decision.
+    gate = providers.Singleton(build_gate, settings, verifier, policies)
 
     auth_app = providers.Factory(
         AuthApp,
         gate=gate,
         clock=clock,
-        reuse=providers.Callable(_seconds, config.reuse_seconds),
+        reuse=providers.Callable(_seconds, settings.provided.reuse_seconds),
         observers=providers.Callable(_observers, counters, decision_log, traces),
-        grant_headers=providers.Callable(_grant_headers, config.grant_headers),
+        grant_headers=providers.Callable(_grant_headers, settings),
     )
     """Takes `lifespan` where it shall open and close what it needs."""
 
@@ -315,27 +272,13 @@ class Container(containers.DeclarativeContainer):
     """Takes `shared_reports` and `worker` where there are several. Start it and close it."""
 
     admin_app = providers.Factory(
-        build_admin_app, token=config.admin_token, policy_health=policies.provided.health
+        build_admin_app, token=settings.provided.admin_token, policy_health=policies.provided.health
     )
     """Needs `monitor` and `is_draining`."""
 
 
 def build_container(settings: Settings) -> Container:
     """Fills a container with the effective settings."""
-    container = Container()
-    values = {
-        each.name: getattr(settings, each.name)
-        for each in dataclasses.fields(settings)
-        if "setting" in each.metadata
-    }
-    header = settings.certificate_header
-    container.config.from_dict(
-        {
-            **values,
-            "header_name": header.name,
-            "header_format": header.format,
-            "offers_neurons": settings.offers_neurons,
-        }
-    )
+    container = Container(settings=settings)
     container.check_dependencies()
     return container

@@ -15,6 +15,7 @@ from nexus_auth.adapters.pylon.api import OpenAccessApi
 from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.entrypoints.container import build_shared_snapshots
+from nexus_auth.entrypoints.settings import Settings
 from tests.builders import a_hotkey
 from tests.integration.faults.faulty_pylon import NETUID
 
@@ -23,21 +24,21 @@ async def run(endpoint: str, location: str, refresh_seconds: float) -> None:
     """Runs until it is killed."""
     alice = a_hotkey("alice")
     known: str | None = None
+    settings = Settings.load(
+        environ={
+            "NEXUS_AUTH_SNAPSHOT_STORE": location,
+            "NEXUS_AUTH_SNAPSHOT_STORE_SECRET": "shared by the fleet",
+            "NEXUS_PYLON_ENDPOINT": endpoint,
+            "NEXUS_PYLON_NETUID": str(NETUID),
+        }
+    )
     async with PylonClient(endpoint=endpoint, api=OpenAccessApi(netuid=NETUID)) as client:
         registry = SnapshotRegistry(
             source=client,
             clock=utc_now,
             max_age=timedelta(minutes=1),
             refresh_every=timedelta(seconds=refresh_seconds),
-            shared=build_shared_snapshots(
-                store=location,
-                endpoint=endpoint,
-                netuid=NETUID,
-                store_secret="shared by the fleet",
-                identity_token=None,
-                open_access_token=None,
-                clock=utc_now,
-            ),
+            shared=build_shared_snapshots(settings, utc_now),
         )
         await registry.start()
         while True:

@@ -38,7 +38,7 @@ def test_every_dependency_is_there() -> None:
 def test_option_that_nobody_set_is_an_error() -> None:
     """It does not read as None."""
     with pytest.raises(errors.Error):
-        Container().config.pylon_endpoint()
+        Container().settings.provided.pylon_endpoint()
 
 
 @pytest.mark.parametrize(
