@@ -10,22 +10,23 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 import uvicorn
+import uvloop
 
 from nexus_auth.adapters.addresses import UnixAddress
 from nexus_auth.adapters.observability.decision_log import SUMMARY_SECONDS, DecisionLog
 from nexus_auth.adapters.uvicorn.head_protocol import HeadProtocol, Shared
-from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.addresses import CannotListen, ListenAddress, bind
 from nexus_auth.entrypoints.container import Container, build_container, build_shared_reports
 from nexus_auth.entrypoints.logs import configure_logging
 from nexus_auth.entrypoints.process import allow_many_connections, private_folder, supervise
 from nexus_auth.entrypoints.settings import DEFAULT_ORIGIN
+from nexus_auth.entrypoints.signals import STOPPING
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 DRAIN_SECONDS: Final = 10
 """How long requests under way may take after SIGTERM. A decision takes a few seconds at most."""
 
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-
 log = structlog.get_logger(__name__)
 
 
@@ -49,12 +48,6 @@ def serve(settings: Settings) -> int:
         ConfigurationError: When the settings cannot be served with.
         CannotListen: When an address is taken, or not ours to listen on.
     """
-    if settings.workers > 1 and not hasattr(os, "fork"):
-        raise ConfigurationError(
-            setting="NEXUS_AUTH_WORKERS",
-            source=settings.origins["workers"],
-            problem="more than one worker needs an operating system with fork; use 1",
-        )
     configure_logging(log_format=settings.log_format, level=settings.log_level)
     # What cannot work is said before anything is opened.
     container = build_container(settings)
@@ -77,29 +70,33 @@ def serve(settings: Settings) -> int:
         admin = _admin_listener(settings, stack)
         # As it turned out, so that what is logged is what is so.
         effective = shared if admin is not None else dataclasses.replace(shared, admin_addr=None)
+        reports = build_shared_reports(settings.workers)
+
+        def run_worker(number: int, parent_gone: int | None) -> int:
+            # The first one answers for health and readiness, and so does its replacement.
+            own_admin = admin if number == 0 else None
+            if admin is not None and own_admin is None:
+                admin.close()
+            worker = _Worker(effective, number, reports, parent_gone)
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(worker.run(auth, own_admin))
+
         if settings.workers == 1:
-            return run_worker(effective, auth, admin)
+            return run_worker(0, None)
         return supervise(
             settings.workers,
-            # The first one answers for health and readiness, and so does whoever replaces it.
-            functools.partial(
-                _run_numbered_worker,
-                effective,
-                auth,
-                admin,
-                board=build_shared_reports(settings.workers),
-            ),
+            run_worker,
             stop_listening=stack.close,
             grace_seconds=DRAIN_SECONDS + 5,
         )
 
 
 def _admin_listener(settings: Settings, stack: contextlib.ExitStack) -> socket.socket | None:
-    """Listens where the admin is answered, until the stack ends; None where that is nowhere.
+    """Opens the admin listener until the stack ends; None where there is none.
 
-    The default address may be another one's: a second service on this machine has the same, and
-    a deployment that was made for the original may listen there with its auth listener. Neither
-    asked for an admin listener, so neither ends for want of one.
+    The default address may be taken: a second service on this machine has the same, and a
+    deployment that was made for the original may have its auth listener there. Neither named an
+    admin listener, so neither ends for want of one.
     """
     if settings.admin_addr is None:
         return None
@@ -120,7 +117,7 @@ def _admin_listener(settings: Settings, stack: contextlib.ExitStack) -> socket.s
 def _shared_among_workers(settings: Settings) -> Iterator[Settings]:
     """Gives several workers without a snapshot store a private one, until the block ends.
 
-    So that they ask Pylon as often as one does, and whoever replaces a worker knows what it knew.
+    So they fetch as often as one does, and the replacement of a worker knows what it knew.
     """
     is_wanted = settings.workers > 1 and settings.registry == "snapshot"
     if not is_wanted or settings.snapshot_store is not None:
@@ -142,7 +139,7 @@ def _listening(attribute: str, settings: Settings) -> Iterator[socket.socket]:
     address: ListenAddress = getattr(settings, attribute)
     try:
         if isinstance(address, UnixAddress):
-            # Nobody else for as long as it does not have its mode.
+            # Open to its owner alone until it has its mode.
             mask = os.umask(0o177)
             try:
                 listener = bind(address)
@@ -161,52 +158,6 @@ def _listening(attribute: str, settings: Settings) -> Iterator[socket.socket]:
                 address.path.unlink(missing_ok=True)
 
 
-def _run_numbered_worker(
-    settings: Settings,
-    auth: socket.socket,
-    admin: socket.socket | None,
-    number: int,
-    parent_gone: int,
-    *,
-    board: SharedReports | None,
-) -> int:
-    if number > 0 and admin is not None:
-        admin.close()
-        admin = None
-    return run_worker(settings, auth, admin, number=number, board=board, parent_gone=parent_gone)
-
-
-def run_worker(
-    settings: Settings,
-    auth: socket.socket,
-    admin: socket.socket | None,
-    *,
-    number: int = 0,
-    board: SharedReports | None = None,
-    parent_gone: int | None = None,
-) -> int:
-    """Serves in this process until it is told to end, and returns the exit code.
-
-    Args:
-        settings: What to serve with.
-        auth: The auth listener's socket.
-        admin: The admin listener's socket, where this process has it.
-        number: Which of several workers this is.
-        board: Where workers see each other's counts, where there are several.
-        parent_gone: A file descriptor that becomes readable when the supervisor is gone.
-    """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Worker(settings, number, board, parent_gone).run(auth, admin))
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop
-    except ImportError:  # Windows
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop
-
-
 class _Server(uvicorn.Server):
     """A uvicorn server that leaves signals to the worker, which has two of them."""
 
@@ -215,8 +166,8 @@ class _Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Whoever the kernel has let in is taken in, then nobody else; one more turn of the loop,
-        # and every connection is one that uvicorn knows and tells to end.
+        # What the kernel has accepted is accepted here, then nothing else. One more iteration of
+        # the loop, and every connection is one that uvicorn knows and ends.
         await asyncio.sleep(0)
         for server in self.servers:
             server.close()
@@ -241,12 +192,11 @@ class _Worker:
         self._draining = False
 
     async def run(self, auth: socket.socket, admin: socket.socket | None) -> int:
-        """Serves until told to end."""
+        """Serves until a signal ends it."""
         loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
+        for number in STOPPING:
             loop.add_signal_handler(number, self._stop)
-        if hasattr(signal, "SIGHUP"):
-            loop.add_signal_handler(signal.SIGHUP, self._container.policies().reload)
+        loop.add_signal_handler(signal.SIGHUP, self._container.policies().reload)
         if self._parent_gone is not None:
             loop.add_reader(self._parent_gone, self._stop_alone)
 
@@ -263,7 +213,7 @@ class _Worker:
 
     @contextlib.asynccontextmanager
     async def _admin_server(self, admin: socket.socket | None) -> AsyncIterator[None]:
-        """Tells of health and readiness, to the very end."""
+        """Answers for health and readiness, to the very end."""
         if admin is None:
             yield
             return
@@ -316,7 +266,7 @@ class _Worker:
             registry=self._settings.registry,
             pid=os.getpid(),
         )
-        # What lives as long as the process need not be looked at by the collector.
+        # The collector need not look at what lives as long as the process.
         gc.collect()
         gc.freeze()
         try:
@@ -340,7 +290,7 @@ class _Worker:
         self._draining = True
 
     def _stop_alone(self) -> None:
-        """Ends because nobody is there any more to end or replace this process."""
+        """Drains because the supervisor is gone, which would end or replace this process."""
         if self._parent_gone is not None:
             asyncio.get_running_loop().remove_reader(self._parent_gone)
         log.warning("supervisor_gone")
