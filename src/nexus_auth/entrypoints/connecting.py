@@ -31,10 +31,10 @@ async def connect(
     remember: int = DEFAULT_REMEMBERED,
     neurons: bool = False,
 ) -> AsyncIterator[CertificateVerifier]:
-    """Opens a verifier that asks a Pylon who is registered, and closes it at the end.
+    """Opens a verifier that fetches from a Pylon who is registered, and closes it at the end.
 
     All keys of the subnet are fetched in one request and renewed in the background, so that a
-    decision on a known caller waits for nobody. Does not wait for Pylon either: while it cannot
+    decision on a known caller waits for nothing. Does not wait for Pylon either: while it cannot
     be reached, callers are denied with `registry-unavailable`.
 
     Reads no setting from the environment. What is given decides which of Pylon's APIs is spoken:
@@ -46,19 +46,19 @@ async def connect(
         netuid: The subnet.
         identity_name: For the identity API; goes with `identity_token`.
         identity_token: Its token.
-        open_access_token: For the open-access API, where it asks for one.
-        max_age: How long keys may be used without news from Pylon; zero asks every time.
+        open_access_token: For the open-access API, where it needs one.
+        max_age: How long keys may be used without news from Pylon; zero fetches every time.
         refresh_every: How often they are renewed.
         leeway: Tolerance on both ends of a certificate's validity.
         remember: How many certificates are remembered at most.
         neurons: Whether neurons are fetched along with the keys. Policies with rules about stake,
-            permits, activity or uids need them, and refuse everybody without.
+            permits, activity or uids need them, and deny every caller without.
 
     Raises:
         ConfigurationError: When the arguments do not fit together.
         ValueError: When a span or a number is below what makes sense.
     """
-    # Only who connects pays for the HTTP client.
+    # Only a program that connects pays for the HTTP client.
     from nexus_auth.adapters.pylon.client import PylonClient
     from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 
