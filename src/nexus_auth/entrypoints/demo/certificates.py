@@ -8,7 +8,8 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -22,11 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME, KEY_NAME
+from nexus_auth.adapters.files import PUBLIC_MODE, replace_file
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.issuing import BACKDATING, build_credentials
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _VALID_FOR: Final = timedelta(days=1)
 
@@ -91,7 +90,6 @@ def public_key_pin(pair: KeyPair) -> str:
 def _save(directory: Path, key_pem: bytes, certificate_pem: bytes) -> KeyPair:
     directory.mkdir()
     pair = KeyPair.in_directory(directory)
-    pair.key.touch(mode=0o600)
-    pair.key.write_bytes(key_pem)
-    pair.certificate.write_bytes(certificate_pem)
+    replace_file(pair.key, key_pem)
+    replace_file(pair.certificate, certificate_pem, mode=PUBLIC_MODE)
     return pair

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import shutil
 import sys
 import tempfile
-import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final
 
+import httpx
+
+from nexus_auth.adapters.files import replace_file
 from nexus_auth.entrypoints.demo.backend import EchoBackend
 from nexus_auth.entrypoints.demo.certificates import (
     KeyPair,
@@ -19,18 +20,11 @@ from nexus_auth.entrypoints.demo.certificates import (
     save_self_made,
     save_server_pair,
 )
-from nexus_auth.entrypoints.demo.processes import (
-    LOOPBACK,
-    OURSELVES,
-    Child,
-    Children,
-    ReservedPort,
-)
+from nexus_auth.entrypoints.demo.processes import OURSELVES, Child, Children, ReservedPort
+from nexus_auth.entrypoints.demo.proxy import Proxy
+from nexus_auth.entrypoints.reporter import Reporter
+from nexus_auth.entrypoints.signals import Interrupts
 from nexus_auth.entrypoints.terminal import painted
-
-if TYPE_CHECKING:
-    from nexus_auth.entrypoints.demo.interrupts import Interrupts
-    from nexus_auth.entrypoints.demo.proxy import Proxy
 
 _NETUID: Final = "1"
 _REFRESH_SECONDS: Final = "2"
@@ -39,12 +33,11 @@ _REFRESH_SECONDS: Final = "2"
 _REUSE_SECONDS: Final = "1"
 _TOKEN: Final = "token-of-the-demo"  # noqa: S105 - guards nothing but the demo's own Pylon
 _PROBE_SECONDS: Final = 2.0
-_WATCH_SECONDS: Final = 0.5
 _WARNING: Final = re.compile(rb'"level": *"(warning|error)"')
 
 
 class Environment:
-    """The running demo. Leaving the `with` block ends every child and removes every file.
+    """The running demo.
 
     Attributes:
         caller: The hotkey of the identity `validator`.
@@ -54,39 +47,28 @@ class Environment:
         children: The running programs.
     """
 
-    def __init__(self, *, proxy: Proxy, interrupts: Interrupts) -> None:
+    def __init__(self, *, proxy: Proxy, interrupts: Interrupts, ending: ExitStack) -> None:
+        """Prepares everything and starts nothing.
+
+        Args:
+            proxy: What stands before the application.
+            interrupts: Held where a signal would leave something behind.
+            ending: Ends every child and removes every file.
+        """
         self.caller: Final = a_hotkey("validator")
         self.miner: Final = a_hotkey("miner")
-        self.backend = EchoBackend()
-        self.directory: Path
-        self.children: Children
         self.proxy = proxy
-        self._interrupts = interrupts
-        self._ending = ExitStack()
-        self._ports = [ReservedPort() for _ in range(4)]
-        self._pylon_port, self._auth_port, self._admin_port, self._proxy_port = self._ports
+        with interrupts.held():
+            self.directory = Path(tempfile.mkdtemp(prefix="nexus-auth-demo-"))
+            ending.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        ports = [ending.enter_context(closing(ReservedPort())) for _ in range(4)]
+        self._pylon_port, self._auth_port, self._admin_port, self._proxy_port = ports
+        self.backend = ending.enter_context(closing(EchoBackend()))
+        self.children = Children(directory=self.directory, interrupts=interrupts)
+        ending.callback(self.children.stop_all)
+        ending.callback(interrupts.close)  # at first: a second Ctrl-C must leave nothing behind
         self._pylon: Child
         self._service: Child
-
-    def __enter__(self) -> Self:
-        try:
-            with self._interrupts.held():
-                self.directory = Path(tempfile.mkdtemp(prefix="nexus-auth-demo-"))
-                self._ending.callback(shutil.rmtree, self.directory, ignore_errors=True)
-            self.children = Children(directory=self.directory, interrupts=self._interrupts)
-            for port in self._ports:
-                self._ending.callback(port.close)
-            self._ending.callback(self.backend.close)
-            self._ending.callback(self.children.stop_all)
-            self._start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._interrupts.close()  # a second Ctrl-C must not leave anything behind
-        self._ending.close()
 
     @property
     def port(self) -> int:
@@ -102,13 +84,17 @@ class Environment:
         """What the proxy shows its callers."""
         return self.pair("miner" if self.proxy.serves_nameless_certificates else "server")
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Starts every part, and shows each that runs.
+
+        Raises:
+            DemoFailed: When one does not start.
+        """
         self.start_pylon()
         _show("development Pylon", f"http://{self._pylon_port.address}")
-        self._generate("validator")
-        _show("validator", f"{self.caller} (nexus-auth generate)")
-        self._generate("miner")
-        _show("miner", f"{self.miner} (nexus-auth generate)")
+        for name, hotkey in (("validator", self.caller), ("miner", self.miner)):
+            self._generate(name)
+            _show(name, f"{hotkey} (nexus-auth generate)")
         save_self_made(self.directory / "stranger", hotkey=a_hotkey("stranger"))
         save_self_made(self.directory / "impostor", hotkey=self.caller)
         self._start_service()
@@ -186,20 +172,13 @@ class Environment:
         self.children.wait_until(self._is_service_ready, child=self._service)
 
     def _write_policy(self, rules: str) -> None:
-        new = self.directory / "policy.new"
-        new.write_text(f"[policies.demo]\n{rules}\n")
-        new.replace(self.directory / "policy.toml")
+        replace_file(self.directory / "policy.toml", f"[policies.demo]\n{rules}\n".encode())
 
     def _is_service_ready(self) -> bool:
-        admin = http.client.HTTPConnection(
-            LOOPBACK, self._admin_port.number, timeout=_PROBE_SECONDS
-        )
-        try:
-            with closing(admin):
-                admin.request("GET", "/readyz")
-                return admin.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
+        url = f"http://{self._admin_port.address}/readyz"
+        with suppress(httpx.HTTPError):
+            return httpx.get(url, timeout=_PROBE_SECONDS, trust_env=False).is_success
+        return False
 
     def _start_proxy(self) -> None:
         if not self.proxy.serves_nameless_certificates:
@@ -214,17 +193,7 @@ class Environment:
         child = self.children.start(self.proxy.name, command)
         self.children.wait_until(self._proxy_port.is_answered, child=child)
 
-    def watch(self) -> None:
-        """Runs until a signal ends the demo.
-
-        Raises:
-            DemoFailed: When a child ends before.
-        """
-        while True:
-            self.children.check()
-            time.sleep(_WATCH_SECONDS)
-
 
 def _show(name: str, what: str) -> None:
     """Shows a part that is running now."""
-    print(f"  {name:<18} {painted(what, 'dim', sys.stdout)}", flush=True)
+    Reporter().result(f"  {name:<18} {painted(what, 'dim', sys.stdout)}")

@@ -8,16 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from nexus_auth.domain.errors import NexusAuthError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from nexus_auth.entrypoints.demo.interrupts import Interrupts
+from nexus_auth.entrypoints.signals import Interrupts
 
 _READY_SECONDS: Final = 30.0
 """A cold start on a slow machine takes two or three; nothing is gained by giving up early."""
@@ -167,29 +164,24 @@ class Children:
         """The last lines of every child that runs."""
         return "\n".join(f"\n{child.name}, last lines:\n{child.tail}" for child in self._running)
 
-    def stop(self, child: Child) -> None:
-        """Ends one child."""
-        _end([child])
-        self._running.remove(child)
+    def stop(self, *children: Child) -> None:
+        """Ends some children, in this order."""
+        for child in children:
+            if child.process.poll() is None:
+                child.process.terminate()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for child in children:
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                # The whole session that was started for it: a killed nginx leaves its workers.
+                os.killpg(child.process.pid, signal.SIGKILL)
+                child.process.wait()
+            self._running.remove(child)
 
     def stop_all(self) -> None:
         """Ends every child, the youngest first."""
-        children, self._running = self._running[::-1], []
-        _end(children)
-
-
-def _end(children: Sequence[Child]) -> None:
-    for child in children:
-        if child.process.poll() is None:
-            child.process.terminate()
-    deadline = time.monotonic() + _STOP_SECONDS
-    for child in children:
-        try:
-            child.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            # The whole session that was started for it: a killed nginx leaves its workers behind.
-            os.killpg(child.process.pid, signal.SIGKILL)
-            child.process.wait()
+        self.stop(*reversed(self._running))
 
 
 def _ending(code: int) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from nexus_auth.entrypoints.demo import processes
-from nexus_auth.entrypoints.demo.interrupts import Interrupts
 from nexus_auth.entrypoints.demo.processes import LOOPBACK, Children, DemoFailed, ReservedPort
+from nexus_auth.entrypoints.signals import Interrupts
 
 _WAITS = (sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(60)")
 
