@@ -6,32 +6,33 @@ import os
 import secrets
 import shlex
 import signal
+import socket
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import structlog
 import uvicorn
+from starlette.types import Scope
 
+from nexus_auth.adapters.addresses import TcpAddress
 from nexus_auth.adapters.devnet import (
     DEFAULT_NETUID,
     DevnetStore,
     IdentityRecord,
-    RequestRecord,
     build_devnet_app,
 )
-from nexus_auth.adapters.devnet.store import IN_MEMORY, NeuronChanges
+from nexus_auth.adapters.devnet.store import IN_MEMORY
 from nexus_auth.adapters.devnet.tokens import load_or_make_token
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.entrypoints.process import Server
+from nexus_auth.entrypoints.signals import STOPPING
 
-if TYPE_CHECKING:
-    import socket
-
-    from nexus_auth.adapters.addresses import TcpAddress
+_logger = structlog.get_logger(__name__)
 
 TOKEN_VARIABLE: Final = "NEXUS_PYLON_DEV_TOKEN"  # noqa: S105 - the name of a variable
 OPEN_ACCESS_VARIABLE: Final = "NEXUS_PYLON_DEV_OPEN_ACCESS_TOKEN"
@@ -60,7 +61,7 @@ class Seed:
 
     netuid: int | None
     identities: Mapping[str, Hotkey]
-    neurons: Sequence[tuple[Hotkey, NeuronChanges]]
+    neurons: Sequence[tuple[Hotkey, Mapping[str, Any]]]
     certificates: Mapping[Hotkey, bytes]
     token_file: Path | None
 
@@ -83,8 +84,8 @@ class Seed:
         for hotkey, changes in self.neurons:
             with _naming("--neuron", f"{hotkey}: "):
                 store.set_neuron(hotkey, netuid=netuid, **changes)
-        if self.certificates:
-            store.set_certificates(self.certificates, netuid=netuid)
+        for hotkey, key in self.certificates.items():
+            store.set_certificate(hotkey, key, netuid=netuid)
         open_access = os.environ.get(OPEN_ACCESS_VARIABLE)
         if open_access:
             with _naming(OPEN_ACCESS_VARIABLE):
@@ -160,14 +161,6 @@ def _print_connections(address: TcpAddress, port: int, connections: Sequence[Con
     print("\n".join(lines), flush=True)
 
 
-class _Server(uvicorn.Server):
-    """Leaves the signals to `serve`: uvicorn would die of one after it has ended well."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-
 def serve(
     store: DevnetStore,
     *,
@@ -188,19 +181,8 @@ def serve(
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    logger = structlog.get_logger(__name__)
-
-    def log_request(record: RequestRecord) -> None:
-        logger.info(
-            "pylon_request",
-            method=record.method,
-            path=record.path,
-            status=record.status,
-            duration_ms=round(record.seconds * 1000, 1),
-        )
-
     config = uvicorn.Config(
-        build_devnet_app(store, publish_seconds=publish_seconds, request_log=log_request),
+        build_devnet_app(store, publish_seconds=publish_seconds, request_log=_log_request),
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -208,17 +190,28 @@ def serve(
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
-    server = _Server(config)
+    server = Server(config)
     # Before the settings are printed: a program that reads them may stop this one at once.
-    for which in (signal.SIGINT, signal.SIGTERM):
+    for which in STOPPING:
         signal.signal(which, server.handle_exit)
     port = listener.getsockname()[1]
     _print_connections(address, port, connections)
-    logger.warning(
+    _logger.warning(
         "development_pylon_started",
         note="for development only: nothing is checked on any chain",
         store=repr(store),
         port=port,
     )
     server.run(sockets=[listener])
-    logger.info("development_pylon_stopped")
+    _logger.info("development_pylon_stopped")
+
+
+def _log_request(scope: Scope, status: int, seconds: float) -> None:
+    """Logs a request without its token."""
+    _logger.info(
+        "pylon_request",
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        duration_ms=round(seconds * 1000, 1),
+    )

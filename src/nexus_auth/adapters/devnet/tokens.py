@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
+
+from nexus_auth.adapters.files import load_bytes, replace_file
 
 _SALT_BYTES: Final = 16
 _DIGEST_BYTES: Final = 32
@@ -50,29 +50,17 @@ class TokenDigest:
         return hmac.compare_digest(expected, _digest(salt, token))
 
 
-def new_token() -> str:
-    """Makes a random token of 256 bits."""
-    return secrets.token_urlsafe(_TOKEN_BYTES)
-
-
 def load_or_make_token(path: Path) -> str:
-    """Reads a token file, or makes one that only its owner can read: whole or not at all.
+    """Reads a token file, or makes one that only its owner can read: a random one of 256 bits.
 
     Raises:
         OSError: If it can neither be read nor made.
         UnicodeDecodeError: If it is not ASCII text.
     """
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        return file.read(_MAX_FILE_BYTES).decode("ascii").strip()
-    token = new_token()
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(f"{token}\n")
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with suppress(FileNotFoundError):
+        return load_bytes(path, _MAX_FILE_BYTES).decode("ascii").strip()
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    replace_file(path, f"{token}\n".encode("ascii"))
     return token
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from nexus_auth.adapters.addresses import TcpAddress
     from nexus_auth.adapters.devnet import Axon, DevnetStore
-    from nexus_auth.adapters.devnet.store import NeuronChanges
     from nexus_auth.domain.hotkey import Hotkey
 
 _DESCRIPTION: Final = """\
@@ -121,7 +120,7 @@ def _open(path: str) -> DevnetStore:
     from nexus_auth.adapters.devnet import DevnetStore, DevnetStoreUnusable
 
     try:
-        return DevnetStore.open(path)
+        return DevnetStore(path)
     except DevnetStoreUnusable as exc:
         raise _wrong("--data", str(exc)) from exc
 
@@ -223,9 +222,9 @@ _NEURON_PARTS: Final[dict[str, tuple[str, Callable[[str], object]]]] = {
 """What a part of NEURON is called, which field it sets, and how its value is read."""
 
 
-def _neuron(text: str) -> tuple[Hotkey, NeuronChanges]:
+def _neuron(text: str) -> tuple[Hotkey, dict[str, Any]]:
     address, *parts = text.split(",")
-    changes: Any = {}
+    changes: dict[str, Any] = {}
     for part in parts:
         name, _, value = part.partition("=")
         if name not in _NEURON_PARTS:

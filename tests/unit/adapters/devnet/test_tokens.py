@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nexus_auth.adapters.devnet.tokens import TokenDigest, load_or_make_token, new_token
+from nexus_auth.adapters.devnet.tokens import TokenDigest, load_or_make_token
 
 
 def test_recognises_its_token_alone() -> None:
@@ -38,9 +38,9 @@ def test_refuses_what_is_no_digest(encoded: bytes) -> None:
         TokenDigest(encoded)
 
 
-def test_new_tokens_are_usable_and_differ() -> None:
+def test_new_tokens_are_usable_and_differ(tmp_path: Path) -> None:
     """Each fits into a header."""
-    one, other = new_token(), new_token()
+    one, other = load_or_make_token(tmp_path / "one"), load_or_make_token(tmp_path / "other")
     assert one != other
     assert TokenDigest.of(one).matches(one)
 
