@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import threading
@@ -16,10 +17,9 @@ from nexus_auth.adapters.devnet.records import (
     Axon,
     IdentityRecord,
     NeuronRecord,
+    TokenDigest,
     check_netuid,
-    derive_coldkey,
 )
-from nexus_auth.adapters.devnet.tokens import TokenDigest
 from nexus_auth.domain.errors import NexusAuthError
 from nexus_auth.domain.hotkey import Hotkey
 
@@ -199,7 +199,9 @@ class DevnetStore:
         with self._transaction():
             self._ensure_subnet(netuid)
             old = self.neuron(hotkey, netuid=netuid) or NeuronRecord(
-                hotkey=hotkey, uid=self._free_uid(netuid), coldkey=derive_coldkey(hotkey)
+                hotkey=hotkey,
+                uid=self._free_uid(netuid),
+                coldkey=Hotkey(hashlib.sha256(b"coldkey of " + hotkey.account_id).digest()),
             )
             neuron = replace(old, **changes)
             if "total" not in changes and ("alpha" in changes or "tao" in changes):

@@ -12,15 +12,24 @@ from typing import Final
 
 import httpx
 
+from nexus_auth.adapters.addresses import TcpAddress
+from nexus_auth.adapters.credentials.directory import CredentialsDirectory
 from nexus_auth.adapters.files import replace_file
+from nexus_auth.adapters.proxies.site import Site, parse_path
 from nexus_auth.entrypoints.demo.backend import EchoBackend
 from nexus_auth.entrypoints.demo.certificates import (
-    KeyPair,
     a_hotkey,
     save_self_made,
     save_server_pair,
 )
-from nexus_auth.entrypoints.demo.processes import OURSELVES, Child, Children, ReservedPort
+from nexus_auth.entrypoints.demo.processes import (
+    LOOPBACK,
+    OURSELVES,
+    Child,
+    Children,
+    DemoFailed,
+    ReservedPort,
+)
 from nexus_auth.entrypoints.demo.proxy import Proxy
 from nexus_auth.entrypoints.reporter import Reporter
 from nexus_auth.entrypoints.signals import Interrupts
@@ -54,6 +63,9 @@ class Environment:
             proxy: What stands before the application.
             interrupts: Held where a signal would leave something behind.
             ending: Ends every child and removes every file.
+
+        Raises:
+            DemoFailed: When the directory cannot be named in a proxy's configuration.
         """
         self.caller: Final = a_hotkey("validator")
         self.miner: Final = a_hotkey("miner")
@@ -61,6 +73,10 @@ class Environment:
         with interrupts.held():
             self.directory = Path(tempfile.mkdtemp(prefix="nexus-auth-demo-"))
             ending.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        try:
+            parse_path(str(self.directory))
+        except ValueError as exc:
+            raise DemoFailed(f"{self.directory}: {exc}; name another folder in TMPDIR") from exc
         ports = [ending.enter_context(closing(ReservedPort())) for _ in range(4)]
         self._pylon_port, self._auth_port, self._admin_port, self._proxy_port = ports
         self.backend = ending.enter_context(closing(EchoBackend()))
@@ -73,14 +89,14 @@ class Environment:
     @property
     def port(self) -> int:
         """Where the proxy listens."""
-        return self._proxy_port.number
+        return self._proxy_port.address.port
 
-    def pair(self, name: str) -> KeyPair:
+    def pair(self, name: str) -> CredentialsDirectory:
         """The key pair in a folder: validator, validator-before, miner, stranger or impostor."""
-        return KeyPair.in_directory(self.directory / name)
+        return CredentialsDirectory(self.directory / name)
 
     @property
-    def server_pair(self) -> KeyPair:
+    def server_pair(self) -> CredentialsDirectory:
         """What the proxy shows its callers."""
         return self.pair("miner" if self.proxy.serves_nameless_certificates else "server")
 
@@ -108,7 +124,7 @@ class Environment:
         identities = (f"--identity=validator={self.caller}", f"--identity=miner={self.miner}")
         self._pylon = self.children.start(
             "pylon",
-            [*self._pylon_command, "--listen", self._pylon_port.address, *identities],
+            [*self._pylon_command, f"--listen={self._pylon_port.address}", *identities],
             environment={"NEXUS_PYLON_DEV_TOKEN": _TOKEN},
         )
         self.children.wait_until(self._pylon_port.is_answered, child=self._pylon)
@@ -160,8 +176,8 @@ class Environment:
         self._write_policy("")
         settings = {
             **self._settings("miner"),
-            "NEXUS_AUTH_LISTEN_ADDR": self._auth_port.address,
-            "NEXUS_AUTH_ADMIN_ADDR": self._admin_port.address,
+            "NEXUS_AUTH_LISTEN_ADDR": str(self._auth_port.address),
+            "NEXUS_AUTH_ADMIN_ADDR": str(self._admin_port.address),
             "NEXUS_AUTH_PROXY": self.proxy.name,
             "NEXUS_AUTH_REFRESH_SECONDS": _REFRESH_SECONDS,
             "NEXUS_AUTH_REUSE_SECONDS": _REUSE_SECONDS,
@@ -183,14 +199,16 @@ class Environment:
     def _start_proxy(self) -> None:
         if not self.proxy.serves_nameless_certificates:
             save_server_pair(self.directory / "server")
-        command = self.proxy.prepare(
-            self.directory,
-            port=self.port,
-            server=self.server_pair,
-            auth_port=self._auth_port.number,
-            backend_port=self.backend.port,
+        folder = self.directory / self.proxy.name
+        site = Site(
+            listen=self._proxy_port.address,
+            app=TcpAddress(LOOPBACK, self.backend.port),
+            auth=self._auth_port.address,
+            tls_cert=str(self.server_pair.certificate_path),
+            tls_key=str(self.server_pair.key_path),
+            state_dir=str(folder),
         )
-        child = self.children.start(self.proxy.name, command)
+        child = self.children.start(self.proxy.name, self.proxy.prepare(folder, site))
         self.children.wait_until(self._proxy_port.is_answered, child=child)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from nexus_auth.adapters.addresses import TcpAddress
 from nexus_auth.domain.errors import NexusAuthError
 from nexus_auth.entrypoints.signals import Interrupts
 
@@ -46,8 +47,7 @@ class ReservedPort:
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind((LOOPBACK, 0))
-        self.number: int = self._socket.getsockname()[1]
-        self.address = f"{LOOPBACK}:{self.number}"
+        self.address = TcpAddress(*self._socket.getsockname())
         if sys.platform != "linux":
             self._socket.close()
 
@@ -59,7 +59,7 @@ class ReservedPort:
         """Whether a program listens on it."""
         with socket.socket() as probe:
             probe.settimeout(1.0)
-            return probe.connect_ex((LOOPBACK, self.number)) == 0
+            return probe.connect_ex((LOOPBACK, self.address.port)) == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,11 +152,10 @@ class Children:
         """
         child = self.start(name, command, environment=environment, may_end=True)
         try:
-            code = child.process.wait(_READY_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise DemoFailed(f"{name} takes too long; its last lines:\n{child.tail}") from None
+            self.wait_until(lambda: child.process.poll() is not None, child=child)
         finally:
             self.stop(child)
+        code = child.process.returncode
         if code != 0:
             raise DemoFailed(f"{name} failed ({_ending(code)}):\n{child.tail}")
 

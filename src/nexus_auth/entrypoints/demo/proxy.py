@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from nexus_auth.adapters.addresses import TcpAddress
 from nexus_auth.adapters.proxies.configuration import build_configuration
-from nexus_auth.adapters.proxies.site import Site, parse_path
+from nexus_auth.adapters.proxies.site import Site
 from nexus_auth.adapters.proxies.syntax_check import find_program, write_configuration
-from nexus_auth.entrypoints.demo.certificates import KeyPair
-from nexus_auth.entrypoints.demo.processes import LOOPBACK, DemoFailed
+from nexus_auth.entrypoints.demo.processes import DemoFailed
 
 _PROBE_SECONDS: Final = 15
 _VERSION: Final = re.compile(r"/(\d+)\.(\d+)\.(\d+)")
@@ -51,35 +49,9 @@ class Proxy:
         """
         return self.name != "envoy"
 
-    def prepare(
-        self, directory: Path, *, port: int, server: KeyPair, auth_port: int, backend_port: int
-    ) -> Sequence[str]:
-        """Writes the configuration and gives the command that runs it in the foreground.
-
-        Args:
-            directory: Where a folder for it is made.
-            port: Where the proxy listens with TLS. Every port is on loopback.
-            server: The pair that it shows its callers, in the same directory.
-            auth_port: Where the auth service listens.
-            backend_port: Where the application listens.
-
-        Raises:
-            DemoFailed: When the directory cannot be named in a configuration.
-        """
-        folder = directory / self.name
-        try:
-            state_dir = parse_path(str(folder))
-        except ValueError as exc:
-            raise DemoFailed(f"{folder}: {exc}; name another folder in TMPDIR") from exc
-        site = Site(
-            listen=TcpAddress(LOOPBACK, port),
-            app=TcpAddress(LOOPBACK, backend_port),
-            auth=TcpAddress(LOOPBACK, auth_port),
-            tls_cert=str(server.certificate),
-            tls_key=str(server.key),
-            state_dir=state_dir,
-        )
-        configuration = build_configuration(self.name, site, directory=state_dir)
+    def prepare(self, folder: Path, site: Site) -> Sequence[str]:
+        """Writes its configuration into a new folder; returns the command for the foreground."""
+        configuration = build_configuration(self.name, site, directory=str(folder))
         folder.mkdir()
         write_configuration(configuration, folder)
         return [self.program, "-c", str(folder / configuration.files[0][0]), *self.options]

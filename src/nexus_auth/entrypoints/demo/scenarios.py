@@ -188,14 +188,14 @@ def _fetch_answer(scenario: Scenario, running: Environment) -> Answer:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # the pin says more: this certificate and no other
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.load_verify_locations(running.server_pair.certificate)
+    context.load_verify_locations(running.server_pair.certificate_path)
     if scenario.pair is not None:
         client = running.pair(scenario.pair)
-        context.load_cert_chain(client.certificate, client.key)
+        context.load_cert_chain(client.certificate_path, client.key_path)
     claims = {HOTKEY_HEADER: running.miner.address} if scenario.claimed_hotkey else {}
     if scenario.claimed_pair is not None:
         header = PROXIES[running.proxy.name].header
-        pem = quote(running.pair(scenario.claimed_pair).certificate.read_text(), safe="")
+        pem = quote(running.pair(scenario.claimed_pair).certificate_path.read_text(), safe="")
         claims[header.name] = f'Cert="{pem}"' if header.format == "xfcc" else pem
     before = running.backend.requests
     url = f"https://{LOOPBACK}:{running.port}/hello"
