@@ -57,10 +57,7 @@ RequestLog = Callable[[Scope, int, float], object]
 
 
 def build_devnet_app(
-    store: DevnetStore,
-    *,
-    publish_seconds: float = 0.0,
-    request_log: RequestLog | None = None,
+    store: DevnetStore, *, publish_seconds: float = 0.0, request_log: RequestLog | None = None
 ) -> Starlette:
     """Builds the development Pylon. It checks nothing on any chain: never for production.
 
@@ -71,7 +68,7 @@ def build_devnet_app(
         publish_seconds: How long `generate` pretends to wait for the chain. The new key is in
             force from the beginning of that time: a client that gives up waiting has lost the
             old key.
-        request_log: Called with every request.
+        request_log: Where requests are logged; None logs none.
     """
     app = Starlette(
         routes=_Pylon(store, publish_seconds=publish_seconds).routes(),
@@ -225,8 +222,6 @@ class _Pylon:
 def _endpoint(
     find_call: Callable[[Request], _Call], answer: _Answer
 ) -> Callable[[Request], Awaitable[Response]]:
-    """First finds out which caller it is, then answers."""
-
     async def respond(request: Request) -> Response:
         answered = await run_in_threadpool(lambda: answer(find_call(request)))
         if isinstance(answered, dict):

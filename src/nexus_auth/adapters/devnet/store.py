@@ -28,7 +28,7 @@ IN_MEMORY: Final = ":memory:"
 
 PUBLIC_KEY_BYTES: Final = 32
 
-_APPLICATION_ID: Final = 0x4E585059  # "NXPY"; SQLite keeps it at offset 68 of the file
+_APPLICATION_ID: Final = 0x4E585059  # "NXPY"; both stand at the end of schema.sql too
 _SCHEMA_VERSION: Final = 1
 _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 _BUSY_TIMEOUT_SECONDS: Final = 5.0
@@ -40,17 +40,11 @@ _OPEN_ACCESS_TOKEN: Final = "open_access_token"  # noqa: S105 - the name of a ro
 
 
 class DevnetStoreUnusable(NexusAuthError):
-    """The development Pylon's data file cannot be used.
+    """The data file at `path` cannot be used: what is wrong with it, and what to do."""
 
-    Attributes:
-        path: The file.
-        problem: What is wrong with it and what to do.
-    """
-
-    def __init__(self, *, path: str, problem: str) -> None:
+    def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
         self.path = path
-        self.problem = problem
 
 
 class DevnetStore:
@@ -68,9 +62,6 @@ class DevnetStore:
         """Opens a data file, and makes it where there is none.
 
         A file that another program made is never written to.
-
-        Args:
-            path: The file, or ":memory:".
 
         Raises:
             DevnetStoreUnusable: If it cannot be opened, is damaged, is not ours, or was written by
@@ -123,15 +114,10 @@ class DevnetStore:
         netuid: int = DEFAULT_NETUID,
         registered: bool = True,
     ) -> IdentityRecord:
-        """Adds an identity, or replaces the one of that name.
+        """Adds an identity with its subnet, or replaces the one of that name.
 
-        Args:
-            name: Its name in paths.
-            hotkey: The wallet it acts for.
-            token: Its bearer token; only a digest is kept.
-            netuid: Its subnet, added where it is missing.
-            registered: Whether the hotkey is entered as a neuron too, where it is none yet.
-                Pylon makes no key pair for a hotkey that is not registered.
+        Of the token only a digest is kept. With `registered` the hotkey becomes a neuron too, where
+        it is none yet: Pylon makes no key pair for a hotkey that is not registered.
 
         Raises:
             ValueError: If the name or the token could not be used over HTTP.
@@ -140,19 +126,13 @@ class DevnetStore:
         digest = TokenDigest.of(token)
         with self._transaction():
             self._ensure_subnet(netuid)
-            place = self._run(
+            places = self._run(
                 "SELECT coalesce((SELECT position FROM identity WHERE name = ?), "
                 "max(position) + 1, 1) FROM identity",
                 name,
             )
-            self._write(
-                "identity",
-                name=name,
-                position=place[0][0],
-                netuid=netuid,
-                hotkey=hotkey,
-                token_digest=digest.encoded,
-            )
+            columns = {"netuid": netuid, "hotkey": hotkey, "token_digest": digest.encoded}
+            self._write("identity", name=name, position=places[0][0], **columns)
             if registered and self.neuron(hotkey, netuid=netuid) is None:
                 self.set_neuron(hotkey, netuid=netuid)
         return identity
@@ -206,10 +186,8 @@ class DevnetStore:
             neuron = replace(old, **changes)
             if "total" not in changes and ("alpha" in changes or "tao" in changes):
                 neuron = replace(neuron, total=neuron.alpha + neuron.tao)
-            if self._run(
-                "SELECT 1 FROM neuron WHERE netuid = ? AND uid = ? AND hotkey != ?",
-                *(netuid, neuron.uid, hotkey),
-            ):
+            others = "SELECT 1 FROM neuron WHERE netuid = ? AND uid = ? AND hotkey != ?"
+            if self._run(others, netuid, neuron.uid, hotkey):
                 raise ValueError(f"uid {neuron.uid} is another neuron's on subnet {netuid}")
             self._write("neuron", netuid=netuid, **_columns_of(neuron))
         return neuron
@@ -262,10 +240,8 @@ class DevnetStore:
 
     def certificate(self, hotkey: Hotkey, *, netuid: int = DEFAULT_NETUID) -> bytes | None:
         """The public key of one hotkey."""
-        rows = self._run(
-            "SELECT public_key FROM certificate WHERE netuid = ? AND hotkey = ?",
-            *(netuid, hotkey),
-        )
+        query = "SELECT public_key FROM certificate WHERE netuid = ? AND hotkey = ?"
+        rows = self._run(query, netuid, hotkey)
         return bytes(rows[0]["public_key"]) if rows else None
 
     def certificates(self, *, netuid: int = DEFAULT_NETUID) -> dict[Hotkey, bytes]:
@@ -326,26 +302,21 @@ class DevnetStore:
     def _prepare(self) -> None:
         """Checks that the file is ours and whole, and fills an empty one."""
         with self._transaction():
-            application_id, version, tables = (
-                self._run(query)[0][0]
-                for query in (
-                    "PRAGMA application_id",
-                    "PRAGMA user_version",
-                    "SELECT count(*) FROM sqlite_master",
-                )
-            )
+            application_id = self._run("PRAGMA application_id")[0][0]
+            version = self._run("PRAGMA user_version")[0][0]
+            tables = self._run("SELECT count(*) FROM sqlite_master")[0][0]
             if application_id == 0 and tables == 0:
                 schema = files(__package__).joinpath("schema.sql").read_text("utf-8")
                 for statement in schema.split(";"):
                     self._run(statement)
             elif application_id != _APPLICATION_ID:
-                raise DevnetStoreUnusable(path=self.path, problem=_FOREIGN)
+                raise DevnetStoreUnusable(self.path, _FOREIGN)
             elif version != _SCHEMA_VERSION:
                 problem = f"written by another version of nexus-auth (data format {version})"
-                raise DevnetStoreUnusable(path=self.path, problem=problem)
+                raise DevnetStoreUnusable(self.path, problem)
         verdict = self._run("PRAGMA quick_check(1)")[0][0]
         if verdict != "ok":
-            raise DevnetStoreUnusable(path=self.path, problem=_DAMAGED.format(verdict))
+            raise DevnetStoreUnusable(self.path, _DAMAGED.format(verdict))
         # Readers go on while another process writes, and a killed process loses nothing committed.
         # NORMAL may lose the last moments to a power cut, which is no matter for development data.
         for setting in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
@@ -381,9 +352,9 @@ def _explained(path: str) -> Iterator[None]:
     except (sqlite3.OperationalError, sqlite3.ProgrammingError) as exc:
         # A full disk, no permission, a writer that does not end, or a store already closed.
         problem = f"the development Pylon's data cannot be used: {exc}"
-        raise DevnetStoreUnusable(path=path, problem=problem) from exc
+        raise DevnetStoreUnusable(path, problem) from exc
     except sqlite3.DatabaseError as exc:
-        raise DevnetStoreUnusable(path=path, problem=_DAMAGED.format(exc)) from exc
+        raise DevnetStoreUnusable(path, _DAMAGED.format(exc)) from exc
 
 
 def _prepare_file(path: str) -> None:
@@ -393,6 +364,6 @@ def _prepare_file(path: str) -> None:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600), "rb") as file:
             head = file.read(len(_SQLITE_MAGIC))
     except OSError as exc:
-        raise DevnetStoreUnusable(path=path, problem=exc.strerror or str(exc)) from exc
+        raise DevnetStoreUnusable(path, exc.strerror or str(exc)) from exc
     if head and head != _SQLITE_MAGIC:
-        raise DevnetStoreUnusable(path=path, problem=_FOREIGN)
+        raise DevnetStoreUnusable(path, _FOREIGN)
