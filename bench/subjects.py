@@ -63,7 +63,7 @@ class Stage:
     def start_pylon(self, callers: list[Caller]) -> str:
         """A development Pylon that knows the callers; returns its base URL."""
         data = self.folder / "pylon.sqlite"
-        store = DevnetStore.open(data)
+        store = DevnetStore(data)
         try:
             store.add_identity(IDENTITY, netuid=NETUID, hotkey=callers[0].hotkey, token=TOKEN)
             for caller in callers:

@@ -20,7 +20,7 @@ def _shared_pylon() -> Iterator[RunningPylon]:
 @pytest.fixture
 def pylon(_shared_pylon: RunningPylon) -> Iterator[RunningPylon]:
     """A running development Pylon with the identity `dev` on subnet 1, new for each test."""
-    with DevnetStore.open(":memory:") as store:
+    with DevnetStore(":memory:") as store:
         prepare(store)
         _shared_pylon.serve(store)
         _shared_pylon.start()

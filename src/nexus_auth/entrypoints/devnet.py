@@ -7,39 +7,44 @@ import secrets
 import shlex
 import signal
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import structlog
 import uvicorn
+from starlette.types import Scope
 
+from nexus_auth.adapters.addresses import MAX_PORT, TcpAddress
 from nexus_auth.adapters.devnet import (
     DEFAULT_NETUID,
+    Axon,
     DevnetStore,
+    DevnetStoreUnusable,
     IdentityRecord,
-    RequestRecord,
     build_devnet_app,
 )
-from nexus_auth.adapters.devnet.store import IN_MEMORY, NeuronChanges
-from nexus_auth.adapters.devnet.tokens import load_or_make_token
+from nexus_auth.adapters.devnet.store import IN_MEMORY, PUBLIC_KEY_BYTES
+from nexus_auth.adapters.files import load_bytes, replace_file
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.entrypoints.addresses import CannotListen, bind
+from nexus_auth.entrypoints.arguments import whole_number
+from nexus_auth.entrypoints.process import Server
+from nexus_auth.entrypoints.signals import STOPPING
 
-if TYPE_CHECKING:
-    import socket
-
-    from nexus_auth.adapters.addresses import TcpAddress
+_logger = structlog.get_logger(__name__)
 
 TOKEN_VARIABLE: Final = "NEXUS_PYLON_DEV_TOKEN"  # noqa: S105 - the name of a variable
 OPEN_ACCESS_VARIABLE: Final = "NEXUS_PYLON_DEV_OPEN_ACCESS_TOKEN"
 DEFAULT_IDENTITY: Final = "dev"
 
+_TOKEN_BYTES: Final = 32
+_MAX_TOKEN_FILE_BYTES: Final = 16 * 1024
 _GRACE_SECONDS: Final = 5
 """How long requests under way may take after SIGTERM."""
-
 
 Connection = tuple[IdentityRecord, Path | str | None]
 """An identity, and the file or the variable that its token is in; None where that is unknown."""
@@ -60,7 +65,7 @@ class Seed:
 
     netuid: int | None
     identities: Mapping[str, Hotkey]
-    neurons: Sequence[tuple[Hotkey, NeuronChanges]]
+    neurons: Sequence[tuple[Hotkey, Mapping[str, Any]]]
     certificates: Mapping[Hotkey, bytes]
     token_file: Path | None
 
@@ -83,8 +88,8 @@ class Seed:
         for hotkey, changes in self.neurons:
             with _naming("--neuron", f"{hotkey}: "):
                 store.set_neuron(hotkey, netuid=netuid, **changes)
-        if self.certificates:
-            store.set_certificates(self.certificates, netuid=netuid)
+        for hotkey, key in self.certificates.items():
+            store.set_certificate(hotkey, key, netuid=netuid)
         open_access = os.environ.get(OPEN_ACCESS_VARIABLE)
         if open_access:
             with _naming(OPEN_ACCESS_VARIABLE):
@@ -126,6 +131,20 @@ class Seed:
             raise ConfigurationError(setting="--token-file", problem=problem) from None
 
 
+def load_or_make_token(path: Path) -> str:
+    """Reads a token file, or makes one that only its owner can read: a random one of 256 bits.
+
+    Raises:
+        OSError: If it can neither be read nor made.
+        UnicodeDecodeError: If it is not ASCII text.
+    """
+    with suppress(FileNotFoundError):
+        return load_bytes(path, _MAX_TOKEN_FILE_BYTES).decode("ascii").strip()
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    replace_file(path, f"{token}\n".encode("ascii"))
+    return token
+
+
 @contextmanager
 def _naming(setting: str, prefix: str = "") -> Iterator[None]:
     """Turns a value that the store does not take into an error that names where it came from."""
@@ -135,15 +154,133 @@ def _naming(setting: str, prefix: str = "") -> Iterator[None]:
         raise ConfigurationError(setting=setting, problem=f"{prefix}{exc}") from None
 
 
-def _print_connections(address: TcpAddress, port: int, connections: Sequence[Connection]) -> None:
+def parse_identity(text: str) -> tuple[str, Hotkey]:
+    """Parses NAME=HOTKEY."""
+    name, equals, address = text.partition("=")
+    # The name becomes part of a path and of a file's name.
+    plain = name.replace("-", "").replace("_", "")
+    if not equals or not (plain.isascii() and plain.isalnum()):
+        raise ValueError("expected NAME=HOTKEY, the name of letters, digits, - and _")
+    return name, Hotkey.parse(address)
+
+
+def parse_certificate(text: str) -> tuple[Hotkey, bytes]:
+    """Parses HOTKEY=HEX, the hotkey's public key."""
+    address, _, digits = text.partition("=")
+    try:
+        key = bytes.fromhex(digits.removeprefix("0x"))
+    except ValueError:
+        key = b""
+    if len(key) != PUBLIC_KEY_BYTES:
+        raise ValueError(f"expected HOTKEY=HEX, the key as {2 * PUBLIC_KEY_BYTES} hex digits")
+    return Hotkey.parse(address), key
+
+
+def parse_neuron(text: str) -> tuple[Hotkey, Mapping[str, Any]]:
+    """Parses HOTKEY,PART=VALUE,...: a hotkey and the fields that are to be set."""
+    address, *parts = text.split(",")
+    changes: dict[str, Any] = {}
+    for part in parts:
+        name, _, value = part.partition("=")
+        if name not in _NEURON_PARTS:
+            raise ValueError(f"{name!r} is none of {', '.join(_NEURON_PARTS)}")
+        field, parse = _NEURON_PARTS[name]
+        changes[field] = parse(value)
+    return Hotkey.parse(address), changes
+
+
+def parse_amount(text: str) -> float:
+    """Parses a number; its range is for the caller to check."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an amount") from None
+
+
+def _parse_yes_or_no(text: str) -> bool:
+    answers = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    if text.lower() not in answers:
+        raise ValueError(f"{text!r} is neither yes nor no")
+    return answers[text.lower()]
+
+
+def _parse_axon(text: str) -> Axon:
+    host, _, port = text.rpartition(":")
+    return Axon(ip=host.strip("[]"), port=whole_number(0, MAX_PORT)(port))
+
+
+_NEURON_PARTS: Final[dict[str, tuple[str, Callable[[str], object]]]] = {
+    "stake": ("total", parse_amount),
+    "alpha": ("alpha", parse_amount),
+    "tao": ("tao", parse_amount),
+    "permit": ("validator_permit", _parse_yes_or_no),
+    "active": ("active", _parse_yes_or_no),
+    "uid": ("uid", whole_number(0, 65_535)),
+    "coldkey": ("coldkey", Hotkey.parse),
+    "axon": ("axon", _parse_axon),
+}
+"""What a part of NEURON is called, which field it sets, and how its value is parsed."""
+
+
+def serve(seed: Seed, *, data: str, address: TcpAddress, publish_seconds: float) -> None:
+    """Seeds a data file and serves it until SIGINT or SIGTERM; prints the settings that reach it.
+
+    Log lines go to stderr, since stdout is for the settings; values are escaped by repr.
+
+    Raises:
+        ConfigurationError: If the data file or the seed cannot be used.
+        CannotListen: If the address is taken, or not ours; nothing was changed then.
+    """
+    with ExitStack() as stack:
+        try:
+            listener = stack.enter_context(bind(address))
+        except OSError as exc:
+            raise CannotListen(address, "--listen", exc) from exc
+        store = stack.enter_context(open_store(data))
+        connections = seed.apply(store)
+        _configure_logging()
+        config = uvicorn.Config(
+            build_devnet_app(store, publish_seconds=publish_seconds, request_log=_log_request),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
+        )
+        server = Server(config)
+        # Before the settings are printed: a program that reads them may stop this one at once.
+        for which in STOPPING:
+            signal.signal(which, server.handle_exit)
+        port = listener.getsockname()[1]
+        _print_connections(address.host, port, connections)
+        _logger.warning(
+            "development_pylon_started",
+            note="for development only: nothing is checked on any chain",
+            store=repr(store),
+            port=port,
+        )
+        server.run(sockets=[listener])
+        _logger.info("development_pylon_stopped")
+
+
+def open_store(data: str) -> DevnetStore:
+    """Opens the data file.
+
+    Raises:
+        ConfigurationError: If it cannot be used.
+    """
+    try:
+        return DevnetStore(data)
+    except DevnetStoreUnusable as exc:
+        raise ConfigurationError(setting="--data", problem=str(exc)) from exc
+
+
+def _print_connections(host: str, port: int, connections: Sequence[Connection]) -> None:
     """Prints lines for a .env file: settings for the first identity, remarks for the others."""
-    host = address.host
-    if not host or host in {"0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-        host = "127.0.0.1"
-    elif ":" in host:
-        host = f"[{host}]"
+    reachable = "127.0.0.1" if host in {"", "0.0.0.0", "::"} else host  # noqa: S104 - not bound
     lines = ["# Development Pylon. Nothing here is checked on any chain: never for production."]
-    lines.append(f"NEXUS_PYLON_ENDPOINT=http://{host}:{port}")
+    lines.append(f"NEXUS_PYLON_ENDPOINT=http://{TcpAddress(reachable, port)}")
     for position, (identity, place) in enumerate(connections):
         settings = [
             f"NEXUS_PYLON_NETUID={identity.netuid}",
@@ -160,26 +297,7 @@ def _print_connections(address: TcpAddress, port: int, connections: Sequence[Con
     print("\n".join(lines), flush=True)
 
 
-class _Server(uvicorn.Server):
-    """Leaves the signals to `serve`: uvicorn would die of one after it has ended well."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-
-def serve(
-    store: DevnetStore,
-    *,
-    listener: socket.socket,
-    address: TcpAddress,
-    connections: Sequence[Connection],
-    publish_seconds: float,
-) -> None:
-    """Serves a store until SIGINT or SIGTERM; prints the settings that reach it.
-
-    Log lines go to stderr, since stdout is for the settings; values are escaped by repr.
-    """
+def _configure_logging() -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -188,37 +306,14 @@ def serve(
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    logger = structlog.get_logger(__name__)
 
-    def log_request(record: RequestRecord) -> None:
-        logger.info(
-            "pylon_request",
-            method=record.method,
-            path=record.path,
-            status=record.status,
-            duration_ms=round(record.seconds * 1000, 1),
-        )
 
-    config = uvicorn.Config(
-        build_devnet_app(store, publish_seconds=publish_seconds, request_log=log_request),
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+def _log_request(scope: Scope, status: int, seconds: float) -> None:
+    """Logs a request without its token."""
+    _logger.info(
+        "pylon_request",
+        method=scope["method"],
+        path=scope["path"],
+        status=status,
+        duration_ms=round(seconds * 1000, 1),
     )
-    server = _Server(config)
-    # Before the settings are printed: a program that reads them may stop this one at once.
-    for which in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(which, server.handle_exit)
-    port = listener.getsockname()[1]
-    _print_connections(address, port, connections)
-    logger.warning(
-        "development_pylon_started",
-        note="for development only: nothing is checked on any chain",
-        store=repr(store),
-        port=port,
-    )
-    server.run(sockets=[listener])
-    logger.info("development_pylon_stopped")

@@ -1,12 +1,14 @@
-"""What the service needs of the operating system: connections, a folder, worker processes."""
+"""What a service needs of its process: connections, a folder, a server, worker processes."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
 import resource
 import signal
+import socket
 import stat
 import sys
 import tempfile
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+import uvicorn
 
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.signals import STOPPING
@@ -51,6 +54,29 @@ def allow_many_connections() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(OSError, ValueError):  # some systems have a lower limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that leaves signals to its process, and takes in what the kernel let in.
+
+    uvicorn itself would die of a signal after it has ended well.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends after one more pass of the loop: every accepted connection is drained, too."""
+        await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(0)
+        await super().shutdown(sockets)
+        if self.force_exit:
+            # uvicorn then leaves the lifespan to be cancelled, which it reports as a failure.
+            await self.lifespan.shutdown()
 
 
 @contextlib.contextmanager

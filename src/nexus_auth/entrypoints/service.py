@@ -24,7 +24,12 @@ from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.addresses import CannotListen, ListenAddress, bind
 from nexus_auth.entrypoints.container import Container, build_container, build_shared_reports
 from nexus_auth.entrypoints.logs import configure_logging
-from nexus_auth.entrypoints.process import allow_many_connections, private_folder, supervise
+from nexus_auth.entrypoints.process import (
+    Server,
+    allow_many_connections,
+    private_folder,
+    supervise,
+)
 from nexus_auth.entrypoints.settings import DEFAULT_ORIGIN
 from nexus_auth.entrypoints.signals import STOPPING
 
@@ -158,26 +163,6 @@ def _listening(attribute: str, settings: Settings) -> Iterator[socket.socket]:
                 address.path.unlink(missing_ok=True)
 
 
-class _Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the worker, which has two of them."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # What the kernel has accepted is accepted here, then nothing else. One more iteration of
-        # the loop, and every connection is one that uvicorn knows and ends.
-        await asyncio.sleep(0)
-        for server in self.servers:
-            server.close()
-        await asyncio.sleep(0)
-        await super().shutdown(sockets)
-        if self.force_exit:
-            # uvicorn then leaves the lifespan to be cancelled, which it reports as a failure.
-            await self.lifespan.shutdown()
-
-
 class _Worker:
     """Both listeners in one event loop."""
 
@@ -188,7 +173,7 @@ class _Worker:
         self._parent_gone = parent_gone
         self._container: Container = build_container(settings)
         self._monitor = self._container.monitor(shared_reports=board, worker=number)
-        self._servers: list[_Server] = []
+        self._servers: list[Server] = []
         self._draining = False
 
     async def run(self, auth: socket.socket, admin: socket.socket | None) -> int:
@@ -228,7 +213,7 @@ class _Worker:
 
     def _server(
         self, app: ASGIApp, *, fast_path: FastPath | None, lifespan: Literal["on", "off"]
-    ) -> _Server:
+    ) -> Server:
         config = uvicorn.Config(
             app,
             http=functools.partial(HeadProtocol, fast_path=fast_path, shared=Shared()),  # type: ignore[arg-type] # it is called like a class
@@ -241,7 +226,7 @@ class _Worker:
             server_header=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
-        server = _Server(config)
+        server = Server(config)
         self._servers.append(server)
         return server
 

@@ -163,7 +163,7 @@ def test_identities_and_tokens_can_be_chosen(data: Path) -> None:
         NEXUS_PYLON_DEV_OPEN_ACCESS_TOKEN="everybody",
     )
     assert seeded.returncode == 0, seeded.stderr
-    with DevnetStore.open(data) as store:
+    with DevnetStore(data) as store:
         (identity,) = store.identities()
         assert (identity.name, identity.netuid, identity.hotkey) == ("validator", 12, ALICE)
         assert store.is_identity_token("validator", "chosen")

@@ -437,7 +437,7 @@ def test_unregistered_hotkey_is_wrong(
 ) -> None:
     """A wrong address gives a certificate that never works."""
     save_pair(Path("certs"))
-    pylon.store.remove_certificate(ALICE)
+    pylon.store.remove_neuron(ALICE)
     code, found = examine(capsys, "status", "certs")
     assert code == 1
     assert "no key of this hotkey" in found["on chain"]["text"]

@@ -18,17 +18,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import uvicorn
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nexus_auth.adapters.devnet import (
-    DEFAULT_NETUID,
-    DevnetStore,
-    RequestRecord,
-    build_devnet_app,
-)
+from nexus_auth.adapters.devnet import DEFAULT_NETUID, DevnetStore, build_devnet_app
 from nexus_auth.domain.hotkey import Hotkey
 from tests.builders import a_hotkey
 from tests.integration.real import wait_until_ready
@@ -36,6 +33,16 @@ from tests.integration.real import wait_until_ready
 IDENTITY_NAME: Final = "dev"
 TOKEN: Final = "token-of-dev"
 OPEN_ACCESS_TOKEN: Final = "token-of-everybody"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One request as it was answered: its decoded path, and X-Pylon-Timeout as sent."""
+
+    method: str
+    path: str
+    status: int
+    timeout: str | None
 
 
 class RunningPylon:
@@ -66,8 +73,12 @@ class RunningPylon:
         self._failing_where = ""
         self._delay_seconds = 0.0
         self._app: ASGIApp = build_devnet_app(
-            store, publish_seconds=publish_seconds, request_log=self.requests.append
+            store, publish_seconds=publish_seconds, request_log=self._note
         )
+
+    def _note(self, scope: Scope, status: int, _seconds: float = 0.0) -> None:
+        timeout = Headers(scope=scope).get("x-pylon-timeout")
+        self.requests.append(RequestRecord(scope["method"], scope["path"], status, timeout))
 
     def fail_with(self, status: int | None, *, where: str = "") -> None:
         """Answers with this status and Pylon's error body; None ends that.
@@ -121,16 +132,7 @@ class RunningPylon:
         if status is None or not re.search(self._failing_where, scope["path"]):
             await self._app(scope, receive, send)
             return
-        self.requests.append(
-            RequestRecord(
-                method=scope["method"],
-                path=scope["path"],
-                status=status,
-                authorized=any(name == b"authorization" for name, _ in scope["headers"]),
-                timeout=None,
-                seconds=0.0,
-            )
-        )
+        self._note(scope, status)
         body = json.dumps({"status_code": status, "detail": "told to fail"}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -161,7 +163,7 @@ def running_pylon(
         with_identity: Whether it has the identity `dev` on subnet 1, whose hotkey is a neuron.
     """
     pylon = RunningPylon()
-    with DevnetStore.open(path) as store:
+    with DevnetStore(path) as store:
         prepare(store, open_access_token=open_access_token, with_identity=with_identity)
         pylon.serve(store, publish_seconds=publish_seconds)
         pylon.start()
@@ -180,4 +182,5 @@ def prepare(
     """Puts into a store what `running_pylon` promises."""
     if with_identity:
         store.add_identity(IDENTITY_NAME, hotkey=a_hotkey(IDENTITY_NAME), token=TOKEN)
-    store.set_open_access_token(open_access_token)
+    if open_access_token is not None:
+        store.set_open_access_token(open_access_token)

@@ -13,7 +13,8 @@ from pylon_client.artanis.v1 import Neuron
 from pylon_client.exceptions import MtlsVerificationError
 from tenacity import AsyncRetrying, Retrying, stop_after_attempt
 
-from nexus_auth.entrypoints.demo.certificates import KeyPair, save_self_made
+from nexus_auth.adapters.credentials.directory import CredentialsDirectory
+from nexus_auth.entrypoints.demo.certificates import save_self_made
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.tls.miner import Miner, running_miner
 
@@ -28,19 +29,19 @@ def miner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Miner]:
         yield running
 
 
-def _config(miner: Miner, pair: KeyPair) -> Config:
+def _config(miner: Miner, pair: CredentialsDirectory) -> Config:
     return Config(
         address=miner.pylon.url,
         identity_name=artanis.IdentityName("validator"),
         identity_token=artanis.PylonAuthToken(miner.token("validator")),
         retry=Retrying(stop=stop_after_attempt(1)),
-        mtls_cert_path=str(pair.certificate),
-        mtls_key_path=str(pair.key),
+        mtls_cert_path=str(pair.certificate_path),
+        mtls_key_path=str(pair.key_path),
     )
 
 
-def _pair(miner: Miner, name: str) -> KeyPair:
-    return KeyPair.in_directory(miner.directory / name)
+def _pair(miner: Miner, name: str) -> CredentialsDirectory:
+    return CredentialsDirectory(miner.directory / name)
 
 
 def _find(client: PylonClient, miner: Miner) -> Neuron:
@@ -73,8 +74,8 @@ async def test_registered_validator_is_let_in_asynchronously(miner: Miner) -> No
         identity_name=artanis.IdentityName("validator"),
         identity_token=artanis.PylonAuthToken(miner.token("validator")),
         retry=AsyncRetrying(stop=stop_after_attempt(1)),
-        mtls_cert_path=str(pair.certificate),
-        mtls_key_path=str(pair.key),
+        mtls_cert_path=str(pair.certificate_path),
+        mtls_key_path=str(pair.key_path),
     )
     async with AsyncPylonClient(config) as client:
         answer = await client.v1.identity.get_latest_neurons()

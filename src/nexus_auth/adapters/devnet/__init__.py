@@ -6,7 +6,7 @@ would hold. Nothing is checked on any chain: every holder of a token may publish
 
 from __future__ import annotations
 
-from nexus_auth.adapters.devnet.app import RequestRecord, build_devnet_app
+from nexus_auth.adapters.devnet.app import build_devnet_app
 from nexus_auth.adapters.devnet.records import DEFAULT_NETUID, Axon, IdentityRecord, NeuronRecord
 from nexus_auth.adapters.devnet.store import DevnetStore, DevnetStoreUnusable
 
@@ -17,6 +17,5 @@ __all__ = [
     "DevnetStoreUnusable",
     "IdentityRecord",
     "NeuronRecord",
-    "RequestRecord",
     "build_devnet_app",
 ]

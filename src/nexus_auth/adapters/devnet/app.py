@@ -44,36 +44,20 @@ MAX_BODY_BYTES: Final = 64 * 1024
 
 _BLOCK_SECONDS: Final = 12
 """A block of the chain; here it is the clock alone that makes them."""
+_UNKNOWN_SCORES: Final = (
+    *("rank", "emission", "incentive", "consensus", "trust", "validator_trust", "dividends"),
+)
 _SLASHES: Final = re.compile(r"/{2,}")
 _NETUID: Final = re.compile(r"[0-9]{1,9}")
 _NETUID_IN_PATH: Final = re.compile(r"(/subnet/)[0-9]+")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRecord:
-    """One request as it was answered: its decoded path, the answer's status, how long it took.
-
-    Never a token: only whether there was an Authorization header, right or wrong. `timeout` is
-    X-Pylon-Timeout as sent.
-    """
-
-    method: str
-    path: str
-    status: int
-    authorized: bool
-    timeout: str | None
-    seconds: float
-
-
-RequestLog = Callable[[RequestRecord], object]
-"""Called with every request once it is answered; a list's `append` will do."""
+RequestLog = Callable[[Scope, int, float], object]
+"""Called with every request as it came, the answer's status, and how many seconds it took."""
 
 
 def build_devnet_app(
-    store: DevnetStore,
-    *,
-    publish_seconds: float = 0.0,
-    request_log: RequestLog | None = None,
+    store: DevnetStore, *, publish_seconds: float = 0.0, request_log: RequestLog | None = None
 ) -> Starlette:
     """Builds the development Pylon. It checks nothing on any chain: never for production.
 
@@ -84,7 +68,7 @@ def build_devnet_app(
         publish_seconds: How long `generate` pretends to wait for the chain. The new key is in
             force from the beginning of that time: a client that gives up waiting has lost the
             old key.
-        request_log: Called with every request.
+        request_log: Where requests are logged; None logs none.
     """
     app = Starlette(
         routes=_Pylon(store, publish_seconds=publish_seconds).routes(),
@@ -97,15 +81,17 @@ def build_devnet_app(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Caller:
-    """For which subnet, and which wallet, a request is answered, and in which form."""
+class _Call:
+    """A request; for which subnet, and which wallet, it is answered, and in which form."""
 
+    request: Request
     netuid: int
     own_hotkey: Hotkey | None = None
     is_first_generation: bool = False
 
 
-_Answer = Callable[[Request, _Caller], Response | Awaitable[Response]]
+_Answer = Callable[[_Call], dict[str, Any] | Response | Awaitable[Response]]
+"""A document alone is answered with 200."""
 _Row = tuple[str, str, _Answer]
 """A method, the end of a path, and what answers there."""
 
@@ -136,13 +122,13 @@ class _Pylon:
         ]
         identity = "/api/v1/identity/{identity_name}/subnet/{netuid}"
         apis = [
-            (identity, self._identity_caller, [*latest, publish]),
-            ("/api/v1/subnet/{netuid}", self._open_access_caller, latest),
-            ("/api/v1", self._first_generation_caller, first),
+            (identity, self._identity_call, [*latest, publish]),
+            ("/api/v1/subnet/{netuid}", self._open_access_call, latest),
+            ("/api/v1", self._first_generation_call, first),
         ]
         routes = [
-            Route(prefix + path, _endpoint(find_caller, answer), methods=[method])
-            for prefix, find_caller, table in apis
+            Route(prefix + path, _endpoint(find_call, answer), methods=[method])
+            for prefix, find_call, table in apis
             for method, path, answer in table
         ]
         for route in routes:
@@ -150,9 +136,9 @@ class _Pylon:
             (route.methods or set()).discard("HEAD")
         return routes
 
-    # The callers. Each runs in a thread, since the store blocks.
+    # How each API knows its caller. Each runs in a thread, since the store blocks.
 
-    def _identity_caller(self, request: Request) -> _Caller:
+    def _identity_call(self, request: Request) -> _Call:
         # Pylon looks in this order: path, header, identity, token, netuid.
         netuid = _netuid_in(request)
         token = _bearer_token(request)
@@ -168,83 +154,78 @@ class _Pylon:
             own = rf"\g<1>{identity.netuid}"
             location = _NETUID_IN_PATH.sub(own, request.scope["path"], count=1)
             raise HTTPException(308, headers={"Location": quote(location)})
-        return _Caller(netuid=netuid, own_hotkey=identity.hotkey)
+        return _Call(request=request, netuid=netuid, own_hotkey=identity.hotkey)
 
-    def _open_access_caller(self, request: Request) -> _Caller:
+    def _open_access_call(self, request: Request) -> _Call:
         netuid = _netuid_in(request)
         digest = self._store.open_access_token()
         if digest is not None and not digest.matches(_bearer_token(request)):
             raise HTTPException(403, "Invalid authorization token")
-        return _Caller(netuid=netuid)
+        return _Call(request=request, netuid=netuid)
 
-    def _first_generation_caller(self, request: Request) -> _Caller:  # noqa: ARG002 - no path
-        for identity in self._store.identities():
-            return _Caller(
-                netuid=identity.netuid, own_hotkey=identity.hotkey, is_first_generation=True
-            )
-        subnets = self._store.subnets()
-        netuid = subnets[0] if subnets else DEFAULT_NETUID  # without subnets every one is empty
-        return _Caller(netuid=netuid, is_first_generation=True)
+    def _first_generation_call(self, request: Request) -> _Call:
+        identities = self._store.identities()
+        subnets = [each.netuid for each in identities] or self._store.subnets()
+        return _Call(
+            request=request,
+            netuid=subnets[0] if subnets else DEFAULT_NETUID,  # without subnets every one is empty
+            own_hotkey=identities[0].hotkey if identities else None,
+            is_first_generation=True,
+        )
 
     # The answers. All but the last one run in a thread too.
 
-    def _identities(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
-        identities = {each.name: each.netuid for each in self._store.identities()}
-        return JSONResponse({"identities": identities})
+    def _identities(self, _call: _Call) -> dict[str, Any]:
+        return {"identities": {each.name: each.netuid for each in self._store.identities()}}
 
-    def _certificates(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
-        keys = self._store.certificates(netuid=caller.netuid)
-        return JSONResponse(
-            {str(hotkey): _certificate_document(key) for hotkey, key in keys.items()}
-        )
+    def _certificates(self, call: _Call) -> dict[str, Any]:
+        keys = self._store.certificates(netuid=call.netuid)
+        return {str(hotkey): _certificate_document(key) for hotkey, key in keys.items()}
 
-    def _certificate(self, request: Request, caller: _Caller) -> Response:
-        hotkey = _hotkey_in(request, caller)
-        key = None
-        if hotkey is not None:
-            key = self._store.certificate(hotkey, netuid=caller.netuid)
+    def _certificate(self, call: _Call) -> dict[str, Any] | Response:
+        hotkey = _hotkey_in(call)
+        key = None if hotkey is None else self._store.certificate(hotkey, netuid=call.netuid)
         if key is None:
-            return _no_certificate(caller, 404, "Certificate not found or error fetching.")
-        return JSONResponse(_certificate_document(key))
+            return _no_certificate(call, 404, "Certificate not found or error fetching.")
+        return _certificate_document(key)
 
-    def _neurons(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
-        neurons = self._store.neurons(netuid=caller.netuid)
+    def _neurons(self, call: _Call) -> dict[str, Any]:
+        neurons = self._store.neurons(netuid=call.netuid)
         documents = {str(each.hotkey): _neuron_document(each) for each in neurons}
-        return JSONResponse({"block": _latest_block(), "neurons": documents})
+        return {"block": _latest_block(), "neurons": documents}
 
-    def _validators(self, request: Request, caller: _Caller) -> Response:  # noqa: ARG002
-        neurons = self._store.neurons(netuid=caller.netuid)
+    def _validators(self, call: _Call) -> dict[str, Any]:
+        neurons = self._store.neurons(netuid=call.netuid)
         permitted = [each for each in neurons if each.validator_permit]
         permitted.sort(key=lambda each: each.total, reverse=True)
-        documents = [_neuron_document(each) for each in permitted]
-        return JSONResponse({"block": _latest_block(), "validators": documents})
+        return {"block": _latest_block(), "validators": [*map(_neuron_document, permitted)]}
 
-    async def _generate(self, request: Request, caller: _Caller) -> Response:
-        problem = await _problem_of_body(request)
+    async def _generate(self, call: _Call) -> Response:
+        problem = await _problem_of_body(call.request)
         if problem is not None:
-            detail = f"Validation failed for {request.method} {request.url.path}"
+            detail = f"Validation failed for {call.request.method} {call.request.url.path}"
             return _refusal(400, detail, extra=[problem])
         key = Ed25519PrivateKey.generate()
         public_key = key.public_key().public_bytes_raw()
-        hotkey, publish = caller.own_hotkey, self._store.publish_certificate
+        hotkey, publish = call.own_hotkey, self._store.publish_certificate
         published = hotkey is not None and await run_in_threadpool(
-            publish, hotkey, public_key, netuid=caller.netuid
+            publish, hotkey, public_key, netuid=call.netuid
         )
         await asyncio.sleep(self._publish_seconds)
         if not published:
-            return _no_certificate(caller, 502, "Could not generate certificate pair.")
+            return _no_certificate(call, 502, "Could not generate certificate pair.")
         document = _certificate_document(public_key)
         document["private_key"] = key.private_bytes_raw().hex()
         return JSONResponse(document, status_code=201)
 
 
 def _endpoint(
-    find_caller: Callable[[Request], _Caller], answer: _Answer
+    find_call: Callable[[Request], _Call], answer: _Answer
 ) -> Callable[[Request], Awaitable[Response]]:
-    """First finds out which caller it is, then answers."""
-
     async def respond(request: Request) -> Response:
-        answered = await run_in_threadpool(lambda: answer(request, find_caller(request)))
+        answered = await run_in_threadpool(lambda: answer(find_call(request)))
+        if isinstance(answered, dict):
+            return JSONResponse(answered)
         return answered if isinstance(answered, Response) else await answered
 
     return respond
@@ -266,8 +247,6 @@ class _Edge:
             await self._app(scope, receive, send)
             return
         started = time.monotonic()
-        headers = Headers(scope=scope)
-        timeout = headers.get("x-pylon-timeout")
         status: int | None = None
 
         async def noted_send(message: Message) -> None:
@@ -279,7 +258,7 @@ class _Edge:
         path = _SLASHES.sub("/", scope["path"]).rstrip("/") or "/"
         app, seconds = self._app, DEFAULT_TIMEOUT_SECONDS
         try:
-            seconds = _parse_timeout(timeout)
+            seconds = _parse_timeout(Headers(scope=scope).get("x-pylon-timeout"))
         except ValueError as exc:
             app = _refusal(400, str(exc))
         try:
@@ -291,15 +270,8 @@ class _Edge:
             await _refusal(504, "Request timed out")(scope, receive, noted_send)
         finally:
             if self._log is not None:
-                record = RequestRecord(
-                    method=scope["method"],
-                    path=scope["path"],
-                    status=500 if status is None else status,  # what an exception becomes
-                    authorized="authorization" in headers,
-                    timeout=timeout,
-                    seconds=time.monotonic() - started,
-                )
-                self._log(record)
+                # 500 is what an exception becomes.
+                self._log(scope, status or 500, time.monotonic() - started)
 
 
 def _parse_timeout(text: str | None) -> float:
@@ -339,11 +311,11 @@ def _netuid_in(request: Request) -> int:
     return int(text)
 
 
-def _hotkey_in(request: Request, caller: _Caller) -> Hotkey | None:
+def _hotkey_in(call: _Call) -> Hotkey | None:
     """The hotkey in a path; `self` is the identity's own, where there is an identity."""
-    text = request.path_params["hotkey"]
+    text = call.request.path_params["hotkey"]
     if text == "self":
-        return caller.own_hotkey
+        return call.own_hotkey
     try:
         return Hotkey.parse(text)
     except InvalidHotkey:
@@ -392,8 +364,7 @@ def _neuron_document(neuron: NeuronRecord) -> dict[str, Any]:
         "active": neuron.active,
         "axon_info": asdict(neuron.axon),
         "stake": neuron.total,
-        **dict.fromkeys(("rank", "emission", "incentive", "consensus", "trust"), 0.0),
-        **dict.fromkeys(("validator_trust", "dividends"), 0.0),
+        **dict.fromkeys(_UNKNOWN_SCORES, 0.0),
         "last_update": 0,
         "validator_permit": neuron.validator_permit,
         "pruning_score": 0,
@@ -401,9 +372,9 @@ def _neuron_document(neuron: NeuronRecord) -> dict[str, Any]:
     }
 
 
-def _no_certificate(caller: _Caller, status: int, detail: str) -> Response:
+def _no_certificate(call: _Call, status: int, detail: str) -> Response:
     """Says that there is no certificate; the first generation says `detail` alone."""
-    if caller.is_first_generation:
+    if call.is_first_generation:
         return JSONResponse({"detail": detail}, status_code=status)
     return _refusal(status, detail)
 

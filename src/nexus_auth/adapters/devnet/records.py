@@ -1,12 +1,15 @@
-"""What the development Pylon knows: neurons and identities."""
+"""What the development Pylon knows: neurons, identities, and tokens as salted digests."""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import ipaddress
-from dataclasses import dataclass
-from typing import Final
+import secrets
+from dataclasses import dataclass, field
+from typing import Final, Self
 
+from nexus_auth.adapters.addresses import MAX_PORT
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
 
@@ -16,8 +19,9 @@ DEFAULT_NETUID: Final = 1
 MAX_NETUID: Final = 65_535
 MAX_IDENTITY_NAME_LENGTH: Final = 128
 
-_MAX_PORT: Final = 65_535
 _MAX_PROTOCOL: Final = 255
+_SALT_BYTES: Final = 16
+_DIGEST_BYTES: Final = 32
 HTTP_AXON: Final = 4
 """Pylon's number for an axon that speaks HTTP."""
 
@@ -38,21 +42,15 @@ class Axon:
 
     def __post_init__(self) -> None:
         ipaddress.ip_address(self.ip)
-        if not 0 <= self.port <= _MAX_PORT:
-            raise ValueError(f"a port is a whole number from 0 to {_MAX_PORT}")
+        if not 0 <= self.port <= MAX_PORT:
+            raise ValueError(f"a port is a whole number from 0 to {MAX_PORT}")
         if not 0 <= self.protocol <= _MAX_PROTOCOL:
             raise ValueError(f"an axon protocol is a whole number from 0 to {_MAX_PROTOCOL}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NeuronRecord(Neuron):
-    """A neuron registered on a subnet. A new one is active, without stake and without permit.
-
-    Attributes:
-        hotkey: Its name.
-        coldkey: The owner's address.
-        axon: Where it can be called.
-    """
+    """A neuron registered on a subnet. A new one is active, without stake and without permit."""
 
     hotkey: Hotkey
     coldkey: Hotkey
@@ -82,6 +80,40 @@ class IdentityRecord:
             )
 
 
-def derive_coldkey(hotkey: Hotkey) -> Hotkey:
-    """Makes the coldkey of a neuron for which none was given."""
-    return Hotkey(hashlib.sha256(b"coldkey of " + hotkey.account_id).digest())
+@dataclass(frozen=True, slots=True)
+class TokenDigest:
+    """Recognises a bearer token without holding it.
+
+    One fast hash: it protects generated tokens, not guessable ones. Enough for development.
+    """
+
+    encoded: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.encoded) != _SALT_BYTES + _DIGEST_BYTES:
+            raise ValueError("not the digest of a token")
+
+    @classmethod
+    def of(cls, token: str) -> Self:
+        """Digests a token.
+
+        Raises:
+            ValueError: If it could not travel in a header: it is not printable ASCII, has spaces
+                in it or is empty.
+        """
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise ValueError("a token is printable ASCII without spaces")
+        salt = secrets.token_bytes(_SALT_BYTES)
+        return cls(salt + _digest(salt, token))
+
+    def matches(self, token: str) -> bool:
+        """Whether this is the token; takes the same time for every wrong one."""
+        salt, expected = self.encoded[:_SALT_BYTES], self.encoded[_SALT_BYTES:]
+        return hmac.compare_digest(expected, _digest(salt, token))
+
+
+def _digest(salt: bytes, token: str) -> bytes:
+    # A header is read as Latin-1, so every token that arrives can be encoded.
+    return hashlib.blake2b(
+        token.encode("utf-8", "surrogateescape"), salt=salt, digest_size=_DIGEST_BYTES
+    ).digest()

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from typing import Any, Final, Self, TypedDict, TypeVar, Unpack, get_type_hints
+from dataclasses import fields, replace
+from importlib.resources import files
+from typing import Any, Final, Self
 
 from nexus_auth.adapters.devnet.records import (
     DEFAULT_NETUID,
     Axon,
     IdentityRecord,
     NeuronRecord,
+    TokenDigest,
     check_netuid,
-    derive_coldkey,
 )
-from nexus_auth.adapters.devnet.tokens import TokenDigest
 from nexus_auth.domain.errors import NexusAuthError
 from nexus_auth.domain.hotkey import Hotkey
 
@@ -27,7 +28,7 @@ IN_MEMORY: Final = ":memory:"
 
 PUBLIC_KEY_BYTES: Final = 32
 
-_APPLICATION_ID: Final = 0x4E585059  # "NXPY"; SQLite keeps it at offset 68 of the file
+_APPLICATION_ID: Final = 0x4E585059  # "NXPY"; both stand at the end of schema.sql too
 _SCHEMA_VERSION: Final = 1
 _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 _BUSY_TIMEOUT_SECONDS: Final = 5.0
@@ -37,74 +38,13 @@ _FOREIGN: Final = "not a data file of the development Pylon; name another one (i
 _DAMAGED: Final = "the data file is damaged ({}); remove it or name another one"
 _OPEN_ACCESS_TOKEN: Final = "open_access_token"  # noqa: S105 - the name of a row, not a token
 
-# There is no column for a private key: it leaves with the answer and is never written down.
-_SCHEMA: Final = f"""
-CREATE TABLE subnet (
-    netuid INTEGER PRIMARY KEY CHECK (netuid BETWEEN 0 AND 65535),
-    position INTEGER NOT NULL
-);
-CREATE TABLE secret (name TEXT PRIMARY KEY, digest BLOB NOT NULL);
-CREATE TABLE identity (
-    name TEXT PRIMARY KEY,
-    position INTEGER NOT NULL,
-    netuid INTEGER NOT NULL REFERENCES subnet (netuid),
-    hotkey TEXT NOT NULL,
-    token_digest BLOB NOT NULL
-);
-CREATE TABLE neuron (
-    netuid INTEGER NOT NULL REFERENCES subnet (netuid),
-    hotkey TEXT NOT NULL,
-    uid INTEGER NOT NULL,
-    coldkey TEXT NOT NULL,
-    active INTEGER NOT NULL,
-    validator_permit INTEGER NOT NULL,
-    alpha REAL NOT NULL,
-    tao REAL NOT NULL,
-    total REAL NOT NULL,
-    axon_ip TEXT NOT NULL,
-    axon_port INTEGER NOT NULL,
-    axon_protocol INTEGER NOT NULL,
-    PRIMARY KEY (netuid, hotkey),
-    UNIQUE (netuid, uid)
-);
-CREATE TABLE certificate (
-    netuid INTEGER NOT NULL REFERENCES subnet (netuid),
-    hotkey TEXT NOT NULL,
-    public_key BLOB NOT NULL CHECK (length(public_key) = {PUBLIC_KEY_BYTES}),
-    PRIMARY KEY (netuid, hotkey)
-);
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {_SCHEMA_VERSION};
-"""
-
-R = TypeVar("R", Axon, IdentityRecord, NeuronRecord)
-
-
-class NeuronChanges(TypedDict, total=False):
-    """What can be set of a neuron; what is left out stays as it is."""
-
-    uid: int
-    coldkey: Hotkey
-    active: bool
-    validator_permit: bool
-    alpha: float
-    tao: float
-    total: float
-    axon: Axon
-
 
 class DevnetStoreUnusable(NexusAuthError):
-    """The development Pylon's data file cannot be used.
+    """The data file at `path` cannot be used: what is wrong with it, and what to do."""
 
-    Attributes:
-        path: The file.
-        problem: What is wrong with it and what to do.
-    """
-
-    def __init__(self, *, path: str, problem: str) -> None:
+    def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}")
         self.path = path
-        self.problem = problem
 
 
 class DevnetStore:
@@ -118,43 +58,32 @@ class DevnetStore:
         path: The file, or ":memory:".
     """
 
-    def __init__(self, connection: sqlite3.Connection, *, path: str) -> None:
-        """For `open` alone."""
-        self._connection = connection
-        self.path = path
-        self._lock = threading.RLock()  # reentrant: a transaction reads too
-
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         """Opens a data file, and makes it where there is none.
 
         A file that another program made is never written to.
-
-        Args:
-            path: The file, or ":memory:".
 
         Raises:
             DevnetStoreUnusable: If it cannot be opened, is damaged, is not ours, or was written by
                 a newer version.
         """
-        name = os.fspath(path)
-        if name != IN_MEMORY:
-            _prepare_file(name)
-        with _explained(name):
-            connection = sqlite3.connect(
-                name,
+        self.path = os.fspath(path)
+        self._lock = threading.RLock()  # reentrant: a transaction reads too
+        if self.path != IN_MEMORY:
+            _prepare_file(self.path)
+        with _explained(self.path):
+            self._connection = sqlite3.connect(
+                self.path,
                 timeout=_BUSY_TIMEOUT_SECONDS,
                 isolation_level=None,  # transactions begin where we say, not where Python guesses
                 check_same_thread=False,  # the lock takes care of that
             )
-        connection.row_factory = sqlite3.Row
-        store = cls(connection, path=name)
+        self._connection.row_factory = sqlite3.Row
         try:
-            store._prepare()
+            self._prepare()
         except BaseException:
-            store.close()
+            self.close()
             raise
-        return store
 
     def close(self) -> None:
         """Closes the file; every later call raises."""
@@ -185,15 +114,10 @@ class DevnetStore:
         netuid: int = DEFAULT_NETUID,
         registered: bool = True,
     ) -> IdentityRecord:
-        """Adds an identity, or replaces the one of that name.
+        """Adds an identity with its subnet, or replaces the one of that name.
 
-        Args:
-            name: Its name in paths.
-            hotkey: The wallet it acts for.
-            token: Its bearer token; only a digest is kept.
-            netuid: Its subnet, added where it is missing.
-            registered: Whether the hotkey is entered as a neuron too, where it is none yet.
-                Pylon makes no key pair for a hotkey that is not registered.
+        Of the token only a digest is kept. With `registered` the hotkey becomes a neuron too, where
+        it is none yet: Pylon makes no key pair for a hotkey that is not registered.
 
         Raises:
             ValueError: If the name or the token could not be used over HTTP.
@@ -202,39 +126,37 @@ class DevnetStore:
         digest = TokenDigest.of(token)
         with self._transaction():
             self._ensure_subnet(netuid)
-            self._run(
-                "INSERT INTO identity (name, position, netuid, hotkey, token_digest) "
-                "VALUES (?, (SELECT coalesce(max(position), 0) + 1 FROM identity), ?, ?, ?) "
-                "ON CONFLICT (name) DO UPDATE SET netuid = excluded.netuid, "
-                "hotkey = excluded.hotkey, token_digest = excluded.token_digest",
-                *(name, netuid, hotkey, digest.encoded),
+            places = self._run(
+                "SELECT coalesce((SELECT position FROM identity WHERE name = ?), "
+                "max(position) + 1, 1) FROM identity",
+                name,
             )
+            columns = {"netuid": netuid, "hotkey": hotkey, "token_digest": digest.encoded}
+            self._write("identity", name=name, position=places[0][0], **columns)
             if registered and self.neuron(hotkey, netuid=netuid) is None:
                 self.set_neuron(hotkey, netuid=netuid)
         return identity
 
     def identity(self, name: str) -> IdentityRecord | None:
         """Finds an identity by its name."""
-        rows = self._run("SELECT * FROM identity WHERE name = ?", name)
-        return _record_from(rows[0], IdentityRecord) if rows else None
+        return next((each for each in self.identities() if each.name == name), None)
 
     def identities(self) -> tuple[IdentityRecord, ...]:
         """All identities, in the order in which they were added."""
-        rows = self._run("SELECT * FROM identity ORDER BY position")
-        return tuple(_record_from(row, IdentityRecord) for row in rows)
+        rows = self._run("SELECT name, netuid, hotkey FROM identity ORDER BY position")
+        return tuple(
+            IdentityRecord(name=name, netuid=netuid, hotkey=Hotkey.parse(hotkey))
+            for name, netuid, hotkey in rows
+        )
 
     def is_identity_token(self, name: str, token: str) -> bool:
         """Whether this is the token of that identity."""
         rows = self._run("SELECT token_digest FROM identity WHERE name = ?", name)
         return bool(rows) and TokenDigest(rows[0]["token_digest"]).matches(token)
 
-    def set_open_access_token(self, token: str | None) -> None:
-        """Sets the token of the open-access API; None opens it to every caller."""
-        digest = None if token is None else TokenDigest.of(token)
-        with self._transaction():
-            self._run("DELETE FROM secret WHERE name = ?", _OPEN_ACCESS_TOKEN)
-            if digest is not None:
-                self._run("INSERT INTO secret VALUES (?, ?)", _OPEN_ACCESS_TOKEN, digest.encoded)
+    def set_open_access_token(self, token: str) -> None:
+        """Sets the token of the open-access API, which is open until then."""
+        self._write("secret", name=_OPEN_ACCESS_TOKEN, digest=TokenDigest.of(token).encoded)
 
     def open_access_token(self) -> TokenDigest | None:
         """What recognises the token of the open-access API; None where the API is open."""
@@ -244,13 +166,9 @@ class DevnetStore:
     # Neurons
 
     def set_neuron(
-        self,
-        hotkey: Hotkey,
-        *,
-        netuid: int = DEFAULT_NETUID,
-        **changes: Unpack[NeuronChanges],
+        self, hotkey: Hotkey, *, netuid: int = DEFAULT_NETUID, **changes: Any
     ) -> NeuronRecord:
-        """Registers a neuron, or changes one.
+        """Registers a neuron, or changes the fields of one that are named; the others stay.
 
         A new neuron gets the lowest free uid, is active, and has no stake and no permit. Where
         alpha or tao are given and total is not, total becomes their sum; a real chain weighs them.
@@ -261,39 +179,35 @@ class DevnetStore:
         with self._transaction():
             self._ensure_subnet(netuid)
             old = self.neuron(hotkey, netuid=netuid) or NeuronRecord(
-                hotkey=hotkey, uid=self._free_uid(netuid), coldkey=derive_coldkey(hotkey)
+                hotkey=hotkey,
+                uid=self._free_uid(netuid),
+                coldkey=Hotkey(hashlib.sha256(b"coldkey of " + hotkey.account_id).digest()),
             )
             neuron = replace(old, **changes)
             if "total" not in changes and ("alpha" in changes or "tao" in changes):
                 neuron = replace(neuron, total=neuron.alpha + neuron.tao)
-            if self._run(
-                "SELECT 1 FROM neuron WHERE netuid = ? AND uid = ? AND hotkey != ?",
-                *(netuid, neuron.uid, hotkey),
-            ):
+            others = "SELECT 1 FROM neuron WHERE netuid = ? AND uid = ? AND hotkey != ?"
+            if self._run(others, netuid, neuron.uid, hotkey):
                 raise ValueError(f"uid {neuron.uid} is another neuron's on subnet {netuid}")
-            columns = {"netuid": netuid, **_columns_of(neuron)}
-            self._run(
-                f"INSERT OR REPLACE INTO neuron ({', '.join(columns)}) "  # noqa: S608 - our names
-                f"VALUES ({', '.join('?' * len(columns))})",
-                *columns.values(),
-            )
+            self._write("neuron", netuid=netuid, **_columns_of(neuron))
         return neuron
 
-    def remove_neuron(self, hotkey: Hotkey, *, netuid: int = DEFAULT_NETUID) -> bool:
-        """Deregisters a neuron and its key; returns whether there was one."""
+    def remove_neuron(self, hotkey: Hotkey, *, netuid: int = DEFAULT_NETUID) -> None:
+        """Deregisters a hotkey, which loses its key too, as on chain."""
         with self._transaction():
-            self.remove_certificate(hotkey, netuid=netuid)
-            return self._delete("neuron", netuid, hotkey)
+            for table in ("certificate", "neuron"):
+                statement = f"DELETE FROM {table} WHERE netuid = ? AND hotkey = ?"  # noqa: S608
+                self._run(statement, netuid, hotkey)
 
     def neuron(self, hotkey: Hotkey, *, netuid: int = DEFAULT_NETUID) -> NeuronRecord | None:
         """What is known of one neuron; None where it is not registered."""
         rows = self._run("SELECT * FROM neuron WHERE netuid = ? AND hotkey = ?", netuid, hotkey)
-        return _record_from(rows[0], NeuronRecord) if rows else None
+        return _neuron_from(rows[0]) if rows else None
 
     def neurons(self, *, netuid: int = DEFAULT_NETUID) -> tuple[NeuronRecord, ...]:
         """All neurons of a subnet, by uid."""
         rows = self._run("SELECT * FROM neuron WHERE netuid = ? ORDER BY uid", netuid)
-        return tuple(_record_from(row, NeuronRecord) for row in rows)
+        return tuple(_neuron_from(row) for row in rows)
 
     # Certificates: the public keys
 
@@ -311,38 +225,23 @@ class DevnetStore:
     def set_certificate(
         self, hotkey: Hotkey, public_key: bytes, *, netuid: int = DEFAULT_NETUID
     ) -> None:
-        """Sets the public key of a hotkey, whatever a chain would say; see `set_certificates`."""
-        self.set_certificates({hotkey: public_key}, netuid=netuid)
+        """Sets the public key of a hotkey, in place of the one it had.
 
-    def set_certificates(
-        self, keys: Mapping[Hotkey, bytes], *, netuid: int = DEFAULT_NETUID
-    ) -> None:
-        """Sets the public keys of many hotkeys at once, in place of those they had.
-
-        A hotkey need not be a neuron, and a key need not be a point of the curve.
+        The hotkey need not be a neuron, and the key need not be a point of the curve.
 
         Raises:
-            ValueError: If a key has not exactly 32 bytes.
+            ValueError: If the key has not exactly 32 bytes.
         """
-        if any(len(key) != PUBLIC_KEY_BYTES for key in keys.values()):
+        if len(public_key) != PUBLIC_KEY_BYTES:
             raise ValueError(f"a public key has exactly {PUBLIC_KEY_BYTES} bytes")
         with self._transaction():
             self._ensure_subnet(netuid)
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO certificate (netuid, hotkey, public_key) VALUES (?, ?, ?)",
-                [(netuid, hotkey.address, key) for hotkey, key in keys.items()],
-            )
-
-    def remove_certificate(self, hotkey: Hotkey, *, netuid: int = DEFAULT_NETUID) -> bool:
-        """Removes a hotkey's public key; returns whether there was one."""
-        return self._delete("certificate", netuid, hotkey)
+            self._write("certificate", netuid=netuid, hotkey=hotkey, public_key=public_key)
 
     def certificate(self, hotkey: Hotkey, *, netuid: int = DEFAULT_NETUID) -> bytes | None:
         """The public key of one hotkey."""
-        rows = self._run(
-            "SELECT public_key FROM certificate WHERE netuid = ? AND hotkey = ?",
-            *(netuid, hotkey),
-        )
+        query = "SELECT public_key FROM certificate WHERE netuid = ? AND hotkey = ?"
+        rows = self._run(query, netuid, hotkey)
         return bytes(rows[0]["public_key"]) if rows else None
 
     def certificates(self, *, netuid: int = DEFAULT_NETUID) -> dict[Hotkey, bytes]:
@@ -376,17 +275,17 @@ class DevnetStore:
         with self._lock, _explained(self.path):
             return self._connection.execute(statement, bound).fetchall()
 
-    def _delete(self, table: str, netuid: int, hotkey: Hotkey) -> bool:
-        with self._transaction():
-            statement = f"DELETE FROM {table} WHERE netuid = ? AND hotkey = ?"  # noqa: S608 - ours
-            self._run(statement, netuid, hotkey)
-            return bool(self._run("SELECT changes()")[0][0])
+    def _write(self, table: str, **columns: object) -> None:
+        """Writes a row, in place of the one with the same key."""
+        names, places = ", ".join(columns), ", ".join("?" * len(columns))
+        statement = f"INSERT OR REPLACE INTO {table} ({names}) VALUES ({places})"  # noqa: S608
+        self._run(statement, *columns.values())
 
     def _ensure_subnet(self, netuid: int) -> None:
         check_netuid(netuid)
         self._run(
             "INSERT OR IGNORE INTO subnet (netuid, position) "
-            "VALUES (?, (SELECT coalesce(max(position), 0) + 1 FROM subnet))",
+            "SELECT ?, coalesce(max(position), 0) + 1 FROM subnet",
             netuid,
         )
 
@@ -403,53 +302,46 @@ class DevnetStore:
     def _prepare(self) -> None:
         """Checks that the file is ours and whole, and fills an empty one."""
         with self._transaction():
-            application_id, version, tables = (
-                self._run(query)[0][0]
-                for query in (
-                    "PRAGMA application_id",
-                    "PRAGMA user_version",
-                    "SELECT count(*) FROM sqlite_master",
-                )
-            )
+            application_id = self._run("PRAGMA application_id")[0][0]
+            version = self._run("PRAGMA user_version")[0][0]
+            tables = self._run("SELECT count(*) FROM sqlite_master")[0][0]
             if application_id == 0 and tables == 0:
-                for statement in _SCHEMA.split(";"):
+                schema = files(__package__).joinpath("schema.sql").read_text("utf-8")
+                for statement in schema.split(";"):
                     self._run(statement)
             elif application_id != _APPLICATION_ID:
-                raise DevnetStoreUnusable(path=self.path, problem=_FOREIGN)
+                raise DevnetStoreUnusable(self.path, _FOREIGN)
             elif version != _SCHEMA_VERSION:
                 problem = f"written by another version of nexus-auth (data format {version})"
-                raise DevnetStoreUnusable(path=self.path, problem=problem)
+                raise DevnetStoreUnusable(self.path, problem)
         verdict = self._run("PRAGMA quick_check(1)")[0][0]
         if verdict != "ok":
-            raise DevnetStoreUnusable(path=self.path, problem=_DAMAGED.format(verdict))
+            raise DevnetStoreUnusable(self.path, _DAMAGED.format(verdict))
         # Readers go on while another process writes, and a killed process loses nothing committed.
         # NORMAL may lose the last moments to a power cut, which is no matter for development data.
         for setting in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
             self._run(f"PRAGMA {setting}")
 
 
-_TYPES: Final[Mapping[type, Mapping[str, Any]]] = {
-    kind: get_type_hints(kind) for kind in (Axon, IdentityRecord, NeuronRecord)
-}
-
-
 def _columns_of(neuron: NeuronRecord) -> dict[str, object]:
     """A neuron's fields as columns, its axon's fields as `axon_...`."""
-    columns = {name: getattr(neuron, name) for name in _TYPES[NeuronRecord]}
+    columns = {each.name: getattr(neuron, each.name) for each in fields(neuron)}
     axon = columns.pop("axon")
-    return columns | {f"axon_{name}": getattr(axon, name) for name in _TYPES[Axon]}
+    return columns | {f"axon_{each.name}": getattr(axon, each.name) for each in fields(axon)}
 
 
-def _record_from(row: sqlite3.Row, kind: type[R], *, prefix: str = "") -> R:
-    """The record in a row: each field is made by its type from the column of its name."""
-    values: dict[str, Any] = {}
-    for name, wanted in _TYPES[kind].items():
-        if wanted is Axon:
-            values[name] = _record_from(row, Axon, prefix=f"{name}_")
-        else:
-            make = Hotkey.parse if wanted is Hotkey else wanted
-            values[name] = make(row[prefix + name])
-    return kind(**values)
+def _neuron_from(row: sqlite3.Row) -> NeuronRecord:
+    return NeuronRecord(
+        uid=row["uid"],
+        hotkey=Hotkey.parse(row["hotkey"]),
+        coldkey=Hotkey.parse(row["coldkey"]),
+        active=bool(row["active"]),
+        validator_permit=bool(row["validator_permit"]),
+        alpha=row["alpha"],
+        tao=row["tao"],
+        total=row["total"],
+        axon=Axon(ip=row["axon_ip"], port=row["axon_port"], protocol=row["axon_protocol"]),
+    )
 
 
 @contextmanager
@@ -460,9 +352,9 @@ def _explained(path: str) -> Iterator[None]:
     except (sqlite3.OperationalError, sqlite3.ProgrammingError) as exc:
         # A full disk, no permission, a writer that does not end, or a store already closed.
         problem = f"the development Pylon's data cannot be used: {exc}"
-        raise DevnetStoreUnusable(path=path, problem=problem) from exc
+        raise DevnetStoreUnusable(path, problem) from exc
     except sqlite3.DatabaseError as exc:
-        raise DevnetStoreUnusable(path=path, problem=_DAMAGED.format(exc)) from exc
+        raise DevnetStoreUnusable(path, _DAMAGED.format(exc)) from exc
 
 
 def _prepare_file(path: str) -> None:
@@ -472,6 +364,6 @@ def _prepare_file(path: str) -> None:
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600), "rb") as file:
             head = file.read(len(_SQLITE_MAGIC))
     except OSError as exc:
-        raise DevnetStoreUnusable(path=path, problem=exc.strerror or str(exc)) from exc
+        raise DevnetStoreUnusable(path, exc.strerror or str(exc)) from exc
     if head and head != _SQLITE_MAGIC:
-        raise DevnetStoreUnusable(path=path, problem=_FOREIGN)
+        raise DevnetStoreUnusable(path, _FOREIGN)

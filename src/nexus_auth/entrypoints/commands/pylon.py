@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from functools import partial
 from pathlib import Path
@@ -10,16 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints import exit_codes
-from nexus_auth.entrypoints.arguments import add_switch, add_value, parsed
+from nexus_auth.entrypoints.arguments import add_switch, add_value, parsed, whole_number
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
     from nexus_auth.adapters.addresses import TcpAddress
-    from nexus_auth.adapters.devnet import Axon, DevnetStore
-    from nexus_auth.adapters.devnet.store import NeuronChanges
-    from nexus_auth.domain.hotkey import Hotkey
 
 _DESCRIPTION: Final = """\
 Runs a development Pylon: the same HTTP API, with a file in the place of the
@@ -82,61 +77,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Seeds the data file and serves it until a signal comes."""
-    from nexus_auth.entrypoints.addresses import CannotListen, bind
-    from nexus_auth.entrypoints.devnet import Seed, serve
+    from nexus_auth.adapters.devnet.records import MAX_NETUID
+    from nexus_auth.entrypoints import devnet
 
-    seed = Seed(
-        netuid=None if args.netuid is None else _netuid(args.netuid),
-        identities=dict([parsed("--identity", text, _identity) for text in args.identity]),
-        neurons=[parsed("--neuron", text, _neuron) for text in args.neuron],
-        certificates=dict([parsed("--certificate", text, _key) for text in args.certificate]),
+    netuid = whole_number(0, MAX_NETUID)
+    seed = devnet.Seed(
+        netuid=None if args.netuid is None else parsed("--netuid", args.netuid, netuid),
+        identities=dict(
+            parsed("--identity", text, devnet.parse_identity) for text in args.identity
+        ),
+        neurons=[parsed("--neuron", text, devnet.parse_neuron) for text in args.neuron],
+        certificates=dict(
+            parsed("--certificate", text, devnet.parse_certificate) for text in args.certificate
+        ),
         token_file=Path(args.token_file) if args.token_file else None,
     )
     address = _address(args)
-    publish_seconds = parsed("--publish-seconds", args.publish_seconds, _amount)
+    publish_seconds = parsed("--publish-seconds", args.publish_seconds, devnet.parse_amount)
     if not 0 <= publish_seconds < math.inf:
-        raise _wrong("--publish-seconds", "expected seconds, not below 0")
-    with contextlib.ExitStack() as stack:
-        if args.seed_only:
-            seed.apply(stack.enter_context(_open(args.data)))
-            return exit_codes.DONE
-        try:
-            # First of all: a start that cannot listen changes nothing.
-            listener = stack.enter_context(contextlib.closing(bind(address)))
-        except OSError as exc:
-            raise CannotListen(address, "--listen", exc) from exc
-        store = stack.enter_context(_open(args.data))
-        connections = seed.apply(store)
-        serve(
-            store,
-            listener=listener,
-            address=address,
-            connections=connections,
-            publish_seconds=publish_seconds,
+        raise ConfigurationError(
+            setting="--publish-seconds", problem="expected seconds, not below 0"
         )
+    if args.seed_only:
+        with devnet.open_store(args.data) as store:
+            seed.apply(store)
+    else:
+        devnet.serve(seed, data=args.data, address=address, publish_seconds=publish_seconds)
     return exit_codes.DONE
-
-
-def _open(path: str) -> DevnetStore:
-    from nexus_auth.adapters.devnet import DevnetStore, DevnetStoreUnusable
-
-    try:
-        return DevnetStore.open(path)
-    except DevnetStoreUnusable as exc:
-        raise _wrong("--data", str(exc)) from exc
-
-
-def _wrong(setting: str, problem: str) -> ConfigurationError:
-    return ConfigurationError(setting=setting, problem=problem)
-
-
-def _netuid(text: str) -> int:
-    from nexus_auth.adapters.devnet.records import MAX_NETUID
-
-    netuid = parsed("--netuid", text, _whole_number)
-    if netuid > MAX_NETUID:
-        raise _wrong("--netuid", f"expected a whole number from 0 to {MAX_NETUID}")
-    return netuid
 
 
 def _address(args: argparse.Namespace) -> TcpAddress:
@@ -145,91 +112,13 @@ def _address(args: argparse.Namespace) -> TcpAddress:
 
     address = parsed("--listen", args.listen, parse_listen_address)
     if not isinstance(address, TcpAddress):
-        raise _wrong("--listen", "the development Pylon needs host:port")
+        raise ConfigurationError(
+            setting="--listen", problem="the development Pylon needs host:port"
+        )
     if not address.is_loopback and not args.insecure_listen_publicly:
         problem = (
             f"{args.listen!r} can be reached from other machines, which a development Pylon must "
             "not be; use 127.0.0.1, or --insecure-listen-publicly inside a container network"
         )
-        raise _wrong("--listen", problem)
+        raise ConfigurationError(setting="--listen", problem=problem)
     return address
-
-
-def _whole_number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise ValueError("expected a whole number")
-    return int(text)
-
-
-def _amount(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not an amount") from None
-
-
-def _yes_or_no(text: str) -> bool:
-    answers = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
-    if text.lower() not in answers:
-        raise ValueError(f"{text!r} is neither yes nor no")
-    return answers[text.lower()]
-
-
-def _axon(text: str) -> Axon:
-    from nexus_auth.adapters.devnet import Axon
-
-    host, _, port = text.rpartition(":")
-    return Axon(ip=host.strip("[]"), port=_whole_number(port))
-
-
-def _hotkey(text: str) -> Hotkey:
-    from nexus_auth.domain.hotkey import Hotkey
-
-    return Hotkey.parse(text)
-
-
-def _identity(text: str) -> tuple[str, Hotkey]:
-    name, equals, address = text.partition("=")
-    # The name becomes part of a path and of a file's name.
-    plain = name.replace("-", "").replace("_", "")
-    if not equals or not (plain.isascii() and plain.isalnum()):
-        raise ValueError("expected NAME=HOTKEY, the name of letters, digits, - and _")
-    return name, _hotkey(address)
-
-
-def _key(text: str) -> tuple[Hotkey, bytes]:
-    from nexus_auth.adapters.devnet.store import PUBLIC_KEY_BYTES
-
-    address, _, digits = text.partition("=")
-    try:
-        key = bytes.fromhex(digits.removeprefix("0x"))
-    except ValueError:
-        key = b""
-    if len(key) != PUBLIC_KEY_BYTES:
-        raise ValueError(f"expected HOTKEY=HEX, the key as {2 * PUBLIC_KEY_BYTES} hex digits")
-    return _hotkey(address), key
-
-
-_NEURON_PARTS: Final[dict[str, tuple[str, Callable[[str], object]]]] = {
-    "stake": ("total", _amount),
-    "alpha": ("alpha", _amount),
-    "tao": ("tao", _amount),
-    "permit": ("validator_permit", _yes_or_no),
-    "active": ("active", _yes_or_no),
-    "uid": ("uid", _whole_number),
-    "coldkey": ("coldkey", _hotkey),
-    "axon": ("axon", _axon),
-}
-"""What a part of NEURON is called, which field it sets, and how its value is read."""
-
-
-def _neuron(text: str) -> tuple[Hotkey, NeuronChanges]:
-    address, *parts = text.split(",")
-    changes: Any = {}
-    for part in parts:
-        name, _, value = part.partition("=")
-        if name not in _NEURON_PARTS:
-            raise ValueError(f"{name!r} is none of {', '.join(_NEURON_PARTS)}")
-        field, parse = _NEURON_PARTS[name]
-        changes[field] = parse(value)
-    return _hotkey(address), changes

@@ -14,25 +14,21 @@ _IDLE_SECONDS: Final = 30
 _MAX_BODY_BYTES: Final = 1024 * 1024
 
 
-class EchoBackend:
+class EchoBackend(ThreadingHTTPServer):
     """A small HTTP server on loopback, in a thread of its own.
 
     Attributes:
         requests: How many requests have reached it.
         received: The headers of the last one.
+        port: Where it listens, on loopback.
     """
 
     def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.port = self.server_port
         self.requests = 0
         self.received = Message()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.backend = self
-        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-
-    @property
-    def port(self) -> int:
-        """Where it listens, on loopback."""
-        return self._server.server_port
+        self._thread = Thread(target=self.serve_forever, args=(0.05,), daemon=True)
 
     def start(self) -> None:
         """Begins to answer."""
@@ -41,28 +37,23 @@ class EchoBackend:
     def close(self) -> None:
         """Stops answering."""
         if self._thread.is_alive():
-            self._server.shutdown()
-        self._server.server_close()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    backend: EchoBackend
+            self.shutdown()
+        self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A proxy that drops its connection is no event worth a traceback."""
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+    server: EchoBackend
     protocol_version = "HTTP/1.1"
     timeout = _IDLE_SECONDS
 
     def do_GET(self) -> None:
         """Answers with what was received."""
         self._skip_body()
-        self.server.backend.received = self.headers
-        self.server.backend.requests += 1
+        self.server.received = self.headers
+        self.server.requests += 1
         hotkeys = self.headers.get_all(HOTKEY_HEADER) or []
         answer = {
             "message": f"Hello {', '.join(hotkeys) or 'whoever you are'}, says the application.",

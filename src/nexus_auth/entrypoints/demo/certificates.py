@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -21,27 +21,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME, KEY_NAME
+from nexus_auth.adapters.credentials.directory import CredentialsDirectory
+from nexus_auth.adapters.files import PUBLIC_MODE, replace_file
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.issuing import BACKDATING, build_credentials
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 _VALID_FOR: Final = timedelta(days=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyPair:
-    """A private key and a certificate, as files."""
-
-    key: Path
-    certificate: Path
-
-    @classmethod
-    def in_directory(cls, directory: Path) -> KeyPair:
-        """The pair that `nexus-auth generate` writes into a directory."""
-        return cls(key=directory / KEY_NAME, certificate=directory / CERTIFICATE_NAME)
 
 
 def a_hotkey(name: str) -> Hotkey:
@@ -49,7 +34,7 @@ def a_hotkey(name: str) -> Hotkey:
     return Hotkey(hashlib.sha256(f"nexus-auth demo {name}".encode()).digest())
 
 
-def save_self_made(directory: Path, *, hotkey: Hotkey) -> KeyPair:
+def save_self_made(directory: Path, *, hotkey: Hotkey) -> CredentialsDirectory:
     """Makes a pair that is not registered: any hotkey can be written into a certificate."""
     credentials = build_credentials(
         hotkey=hotkey,
@@ -60,7 +45,7 @@ def save_self_made(directory: Path, *, hotkey: Hotkey) -> KeyPair:
     return _save(directory, credentials.key_pem, credentials.certificate_pem)
 
 
-def save_server_pair(directory: Path) -> KeyPair:
+def save_server_pair(directory: Path) -> CredentialsDirectory:
     """Makes a server's pair for a proxy that does not serve a certificate without a host name."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
@@ -81,17 +66,16 @@ def save_server_pair(directory: Path) -> KeyPair:
     return _save(directory, key_pem, certificate.public_bytes(Encoding.PEM))
 
 
-def public_key_pin(pair: KeyPair) -> str:
+def public_key_pin(pair: CredentialsDirectory) -> str:
     """The SHA-256 pin of a certificate's public key, as curl's `--pinnedpubkey` takes it."""
-    certificate = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
+    certificate = x509.load_pem_x509_certificate(pair.certificate_path.read_bytes())
     info = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return f"sha256//{base64.b64encode(hashlib.sha256(info).digest()).decode()}"
 
 
-def _save(directory: Path, key_pem: bytes, certificate_pem: bytes) -> KeyPair:
+def _save(directory: Path, key_pem: bytes, certificate_pem: bytes) -> CredentialsDirectory:
     directory.mkdir()
-    pair = KeyPair.in_directory(directory)
-    pair.key.touch(mode=0o600)
-    pair.key.write_bytes(key_pem)
-    pair.certificate.write_bytes(certificate_pem)
+    pair = CredentialsDirectory(directory)
+    replace_file(pair.key_path, key_pem)
+    replace_file(pair.certificate_path, certificate_pem, mode=PUBLIC_MODE)
     return pair

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import shutil
 import sys
 import tempfile
-import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final
 
+import httpx
+
+from nexus_auth.adapters.addresses import TcpAddress
+from nexus_auth.adapters.credentials.directory import CredentialsDirectory
+from nexus_auth.adapters.files import replace_file
+from nexus_auth.adapters.proxies.site import Site, parse_path
 from nexus_auth.entrypoints.demo.backend import EchoBackend
 from nexus_auth.entrypoints.demo.certificates import (
-    KeyPair,
     a_hotkey,
     save_self_made,
     save_server_pair,
@@ -24,13 +27,13 @@ from nexus_auth.entrypoints.demo.processes import (
     OURSELVES,
     Child,
     Children,
+    DemoFailed,
     ReservedPort,
 )
+from nexus_auth.entrypoints.demo.proxy import Proxy
+from nexus_auth.entrypoints.reporter import Reporter
+from nexus_auth.entrypoints.signals import Interrupts
 from nexus_auth.entrypoints.terminal import painted
-
-if TYPE_CHECKING:
-    from nexus_auth.entrypoints.demo.interrupts import Interrupts
-    from nexus_auth.entrypoints.demo.proxy import Proxy
 
 _NETUID: Final = "1"
 _REFRESH_SECONDS: Final = "2"
@@ -39,12 +42,11 @@ _REFRESH_SECONDS: Final = "2"
 _REUSE_SECONDS: Final = "1"
 _TOKEN: Final = "token-of-the-demo"  # noqa: S105 - guards nothing but the demo's own Pylon
 _PROBE_SECONDS: Final = 2.0
-_WATCH_SECONDS: Final = 0.5
 _WARNING: Final = re.compile(rb'"level": *"(warning|error)"')
 
 
 class Environment:
-    """The running demo. Leaving the `with` block ends every child and removes every file.
+    """The running demo.
 
     Attributes:
         caller: The hotkey of the identity `validator`.
@@ -54,61 +56,61 @@ class Environment:
         children: The running programs.
     """
 
-    def __init__(self, *, proxy: Proxy, interrupts: Interrupts) -> None:
+    def __init__(self, *, proxy: Proxy, interrupts: Interrupts, ending: ExitStack) -> None:
+        """Prepares everything and starts nothing.
+
+        Args:
+            proxy: What stands before the application.
+            interrupts: Held where a signal would leave something behind.
+            ending: Ends every child and removes every file.
+
+        Raises:
+            DemoFailed: When the directory cannot be named in a proxy's configuration.
+        """
         self.caller: Final = a_hotkey("validator")
         self.miner: Final = a_hotkey("miner")
-        self.backend = EchoBackend()
-        self.directory: Path
-        self.children: Children
         self.proxy = proxy
-        self._interrupts = interrupts
-        self._ending = ExitStack()
-        self._ports = [ReservedPort() for _ in range(4)]
-        self._pylon_port, self._auth_port, self._admin_port, self._proxy_port = self._ports
+        with interrupts.held():
+            self.directory = Path(tempfile.mkdtemp(prefix="nexus-auth-demo-"))
+            ending.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        try:
+            parse_path(str(self.directory))
+        except ValueError as exc:
+            raise DemoFailed(f"{self.directory}: {exc}; name another folder in TMPDIR") from exc
+        ports = [ending.enter_context(closing(ReservedPort())) for _ in range(4)]
+        self._pylon_port, self._auth_port, self._admin_port, self._proxy_port = ports
+        self.backend = ending.enter_context(closing(EchoBackend()))
+        self.children = Children(directory=self.directory, interrupts=interrupts)
+        ending.callback(self.children.stop_all)
+        ending.callback(interrupts.close)  # at first: a second Ctrl-C must leave nothing behind
         self._pylon: Child
         self._service: Child
-
-    def __enter__(self) -> Self:
-        try:
-            with self._interrupts.held():
-                self.directory = Path(tempfile.mkdtemp(prefix="nexus-auth-demo-"))
-                self._ending.callback(shutil.rmtree, self.directory, ignore_errors=True)
-            self.children = Children(directory=self.directory, interrupts=self._interrupts)
-            for port in self._ports:
-                self._ending.callback(port.close)
-            self._ending.callback(self.backend.close)
-            self._ending.callback(self.children.stop_all)
-            self._start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._interrupts.close()  # a second Ctrl-C must not leave anything behind
-        self._ending.close()
 
     @property
     def port(self) -> int:
         """Where the proxy listens."""
-        return self._proxy_port.number
+        return self._proxy_port.address.port
 
-    def pair(self, name: str) -> KeyPair:
+    def pair(self, name: str) -> CredentialsDirectory:
         """The key pair in a folder: validator, validator-before, miner, stranger or impostor."""
-        return KeyPair.in_directory(self.directory / name)
+        return CredentialsDirectory(self.directory / name)
 
     @property
-    def server_pair(self) -> KeyPair:
+    def server_pair(self) -> CredentialsDirectory:
         """What the proxy shows its callers."""
         return self.pair("miner" if self.proxy.serves_nameless_certificates else "server")
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Starts every part, and shows each that runs.
+
+        Raises:
+            DemoFailed: When one does not start.
+        """
         self.start_pylon()
         _show("development Pylon", f"http://{self._pylon_port.address}")
-        self._generate("validator")
-        _show("validator", f"{self.caller} (nexus-auth generate)")
-        self._generate("miner")
-        _show("miner", f"{self.miner} (nexus-auth generate)")
+        for name, hotkey in (("validator", self.caller), ("miner", self.miner)):
+            self._generate(name)
+            _show(name, f"{hotkey} (nexus-auth generate)")
         save_self_made(self.directory / "stranger", hotkey=a_hotkey("stranger"))
         save_self_made(self.directory / "impostor", hotkey=self.caller)
         self._start_service()
@@ -122,7 +124,7 @@ class Environment:
         identities = (f"--identity=validator={self.caller}", f"--identity=miner={self.miner}")
         self._pylon = self.children.start(
             "pylon",
-            [*self._pylon_command, "--listen", self._pylon_port.address, *identities],
+            [*self._pylon_command, f"--listen={self._pylon_port.address}", *identities],
             environment={"NEXUS_PYLON_DEV_TOKEN": _TOKEN},
         )
         self.children.wait_until(self._pylon_port.is_answered, child=self._pylon)
@@ -174,8 +176,8 @@ class Environment:
         self._write_policy("")
         settings = {
             **self._settings("miner"),
-            "NEXUS_AUTH_LISTEN_ADDR": self._auth_port.address,
-            "NEXUS_AUTH_ADMIN_ADDR": self._admin_port.address,
+            "NEXUS_AUTH_LISTEN_ADDR": str(self._auth_port.address),
+            "NEXUS_AUTH_ADMIN_ADDR": str(self._admin_port.address),
             "NEXUS_AUTH_PROXY": self.proxy.name,
             "NEXUS_AUTH_REFRESH_SECONDS": _REFRESH_SECONDS,
             "NEXUS_AUTH_REUSE_SECONDS": _REUSE_SECONDS,
@@ -186,45 +188,30 @@ class Environment:
         self.children.wait_until(self._is_service_ready, child=self._service)
 
     def _write_policy(self, rules: str) -> None:
-        new = self.directory / "policy.new"
-        new.write_text(f"[policies.demo]\n{rules}\n")
-        new.replace(self.directory / "policy.toml")
+        replace_file(self.directory / "policy.toml", f"[policies.demo]\n{rules}\n".encode())
 
     def _is_service_ready(self) -> bool:
-        admin = http.client.HTTPConnection(
-            LOOPBACK, self._admin_port.number, timeout=_PROBE_SECONDS
-        )
-        try:
-            with closing(admin):
-                admin.request("GET", "/readyz")
-                return admin.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
+        url = f"http://{self._admin_port.address}/readyz"
+        with suppress(httpx.HTTPError):
+            return httpx.get(url, timeout=_PROBE_SECONDS, trust_env=False).is_success
+        return False
 
     def _start_proxy(self) -> None:
         if not self.proxy.serves_nameless_certificates:
             save_server_pair(self.directory / "server")
-        command = self.proxy.prepare(
-            self.directory,
-            port=self.port,
-            server=self.server_pair,
-            auth_port=self._auth_port.number,
-            backend_port=self.backend.port,
+        folder = self.directory / self.proxy.name
+        site = Site(
+            listen=self._proxy_port.address,
+            app=TcpAddress(LOOPBACK, self.backend.port),
+            auth=self._auth_port.address,
+            tls_cert=str(self.server_pair.certificate_path),
+            tls_key=str(self.server_pair.key_path),
+            state_dir=str(folder),
         )
-        child = self.children.start(self.proxy.name, command)
+        child = self.children.start(self.proxy.name, self.proxy.prepare(folder, site))
         self.children.wait_until(self._proxy_port.is_answered, child=child)
-
-    def watch(self) -> None:
-        """Runs until a signal ends the demo.
-
-        Raises:
-            DemoFailed: When a child ends before.
-        """
-        while True:
-            self.children.check()
-            time.sleep(_WATCH_SECONDS)
 
 
 def _show(name: str, what: str) -> None:
     """Shows a part that is running now."""
-    print(f"  {name:<18} {painted(what, 'dim', sys.stdout)}", flush=True)
+    Reporter().result(f"  {name:<18} {painted(what, 'dim', sys.stdout)}")

@@ -8,16 +8,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
+from nexus_auth.adapters.addresses import TcpAddress
 from nexus_auth.domain.errors import NexusAuthError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from nexus_auth.entrypoints.demo.interrupts import Interrupts
+from nexus_auth.entrypoints.signals import Interrupts
 
 _READY_SECONDS: Final = 30.0
 """A cold start on a slow machine takes two or three; nothing is gained by giving up early."""
@@ -49,8 +47,7 @@ class ReservedPort:
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind((LOOPBACK, 0))
-        self.number: int = self._socket.getsockname()[1]
-        self.address = f"{LOOPBACK}:{self.number}"
+        self.address = TcpAddress(*self._socket.getsockname())
         if sys.platform != "linux":
             self._socket.close()
 
@@ -62,7 +59,7 @@ class ReservedPort:
         """Whether a program listens on it."""
         with socket.socket() as probe:
             probe.settimeout(1.0)
-            return probe.connect_ex((LOOPBACK, self.number)) == 0
+            return probe.connect_ex((LOOPBACK, self.address.port)) == 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,11 +152,10 @@ class Children:
         """
         child = self.start(name, command, environment=environment, may_end=True)
         try:
-            code = child.process.wait(_READY_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise DemoFailed(f"{name} takes too long; its last lines:\n{child.tail}") from None
+            self.wait_until(lambda: child.process.poll() is not None, child=child)
         finally:
             self.stop(child)
+        code = child.process.returncode
         if code != 0:
             raise DemoFailed(f"{name} failed ({_ending(code)}):\n{child.tail}")
 
@@ -167,29 +163,24 @@ class Children:
         """The last lines of every child that runs."""
         return "\n".join(f"\n{child.name}, last lines:\n{child.tail}" for child in self._running)
 
-    def stop(self, child: Child) -> None:
-        """Ends one child."""
-        _end([child])
-        self._running.remove(child)
+    def stop(self, *children: Child) -> None:
+        """Ends some children, in this order."""
+        for child in children:
+            if child.process.poll() is None:
+                child.process.terminate()
+        deadline = time.monotonic() + _STOP_SECONDS
+        for child in children:
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                # The whole session that was started for it: a killed nginx leaves its workers.
+                os.killpg(child.process.pid, signal.SIGKILL)
+                child.process.wait()
+            self._running.remove(child)
 
     def stop_all(self) -> None:
         """Ends every child, the youngest first."""
-        children, self._running = self._running[::-1], []
-        _end(children)
-
-
-def _end(children: Sequence[Child]) -> None:
-    for child in children:
-        if child.process.poll() is None:
-            child.process.terminate()
-    deadline = time.monotonic() + _STOP_SECONDS
-    for child in children:
-        try:
-            child.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            # The whole session that was started for it: a killed nginx leaves its workers behind.
-            os.killpg(child.process.pid, signal.SIGKILL)
-            child.process.wait()
+        self.stop(*reversed(self._running))
 
 
 def _ending(code: int) -> str:

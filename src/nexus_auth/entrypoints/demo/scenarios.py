@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import http.client
-import shutil
 import ssl
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import quote
+
+import httpx
 
 from nexus_auth.adapters.headers.names import HOTKEY_HEADER, REASON_HEADER
 from nexus_auth.adapters.proxies.table import PROXIES
+from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints.demo.environment import Environment
 from nexus_auth.entrypoints.demo.processes import LOOPBACK, DemoFailed
+from nexus_auth.entrypoints.reporter import Reporter
 from nexus_auth.entrypoints.terminal import painted
-
-if TYPE_CHECKING:
-    from nexus_auth.domain.hotkey import Hotkey
 
 _CHANGE_SECONDS: Final = 20.0
 """How long a change may take to count before the demo calls it a failure; some refreshes."""
 
 _PAUSE_SECONDS: Final = 0.1
 _TIMEOUT_SECONDS: Final = 15.0
-_MAX_BODY_BYTES: Final = 256 * 1024
 _LINE_COLUMNS: Final = 38
-_FULL_COLUMNS: Final = 96
-"""What the longest line takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +121,11 @@ class Answer:
     seen: Message | None
 
 
-def run_scenarios(running: Environment) -> bool:
-    """Runs the scenarios in their order, shows each, and returns whether all went right."""
+def run_scenarios(running: Environment, reporter: Reporter) -> bool:
+    """Runs the scenarios in their order, shows each, and returns whether all went right.
+
+    A line tells what was requested, what came back, and why that is right, or what is wrong.
+    """
     names = {"caller": _short(running.caller), "miner": _short(running.miner)}
     all_right = True
     for scenario in SCENARIOS:
@@ -135,9 +133,9 @@ def run_scenarios(running: Environment) -> bool:
         why = scenario.why.format(seconds=seconds, **names)
         if scenario.reason is not None:
             why = f"{scenario.reason}: {why}"
-        show_scenario(
-            status=answer.status, line=scenario.line.format(**names), why=why, problem=problem
-        )
+        status = painted(f"{answer.status}", "bold", sys.stdout)
+        text = f"{status}  {scenario.line.format(**names):<{_LINE_COLUMNS}}"
+        reporter.check(text, problem or why, is_right=not problem)
         all_right = all_right and not problem
     return all_right
 
@@ -190,29 +188,26 @@ def _fetch_answer(scenario: Scenario, running: Environment) -> Answer:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False  # the pin says more: this certificate and no other
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.load_verify_locations(running.server_pair.certificate)
+    context.load_verify_locations(running.server_pair.certificate_path)
     if scenario.pair is not None:
         client = running.pair(scenario.pair)
-        context.load_cert_chain(client.certificate, client.key)
+        context.load_cert_chain(client.certificate_path, client.key_path)
     claims = {HOTKEY_HEADER: running.miner.address} if scenario.claimed_hotkey else {}
     if scenario.claimed_pair is not None:
         header = PROXIES[running.proxy.name].header
-        pem = quote(running.pair(scenario.claimed_pair).certificate.read_text(), safe="")
+        pem = quote(running.pair(scenario.claimed_pair).certificate_path.read_text(), safe="")
         claims[header.name] = f'Cert="{pem}"' if header.format == "xfcc" else pem
     before = running.backend.requests
-    connection = http.client.HTTPSConnection(
-        LOOPBACK, running.port, timeout=_TIMEOUT_SECONDS, context=context
-    )
+    url = f"https://{LOOPBACK}:{running.port}/hello"
     try:
-        with closing(connection):
-            connection.request("GET", "/hello", headers=claims)
-            response = connection.getresponse()
-            response.read(_MAX_BODY_BYTES)
-    except (OSError, http.client.HTTPException) as exc:
+        response = httpx.get(
+            url, headers=claims, verify=context, timeout=_TIMEOUT_SECONDS, trust_env=False
+        )
+    except httpx.HTTPError as exc:
         raise DemoFailed(f"the proxy did not answer: {type(exc).__name__}: {exc}") from exc
     return Answer(
-        status=response.status,
-        reason=response.headers[REASON_HEADER],
+        status=response.status_code,
+        reason=response.headers.get(REASON_HEADER),
         seen=running.backend.received if running.backend.requests != before else None,
     )
 
@@ -220,24 +215,3 @@ def _fetch_answer(scenario: Scenario, running: Environment) -> Answer:
 def _short(hotkey: Hotkey) -> str:
     """A hotkey as it is recognised at a glance."""
     return f"{hotkey.address[:6]}...{hotkey.address[-4:]}"
-
-
-def show_scenario(*, status: int, line: str, why: str, problem: str) -> None:
-    """Shows what was requested, what came back, and why that is right, or what is wrong.
-
-    Colour is for a terminal only. On a narrow one the reason has a line of its own.
-    """
-    out = sys.stdout
-    narrow = out.isatty() and shutil.get_terminal_size().columns < _FULL_COLUMNS
-    gap = "\n" + " " * 12 if narrow else "  "
-    mark = painted("FAIL", "red", out) if problem else painted(" ok ", "green", out)
-    shown = painted(f"{status}", "bold", out)
-    print(f" {mark} {shown}  {line:<{_LINE_COLUMNS}}{gap}{problem or why}", flush=True)
-
-
-def show_verdict(*, all_right: bool) -> None:
-    """Shows how it went."""
-    text, colour = (
-        ("All as it must be.", "green") if all_right else ("Not all is as it must be.", "red")
-    )
-    print(painted(f"\n{text}", colour, sys.stdout), flush=True)

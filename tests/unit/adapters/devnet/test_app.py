@@ -10,7 +10,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from nexus_auth.adapters.devnet import DevnetStore, build_devnet_app
-from nexus_auth.adapters.devnet.app import RequestRecord
 from tests.builders import a_hotkey, public_bytes
 
 GENERATE = "/api/v1/identity/dev/subnet/1/certificates/self"
@@ -26,25 +25,25 @@ async def test_an_unexpected_failure_is_500_in_pylons_form(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The log hears of it; the client learns nothing of the cause."""
-    requests: list[RequestRecord] = []
-    with DevnetStore.open(":memory:") as store:
+    statuses: list[int] = []
+    with DevnetStore(":memory:") as store:
 
         def fail() -> None:
             raise RuntimeError("the cause")
 
         monkeypatch.setattr(store, "identities", fail)
-        app = build_devnet_app(store, request_log=requests.append)
+        app = build_devnet_app(store, request_log=lambda _, status, __: statuses.append(status))
         async with client_of(app) as client:
             answer = await client.get("/api/v1/identities")
     assert answer.status_code == 500
     assert answer.json() == {"status_code": 500, "detail": "Internal Server Error"}
-    assert [record.status for record in requests] == [500]
+    assert statuses == [500]
 
 
 async def test_pairs_made_in_parallel_are_all_real_and_one_stays() -> None:
     """The last one to be published counts; none is mixed from two."""
     hotkey = a_hotkey("dev")
-    with DevnetStore.open(":memory:") as store:
+    with DevnetStore(":memory:") as store:
         store.add_identity("dev", hotkey=hotkey, token="t")
         async with client_of(build_devnet_app(store)) as client:
             answers = await asyncio.gather(

@@ -19,17 +19,17 @@ from nexus_auth.entrypoints.demo.certificates import (
 def test_self_made_pair_is_sound_but_for_the_registration(tmp_path: Path) -> None:
     """The service denies it because it is not registered, and for nothing else."""
     pair = save_self_made(tmp_path / "stranger", hotkey=a_hotkey("stranger"))
-    certificate = ClientCertificate.from_pem(pair.certificate.read_bytes())
+    certificate = ClientCertificate.from_pem(pair.certificate_path.read_bytes())
     assert certificate.hotkey == a_hotkey("stranger")
     assert certificate.is_self_signed()
     assert evaluate_alone(certificate, datetime.now(UTC)) is None
-    assert stat.S_IMODE(pair.key.stat().st_mode) == 0o600
+    assert stat.S_IMODE(pair.key_path.stat().st_mode) == 0o600
 
 
 def test_server_pair_names_this_machine(tmp_path: Path) -> None:
     """Some proxies do not serve a certificate without a name."""
     pair = save_server_pair(tmp_path / "server")
-    certificate = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
+    certificate = x509.load_pem_x509_certificate(pair.certificate_path.read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
     assert public_key_pin(pair).startswith("sha256//")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from nexus_auth.entrypoints.demo import processes
-from nexus_auth.entrypoints.demo.interrupts import Interrupts
 from nexus_auth.entrypoints.demo.processes import LOOPBACK, Children, DemoFailed, ReservedPort
+from nexus_auth.entrypoints.signals import Interrupts
 
 _WAITS = (sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(60)")
 
@@ -122,7 +122,7 @@ def test_reserved_port_can_be_listened_on_by_its_server() -> None:
     """A server takes it in the usual way, and is then noticed."""
     port = ReservedPort()
     assert not port.is_answered()
-    with socket.create_server((LOOPBACK, port.number)):
+    with socket.create_server((LOOPBACK, port.address.port)):
         assert port.is_answered()
     port.close()
 
@@ -132,5 +132,5 @@ def test_reserved_port_is_given_to_no_other_program() -> None:
     """A program that binds this number without sharing does not get it."""
     port = ReservedPort()
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
-        other.bind((LOOPBACK, port.number))
+        other.bind((LOOPBACK, port.address.port))
     port.close()

@@ -6,16 +6,26 @@ from pathlib import Path
 
 import pytest
 
+from nexus_auth.adapters.addresses import TcpAddress
+from nexus_auth.adapters.credentials.directory import CredentialsDirectory
+from nexus_auth.adapters.proxies.site import Site
 from nexus_auth.entrypoints.demo import proxy
-from nexus_auth.entrypoints.demo.certificates import KeyPair
 from nexus_auth.entrypoints.demo.processes import DemoFailed
 from nexus_auth.entrypoints.demo.proxy import Proxy, find_proxy
 
 
 def prepare(proxy: Proxy, directory: Path) -> Sequence[str]:
     """Prepares a proxy for some ports, with the pair of a folder `miner`."""
-    server = KeyPair.in_directory(directory / "miner")
-    return proxy.prepare(directory, port=1, server=server, auth_port=2, backend_port=3)
+    folder, server = directory / proxy.name, CredentialsDirectory(directory / "miner")
+    site = Site(
+        listen=TcpAddress("127.0.0.1", 1),
+        app=TcpAddress("127.0.0.1", 2),
+        auth=TcpAddress("127.0.0.1", 3),
+        tls_cert=str(server.certificate_path),
+        tls_key=str(server.key_path),
+        state_dir=str(folder),
+    )
+    return proxy.prepare(folder, site)
 
 
 _Found = Callable[[str, str], None]
@@ -98,11 +108,3 @@ def test_configuration_is_the_one_that_is_recommended(
     text = Path(command[command.index("-c") + 1]).read_text()
     assert str(tmp_path / "miner" / "client.crt") in text
     assert text.startswith("#")
-
-
-def test_directory_that_no_configuration_can_name_is_refused(found: _Found, tmp_path: Path) -> None:
-    """A space in TMPDIR ends in one clear line."""
-    found("nginx", "nginx/1.22.1")
-    (tmp_path / "a b").mkdir()
-    with pytest.raises(DemoFailed, match="TMPDIR"):
-        prepare(find_proxy(), tmp_path / "a b")
