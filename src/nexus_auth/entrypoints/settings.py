@@ -27,7 +27,7 @@ from nexus_auth.adapters.headers.names import (
     HeaderPreset,
 )
 from nexus_auth.adapters.proxies.table import DEFAULT_PROXY, PROXIES
-from nexus_auth.adapters.pylon.endpoint import parse_endpoint
+from nexus_auth.adapters.pylon.api import parse_endpoint
 from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.addresses import ListenAddress, parse_listen_address

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from nexus_auth.adapters.observability.source import FETCH_OUTCOMES, ObservedSource
-from nexus_auth.adapters.pylon import errors
+from nexus_auth.adapters.pylon import api as errors
 from nexus_auth.domain.errors import CAUSES, BulkNotOffered, RegistryError
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
@@ -83,7 +83,9 @@ def test_every_error_of_the_client_has_a_cause() -> None:
     own = {
         each
         for each in vars(errors).values()
-        if isinstance(each, type) and each.__module__ == errors.__name__
+        if isinstance(each, type)
+        and issubclass(each, Exception)
+        and each.__module__ == errors.__name__
     }
     assert all(issubclass(each, RegistryError) for each in own)
     causes = {getattr(each, "cause", None) for each in own | {BulkNotOffered}}
