@@ -87,7 +87,6 @@ def a_hostile_page(address: str) -> str:
         )
     counters.tick()
     report = counters.report(
-        worker=0,
         registry=a_state(Freshness.STALE, error=f"<script>document.title='{OWNED}'</script>"),
         remembered=1,
         certificates=(),
@@ -193,7 +192,7 @@ def a_full_page() -> str:
         not_after=(FakeClock().now + timedelta(days=20)).timestamp(),
     )
     state = a_state(Freshness.STALE, error="http://pylon:8000/" + 40 * "long")
-    report = counters.report(worker=0, registry=state, remembered=1, certificates=(ending,))
+    report = counters.report(registry=state, remembered=1, certificates=(ending,))
     return render_page(Overview.of(report), is_draining=False)
 
 

@@ -40,7 +40,7 @@ def exposed() -> str:
     """One scrape of a service that has policies and has sent a request to Pylon."""
     counters = Counters(clock=FakeClock())
     counters.count_pylon_request(200, 0.1)
-    report = counters.report(worker=0, registry=a_state(), remembered=0, certificates=())
+    report = counters.report(registry=a_state(), remembered=0, certificates=())
     policy = PolicyHealth(source="x", names=("a",), loaded_at=NOW, problem=None)
     return render_metrics(Overview.of(report), policy=policy).decode()
 

@@ -14,14 +14,16 @@ from nexus_auth.adapters.observability.facts import (
     OUTCOMES,
     client_request,
 )
-from nexus_auth.adapters.observability.histogram import DECISION_BOUNDS, PYLON_BOUNDS, Histogram
 from nexus_auth.adapters.observability.report import (
     CALLERS_KEPT,
+    DECISION_BOUNDS,
     DENIALS_KEPT,
     MINUTES_KEPT,
+    PYLON_BOUNDS,
     CallerSeen,
     CertificateSeen,
     DenialSeen,
+    Histogram,
     Report,
 )
 from nexus_auth.domain.decision import Decision, Granted
@@ -60,11 +62,7 @@ class Counters:
     )
 
     def __init__(self, *, clock: Clock) -> None:
-        """Starts at zero.
-
-        Args:
-            clock: Tells the time (aware, UTC).
-        """
+        """Starts at zero."""
         self._clock = clock
         self.codes: dict[str, int] = dict.fromkeys(CODES, 0)
         self.seconds = {outcome: Histogram.empty(DECISION_BOUNDS) for outcome in OUTCOMES}
@@ -165,14 +163,12 @@ class Counters:
     def report(
         self,
         *,
-        worker: int,
         registry: RegistryHealth,
         certificates: tuple[CertificateSeen, ...],
         remembered: int,
     ) -> Report:
         """What was counted up to the last tick, and what registry and verifier say."""
         return Report(
-            worker=worker,
             at=self._clock().timestamp(),
             codes=self.codes,
             seconds=self.seconds,

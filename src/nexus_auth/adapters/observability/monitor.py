@@ -103,7 +103,6 @@ class Monitor:
         self._counters.tick()
         remembered = list(self._remembered())
         return self._counters.report(
-            worker=self._worker,
             registry=self._registry_health(),
             remembered=len(remembered),
             certificates=self._ending_soon(remembered),

@@ -24,9 +24,7 @@ def samples(
     """All samples of one scrape, by name and labels."""
     counters = counters or Counters(clock=FakeClock())
     counters.tick()
-    report = counters.report(
-        worker=0, registry=a_state(freshness, age=age), remembered=7, certificates=()
-    )
+    report = counters.report(registry=a_state(freshness, age=age), remembered=7, certificates=())
     text = render_metrics(Overview.of(report)).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value

@@ -57,9 +57,7 @@ def an_overview(
     counters = counters or Counters(clock=FakeClock())
     counters.tick()
     return Overview.of(
-        counters.report(
-            worker=0, registry=state or a_state(), remembered=2, certificates=certificates
-        )
+        counters.report(registry=state or a_state(), remembered=2, certificates=certificates)
     )
 
 
