@@ -23,8 +23,12 @@ from nexus_auth.adapters.observability.monitor import Monitor
 from nexus_auth.adapters.observability.shared_memory import SharedReports
 from nexus_auth.adapters.observability.source import ObservedSource
 from nexus_auth.adapters.policy.live import LivePolicies
-from nexus_auth.adapters.policy.short_form import HotkeyList, StakeMinimums, build_policies
-from nexus_auth.adapters.policy.toml_file import PolicyInvalid
+from nexus_auth.adapters.policy.parsing import (
+    HotkeyList,
+    PolicyInvalid,
+    StakeMinimums,
+    build_policies,
+)
 from nexus_auth.adapters.pylon.api import build_api
 from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.adapters.registry.lease import SharedSnapshots
@@ -124,15 +128,13 @@ def build_live_policies(
         ConfigurationError: When the policies are not valid, or need what is not fetched.
     """
     try:
-        if policy_file is not None:
-            return LivePolicies.from_file(policy_file, clock=clock, offers_neurons=offers_neurons)
-        policies = build_policies(
+        source = policy_file or build_policies(
             allow=allow_hotkeys,
             deny=deny_hotkeys,
             require_validator_permit=require_validator_permit,
             min_stake=min_stake,
         )
-        return LivePolicies(policies, clock=clock, offers_neurons=offers_neurons)
+        return LivePolicies(source, clock=clock, offers_neurons=offers_neurons)
     except PolicyInvalid as exc:
         raise ConfigurationError(
             setting="the access policy" if policy_file is None else "NEXUS_AUTH_POLICY_FILE",
