@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from nexus_auth.adapters.observability.facts import (
@@ -30,7 +30,7 @@ from nexus_auth.domain.decision import Decision, Granted
 
 if TYPE_CHECKING:
     from nexus_auth.domain.health import RegistryHealth
-    from nexus_auth.domain.ports import Clock
+    from nexus_auth.domain.ports import Clock, Headers
 
 _MAX_DETAIL: Final = 200
 _MAX_URI: Final = 200
@@ -77,13 +77,7 @@ class Counters:
         self._counted_by_tick = (0, 0)
 
     def decided(
-        self,
-        decision: Decision,
-        *,
-        seconds: float,
-        method: bytes,
-        target: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
+        self, decision: Decision, *, seconds: float, method: bytes, target: bytes, headers: Headers
     ) -> None:
         """See `DecisionObserver`."""
         if isinstance(decision, Granted):
