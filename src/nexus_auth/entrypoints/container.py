@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 from nexus_auth.adapters.clock import monotonic_seconds, utc_now
 from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.headers.names import GrantHeader, GrantHeaders
-from nexus_auth.adapters.observability.counters import Counters
+from nexus_auth.adapters.observability.counters import Counters, ObservedSource
 from nexus_auth.adapters.observability.decision_log import DecisionLog
 from nexus_auth.adapters.observability.monitor import Monitor
 from nexus_auth.adapters.observability.shared_memory import SharedReports
-from nexus_auth.adapters.observability.source import ObservedSource
 from nexus_auth.adapters.policy.live import LivePolicies
 from nexus_auth.adapters.policy.parsing import (
     HotkeyList,

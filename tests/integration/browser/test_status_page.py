@@ -23,7 +23,7 @@ from nexus_auth.domain.reasons import DenialReason
 from tests.builders import a_hotkey
 from tests.fakes import FakeClock
 from tests.integration.real import require_program
-from tests.unit.adapters.observability.watched import a_state, deny, grant
+from tests.unit.adapters.observability.watched import a_state, deny, grant, policies
 
 LIGHT, DARK = "1", "0"
 """Chromium's numbers for preferredColorScheme."""
@@ -91,7 +91,7 @@ def a_hostile_page(address: str) -> str:
         remembered=1,
         certificates=(),
     )
-    return render_page(Overview.of(report), is_draining=False)
+    return render_page(Overview.of(report), is_draining=False, policy=policies())
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def a_full_page() -> str:
     )
     state = a_state(Freshness.STALE, error="http://pylon:8000/" + 40 * "long")
     report = counters.report(registry=state, remembered=1, certificates=(ending,))
-    return render_page(Overview.of(report), is_draining=False)
+    return render_page(Overview.of(report), is_draining=False, policy=policies())
 
 
 _MEASURE: Final = """

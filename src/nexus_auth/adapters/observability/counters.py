@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from nexus_auth.adapters.observability.facts import (
     CODES,
@@ -27,10 +27,17 @@ from nexus_auth.adapters.observability.report import (
     Report,
 )
 from nexus_auth.domain.decision import Decision, Granted
+from nexus_auth.domain.errors import CAUSES, RegistryError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from nexus_auth.domain.health import RegistryHealth
-    from nexus_auth.domain.ports import Clock, Headers
+    from nexus_auth.domain.hotkey import Hotkey
+    from nexus_auth.domain.neuron import Neuron
+    from nexus_auth.domain.ports import Clock, Headers, KeyMap, KeySource, NeuronSource
+
+T = TypeVar("T")
 
 _MAX_DETAIL: Final = 200
 _MAX_URI: Final = 200
@@ -48,6 +55,12 @@ _LABELS: Final[Mapping[int | None, str]] = {
     **{status: str(status) for status in _KNOWN_STATUSES},
 }
 STATUSES: Final = (*_LABELS.values(), OTHER_STATUS)
+
+NO_CAUSE: Final = "none"
+OTHER_CAUSE: Final = "other"
+
+FETCH_OUTCOMES: Final = (NO_CAUSE, *CAUSES)
+"""Why a fetch got no answer; `none` where it got one. A closed set."""
 
 
 class Counters:
@@ -102,7 +115,7 @@ class Counters:
         )
 
     def count_fetch(self, cause: str) -> None:
-        """Counts how a fetch of the registry ended: one of `source.FETCH_OUTCOMES`."""
+        """Counts how a fetch of the registry ended: one of `FETCH_OUTCOMES`."""
         self.fetches[cause] = self.fetches.get(cause, 0) + 1
 
     def count_pylon_request(self, status: int | None, seconds: float) -> None:
@@ -175,3 +188,54 @@ class Counters:
             callers=tuple(self.callers.values()),
             certificates=certificates,
         )
+
+
+class ObservedSource:
+    """A `KeySource` and `NeuronSource` that notifies of how another one's fetches end."""
+
+    def __init__(
+        self,
+        *,
+        source: KeySource,
+        neuron_source: NeuronSource,
+        notify: Callable[[str], None],
+    ) -> None:
+        """Wraps sources, which their creator closes.
+
+        Args:
+            source: Fetches keys.
+            neuron_source: Fetches neurons.
+            notify: Called with one of `FETCH_OUTCOMES` after every fetch. Must not raise.
+        """
+        self._source = source
+        self._neuron_source = neuron_source
+        self._notify = notify
+
+    @property
+    def name(self) -> str:
+        """See `KeySource.name`."""
+        return self._source.name
+
+    async def fetch_keys(self) -> KeyMap:
+        """See `KeySource.fetch_keys`."""
+        return await self._observed(self._source.fetch_keys())
+
+    async def fetch_key(self, hotkey: Hotkey) -> bytes | None:
+        """See `KeySource.fetch_key`."""
+        return await self._observed(self._source.fetch_key(hotkey))
+
+    async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
+        """See `NeuronSource.fetch_neurons`."""
+        return await self._observed(self._neuron_source.fetch_neurons())
+
+    async def _observed(self, fetch: Awaitable[T]) -> T:
+        try:
+            answer = await fetch
+        except RegistryError as exc:
+            self._notify(exc.cause)
+            raise
+        except BaseException:
+            self._notify(OTHER_CAUSE)
+            raise
+        self._notify(NO_CAUSE)
+        return answer

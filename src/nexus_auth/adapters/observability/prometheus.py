@@ -23,8 +23,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 import nexus_auth
+from nexus_auth.adapters.observability.counters import FETCH_OUTCOMES, NO_CAUSE
 from nexus_auth.adapters.observability.facts import DENIED, GRANTED
-from nexus_auth.adapters.observability.source import FETCH_OUTCOMES, NO_CAUSE
 from nexus_auth.domain.health import Freshness
 
 if TYPE_CHECKING:
@@ -34,20 +34,15 @@ if TYPE_CHECKING:
 CONTENT_TYPE: Final[str] = CONTENT_TYPE_LATEST
 
 
-def render_metrics(overview: Overview, *, policy: PolicyHealth | None = None) -> bytes:
-    """Renders all metrics, in the format that `CONTENT_TYPE` names.
-
-    Args:
-        overview: The counts of all workers.
-        policy: The state of the access policies, where there are any.
-    """
+def render_metrics(overview: Overview, *, policy: PolicyHealth) -> bytes:
+    """Renders all metrics, in the format that `CONTENT_TYPE` names."""
     return generate_latest(_Families(overview, policy))
 
 
 @dataclass(frozen=True, slots=True)
 class _Families(Collector):
     overview: Overview
-    policy: PolicyHealth | None
+    policy: PolicyHealth
 
     def collect(self) -> Iterator[Metric]:
         overview, registry, policy = self.overview, self.overview.registry, self.policy
@@ -93,17 +88,16 @@ class _Families(Collector):
             "status",
             dict(sorted(overview.pylon.items())),
         )
-        if policy is not None:
-            yield Gauge(
-                "nexus_auth_policy_broken",
-                "1 while the policy file is not valid and the policies of before are in force.",
-                float(policy.problem is not None),
-            )
-            yield Gauge(
-                "nexus_auth_policy_loaded_timestamp_seconds",
-                "When the policies in force were read.",
-                policy.loaded_at.timestamp(),
-            )
+        yield Gauge(
+            "nexus_auth_policy_broken",
+            "1 while the policy file is not valid and the policies of before are in force.",
+            float(policy.problem is not None),
+        )
+        yield Gauge(
+            "nexus_auth_policy_loaded_timestamp_seconds",
+            "When the policies in force were read.",
+            policy.loaded_at.timestamp(),
+        )
         yield Gauge(
             "nexus_auth_remembered_certificates",
             "Certificates that are granted without verifying their signature again.",

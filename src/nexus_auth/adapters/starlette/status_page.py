@@ -19,8 +19,8 @@ from string import Formatter
 from typing import TYPE_CHECKING, Any, Final
 
 import nexus_auth
+from nexus_auth.adapters.observability.counters import NO_CAUSE
 from nexus_auth.adapters.observability.facts import DENIED, GRANTED
-from nexus_auth.adapters.observability.source import NO_CAUSE
 from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.reasons import DenialReason
 
@@ -99,16 +99,8 @@ def _text(value: str) -> str:
     return html.escape(shown)
 
 
-def render_page(
-    overview: Overview, *, is_draining: bool, policy: PolicyHealth | None = None
-) -> str:
-    """Renders the page.
-
-    Args:
-        overview: The counts of all workers.
-        is_draining: Whether the service is about to end.
-        policy: The state of the access policies, where there are any.
-    """
+def render_page(overview: Overview, *, is_draining: bool, policy: PolicyHealth) -> str:
+    """Renders the page. `is_draining` says whether the service is about to end."""
     registry, seconds = overview.registry, overview.seconds[GRANTED]
     tone, word, sentence = _HEADLINES[registry.freshness]
     if is_draining:
@@ -154,8 +146,8 @@ def _trouble(registry: RegistryHealth) -> str:
     return _fill("trouble", problem=registry.last_error, since=since)
 
 
-def _broken_policy(policy: PolicyHealth | None) -> str:
-    if policy is None or policy.problem is None:
+def _broken_policy(policy: PolicyHealth) -> str:
+    if policy.problem is None:
         return ""
     return _fill(
         "banner",
