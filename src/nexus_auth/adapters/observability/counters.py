@@ -42,23 +42,19 @@ T = TypeVar("T")
 _MAX_DETAIL: Final = 200
 _MAX_URI: Final = 200
 
-NO_STATUS: Final = "none"
-"""In place of a status: no whole answer came from Pylon."""
-OTHER_STATUS: Final = "other"
-"""Any status that is not known here: Pylon must not be able to choose our labels."""
 _KNOWN_STATUSES: Final = (
     *(200, 201, 204, 301, 302, 307, 308, 400, 401, 403, 404, 405, 408, 409, 422, 429),
     *(500, 502, 503, 504),
 )
 _LABELS: Final[Mapping[int | None, str]] = {
-    None: NO_STATUS,
+    None: "none",  # no whole answer came from Pylon
     **{status: str(status) for status in _KNOWN_STATUSES},
 }
-STATUSES: Final = (*_LABELS.values(), OTHER_STATUS)
+_OTHER_STATUS: Final = "other"
+"""Any status that is not known here: Pylon must not be able to choose our labels."""
+STATUSES: Final = (*_LABELS.values(), _OTHER_STATUS)
 
 NO_CAUSE: Final = "none"
-OTHER_CAUSE: Final = "other"
-
 FETCH_OUTCOMES: Final = (NO_CAUSE, *CAUSES)
 """Why a fetch got no answer; `none` where it got one. A closed set."""
 
@@ -120,7 +116,7 @@ class Counters:
 
     def count_pylon_request(self, status: int | None, seconds: float) -> None:
         """Counts a request to Pylon; the status is None where no whole answer came."""
-        label = _LABELS.get(status, OTHER_STATUS)
+        label = _LABELS.get(status, _OTHER_STATUS)
         if label not in self.pylon:
             self.pylon[label] = Histogram.empty(PYLON_BOUNDS)
         self.pylon[label].add(seconds)
@@ -194,18 +190,11 @@ class ObservedSource:
     """A `KeySource` and `NeuronSource` that notifies of how another one's fetches end."""
 
     def __init__(
-        self,
-        *,
-        source: KeySource,
-        neuron_source: NeuronSource,
-        notify: Callable[[str], None],
+        self, *, source: KeySource, neuron_source: NeuronSource, notify: Callable[[str], None]
     ) -> None:
         """Wraps sources, which their creator closes.
 
-        Args:
-            source: Fetches keys.
-            neuron_source: Fetches neurons.
-            notify: Called with one of `FETCH_OUTCOMES` after every fetch. Must not raise.
+        `notify` is called with one of `FETCH_OUTCOMES` after every fetch, and must not raise.
         """
         self._source = source
         self._neuron_source = neuron_source
@@ -235,7 +224,7 @@ class ObservedSource:
             self._notify(exc.cause)
             raise
         except BaseException:
-            self._notify(OTHER_CAUSE)
+            self._notify(RegistryError.cause)
             raise
         self._notify(NO_CAUSE)
         return answer

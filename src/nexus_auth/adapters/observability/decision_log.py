@@ -44,12 +44,7 @@ class DecisionLog:
     def __init__(
         self, *, grants: GrantLogging = "sampled", monotonic: MonotonicClock = time.monotonic
     ) -> None:
-        """Starts with no counts.
-
-        Args:
-            grants: Which grants are logged; denials always are.
-            monotonic: Seconds that never go back.
-        """
+        """Starts with no counts. `grants` says which grants are logged; denials always are."""
         self._grants = grants
         self._monotonic = monotonic
         self._counts: OrderedDict[str, _Count] = OrderedDict()

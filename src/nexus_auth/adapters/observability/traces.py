@@ -55,9 +55,7 @@ class DecisionTraces:
     ) -> None:
         """Opens nothing yet, so that processes may still be forked.
 
-        Args:
-            build_exporter: Builds what sends the spans; it is closed with this object.
-            wall_ns: Nanoseconds since the epoch.
+        What `build_exporter` builds sends the spans, and is closed with this object.
         """
         self._build_exporter = build_exporter
         self._wall_ns = wall_ns

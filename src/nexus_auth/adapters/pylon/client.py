@@ -175,7 +175,7 @@ class PylonClient:
 
         Raises `BulkNotOffered` when this Pylon has no such path.
         """
-        answer = await self._get(self._api.certificates_path, max_bytes=MAX_CERTIFICATES_BYTES)
+        answer = await self._request(self._api.certificates_path, max_bytes=MAX_CERTIFICATES_BYTES)
         if answer.is_missing_path:
             raise BulkNotOffered("this Pylon does not offer all certificates at once")
         self._require(answer, HTTPStatus.OK)
@@ -186,7 +186,7 @@ class PylonClient:
 
         None when Pylon has none; it gives the same answer when it cannot read the chain just now.
         """
-        answer = await self._get(self._api.certificate_path(hotkey), max_bytes=MAX_SINGLE_BYTES)
+        answer = await self._request(self._api.certificate_path(hotkey))
         if answer.status == HTTPStatus.NOT_FOUND and _NO_CERTIFICATE in answer.detail:
             return None
         self._require(answer, HTTPStatus.OK)
@@ -199,7 +199,7 @@ class PylonClient:
         """
         paths = self._api.neuron_paths
         for path in paths:
-            answer = await self._get(path, max_bytes=MAX_NEURONS_BYTES)
+            answer = await self._request(path, max_bytes=MAX_NEURONS_BYTES)
             # The recent ones come from a cache of Pylon's, which may not be filled yet.
             is_unfilled = answer.status in _UNAVAILABLE and path != paths[-1]
             if is_unfilled or answer.is_missing_path:
@@ -220,13 +220,7 @@ class PylonClient:
         return await _issuing(self._generate(self._api, algorithm))
 
     async def _generate(self, api: IdentityApi, algorithm: int) -> IssuedKeyPair:
-        answer = await self._request(
-            "POST",
-            api.issuing_path,
-            content={"algorithm": algorithm},
-            max_bytes=MAX_SINGLE_BYTES,
-            total_seconds=self._generate_timeout_seconds,
-        )
+        answer = await self._request(api.issuing_path, content={"algorithm": algorithm})
         if answer.status == HTTPStatus.BAD_GATEWAY and _NOT_PUBLISHED in answer.detail:
             raise IssuingRefused(
                 f"Pylon at {self._endpoint} could not publish a key; is the hotkey of its "
@@ -240,20 +234,17 @@ class PylonClient:
         """Reads back which key the chain has for a hotkey. See `CertIssuer.published_key`."""
         return await _issuing(self.fetch_key(hotkey))
 
-    async def _get(self, path: str, *, max_bytes: int) -> _Answer:
-        return await self._request(
-            "GET", path, max_bytes=max_bytes, total_seconds=self._read_timeout_seconds
-        )
-
     async def _request(
         self,
-        method: str,
         path: str,
         *,
-        max_bytes: int,
-        total_seconds: float,
+        max_bytes: int = MAX_SINGLE_BYTES,
         content: dict[str, Any] | None = None,
     ) -> _Answer:
+        """Reads what is at a path; or has content processed there, for which there is more time."""
+        method, total_seconds = "GET", self._read_timeout_seconds
+        if content is not None:
+            method, total_seconds = "POST", self._generate_timeout_seconds
         pylon_timeout = max(1, min(_PYLON_TIMEOUT_CAP_SECONDS, int(total_seconds)))
         failure: str
         status: int | None = None

@@ -55,12 +55,9 @@ def build_admin_app(
 ) -> Starlette:
     """Builds the application.
 
-    Args:
-        monitor: Read at every request.
-        is_draining: Says whether the service is about to end.
-        token: Needed for everything but health and readiness. None only on loopback.
-        policy_health: Says the state of the access policies. A broken policy file is shown, and
-            does not make the service unready: the policies of before are in force.
+    Monitor, policies and `is_draining`, which says whether the service is about to end, are read
+    at every request. A broken policy file is shown, and does not make the service unready: the
+    policies of before are in force. The token is None only on loopback.
     """
 
     async def health(_: Request) -> Response:
