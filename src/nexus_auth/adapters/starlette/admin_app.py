@@ -14,7 +14,7 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from nexus_auth.adapters.observability.monitor import Monitor
-    from nexus_auth.domain.health import PolicyHealth, RegistryHealth
+    from nexus_auth.domain.health import PolicyHealth
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 
@@ -64,11 +64,24 @@ def build_admin_app(
         return JSONResponse({"status": "alive"}, headers=_NO_STORE)
 
     async def readiness(_: Request) -> Response:
-        registry, draining = monitor.health(), is_draining()
+        registry, policy, draining = monitor.health(), policy_health(), is_draining()
+        age, since = registry.age, registry.failing_since
         body = {
-            "policy": _policy(policy_health()),
+            "policy": {
+                "source": policy.source,
+                "default": policy.names[0],
+                "names": list(policy.names),
+                "loaded_at": policy.loaded_at.isoformat(timespec="seconds"),
+                "problem": policy.problem,
+            },
             "status": "draining" if draining else _STATUSES[registry.freshness],
-            "registry": _registry(registry),
+            "registry": {
+                "mode": registry.mode,
+                "hotkeys": registry.size,
+                "age_seconds": None if age is None else round(age.total_seconds(), 1),
+                "failing_since": None if since is None else since.isoformat(timespec="seconds"),
+                "last_error": registry.last_error,
+            },
         }
         status_code = 200 if registry.can_serve and not draining else 503
         return JSONResponse(body, status_code=status_code, headers=_NO_STORE)
@@ -90,27 +103,6 @@ def build_admin_app(
         ],
         middleware=[Middleware(AdminGuard, token=token)],
     )
-
-
-def _registry(health: RegistryHealth) -> dict[str, Any]:
-    age, since = health.age, health.failing_since
-    return {
-        "mode": health.mode,
-        "hotkeys": health.size,
-        "age_seconds": None if age is None else round(age.total_seconds(), 1),
-        "failing_since": None if since is None else since.isoformat(timespec="seconds"),
-        "last_error": health.last_error,
-    }
-
-
-def _policy(health: PolicyHealth) -> dict[str, Any]:
-    return {
-        "source": health.source,
-        "default": health.names[0],
-        "names": list(health.names),
-        "loaded_at": health.loaded_at.isoformat(timespec="seconds"),
-        "problem": health.problem,
-    }
 
 
 class AdminGuard:
