@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from nexus_auth.domain.decision import Decision, Denied
@@ -27,14 +26,38 @@ lets no thread run."""
 OpenVerifier = Callable[[], AbstractAsyncContextManager[CertificateVerifier]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Background:
-    """A thread with an event loop, and the verifier that runs in it."""
+class _Background(threading.Thread):
+    """A thread with an event loop, and the verifier that runs in it.
 
-    thread: threading.Thread
-    loop: asyncio.AbstractEventLoop
-    stop: asyncio.Event
-    verifier: CertificateVerifier
+    A daemon, so that a program that forgets to close can end.
+    """
+
+    def __init__(self, open_verifier: OpenVerifier) -> None:
+        """Returns when the verifier is open, or raises what opening it raises."""
+        super().__init__(name="nexus-auth-verifier", daemon=True)
+        self._open_verifier = open_verifier
+        self._opened: concurrent.futures.Future[CertificateVerifier] = concurrent.futures.Future()
+        self.start()
+        self.verifier = self._opened.result()
+
+    def run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as exc:
+            # The thread that waits for the verifier gets the error; once it is open, none waits.
+            if self._opened.done():
+                raise
+            self._opened.set_exception(exc)
+
+    async def _serve(self) -> None:
+        self.loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
+        async with self._open_verifier() as verifier:
+            self._opened.set_result(verifier)
+            await self._closing.wait()
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self._closing.set)
+        self.join()
 
 
 class SyncVerifier:
@@ -119,8 +142,7 @@ class SyncVerifier:
             self._closed = True
             background, self._background = self._background, None
         if background is not None:
-            background.loop.call_soon_threadsafe(background.stop.set)
-            background.thread.join()
+            background.close()
 
     def _ensure_open(self) -> _Background:
         background = self._background
@@ -130,39 +152,8 @@ class SyncVerifier:
             if self._closed:
                 raise RuntimeError("the verifier is closed")
             if self._background is None:
-                self._background = _start(self._open)
+                self._background = _Background(self._open)
             return self._background
-
-
-def _start(open_verifier: OpenVerifier) -> _Background:
-    ready: concurrent.futures.Future[_Background] = concurrent.futures.Future()
-    # A daemon, so that a program that forgets to close can end.
-    thread = threading.Thread(
-        target=_run, args=(open_verifier, ready), name="nexus-auth-verifier", daemon=True
-    )
-    thread.start()
-    return ready.result()
-
-
-def _run(open_verifier: OpenVerifier, ready: concurrent.futures.Future[_Background]) -> None:
-    async def serve() -> None:
-        async with open_verifier() as verifier:
-            background = _Background(
-                thread=threading.current_thread(),
-                loop=asyncio.get_running_loop(),
-                stop=asyncio.Event(),
-                verifier=verifier,
-            )
-            ready.set_result(background)
-            await background.stop.wait()
-
-    try:
-        asyncio.run(serve())
-    except BaseException as exc:
-        # The thread that waits for the verifier gets the error; once it is ready, none waits.
-        if ready.done():
-            raise
-        ready.set_exception(exc)
 
 
 _instances: Final[weakref.WeakSet[SyncVerifier]] = weakref.WeakSet()

@@ -26,6 +26,9 @@ Clock = Callable[[], datetime]
 MonotonicClock = Callable[[], float]
 """Gives seconds since some moment in the past; never goes back, never jumps."""
 
+Headers = Sequence[tuple[bytes, bytes]]
+"""The headers of a request, names and values as they were written."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
@@ -199,13 +202,7 @@ class DecisionObserver(Protocol):
     """Is called with every decision: counters, log, traces. Must return at once."""
 
     def decided(
-        self,
-        decision: Decision,
-        *,
-        seconds: float,
-        method: bytes,
-        target: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
+        self, decision: Decision, *, seconds: float, method: bytes, target: bytes, headers: Headers
     ) -> None:
         """Takes note of a decision.
 

@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING
 from nexus_auth.adapters.clock import monotonic_seconds, utc_now
 from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.headers.names import GrantHeader
-from nexus_auth.adapters.observability.counters import Counters
+from nexus_auth.adapters.observability.counters import Counters, ObservedSource
 from nexus_auth.adapters.observability.decision_log import DecisionLog
 from nexus_auth.adapters.observability.monitor import Monitor
 from nexus_auth.adapters.observability.shared_memory import SharedReports
-from nexus_auth.adapters.observability.source import ObservedSource
 from nexus_auth.adapters.policy.live import LivePolicies
-from nexus_auth.adapters.policy.short_form import build_policies
-from nexus_auth.adapters.policy.toml_file import PolicyInvalid
+from nexus_auth.adapters.policy.parsing import PolicyInvalid, build_policies
 from nexus_auth.adapters.pylon.api import build_api
 from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.adapters.registry.lease import SharedSnapshots
@@ -101,15 +99,13 @@ def build_live_policies(settings: Settings, clock: Clock) -> LivePolicies:
     """
     path, offers_neurons = settings.policy_file, settings.offers_neurons
     try:
-        if path is not None:
-            return LivePolicies.from_file(path, clock=clock, offers_neurons=offers_neurons)
-        policies = build_policies(
+        source = path or build_policies(
             allow=settings.allow_hotkeys,
             deny=settings.deny_hotkeys,
             require_validator_permit=settings.require_validator_permit,
             min_stake=settings.min_stake,
         )
-        return LivePolicies(policies, clock=clock, offers_neurons=offers_neurons)
+        return LivePolicies(source, clock=clock, offers_neurons=offers_neurons)
     except PolicyInvalid as exc:
         raise ConfigurationError(
             setting="the access policy" if path is None else "NEXUS_AUTH_POLICY_FILE",

@@ -27,7 +27,7 @@ from nexus_auth.adapters.headers.names import (
     HeaderPreset,
 )
 from nexus_auth.adapters.proxies.table import DEFAULT_PROXY, PROXIES
-from nexus_auth.adapters.pylon.endpoint import parse_endpoint
+from nexus_auth.adapters.pylon.api import parse_endpoint
 from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.addresses import ListenAddress, parse_listen_address
@@ -43,7 +43,7 @@ from nexus_auth.entrypoints.defaults import LEEWAY, MAX_AGE, REFRESH_EVERY
 from nexus_auth.entrypoints.sources import Sources
 
 if TYPE_CHECKING:
-    from nexus_auth.adapters.policy.short_form import HotkeyList, StakeMinimums
+    from nexus_auth.adapters.policy.parsing import HotkeyList, StakeMinimums
 
 T = TypeVar("T")
 
@@ -111,13 +111,13 @@ def _file_mode(text: str) -> int:
 
 
 def _hotkeys(text: str) -> HotkeyList:
-    from nexus_auth.adapters.policy.short_form import HotkeyList  # only where one is given
+    from nexus_auth.adapters.policy.parsing import HotkeyList  # only where one is given
 
     return HotkeyList.parse(text)
 
 
 def _stake(text: str) -> StakeMinimums:
-    from nexus_auth.adapters.policy.short_form import StakeMinimums  # only where it is given
+    from nexus_auth.adapters.policy.parsing import StakeMinimums  # only where it is given
 
     return StakeMinimums.parse(text)
 

@@ -23,7 +23,7 @@ from nexus_auth.domain.reasons import DenialReason
 from tests.builders import a_hotkey
 from tests.fakes import FakeClock
 from tests.integration.real import require_program
-from tests.unit.adapters.observability.watched import a_state, deny, grant
+from tests.unit.adapters.observability.watched import a_state, deny, grant, policies
 
 LIGHT, DARK = "1", "0"
 """Chromium's numbers for preferredColorScheme."""
@@ -87,12 +87,11 @@ def a_hostile_page(address: str) -> str:
         )
     counters.tick()
     report = counters.report(
-        worker=0,
         registry=a_state(Freshness.STALE, error=f"<script>document.title='{OWNED}'</script>"),
         remembered=1,
         certificates=(),
     )
-    return render_page(Overview.of(report), is_draining=False)
+    return render_page(Overview.of(report), is_draining=False, policy=policies())
 
 
 @pytest.fixture
@@ -193,8 +192,8 @@ def a_full_page() -> str:
         not_after=(FakeClock().now + timedelta(days=20)).timestamp(),
     )
     state = a_state(Freshness.STALE, error="http://pylon:8000/" + 40 * "long")
-    report = counters.report(worker=0, registry=state, remembered=1, certificates=(ending,))
-    return render_page(Overview.of(report), is_draining=False)
+    report = counters.report(registry=state, remembered=1, certificates=(ending,))
+    return render_page(Overview.of(report), is_draining=False, policy=policies())
 
 
 _MEASURE: Final = """

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from nexus_auth.adapters.policy.toml_file import parse_policies
+from nexus_auth.adapters.policy.parsing import parse_policies
 from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.policy import PolicySet
 from nexus_auth.entrypoints.cli import build_parser

@@ -13,14 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenAccessApi, PylonApi
-from nexus_auth.adapters.pylon.client import PylonClient
-from nexus_auth.adapters.pylon.errors import (
+from nexus_auth.adapters.pylon.api import (
+    FirstGenerationApi,
+    IdentityApi,
+    OpenAccessApi,
     PylonAnswerInvalid,
+    PylonApi,
     PylonFailed,
     PylonRefused,
     PylonUnreachable,
 )
+from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.domain.errors import IssuerUnavailable, IssuingRefused, RegistryError
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.proxies.stack import make_server_certificate

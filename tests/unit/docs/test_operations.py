@@ -15,18 +15,16 @@ import yaml
 from structlog.testing import capture_logs
 
 import nexus_auth
-from nexus_auth.adapters.observability.counters import Counters
+from nexus_auth.adapters.observability.counters import FETCH_OUTCOMES, Counters
 from nexus_auth.adapters.observability.decision_log import DecisionLog
 from nexus_auth.adapters.observability.prometheus import render_metrics
 from nexus_auth.adapters.observability.report import Overview
-from nexus_auth.adapters.observability.source import FETCH_OUTCOMES
 from nexus_auth.domain.decision import Denied
-from nexus_auth.domain.health import Freshness, PolicyHealth
+from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.reasons import DenialReason
-from tests.builders import NOW
 from tests.fakes import FakeClock
 from tests.integration.real import require_program
-from tests.unit.adapters.observability.watched import a_state
+from tests.unit.adapters.observability.watched import a_state, policies
 
 ROOT: Final = Path(__file__).parents[3]
 PAGE: Final = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -40,9 +38,8 @@ def exposed() -> str:
     """One scrape of a service that has policies and has sent a request to Pylon."""
     counters = Counters(clock=FakeClock())
     counters.count_pylon_request(200, 0.1)
-    report = counters.report(worker=0, registry=a_state(), remembered=0, certificates=())
-    policy = PolicyHealth(source="x", names=("a",), loaded_at=NOW, problem=None)
-    return render_metrics(Overview.of(report), policy=policy).decode()
+    report = counters.report(registry=a_state(), remembered=0, certificates=())
+    return render_metrics(Overview.of(report), policy=policies()).decode()
 
 
 def metrics() -> dict[str, tuple[str, set[str]]]:

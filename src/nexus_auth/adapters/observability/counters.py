@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from nexus_auth.adapters.observability.facts import (
     CODES,
@@ -14,38 +14,49 @@ from nexus_auth.adapters.observability.facts import (
     OUTCOMES,
     client_request,
 )
-from nexus_auth.adapters.observability.histogram import DECISION_BOUNDS, PYLON_BOUNDS, Histogram
 from nexus_auth.adapters.observability.report import (
     CALLERS_KEPT,
+    DECISION_BOUNDS,
     DENIALS_KEPT,
     MINUTES_KEPT,
+    PYLON_BOUNDS,
     CallerSeen,
     CertificateSeen,
     DenialSeen,
+    Histogram,
     Report,
 )
 from nexus_auth.domain.decision import Decision, Granted
+from nexus_auth.domain.errors import CAUSES, RegistryError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from nexus_auth.domain.health import RegistryHealth
-    from nexus_auth.domain.ports import Clock
+    from nexus_auth.domain.hotkey import Hotkey
+    from nexus_auth.domain.neuron import Neuron
+    from nexus_auth.domain.ports import Clock, Headers, KeyMap, KeySource, NeuronSource
+
+T = TypeVar("T")
 
 _MAX_DETAIL: Final = 200
 _MAX_URI: Final = 200
 
-NO_STATUS: Final = "none"
-"""In place of a status: no whole answer came from Pylon."""
-OTHER_STATUS: Final = "other"
-"""Any status that is not known here: Pylon must not be able to choose our labels."""
 _KNOWN_STATUSES: Final = (
     *(200, 201, 204, 301, 302, 307, 308, 400, 401, 403, 404, 405, 408, 409, 422, 429),
     *(500, 502, 503, 504),
 )
 _LABELS: Final[Mapping[int | None, str]] = {
-    None: NO_STATUS,
+    None: "none",  # no whole answer came from Pylon
     **{status: str(status) for status in _KNOWN_STATUSES},
 }
-STATUSES: Final = (*_LABELS.values(), OTHER_STATUS)
+_OTHER_STATUS: Final = "other"
+"""Any status that is not known here: Pylon must not be able to choose our labels."""
+STATUSES: Final = (*_LABELS.values(), _OTHER_STATUS)
+
+NO_CAUSE: Final = "none"
+FETCH_OUTCOMES: Final = (NO_CAUSE, *CAUSES)
+"""Why a fetch got no answer; `none` where it got one. A closed set."""
 
 
 class Counters:
@@ -60,11 +71,7 @@ class Counters:
     )
 
     def __init__(self, *, clock: Clock) -> None:
-        """Starts at zero.
-
-        Args:
-            clock: Tells the time (aware, UTC).
-        """
+        """Starts at zero."""
         self._clock = clock
         self.codes: dict[str, int] = dict.fromkeys(CODES, 0)
         self.seconds = {outcome: Histogram.empty(DECISION_BOUNDS) for outcome in OUTCOMES}
@@ -79,13 +86,7 @@ class Counters:
         self._counted_by_tick = (0, 0)
 
     def decided(
-        self,
-        decision: Decision,
-        *,
-        seconds: float,
-        method: bytes,
-        target: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
+        self, decision: Decision, *, seconds: float, method: bytes, target: bytes, headers: Headers
     ) -> None:
         """See `DecisionObserver`."""
         if isinstance(decision, Granted):
@@ -110,12 +111,12 @@ class Counters:
         )
 
     def count_fetch(self, cause: str) -> None:
-        """Counts how a fetch of the registry ended: one of `source.FETCH_OUTCOMES`."""
+        """Counts how a fetch of the registry ended: one of `FETCH_OUTCOMES`."""
         self.fetches[cause] = self.fetches.get(cause, 0) + 1
 
     def count_pylon_request(self, status: int | None, seconds: float) -> None:
         """Counts a request to Pylon; the status is None where no whole answer came."""
-        label = _LABELS.get(status, OTHER_STATUS)
+        label = _LABELS.get(status, _OTHER_STATUS)
         if label not in self.pylon:
             self.pylon[label] = Histogram.empty(PYLON_BOUNDS)
         self.pylon[label].add(seconds)
@@ -165,14 +166,12 @@ class Counters:
     def report(
         self,
         *,
-        worker: int,
         registry: RegistryHealth,
         certificates: tuple[CertificateSeen, ...],
         remembered: int,
     ) -> Report:
         """What was counted up to the last tick, and what registry and verifier say."""
         return Report(
-            worker=worker,
             at=self._clock().timestamp(),
             codes=self.codes,
             seconds=self.seconds,
@@ -185,3 +184,47 @@ class Counters:
             callers=tuple(self.callers.values()),
             certificates=certificates,
         )
+
+
+class ObservedSource:
+    """A `KeySource` and `NeuronSource` that notifies of how another one's fetches end."""
+
+    def __init__(
+        self, *, source: KeySource, neuron_source: NeuronSource, notify: Callable[[str], None]
+    ) -> None:
+        """Wraps sources, which their creator closes.
+
+        `notify` is called with one of `FETCH_OUTCOMES` after every fetch, and must not raise.
+        """
+        self._source = source
+        self._neuron_source = neuron_source
+        self._notify = notify
+
+    @property
+    def name(self) -> str:
+        """See `KeySource.name`."""
+        return self._source.name
+
+    async def fetch_keys(self) -> KeyMap:
+        """See `KeySource.fetch_keys`."""
+        return await self._observed(self._source.fetch_keys())
+
+    async def fetch_key(self, hotkey: Hotkey) -> bytes | None:
+        """See `KeySource.fetch_key`."""
+        return await self._observed(self._source.fetch_key(hotkey))
+
+    async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
+        """See `NeuronSource.fetch_neurons`."""
+        return await self._observed(self._neuron_source.fetch_neurons())
+
+    async def _observed(self, fetch: Awaitable[T]) -> T:
+        try:
+            answer = await fetch
+        except RegistryError as exc:
+            self._notify(exc.cause)
+            raise
+        except BaseException:
+            self._notify(RegistryError.cause)
+            raise
+        self._notify(NO_CAUSE)
+        return answer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -15,7 +14,7 @@ from nexus_auth.domain.decision import Decision, Granted
 
 if TYPE_CHECKING:
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.ports import MonotonicClock
+    from nexus_auth.domain.ports import Headers, MonotonicClock
 
 log = structlog.get_logger(__name__)
 
@@ -45,24 +44,13 @@ class DecisionLog:
     def __init__(
         self, *, grants: GrantLogging = "sampled", monotonic: MonotonicClock = time.monotonic
     ) -> None:
-        """Starts with no counts.
-
-        Args:
-            grants: Which grants are logged; denials always are.
-            monotonic: Seconds that never go back.
-        """
+        """Starts with no counts. `grants` says which grants are logged; denials always are."""
         self._grants = grants
         self._monotonic = monotonic
         self._counts: OrderedDict[str, _Count] = OrderedDict()
 
     def decided(
-        self,
-        decision: Decision,
-        *,
-        seconds: float,
-        method: bytes,
-        target: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
+        self, decision: Decision, *, seconds: float, method: bytes, target: bytes, headers: Headers
     ) -> None:
         """See `DecisionObserver`."""
         if isinstance(decision, Granted) and (

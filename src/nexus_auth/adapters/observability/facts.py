@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nexus_auth.adapters.headers.names import (
     ORIGINAL_METHOD_HEADERS,
@@ -16,6 +15,9 @@ from nexus_auth.adapters.headers.names import (
 )
 from nexus_auth.domain.decision import Decision, Denied, Granted
 from nexus_auth.domain.reasons import DenialReason
+
+if TYPE_CHECKING:
+    from nexus_auth.domain.ports import Headers
 
 GRANTED: Final = "granted"
 DENIED: Final = "denied"
@@ -58,9 +60,7 @@ def decision_facts(decision: Decision) -> dict[str, str | None]:
             }
 
 
-def client_request(
-    method: bytes, target: bytes, headers: Sequence[tuple[bytes, bytes]]
-) -> dict[str, str]:
+def client_request(method: bytes, target: bytes, headers: Headers) -> dict[str, str]:
     """The client's own request as the proxy describes it, else the request to this service.
 
     Returns:

@@ -48,15 +48,8 @@ class Monitor:
         """Wires the monitor, and continues the counts of a predecessor.
 
         That comes first of all: a reader before it would see a counter that went back, and the
-        predecessor's counts would be overwritten.
-
-        Args:
-            counters: This worker's; they have counted nothing yet.
-            registry_health: Says the state of this worker's registry, at once.
-            remembered: Gives the certificates that this worker's verifier remembers.
-            clock: Tells the time (aware, UTC).
-            shared_reports: The reports of all workers; None where there is a single worker.
-            worker: This worker's number. A worker that replaces another has the same number.
+        predecessor's counts would be overwritten. A worker that replaces another has its number;
+        a single worker has no shared reports.
         """
         self._counters = counters
         self._registry_health = registry_health
@@ -103,7 +96,6 @@ class Monitor:
         self._counters.tick()
         remembered = list(self._remembered())
         return self._counters.report(
-            worker=self._worker,
             registry=self._registry_health(),
             remembered=len(remembered),
             certificates=self._ending_soon(remembered),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Tracer
+
+    from nexus_auth.domain.ports import Headers
 
 SPAN_NAME: Final = "nexus_auth.decision"
 CLOSING_SECONDS: Final = 3.0
@@ -53,9 +55,7 @@ class DecisionTraces:
     ) -> None:
         """Opens nothing yet, so that processes may still be forked.
 
-        Args:
-            build_exporter: Builds what sends the spans; it is closed with this object.
-            wall_ns: Nanoseconds since the epoch.
+        What `build_exporter` builds sends the spans, and is closed with this object.
         """
         self._build_exporter = build_exporter
         self._wall_ns = wall_ns
@@ -94,13 +94,7 @@ class DecisionTraces:
             pass  # the spans are lost; the decisions were taken
 
     def decided(
-        self,
-        decision: Decision,
-        *,
-        seconds: float,
-        method: bytes,
-        target: bytes,
-        headers: Sequence[tuple[bytes, bytes]],
+        self, decision: Decision, *, seconds: float, method: bytes, target: bytes, headers: Headers
     ) -> None:
         """See `DecisionObserver`. The span has the fields of the log line, by the same names."""
         if self._tracer is None:
@@ -122,7 +116,7 @@ class DecisionTraces:
         span.end(end_time=ended)
 
 
-def _parent(headers: Sequence[tuple[bytes, bytes]]) -> Context:
+def _parent(headers: Headers) -> Context:
     """The proxy's span; an empty context where none is named, or the name is not valid."""
     given = next((value for name, value in headers if name.lower() == _PARENT_FIELD), b"")
     # `tracestate` stays out: it has no use here, and a client can fill it.

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from nexus_auth.adapters.policy.toml_file import PolicyInvalid, load_policies
+from nexus_auth.adapters.policy.parsing import PolicyInvalid, load_policies
 from nexus_auth.domain.health import PolicyHealth
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nexus_auth.domain.policy import PolicySet
     from nexus_auth.domain.ports import Clock
 
@@ -35,52 +34,31 @@ class LivePolicies:
     not a valid set of policies, the old set stays in force, and the log and `health` say so.
     """
 
-    def __init__(self, policies: PolicySet, *, clock: Clock, offers_neurons: bool = True) -> None:
-        """Puts policies in force that never change.
+    def __init__(
+        self, source: PolicySet | Path, *, clock: Clock, offers_neurons: bool = True
+    ) -> None:
+        """Puts policies in force.
 
         Args:
-            policies: What settings say.
+            source: Policies that never change, or their file, to be watched from `start` on.
             clock: Tells the time (aware, UTC).
             offers_neurons: Whether neurons are fetched at all. If not, policies that look at them
                 are not valid: they would deny every caller.
 
         Raises:
-            PolicyInvalid: When the policies are not valid.
+            PolicyInvalid: When the file cannot be read, or the policies are not valid.
         """
         self._clock = clock
         self._offers_neurons = offers_neurons
-        self._path: Path | None = None
-        self._seen: tuple[int, ...] = ()
+        self._path = source if isinstance(source, Path) else None
+        # Taken before the content: if that changes in between, the file looks different again.
+        self._seen = () if self._path is None else _appearance(self._path)
         self._on_need: _OnNeed | None = None
         self._problem: str | None = None
         self._reload_requested = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
         self._announcement: asyncio.Task[None] | None = None
-        self._put_in_force(policies)
-
-    @classmethod
-    def from_file(
-        cls,
-        path: Path,
-        *,
-        clock: Clock,
-        offers_neurons: bool = True,
-    ) -> Self:
-        """Puts the policies of a file in force, to be watched from `start` on.
-
-        Args:
-            path: The file.
-            clock: Tells the time (aware, UTC).
-            offers_neurons: As above.
-
-        Raises:
-            PolicyInvalid: When the file cannot be read, or its policies are not valid.
-        """
-        # Taken before the content: if that changes in between, the file looks different again.
-        seen = _appearance(path)
-        live = cls(load_policies(path), clock=clock, offers_neurons=offers_neurons)
-        live._path, live._seen = path, seen
-        return live
+        self._put_in_force(load_policies(source) if isinstance(source, Path) else source)
 
     def _put_in_force(self, policies: PolicySet) -> None:
         if policies.needs_neurons and not self._offers_neurons:

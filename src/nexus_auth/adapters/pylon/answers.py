@@ -1,4 +1,7 @@
-"""Reads Pylon's answers: bytes from outside in, checked values or a typed error out."""
+"""Reads Pylon's answers: bytes from outside in, checked values out.
+
+Every `parse_*` raises `PylonAnswerInvalid` for anything else, and repeats no text of the answer.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from nexus_auth.adapters.pylon.errors import PylonAnswerInvalid
+from nexus_auth.adapters.pylon.api import PylonAnswerInvalid
 from nexus_auth.domain.ed25519 import PUBLIC_KEY_BYTES, is_usable_public_key
 from nexus_auth.domain.errors import InvalidHotkey
 from nexus_auth.domain.hotkey import Hotkey
@@ -39,11 +42,7 @@ _TEXT_OR_BRACKET: Final = re.compile(r'"[^"\\]*+(?:\\.?[^"\\]*+)*+(?:"|\Z)|[\[\]
 
 
 def parse_json(body: bytes) -> Any:
-    """Parses JSON strictly: no repeated names, no NaN, no endless numbers, no extreme depth.
-
-    Raises:
-        PylonAnswerInvalid: When it is anything else.
-    """
+    """Parses JSON strictly: no repeated names, no NaN, no endless numbers, no extreme depth."""
     try:
         return _load(body.decode("utf-8"), invalid=_reject)
     except (ValueError, RecursionError):
@@ -56,9 +55,6 @@ def parse_json_map(body: bytes) -> Any:
 
     Repeated names, NaN, endless numbers and what is nested too deep become an object that no parser
     here accepts, so that one entry of many can be left out and the others count.
-
-    Raises:
-        PylonAnswerInvalid: When it is no JSON at all.
     """
     try:
         text = body.decode("utf-8")
@@ -122,12 +118,7 @@ def _without_depths(text: str) -> str:
 
 
 def parse_hex(text: object, *, lengths: tuple[int, ...]) -> bytes:
-    """Reads hexadecimal with or without `0x`, in either case, of exactly one of the lengths.
-
-    Raises:
-        PylonAnswerInvalid: When it is anything else; the text, which may be a secret, is not
-            repeated.
-    """
+    """Reads hexadecimal with or without `0x`, in either case, of exactly one of the lengths."""
     if not isinstance(text, str):
         raise PylonAnswerInvalid("a key is not a text")
     digits = text[2:] if text[:2] in {"0x", "0X"} else text
@@ -140,11 +131,7 @@ def parse_hex(text: object, *, lengths: tuple[int, ...]) -> bytes:
 
 
 def parse_certificate(answer: object) -> bytes:
-    """Reads one certificate object: the raw public key in it.
-
-    Raises:
-        PylonAnswerInvalid: When it is none.
-    """
+    """Reads one certificate object: the raw public key in it."""
     if not isinstance(answer, dict):
         raise PylonAnswerInvalid("a certificate is not a JSON object")
     algorithm = answer.get("algorithm")
@@ -157,11 +144,7 @@ def parse_certificate(answer: object) -> bytes:
 
 
 def parse_certificates(answer: object) -> KeyMap:
-    """Reads the map of all certificates; an invalid entry never spoils the others.
-
-    Raises:
-        PylonAnswerInvalid: When it is no map.
-    """
+    """Reads the map of all certificates; an invalid entry never spoils the others."""
     if not isinstance(answer, dict):
         raise PylonAnswerInvalid("the certificates are not a JSON object")
     keys, rejected = _parse_entries(answer, parse_certificate)
@@ -187,8 +170,7 @@ def _parse_entries(
 def parse_key_pair(answer: object) -> IssuedKeyPair:
     """Reads a generated pair; the private key is a seed, or a seed followed by the public key.
 
-    Raises:
-        PylonAnswerInvalid: When it is none, or its halves do not belong together.
+    The halves belong together, or the answer is invalid.
     """
     public_key = parse_certificate(answer)
     private_key = answer.get("private_key") if isinstance(answer, dict) else None
@@ -204,11 +186,7 @@ def parse_key_pair(answer: object) -> IssuedKeyPair:
 
 
 def parse_neurons(answer: object) -> tuple[Mapping[Hotkey, Neuron], int]:
-    """Reads the neurons of a subnet: the valid entries, and how many were invalid.
-
-    Raises:
-        PylonAnswerInvalid: When it is no such answer.
-    """
+    """Reads the neurons of a subnet: the valid entries, and how many were invalid."""
     neurons = answer.get("neurons") if isinstance(answer, dict) else None
     if not isinstance(neurons, dict):
         raise PylonAnswerInvalid("the neurons are not a JSON object")

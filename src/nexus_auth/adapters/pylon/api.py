@@ -1,17 +1,80 @@
-"""The three dialects of Pylon's API: which paths, and which token.
+"""Pylon's API: where it is, its three dialects, and what can go wrong in a request to it.
 
 Source: Pylon's public API, versions of October 2025 (first generation) and later.
+
+    RegistryError
+    ├── RegistryUnavailable
+    │   ├── PylonUnreachable     no connection, no answer in time, a broken connection
+    │   └── PylonFailed          any status that is no answer
+    │       └── PylonRefused     401 or 403: the token is missing, wrong or revoked
+    └── RegistryAnswerInvalid
+        └── PylonAnswerInvalid   an answer that breaks the API's promises
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
-from urllib.parse import quote
+from typing import ClassVar, Final
+from urllib.parse import quote, urlsplit
 
+from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
 from nexus_auth.domain.hotkey import Hotkey
 
 _ROOT: Final = "/api/v1"
+
+
+class PylonUnreachable(RegistryUnavailable):
+    """Pylon could not be reached, or did not answer in time."""
+
+    cause = "unreachable"
+
+
+class PylonFailed(RegistryUnavailable):
+    """Pylon answered with a status that is no answer.
+
+    Attributes:
+        status: The HTTP status.
+    """
+
+    cause = "failed"
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class PylonRefused(PylonFailed):
+    """Pylon does not accept the token: 401 or 403."""
+
+    cause = "refused"
+
+
+class PylonAnswerInvalid(RegistryAnswerInvalid):
+    """Pylon's answer breaks the promises of its API."""
+
+
+def parse_endpoint(text: str) -> str:
+    """Reads a base URL, such as `http://pylon:8000`, without white space and slash at its end.
+
+    Raises:
+        ValueError: When it is none, or has a query, a fragment or credentials in it, which would
+            show in messages. The text is not repeated.
+    """
+    problem = "expected a base URL such as http://pylon:8000"
+    text = text.strip()
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port or True)
+    except ValueError:
+        raise ValueError(problem) from None
+    # Searched in the text, because urlsplit drops line breaks, and a ? or # with nothing behind
+    # it, which would swallow the path.
+    if not usable or not text.isprintable() or not set(text).isdisjoint(" ?#"):
+        raise ValueError(problem)
+    if "@" in parts.netloc:
+        raise ValueError("credentials do not belong into the URL; use the token settings")
+    # A scheme counts in any case (RFC 3986 §3.1); in lower case it is compared most easily.
+    return f"{parts.scheme}{text[len(parts.scheme) :]}".rstrip("/")
 
 
 def _segment(text: str) -> str:
@@ -26,12 +89,17 @@ class _Dialect:
 
     token: str | None = field(default=None, repr=False)
 
+    credential_setting: ClassVar[str] = "NEXUS_PYLON_OPEN_ACCESS_TOKEN"
+    missing_path_hint: ClassVar[str] = (
+        "; if it is of the first generation, it wants NEXUS_PYLON_NETUID unset"
+    )
+
     def __post_init__(self) -> None:
         token = self.token
-        if token is None:
-            return
         # The HTTP library would quote the token in its complaint.
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
+        if token is not None and not (
+            token and token.isascii() and token.isprintable() and " " not in token
+        ):
             raise ValueError("a token is printable ASCII without spaces")
 
     @property
@@ -47,6 +115,8 @@ class _Dialect:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstGenerationApi(_Dialect):
     """The API of October 2025: no netuid and no identity, one subnet per Pylon."""
+
+    missing_path_hint = "; unless it is of the first generation, it wants NEXUS_PYLON_NETUID set"
 
     @property
     def neuron_paths(self) -> tuple[str, ...]:
@@ -86,6 +156,8 @@ class IdentityApi(_SubnetDialect):
 
     name: str
     token: str = field(repr=False)
+
+    credential_setting = "NEXUS_PYLON_IDENTITY_TOKEN"
 
     def __post_init__(self) -> None:
         _SubnetDialect.__post_init__(self)

@@ -29,6 +29,10 @@ READ_BYTES: Final = 4096
 """How much is read before other tasks run: some 150 interim responses, or 700 chunks of one byte,
 which is a few milliseconds' work."""
 
+_MAX_CONNECTIONS: Final = 8
+# Pylon's server closes an idle connection after 5 s: never write to one that is about to close.
+_KEEP_ALIVE_SECONDS: Final = 2.0
+
 # How much may still be read for the request that this task has in flight.
 _left: ContextVar[int] = ContextVar("bytes_left")
 
@@ -36,18 +40,13 @@ _left: ContextVar[int] = ContextVar("bytes_left")
 class BoundedTransport(httpx.AsyncBaseTransport):
     """Plain HTTP/1.1 over TCP or TLS: no proxies, no redirects, nothing from the environment."""
 
-    def __init__(self, *, tls: ssl.SSLContext, limits: httpx.Limits) -> None:
-        """Prepares a pool of connections; nothing is opened yet.
-
-        Args:
-            tls: Which servers to trust.
-            limits: How many connections, and for how long.
-        """
+    def __init__(self, *, tls: ssl.SSLContext) -> None:
+        """Prepares a pool of connections; nothing is opened yet. `tls` says whom to trust."""
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=tls,
-            max_connections=limits.max_connections,
-            max_keepalive_connections=limits.max_keepalive_connections,
-            keepalive_expiry=limits.keepalive_expiry,
+            max_connections=_MAX_CONNECTIONS,
+            max_keepalive_connections=_MAX_CONNECTIONS,
+            keepalive_expiry=_KEEP_ALIVE_SECONDS,
             network_backend=_Network(),
         )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, Self, TypeVar
 
@@ -20,15 +21,16 @@ from nexus_auth.adapters.pylon.answers import (
     parse_key_pair,
     parse_neurons,
 )
-from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenAccessApi, PylonApi
-from nexus_auth.adapters.pylon.bounded_transport import MAX_BYTES_EXTENSION, BoundedTransport
-from nexus_auth.adapters.pylon.endpoint import parse_endpoint
-from nexus_auth.adapters.pylon.errors import (
+from nexus_auth.adapters.pylon.api import (
+    IdentityApi,
     PylonAnswerInvalid,
+    PylonApi,
     PylonFailed,
     PylonRefused,
     PylonUnreachable,
+    parse_endpoint,
 )
+from nexus_auth.adapters.pylon.bounded_transport import MAX_BYTES_EXTENSION, BoundedTransport
 from nexus_auth.domain.errors import (
     BulkNotOffered,
     IssuerUnavailable,
@@ -58,9 +60,6 @@ brackets takes thirty times its size while it is read, and a worker may have as 
 
 # Pylon refuses an X-Pylon-Timeout that is no whole number, and one above 300.
 _PYLON_TIMEOUT_CAP_SECONDS: Final = 300
-_MAX_CONNECTIONS: Final = 8
-# Pylon's server closes an idle connection after 5 s: never write to one that is about to close.
-_KEEP_ALIVE_SECONDS: Final = 2.0
 # From here on, parsing takes long enough for callers of the service to notice.
 _PARSE_ELSEWHERE_BYTES: Final = 64 * 1024
 # A body in chunks of one byte costs a hundred times what it costs in one piece.
@@ -70,16 +69,12 @@ _NO_CERTIFICATE: Final = "certificate not found"
 _NO_IDENTITY: Final = "identity"
 _NOT_PUBLISHED: Final = "could not generate"
 
-_OK: Final = 200
-_CREATED: Final = 201
-_NOT_FOUND: Final = 404
-_BAD_GATEWAY: Final = 502
-_MISSING: Final = frozenset({_NOT_FOUND, 405})
+_MISSING: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 _REDIRECTS: Final = range(300, 400)
 _NOTHING_DONE: Final = range(300, 500)
-_REFUSALS: Final = frozenset({401, 403})
+_REFUSALS: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 # Something between us and the chain timed out or was away: this is no refusal.
-_UNAVAILABLE: Final = frozenset({_BAD_GATEWAY, 503, 504})
+_UNAVAILABLE: Final = range(502, 505)
 _SERVER_ERRORS: Final = range(500, 600)
 
 
@@ -105,12 +100,14 @@ class _Answer:
 
 
 class PylonClient:
-    """Speaks one dialect of Pylon's API. A `KeySource` and a `CertIssuer`.
+    """Speaks one dialect of Pylon's API. A `KeySource`, a `NeuronSource` and a `CertIssuer`.
 
     Every request ends by itself: it has a total time and a maximal size. Redirects are never
     followed, so that the token goes to the configured endpoint alone, and neither proxies nor
     credentials are taken from the environment. Cookies are not kept. No text of an answer is
     repeated in an error, and no error refers to another one, whose frames could hold secrets.
+    What goes wrong in a fetch is `PylonUnreachable`, `PylonRefused`, `PylonFailed` or
+    `PylonAnswerInvalid`.
 
     Concurrent calls are fine. Its creator closes it.
     """
@@ -157,7 +154,7 @@ class PylonClient:
             follow_redirects=False,
             trust_env=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            transport=transport or _network(self._endpoint),
+            transport=transport or BoundedTransport(tls=trusted_servers(self._endpoint)),
         )
 
     def __repr__(self) -> str:
@@ -176,52 +173,42 @@ class PylonClient:
     async def fetch_keys(self) -> KeyMap:
         """Fetches all certificates of the subnet: `GET …/block/latest/certificates`.
 
-        Raises:
-            BulkNotOffered: When this Pylon has no such path.
-            RegistryError: `PylonUnreachable`, `PylonRefused`, `PylonFailed` or
-                `PylonAnswerInvalid`.
+        Raises `BulkNotOffered` when this Pylon has no such path.
         """
-        answer = await self._get(self._api.certificates_path, max_bytes=MAX_CERTIFICATES_BYTES)
+        answer = await self._request(self._api.certificates_path, max_bytes=MAX_CERTIFICATES_BYTES)
         if answer.is_missing_path:
             raise BulkNotOffered("this Pylon does not offer all certificates at once")
-        self._require(answer, _OK)
+        self._require(answer, HTTPStatus.OK)
         return await _parsed(answer, parse_certificates)
 
     async def fetch_key(self, hotkey: Hotkey) -> bytes | None:
         """Fetches one hotkey's key: `GET …/certificates/{hotkey}`.
 
-        Returns:
-            The raw public key; None when Pylon has none. Pylon gives the same answer when it
-            cannot read the chain just now.
-
-        Raises:
-            RegistryError: As `fetch_keys`.
+        None when Pylon has none; it gives the same answer when it cannot read the chain just now.
         """
-        answer = await self._get(self._api.certificate_path(hotkey), max_bytes=MAX_SINGLE_BYTES)
-        if answer.status == _NOT_FOUND and _NO_CERTIFICATE in answer.detail:
+        answer = await self._request(self._api.certificate_path(hotkey))
+        if answer.status == HTTPStatus.NOT_FOUND and _NO_CERTIFICATE in answer.detail:
             return None
-        self._require(answer, _OK)
+        self._require(answer, HTTPStatus.OK)
         return parse_certificate(parse_json(answer.body))
 
     async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
         """Fetches the neurons of the subnet: `recent` where that exists, else `latest`.
 
-        Returns:
-            The neurons, and how many entries were invalid.
-
-        Raises:
-            RegistryError: As `fetch_keys`; `PylonFailed` where this Pylon has no neurons.
+        Raises `PylonFailed` where this Pylon has no neurons.
         """
         paths = self._api.neuron_paths
         for path in paths:
-            answer = await self._get(path, max_bytes=MAX_NEURONS_BYTES)
+            answer = await self._request(path, max_bytes=MAX_NEURONS_BYTES)
             # The recent ones come from a cache of Pylon's, which may not be filled yet.
             is_unfilled = answer.status in _UNAVAILABLE and path != paths[-1]
             if is_unfilled or answer.is_missing_path:
                 continue
-            self._require(answer, _OK)
+            self._require(answer, HTTPStatus.OK)
             return await _parsed(answer, parse_neurons)
-        raise PylonFailed(f"Pylon at {self._endpoint} offers no neurons", status=_NOT_FOUND)
+        raise PylonFailed(
+            f"Pylon at {self._endpoint} offers no neurons", status=HTTPStatus.NOT_FOUND
+        )
 
     async def generate(self, *, algorithm: int) -> IssuedKeyPair:
         """Has a new key pair made and published: `POST …/certificates/self`.
@@ -230,50 +217,34 @@ class PylonClient:
         """
         if not isinstance(self._api, IdentityApi):
             raise IssuingRefused("issuing needs an identity: its name, its token and a netuid")
-        failure: RegistryError
-        try:
-            answer = await self._request(
-                "POST",
-                self._api.issuing_path,
-                content={"algorithm": algorithm},
-                max_bytes=MAX_SINGLE_BYTES,
-                total_seconds=self._generate_timeout_seconds,
+        return await _issuing(self._generate(self._api, algorithm))
+
+    async def _generate(self, api: IdentityApi, algorithm: int) -> IssuedKeyPair:
+        answer = await self._request(api.issuing_path, content={"algorithm": algorithm})
+        if answer.status == HTTPStatus.BAD_GATEWAY and _NOT_PUBLISHED in answer.detail:
+            raise IssuingRefused(
+                f"Pylon at {self._endpoint} could not publish a key; is the hotkey of its "
+                f"identity registered on subnet {api.netuid}?"
             )
-            if answer.status == _BAD_GATEWAY and _NOT_PUBLISHED in answer.detail:
-                raise IssuingRefused(
-                    f"Pylon at {self._endpoint} could not publish a key; is the hotkey of its "
-                    f"identity registered on subnet {self._api.netuid}?"
-                )
-            if answer.status != _OK:  # a pair counts with either status: there is no second copy
-                self._require(answer, _CREATED)
-            return parse_key_pair(parse_json(answer.body))
-        except RegistryError as exc:
-            failure = exc
-        raise _issuing_error(failure)
+        # A pair counts with either status: there is no second copy.
+        self._require(answer, HTTPStatus.OK, HTTPStatus.CREATED)
+        return parse_key_pair(parse_json(answer.body))
 
     async def published_key(self, hotkey: Hotkey) -> bytes | None:
         """Reads back which key the chain has for a hotkey. See `CertIssuer.published_key`."""
-        failure: RegistryError
-        try:
-            return await self.fetch_key(hotkey)
-        except RegistryError as exc:
-            failure = exc
-        raise _issuing_error(failure)
-
-    async def _get(self, path: str, *, max_bytes: int) -> _Answer:
-        return await self._request(
-            "GET", path, max_bytes=max_bytes, total_seconds=self._read_timeout_seconds
-        )
+        return await _issuing(self.fetch_key(hotkey))
 
     async def _request(
         self,
-        method: str,
         path: str,
         *,
-        max_bytes: int,
-        total_seconds: float,
+        max_bytes: int = MAX_SINGLE_BYTES,
         content: dict[str, Any] | None = None,
     ) -> _Answer:
+        """Reads what is at a path; or has content processed there, for which there is more time."""
+        method, total_seconds = "GET", self._read_timeout_seconds
+        if content is not None:
+            method, total_seconds = "POST", self._generate_timeout_seconds
         pylon_timeout = max(1, min(_PYLON_TIMEOUT_CAP_SECONDS, int(total_seconds)))
         failure: str
         status: int | None = None
@@ -310,26 +281,22 @@ class PylonClient:
         # httpx's in the traceback of that one holds the token.
         raise PylonUnreachable(f"Pylon at {self._endpoint} {failure}")
 
-    def _require(self, answer: _Answer, expected: int) -> None:
-        status = answer.status
-        if status == expected:
+    def _require(self, answer: _Answer, *expected: int) -> None:
+        """Raises an error for any other status, with what to check where the status says it."""
+        status, error = answer.status, PylonFailed
+        if status in expected:
             return
+        problem = f"answered {status}"
         if status in _REFUSALS:
-            setting = "NEXUS_PYLON_OPEN_ACCESS_TOKEN"
-            if isinstance(self._api, IdentityApi):
-                setting = "NEXUS_PYLON_IDENTITY_TOKEN"
-            raise PylonRefused(
-                f"Pylon at {self._endpoint} refuses the token ({status}); check {setting}",
-                status=status,
-            )
-        if _NO_IDENTITY in answer.detail and status == _NOT_FOUND:
-            raise PylonFailed(
-                f"Pylon at {self._endpoint} does not know the identity; "
-                "check NEXUS_PYLON_IDENTITY_NAME",
-                status=status,
-            )
-        hint = _hint(status, self._api)
-        raise PylonFailed(f"Pylon at {self._endpoint} answered {status}{hint}", status=status)
+            error = PylonRefused
+            problem = f"refuses the token ({status}); check {self._api.credential_setting}"
+        elif status in _REDIRECTS:
+            problem += "; check the netuid of the identity"
+        elif status == HTTPStatus.NOT_FOUND and _NO_IDENTITY in answer.detail:
+            problem = "does not know the identity; check NEXUS_PYLON_IDENTITY_NAME"
+        elif status == HTTPStatus.NOT_FOUND:
+            problem += self._api.missing_path_hint
+        raise error(f"Pylon at {self._endpoint} {problem}", status=status)
 
 
 async def _bounded_body(response: httpx.Response, max_bytes: int) -> bytes:
@@ -356,8 +323,17 @@ async def _parsed(answer: _Answer, parse: Callable[[Any], T]) -> T:
     return await asyncio.to_thread(lambda: parse(parse_json_map(answer.body)))
 
 
+async def _issuing(request: Awaitable[T]) -> T:
+    """Raises the errors of a request as errors of the issuing port, which do not refer to them."""
+    failure: RegistryError
+    try:
+        return await request
+    except RegistryError as exc:
+        failure = exc
+    raise _issuing_error(failure)
+
+
 def _issuing_error(error: RegistryError) -> IssuingError:
-    """The same, as an error of the issuing port."""
     match error:
         case PylonUnreachable():
             return IssuerUnavailable(str(error))
@@ -371,17 +347,6 @@ def _issuing_error(error: RegistryError) -> IssuingError:
             return IssuingRefused(str(error), key_may_have_changed=True)
         case _:
             return IssuingRefused(str(error))
-
-
-def _network(endpoint: str) -> httpx.AsyncBaseTransport:
-    return BoundedTransport(
-        tls=trusted_servers(endpoint),
-        limits=httpx.Limits(
-            max_connections=_MAX_CONNECTIONS,
-            max_keepalive_connections=_MAX_CONNECTIONS,
-            keepalive_expiry=_KEEP_ALIVE_SECONDS,
-        ),
-    )
 
 
 def trusted_servers(endpoint: str) -> ssl.SSLContext:
@@ -399,16 +364,3 @@ def trusted_servers(endpoint: str) -> ssl.SSLContext:
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     return context
-
-
-def _hint(status: int, api: PylonApi) -> str:
-    """What to check, where the status says so; continues the sentence that names the status."""
-    if status in _REDIRECTS:
-        return "; check the netuid of the identity"
-    if status != _NOT_FOUND:
-        return ""
-    match api:
-        case FirstGenerationApi():
-            return "; unless it is of the first generation, it wants NEXUS_PYLON_NETUID set"
-        case IdentityApi() | OpenAccessApi():
-            return "; if it is of the first generation, it wants NEXUS_PYLON_NETUID unset"

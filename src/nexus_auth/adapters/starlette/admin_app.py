@@ -1,25 +1,40 @@
-"""The admin listener's application: health, readiness, metrics and the status page."""
+"""The admin listener's application: health, readiness, metrics and the status page.
+
+Health and readiness are open to every client, because probes carry no token. With a token,
+everything else needs it. Without one the listener is on loopback, and web browsers are the danger
+that is left: a page from elsewhere can have its own name resolve to 127.0.0.1 (DNS rebinding) and
+would then read ours, if the Host header, which holds that name, were not checked.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hmac
+import ipaddress
+import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from nexus_auth.adapters.observability.prometheus import CONTENT_TYPE, render_metrics
-from nexus_auth.adapters.starlette.admin_guard import AdminGuard
 from nexus_auth.adapters.starlette.status_page import PAGE_HEADERS, render_page
 from nexus_auth.domain.health import Freshness
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from nexus_auth.adapters.observability.monitor import Monitor
-    from nexus_auth.domain.health import PolicyHealth, RegistryHealth
+    from nexus_auth.domain.health import PolicyHealth
+
+OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
+
+_HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::[0-9]{1,5})?")
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 
@@ -36,39 +51,47 @@ def build_admin_app(
     monitor: Monitor,
     is_draining: Callable[[], bool],
     token: str | None,
-    policy_health: Callable[[], PolicyHealth] | None = None,
+    policy_health: Callable[[], PolicyHealth],
 ) -> Starlette:
     """Builds the application.
 
-    Args:
-        monitor: Read at every request.
-        is_draining: Says whether the service is about to end.
-        token: Needed for everything but health and readiness. None only on loopback.
-        policy_health: Says the state of the access policies, where there are any. A broken policy
-            file is shown, and does not make the service unready: the policies of before are in
-            force.
+    Monitor, policies and `is_draining`, which says whether the service is about to end, are read
+    at every request. A broken policy file is shown, and does not make the service unready: the
+    policies of before are in force. The token is None only on loopback.
     """
-
-    def policy_now() -> PolicyHealth | None:
-        return None if policy_health is None else policy_health()
 
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "alive"}, headers=_NO_STORE)
 
     async def readiness(_: Request) -> Response:
-        registry, policy, draining = monitor.health(), policy_now(), is_draining()
-        body: dict[str, Any] = {} if policy is None else {"policy": _policy(policy)}
-        body["status"] = "draining" if draining else _STATUSES[registry.freshness]
-        body["registry"] = _registry(registry)
+        registry, policy, draining = monitor.health(), policy_health(), is_draining()
+        age, since = registry.age, registry.failing_since
+        body = {
+            "policy": {
+                "source": policy.source,
+                "default": policy.names[0],
+                "names": list(policy.names),
+                "loaded_at": policy.loaded_at.isoformat(timespec="seconds"),
+                "problem": policy.problem,
+            },
+            "status": "draining" if draining else _STATUSES[registry.freshness],
+            "registry": {
+                "mode": registry.mode,
+                "hotkeys": registry.size,
+                "age_seconds": None if age is None else round(age.total_seconds(), 1),
+                "failing_since": None if since is None else since.isoformat(timespec="seconds"),
+                "last_error": registry.last_error,
+            },
+        }
         status_code = 200 if registry.can_serve and not draining else 503
         return JSONResponse(body, status_code=status_code, headers=_NO_STORE)
 
     async def metrics(_: Request) -> Response:
-        text = render_metrics(monitor.overview(), policy=policy_now())
+        text = render_metrics(monitor.overview(), policy=policy_health())
         return Response(text, headers={**_NO_STORE, "Content-Type": CONTENT_TYPE})
 
     async def status_page(_: Request) -> Response:
-        page = render_page(monitor.overview(), is_draining=is_draining(), policy=policy_now())
+        page = render_page(monitor.overview(), is_draining=is_draining(), policy=policy_health())
         return HTMLResponse(page, headers=PAGE_HEADERS)
 
     return Starlette(
@@ -82,22 +105,83 @@ def build_admin_app(
     )
 
 
-def _registry(health: RegistryHealth) -> dict[str, Any]:
-    age, since = health.age, health.failing_since
-    return {
-        "mode": health.mode,
-        "hotkeys": health.size,
-        "age_seconds": None if age is None else round(age.total_seconds(), 1),
-        "failing_since": None if since is None else since.isoformat(timespec="seconds"),
-        "last_error": health.last_error,
-    }
+class AdminGuard:
+    """ASGI middleware that requires the token, or else a Host that means this machine."""
+
+    def __init__(self, app: ASGIApp, *, token: str | None) -> None:
+        """Wraps an application.
+
+        Args:
+            app: Called for requests that may pass.
+            token: Accepted as `Authorization: Bearer TOKEN`, and for web browsers as the password
+                of `Basic`, with any user name. None: no token is required.
+        """
+        self._app = app
+        self._token = None if token is None else token.encode("ascii")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one connection (ASGI 3)."""
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        denial = self._denial(scope)
+        await (self._app if denial is None else denial)(scope, receive, send)
+
+    def _denial(self, scope: Scope) -> PlainTextResponse | None:
+        if self._token is None:
+            hosts = _values(scope, b"host")
+            if len(hosts) == 1 and _means_this_machine(hosts[0]):
+                return None
+            return _deny(421, "ask for this page by address, or as localhost")
+        given = _values(scope, b"authorization")
+        # An empty or doubled header carries no token, and an empty text never equals ours.
+        credential = _credential(given[0]) if len(given) == 1 else b""
+        if credential and hmac.compare_digest(credential, self._token):
+            return None
+        return _deny(401, "this page needs the admin token", challenge=True)
 
 
-def _policy(health: PolicyHealth) -> dict[str, Any]:
-    return {
-        "source": health.source,
-        "default": health.names[0],
-        "names": list(health.names),
-        "loaded_at": health.loaded_at.isoformat(timespec="seconds"),
-        "problem": health.problem,
-    }
+def _values(scope: Scope, name: bytes) -> list[bytes]:
+    return [value for header, value in scope["headers"] if header == name]
+
+
+def _credential(authorization: bytes) -> bytes:
+    """The token in an Authorization header; nothing where there is none."""
+    scheme, _, rest = authorization.strip().partition(b" ")
+    if scheme.lower() == b"bearer":
+        return rest.strip()
+    if scheme.lower() == b"basic":
+        try:
+            # RFC 7617: user-id ":" password.
+            return base64.b64decode(rest.strip(), validate=True).partition(b":")[2]
+        except (binascii.Error, ValueError):
+            return b""
+    return b""
+
+
+def _means_this_machine(host: bytes) -> bool:
+    """Whether a Host is an address or localhost, which no name server can point elsewhere."""
+    match = _HOST.fullmatch(host.decode("latin-1"))
+    if match is None:
+        return False
+    name = match["name"].strip("[]").lower()
+    # RFC 6761 §6.3: these names never leave the machine.
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _deny(status: int, text: str, *, challenge: bool = False) -> PlainTextResponse:
+    response = PlainTextResponse(
+        f"{text}\n",
+        status_code=status,
+        headers={**_NO_STORE, "X-Content-Type-Options": "nosniff"},
+    )
+    if challenge:
+        # For web browsers, which cannot send a bearer token but can ask for a password.
+        response.headers["WWW-Authenticate"] = 'Basic realm="nexus-auth: the token is the password"'
+    return response

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from nexus_auth.adapters.headers.names import GrantHeader
-    from nexus_auth.adapters.starlette.gate import Claim, Gate, Headers
+    from nexus_auth.adapters.starlette.gate import Claim, Gate
     from nexus_auth.adapters.starlette.trusted_peers import Endpoint
     from nexus_auth.domain.decision import Decision
-    from nexus_auth.domain.ports import Clock, DecisionObserver
+    from nexus_auth.domain.ports import Clock, DecisionObserver, Headers
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ The auth app, the middleware and the authentication backend all go through it. I
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nexus_auth.adapters.headers.names import POLICY_FIELD, field_name
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
     from nexus_auth.adapters.starlette.trusted_peers import Endpoint, TrustedPeers
+    from nexus_auth.domain.ports import Headers
     from nexus_auth.domain.verifier import CertificateVerifier
 
     VerifierSource = Callable[[Scope], CertificateVerifier]
     """Finds the verifier for a connection."""
-
-Headers = Sequence[tuple[bytes, bytes]]
 
 HEAD_ONLY: Final = "nexus_auth.head_only"
 """The ASGI extension by which a server says that `headers` hold no trailers, ever."""

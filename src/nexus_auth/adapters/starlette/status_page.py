@@ -1,9 +1,9 @@
 """The status page: one HTML document with everything in it, and nothing that can run.
 
-Rendered from strings: a page of this size needs no template engine. Every piece of text goes
-through `_text`, which leaves printable ASCII and escapes it for HTML. The Content-Security-Policy
-forbids what a forgotten escape would let through. `status_page.css` is how it looks by day and by
-night; no fonts or images are loaded.
+`status_page.html` holds the document and its parts, `status_page.css` how it looks by day and by
+night; no fonts or images are loaded. `_fill` puts values into a part and escapes each that is not
+HTML made by it: printable ASCII stays, everything else becomes visible. The Content-Security-Policy
+forbids what would get through all the same.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final
+from string import Formatter
+from typing import TYPE_CHECKING, Any, Final
 
 import nexus_auth
+from nexus_auth.adapters.observability.counters import NO_CAUSE
 from nexus_auth.adapters.observability.facts import DENIED, GRANTED
-from nexus_auth.adapters.observability.source import NO_CAUSE
 from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.reasons import DenialReason
 
 if TYPE_CHECKING:
-    from nexus_auth.adapters.observability.report import CertificateSeen, DenialSeen, Overview
+    from nexus_auth.adapters.observability.report import Overview
     from nexus_auth.domain.health import PolicyHealth, RegistryHealth
 
 RELOAD_SECONDS: Final = 15
@@ -46,7 +48,14 @@ _HEADLINES: Final = {
     ),
 }
 
-_STYLE: Final = "\n" + files(__package__).joinpath("status_page.css").read_text("utf-8")
+
+class _Html(str):
+    """HTML in which every value was escaped."""
+
+    __slots__ = ()
+
+
+_STYLE: Final = _Html("\n" + files(__package__).joinpath("status_page.css").read_text("utf-8"))
 _STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode("utf-8")).digest()).decode()
 
 PAGE_HEADERS: Final = {
@@ -62,268 +71,23 @@ PAGE_HEADERS: Final = {
     "X-Frame-Options": "DENY",
 }
 
-
-def render_page(
-    overview: Overview, *, is_draining: bool, policy: PolicyHealth | None = None
-) -> str:
-    """Renders the page.
-
-    Args:
-        overview: The counts of all workers.
-        is_draining: Whether the service is about to end.
-        policy: The state of the access policies, where there are any.
-    """
-    tone, word, sentence = _HEADLINES[overview.registry.freshness]
-    if is_draining:
-        tone, word, sentence = "warn", "Draining", "The service has been told to end."
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f'<meta http-equiv="refresh" content="{RELOAD_SECONDS}">'
-        f"<title>{word} - nexus-auth</title><style>{_STYLE}</style></head><body>"
-        f"{_header(overview)}<main>"
-        f"{_banner(tone, word, f'{sentence}{_trouble(overview.registry)}')}"
-        f"{_broken_policy(policy)}{_tiles(overview)}{_charts(overview)}"
-        f"{_latest_denials(overview)}"
-        f'<div class="pair">{_callers(overview)}<div class="stack">{_codes(overview)}'
-        f"{_ending(overview)}</div></div>"
-        "</main></body></html>\n"
-    )
+_TEMPLATE: Final = files(__package__).joinpath("status_page.html").read_text("utf-8")
+_, *_NAMED_PARTS = re.split(r"\n\n<!-- (\w+) -->\n", re.sub(r"\n {2,}", "", _TEMPLATE))
+_PARTS: Final = dict(zip(_NAMED_PARTS[::2], _NAMED_PARTS[1::2], strict=True))
 
 
-def _banner(tone: str, title: str, text: str) -> str:
-    return (
-        f'<section class="banner {tone}"><span class="dot"></span><div><h2>{title}</h2>'
-        f"<p>{text}</p></div></section>"
-    )
+class _EscapingFormatter(Formatter):
+    """Formats as `str.format` does, escapes every value that is not HTML already, joins lists."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if isinstance(value, list):
+            return "".join(self.format_field(each, format_spec) for each in value)
+        return value if isinstance(value, _Html) else _text(format(value, format_spec))
 
 
-def _header(overview: Overview) -> str:
-    workers = f"{overview.workers} worker{'' if overview.workers == 1 else 's'}"
-    return (
-        "<header><h1>nexus-auth</h1>"
-        f'<p>version {_text(nexus_auth.__version__)} <span class="sep">/</span> {workers} '
-        f'<span class="sep">/</span> {_moment(overview.at, "%Y-%m-%d %H:%M:%S")} UTC</p></header>'
-    )
-
-
-def _trouble(registry: RegistryHealth) -> str:
-    if registry.last_error is None:
-        return ""
-    since = ""
-    if registry.failing_since is not None:
-        since = f" since {_moment(registry.failing_since.timestamp(), '%H:%M:%S')} UTC"
-    return f'<br><span class="error">{_text(registry.last_error)}</span>{since}'
-
-
-def _broken_policy(policy: PolicyHealth | None) -> str:
-    if policy is None or policy.problem is None:
-        return ""
-    loaded_at = _moment(policy.loaded_at.timestamp(), "%Y-%m-%d %H:%M:%S")
-    return _banner(
-        "warn",
-        "Policy file is broken",
-        f"The policies read at {loaded_at} UTC stay in force."
-        f'<br><span class="error">{_text(policy.problem)}</span>',
-    )
-
-
-# The numbers on top.
-
-
-def _tiles(overview: Overview) -> str:
-    registry = overview.registry
-    granted = sum(counts[0] for counts in overview.minutes.values())
-    denied = sum(counts[1] for counts in overview.minutes.values())
-    age = "no age" if registry.age is None else f"{_span(registry.age.total_seconds())} old"
-    fetches = sum(overview.fetches.values())
-    failed = fetches - overview.fetches.get(NO_CAUSE, 0)
-    seconds = overview.seconds[GRANTED]
-    return (
-        '<section class="tiles">'
-        + _tile("Known hotkeys", f"{registry.size:,}", f"{_text(registry.mode)}, {age}")
-        + _tile("Granted", f"{granted:,}", "in the last hour")
-        + _tile("Denied", f"{denied:,}", "in the last hour")
-        + _tile(
-            "Time of a grant",
-            _at_most(seconds.quantile(0.5)),
-            f"99 of 100: {_at_most(seconds.quantile(0.99))}",
-        )
-        + _tile("Questions to Pylon", f"{fetches:,}", f"{failed:,} failed")
-        + _tile("Remembered", f"{overview.remembered:,}", "certificates")
-        + "</section>"
-    )
-
-
-def _tile(name: str, value: str, note: str) -> str:
-    return (
-        f'<div class="tile"><span class="name">{name}</span>'
-        f'<span class="value">{value}</span><span class="note">{note}</span></div>'
-    )
-
-
-# The last hour.
-
-_CHART_WIDTH: Final = 600
-_CHART_HEIGHT: Final = 90
-_BAR_GAP: Final = 2
-
-
-def _charts(overview: Overview) -> str:
-    granted = {minute: counts[0] for minute, counts in overview.minutes.items()}
-    denied = {minute: counts[1] for minute, counts in overview.minutes.items()}
-    left, right = (
-        _chart("Grants a minute", GRANTED, granted),
-        _chart("Denials a minute", DENIED, denied),
-    )
-    return f'<section class="pair">{left}{right}</section>'
-
-
-def _chart(title: str, kind: str, counts: Mapping[int, int]) -> str:
-    top = max(counts.values(), default=0)
-    step = _CHART_WIDTH / max(1, len(counts))
-    bars = []
-    for index, (minute, count) in enumerate(counts.items()):
-        x = f"{index * step:.1f}"
-        if count:
-            # A minute with few decisions must differ from one with none.
-            height = max(2.0, count / top * _CHART_HEIGHT)
-            bars.append(
-                f'<rect class="{kind}" x="{x}" y="{_CHART_HEIGHT - height:.1f}" '
-                f'width="{step - _BAR_GAP:.1f}" height="{height:.1f}" rx="1"/>'
-            )
-        # The mouse finds the whole column.
-        bars.append(
-            f'<rect class="hit" x="{x}" y="0" width="{step:.1f}" height="{_CHART_HEIGHT}">'
-            f"<title>{_clock(minute)} UTC: {count:,}</title></rect>"
-        )
-    total = sum(counts.values())
-    first, last = _clock(min(counts, default=0)), _clock(max(counts, default=0))
-    return (
-        f'<div class="card chart"><div class="caption"><h3>{title}</h3>'
-        f'<span class="note">at most {top:,}</span></div>'
-        f'<svg viewBox="0 0 {_CHART_WIDTH} {_CHART_HEIGHT}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{title}: {total:,} in the last hour, at most {top:,}">'
-        f"{''.join(bars)}</svg>"
-        f'<div class="axis"><span>{first}</span><span>{last} UTC</span></div></div>'
-    )
-
-
-def _clock(minute: int) -> str:
-    return datetime.fromtimestamp(minute * 60, UTC).strftime("%H:%M")
-
-
-# The tables.
-
-
-def _latest_denials(overview: Overview) -> str:
-    denials = overview.denials[::-1]
-    return _card(
-        "Latest denials",
-        ("Time", "Why", "Claimed hotkey and request"),
-        [_denial(each) for each in denials[:DENIALS_SHOWN]],
-        nothing="Nobody has been denied since the service started.",
-        more="Earlier ones are in the log." if len(denials) > DENIALS_SHOWN else "",
-        stacks=True,
-    )
-
-
-def _denial(seen: DenialSeen) -> Sequence[str]:
-    explanation = DenialReason(seen.code).explanation
-    detail = f'<span class="note under">{_text(seen.detail)}</span>' if seen.detail else ""
-    claimed = '<span class="note">no hotkey</span>' if seen.hotkey is None else _hotkey(seen.hotkey)
-    return (
-        _moment(seen.at, "%H:%M:%S"),
-        f'{_code(seen.code)}<span class="note under">{explanation}</span>{detail}',
-        f'{claimed}<span class="request">{_text(seen.method)} {_text(seen.uri)}</span>',
-    )
-
-
-def _codes(overview: Overview) -> str:
-    counts = sorted(
-        ((count, code) for code, count in overview.codes.items() if count and code != GRANTED),
-        reverse=True,
-    )
-    total = sum(count for count, _ in counts)
-    return _card(
-        "Denials by code",
-        ("Code", "#Times", "#Share"),
-        [(_code(code), f"{count:,}", f"{count / total:.0%}") for count, code in counts],
-        nothing="None since the service started.",
-    )
-
-
-def _callers(overview: Overview) -> str:
-    callers = overview.callers[::-1]
-    hidden = len(callers) - CALLERS_SHOWN
-    return _card(
-        "Callers",
-        ("Hotkey", "#Last visit", "#Grants"),
-        [
-            (_hotkey(each.hotkey), f"{_span(overview.at - each.at)} ago", f"{each.times:,}")
-            for each in callers[:CALLERS_SHOWN]
-        ],
-        nothing="Nobody has been granted entry since the service started.",
-        more=f"and {hidden:,} that came earlier" if hidden > 0 else "",
-    )
-
-
-def _ending(overview: Overview) -> str:
-    return _card(
-        "Certificates that end within 30 days",
-        ("Hotkey", "Certificate", "#Ends"),
-        [_certificate(each, overview.at) for each in overview.certificates],
-        nothing="None of those that were granted entry.",
-    )
-
-
-def _certificate(seen: CertificateSeen, now: float) -> Sequence[str]:
-    left = seen.not_after - now
-    words = "over" if left < 0 else f"in {_span(left)}"
-    day = _moment(seen.not_after, "%Y-%m-%d")
-    fingerprint = _text(seen.fingerprint)
-    return (
-        _hotkey(seen.hotkey),
-        f'<span class="mono" title="SHA-256 {fingerprint}">{fingerprint[:12]}</span>',
-        f'{day}<span class="note under">{words}</span>',
-    )
-
-
-def _card(
-    title: str,
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    *,
-    nothing: str,
-    more: str = "",
-    stacks: bool = False,
-) -> str:
-    """A table. A column whose name begins with # holds numbers.
-
-    With `stacks`, the third column stands below the others on a narrow screen.
-    """
-    numeric = [name.startswith("#") for name in columns]
-
-    def cells(tag: str, values: Sequence[str]) -> str:
-        return "".join(
-            f'<{tag} class="number">{value}</{tag}>' if right else f"<{tag}>{value}</{tag}>"
-            for value, right in zip(values, numeric, strict=True)
-        )
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    if not body:
-        return f'<section class="card"><h3>{title}</h3><p class="nothing">{nothing}</p></section>'
-    head = cells("th", [name.lstrip("#") for name in columns])
-    foot = f'<p class="nothing">{more}</p>' if more else ""
-    kind = ' class="stacks"' if stacks else ""
-    return (
-        f'<section class="card"><h3>{title}</h3><div class="scroll"><table{kind}>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{foot}</section>"
-    )
-
-
-# Words.
+def _fill(part: str, **values: object) -> _Html:
+    """Fills in the places of a part of `status_page.html`."""
+    return _Html(_EscapingFormatter().format(_PARTS[part], **values))
 
 
 def _text(value: str) -> str:
@@ -335,17 +99,165 @@ def _text(value: str) -> str:
     return html.escape(shown)
 
 
-def _code(code: str) -> str:
-    return f'<span class="code">{_text(code)}</span>'
+def render_page(overview: Overview, *, is_draining: bool, policy: PolicyHealth) -> str:
+    """Renders the page. `is_draining` says whether the service is about to end."""
+    registry, seconds = overview.registry, overview.seconds[GRANTED]
+    tone, word, sentence = _HEADLINES[registry.freshness]
+    if is_draining:
+        tone, word, sentence = "warn", "Draining", "The service has been told to end."
+    granted = {minute: counts[0] for minute, counts in overview.minutes.items()}
+    denied = {minute: counts[1] for minute, counts in overview.minutes.items()}
+    fetches = sum(overview.fetches.values())
+    return _fill(
+        "page",
+        reload_seconds=RELOAD_SECONDS,
+        word=word,
+        style=_STYLE,
+        version=nexus_auth.__version__,
+        overview=overview,
+        workers=f"{overview.workers} worker{'' if overview.workers == 1 else 's'}",
+        now=_moment(overview.at, "%Y-%m-%d %H:%M:%S"),
+        banner=_fill(
+            "banner", tone=tone, title=word, sentence=sentence, trouble=_trouble(registry)
+        ),
+        broken_policy=_broken_policy(policy),
+        age="no age" if registry.age is None else f"{_span(registry.age.total_seconds())} old",
+        granted=sum(granted.values()),
+        denied=sum(denied.values()),
+        median=_at_most(seconds.quantile(0.5)),
+        slowest=_at_most(seconds.quantile(0.99)),
+        fetches=fetches,
+        failed=fetches - overview.fetches.get(NO_CAUSE, 0),
+        grants_chart=_chart("Grants a minute", GRANTED, granted),
+        denials_chart=_chart("Denials a minute", DENIED, denied),
+        denials=_denials(overview),
+        callers=_callers(overview),
+        codes=_codes(overview),
+        certificates=_certificates(overview),
+    )
 
 
-def _hotkey(address: str) -> str:
-    return f'<span class="mono">{_text(address)}</span>'
+def _trouble(registry: RegistryHealth) -> str:
+    if registry.last_error is None:
+        return ""
+    since = ""
+    if registry.failing_since is not None:
+        since = _fill("since", time=_moment(registry.failing_since.timestamp(), "%H:%M:%S"))
+    return _fill("trouble", problem=registry.last_error, since=since)
 
 
-def _moment(at: float, form: str) -> str:
-    moment = datetime.fromtimestamp(at, UTC)
-    return f'<time datetime="{moment.isoformat(timespec="seconds")}">{moment.strftime(form)}</time>'
+def _broken_policy(policy: PolicyHealth) -> str:
+    if policy.problem is None:
+        return ""
+    return _fill(
+        "banner",
+        tone="warn",
+        title="Policy file is broken",
+        sentence=_fill("stay", time=_moment(policy.loaded_at.timestamp(), "%Y-%m-%d %H:%M:%S")),
+        trouble=_fill("trouble", problem=policy.problem, since=""),
+    )
+
+
+# The last hour.
+
+_CHART_WIDTH: Final = 600
+_CHART_HEIGHT: Final = 90
+_BAR_GAP: Final = 2
+
+
+def _chart(title: str, kind: str, counts: Mapping[int, int]) -> _Html:
+    top = max(counts.values(), default=0)
+    step = _CHART_WIDTH / max(1, len(counts))
+    bars = []
+    for index, (minute, count) in enumerate(counts.items()):
+        x = index * step
+        if count:
+            # A minute with few decisions must differ from one with none.
+            height = max(2.0, count / top * _CHART_HEIGHT)
+            y, width = _CHART_HEIGHT - height, step - _BAR_GAP
+            bars.append(_fill("bar", kind=kind, x=x, y=y, width=width, height=height))
+        # The mouse finds the whole column.
+        at = _utc(minute * 60)
+        bars.append(_fill("column", x=x, width=step, height=_CHART_HEIGHT, at=at, count=count))
+    return _fill(
+        "chart",
+        title=title,
+        top=top,
+        width=_CHART_WIDTH,
+        height=_CHART_HEIGHT,
+        label=f"{title}: {sum(counts.values()):,} in the last hour, at most {top:,}",
+        bars=bars,
+        first=_utc(min(counts, default=0) * 60),
+        last=_utc(max(counts, default=0) * 60),
+    )
+
+
+# The tables.
+
+
+def _card(kind: str, rows: list[_Html], *, more: str = "") -> _Html:
+    return _fill(kind, rows=rows, more=more) if rows else _fill(f"no_{kind}")
+
+
+def _denials(overview: Overview) -> _Html:
+    denials = overview.denials[::-1]
+    rows = [
+        _fill(
+            "denial",
+            time=_moment(seen.at, "%H:%M:%S"),
+            seen=seen,
+            explanation=DenialReason(seen.code).explanation,
+            detail=_fill("detail", detail=seen.detail) if seen.detail else "",
+            claimed=_fill("hotkey", hotkey=seen.hotkey) if seen.hotkey else _fill("no_hotkey"),
+        )
+        for seen in denials[:DENIALS_SHOWN]
+    ]
+    more = _fill("earlier_denials") if len(denials) > DENIALS_SHOWN else ""
+    return _card("denials", rows, more=more)
+
+
+def _codes(overview: Overview) -> _Html:
+    counts = sorted(
+        ((count, code) for code, count in overview.codes.items() if count and code != GRANTED),
+        reverse=True,
+    )
+    total = sum(count for count, _ in counts)
+    rows = [_fill("code", code=code, count=each, share=each / total) for each, code in counts]
+    return _card("codes", rows)
+
+
+def _callers(overview: Overview) -> _Html:
+    callers = overview.callers[::-1]
+    rows = [
+        _fill("caller", seen=seen, span=_span(overview.at - seen.at))
+        for seen in callers[:CALLERS_SHOWN]
+    ]
+    hidden = len(callers) - CALLERS_SHOWN
+    return _card(
+        "callers", rows, more=_fill("earlier_callers", hidden=hidden) if hidden > 0 else ""
+    )
+
+
+def _certificates(overview: Overview) -> _Html:
+    rows = []
+    for seen in overview.certificates:
+        left = seen.not_after - overview.at
+        words = "over" if left < 0 else f"in {_span(left)}"
+        day = _moment(seen.not_after, "%Y-%m-%d")
+        begin = seen.fingerprint[:12]
+        rows.append(_fill("certificate", seen=seen, begin=begin, day=day, left=words))
+    return _card("certificates", rows)
+
+
+# Words.
+
+
+def _moment(at: float, form: str) -> _Html:
+    return _fill("time", at=_utc(at), shown=_utc(at).strftime(form))
+
+
+def _utc(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
 
 
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "min"))
@@ -363,5 +275,5 @@ def _at_most(seconds: float | None) -> str:
     if seconds is None:
         return "-"
     if seconds < 0.001:  # noqa: PLR2004 - a millisecond
-        return f"&le; {seconds * 1e6:g} &micro;s"
-    return f"&le; {seconds * 1e3:g} ms" if seconds < 1 else f"&le; {seconds:g} s"
+        return _Html(f"&le; {seconds * 1e6:g} &micro;s")
+    return _Html(f"&le; {seconds * 1e3:g} ms" if seconds < 1 else f"&le; {seconds:g} s")

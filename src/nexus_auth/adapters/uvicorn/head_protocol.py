@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from nexus_auth.adapters.starlette.answers import Answer
     from nexus_auth.adapters.starlette.auth_app import FastPath
-    from nexus_auth.adapters.starlette.gate import Claim, Headers
+    from nexus_auth.adapters.starlette.gate import Claim
+    from nexus_auth.domain.ports import Headers
 
 log = structlog.get_logger(__name__)
 

@@ -10,14 +10,17 @@ from typing import Final
 
 import httpx
 
-from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenAccessApi, PylonApi
-from nexus_auth.adapters.pylon.client import PylonClient, trusted_servers
-from nexus_auth.adapters.pylon.errors import (
+from nexus_auth.adapters.pylon.api import (
+    FirstGenerationApi,
+    IdentityApi,
+    OpenAccessApi,
     PylonAnswerInvalid,
+    PylonApi,
     PylonFailed,
     PylonRefused,
     PylonUnreachable,
 )
+from nexus_auth.adapters.pylon.client import PylonClient, trusted_servers
 from nexus_auth.domain.errors import BulkNotOffered, RegistryError
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.entrypoints.diagnostics import findings as found

@@ -12,7 +12,7 @@ from nexus_auth.adapters.observability.report import Overview
 from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.reasons import DenialReason
 from tests.fakes import FakeClock
-from tests.unit.adapters.observability.watched import a_state, deny, grant
+from tests.unit.adapters.observability.watched import a_state, deny, grant, policies
 
 
 def samples(
@@ -24,10 +24,8 @@ def samples(
     """All samples of one scrape, by name and labels."""
     counters = counters or Counters(clock=FakeClock())
     counters.tick()
-    report = counters.report(
-        worker=0, registry=a_state(freshness, age=age), remembered=7, certificates=()
-    )
-    text = render_metrics(Overview.of(report)).decode()
+    report = counters.report(registry=a_state(freshness, age=age), remembered=7, certificates=())
+    text = render_metrics(Overview.of(report), policy=policies()).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)

@@ -9,10 +9,13 @@ import pytest
 from nexus_auth.adapters.observability.counters import STATUSES, Counters
 from nexus_auth.adapters.observability.report import (
     CALLERS_KEPT,
+    DECISION_BOUNDS,
     DENIALS_KEPT,
     MINUTES_KEPT,
+    PYLON_BOUNDS,
     SILENT_SECONDS,
     CertificateSeen,
+    Histogram,
     Overview,
     Report,
 )
@@ -28,7 +31,10 @@ CERTIFICATE = CertificateSeen(
 )
 
 
-def a_report(worker: int = 0, *, state: RegistryHealth | None = None) -> Report:
+BOUNDS = (1.0, 2.0, 4.0)
+
+
+def a_report(*, state: RegistryHealth | None = None) -> Report:
     """A worker that granted two visits and denied one."""
     counters = Counters(clock=FakeClock())
     grant(counters, times=2)
@@ -36,9 +42,7 @@ def a_report(worker: int = 0, *, state: RegistryHealth | None = None) -> Report:
     counters.count_fetch("none")
     counters.count_pylon_request(200, 0.1)
     counters.tick()
-    return counters.report(
-        worker=worker, registry=state or a_state(), remembered=1, certificates=(CERTIFICATE,)
-    )
+    return counters.report(registry=state or a_state(), remembered=1, certificates=(CERTIFICATE,))
 
 
 @pytest.mark.parametrize("state", [a_state(), a_state(age=None, error="nobody answered")])
@@ -50,7 +54,7 @@ def test_report_survives_the_way_to_another_process(state: RegistryHealth) -> No
 
 def test_workers_add_up() -> None:
     """Counts are summed; a caller of two workers is one caller."""
-    overview = Overview.of(a_report(0), [a_report(1)])
+    overview = Overview.of(a_report(), [a_report()])
     assert overview.workers == 2
     assert overview.codes["granted"] == 4
     assert overview.seconds["granted"].observations == 4
@@ -75,16 +79,16 @@ def test_workers_add_up() -> None:
 )
 def test_worst_worker_speaks_for_all(other: Freshness, expected: Freshness) -> None:
     """A caller may come to any of them."""
-    overview = Overview.of(a_report(0), [a_report(1, state=a_state(other))])
+    overview = Overview.of(a_report(), [a_report(state=a_state(other))])
     assert overview.registry.freshness is expected
 
 
 def test_silent_worker_counts_only_what_it_had_counted() -> None:
     """It is dead or being replaced; counters must not go back meanwhile."""
     silent = dataclasses.replace(
-        a_report(1, state=a_state(Freshness.EXPIRED)), at=NOW.timestamp() - SILENT_SECONDS
+        a_report(state=a_state(Freshness.EXPIRED)), at=NOW.timestamp() - SILENT_SECONDS
     )
-    overview = Overview.of(a_report(0), [silent])
+    overview = Overview.of(a_report(), [silent])
     assert overview.workers == 1
     assert overview.codes["granted"] == 4
     assert overview.remembered == 1
@@ -112,9 +116,49 @@ def test_largest_report_fits_into_its_slot() -> None:
     for status in STATUSES:
         counters.count_pylon_request(int(status) if status.isdigit() else None, 1.0)
     report = counters.report(
-        worker=63,
         registry=a_state(error="x" * 1000),
         remembered=4096,
         certificates=(CERTIFICATE,) * 100,
     )
     assert len(report.to_bytes()) < SLOT_BYTES / 2
+
+
+def a_histogram(*seconds: float) -> Histogram:
+    """A histogram that saw these."""
+    histogram = Histogram.empty(BOUNDS)
+    for each in seconds:
+        histogram.add(each)
+    return histogram
+
+
+def test_upper_bounds_are_included() -> None:
+    """As in Prometheus: `le` is "less than or equal"."""
+    histogram = a_histogram(0.5, 1.0, 1.1, 4.0, 4.1)
+    assert histogram.counts == [2, 1, 1, 1]
+    assert histogram.total == pytest.approx(10.7)
+    assert histogram.observations == 5
+
+
+@pytest.mark.parametrize(
+    ("seconds", "share", "expected"),
+    [((), 0.5, None), ((0.5, 1.5, 3.0), 0.5, 2.0), ((0.5, 9.0), 0.99, 4.0), ((0.5,), 0.99, 1.0)],
+)
+def test_quantile_is_an_upper_estimate(
+    seconds: tuple[float, ...], share: float, expected: float | None
+) -> None:
+    """It names a bound, never something between two of them."""
+    assert a_histogram(*seconds).quantile(share) == expected
+
+
+def test_histograms_add_up() -> None:
+    """Two workers' histograms are as good as one that saw everything."""
+    histogram = a_histogram(0.5, 9.0)
+    histogram.absorb(a_histogram(3.0))
+    assert histogram == a_histogram(0.5, 9.0, 3.0)
+    assert Histogram.from_plain(BOUNDS, histogram.to_plain()) == histogram
+
+
+@pytest.mark.parametrize("bounds", [DECISION_BOUNDS, PYLON_BOUNDS])
+def test_bounds_grow(bounds: tuple[float, ...]) -> None:
+    """Prometheus refuses others."""
+    assert list(bounds) == sorted(set(bounds))

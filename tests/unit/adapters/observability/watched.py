@@ -1,4 +1,4 @@
-"""What tests of counters and reports share: a registry's state, and decisions."""
+"""What tests of counters and reports share: the state of registry and policies, and decisions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from nexus_auth.adapters.observability.counters import Counters
 from nexus_auth.domain.decision import Denied, Granted
-from nexus_auth.domain.health import Freshness, RegistryHealth
+from nexus_auth.domain.health import Freshness, PolicyHealth, RegistryHealth
 from nexus_auth.domain.reasons import DenialReason
 from tests.builders import NOW, a_hotkey
 
@@ -23,6 +23,11 @@ def a_state(
         failing_since=None if error is None else NOW,
         last_error=error,
     )
+
+
+def policies(problem: str | None = None) -> PolicyHealth:
+    """The state of some policies."""
+    return PolicyHealth(source="/p.toml", names=("a",), loaded_at=NOW, problem=problem)
 
 
 def grant(counters: Counters, name: str = "alice", *, times: int = 1) -> None:

@@ -8,8 +8,7 @@ import structlog.testing
 
 from nexus_auth.adapters.policy import live as module
 from nexus_auth.adapters.policy.live import POLL_SECONDS, LivePolicies
-from nexus_auth.adapters.policy.short_form import build_policies
-from nexus_auth.adapters.policy.toml_file import PolicyInvalid
+from nexus_auth.adapters.policy.parsing import PolicyInvalid, build_policies
 from tests.builders import NOW
 from tests.fakes import FakeClock
 from tests.unit.adapters.registry.sources import until
@@ -38,7 +37,7 @@ def replace(path: Path, text: str) -> None:
 
 def live(path: Path, *, offers_neurons: bool = True) -> LivePolicies:
     """Policies that look at their file as often as those of the service."""
-    return LivePolicies.from_file(path, clock=FakeClock(), offers_neurons=offers_neurons)
+    return LivePolicies(path, clock=FakeClock(), offers_neurons=offers_neurons)
 
 
 def test_fixed_policies_tell_of_themselves() -> None:

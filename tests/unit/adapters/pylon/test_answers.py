@@ -17,7 +17,7 @@ from nexus_auth.adapters.pylon.answers import (
     parse_key_pair,
     parse_neurons,
 )
-from nexus_auth.adapters.pylon.errors import PylonAnswerInvalid
+from nexus_auth.adapters.pylon.api import PylonAnswerInvalid
 from tests.builders import a_hotkey, a_key, public_bytes
 
 KEY = public_bytes(a_key("alice"))

@@ -18,7 +18,7 @@ class Failing(BoundedTransport):
     """A transport whose every request fails in the same way."""
 
     def __init__(self, error: type[Exception]) -> None:
-        super().__init__(tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), limits=httpx.Limits())
+        super().__init__(tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         self._pool = FailingPool(error)
 
 

@@ -12,18 +12,21 @@ import httpx
 import pytest
 
 from nexus_auth.adapters.pylon.answers import parse_json_map
-from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenAccessApi, PylonApi
+from nexus_auth.adapters.pylon.api import (
+    FirstGenerationApi,
+    IdentityApi,
+    OpenAccessApi,
+    PylonAnswerInvalid,
+    PylonApi,
+    PylonFailed,
+    PylonRefused,
+    PylonUnreachable,
+)
 from nexus_auth.adapters.pylon.client import (
     MAX_CERTIFICATES_BYTES,
     MAX_NEURONS_BYTES,
     MAX_SINGLE_BYTES,
     PylonClient,
-)
-from nexus_auth.adapters.pylon.errors import (
-    PylonAnswerInvalid,
-    PylonFailed,
-    PylonRefused,
-    PylonUnreachable,
 )
 from nexus_auth.domain.errors import (
     BulkNotOffered,

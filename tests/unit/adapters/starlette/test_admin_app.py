@@ -1,19 +1,27 @@
-"""Health, readiness, metrics and the status page."""
+"""Health, readiness, metrics and the status page, and who may see them."""
 
 from __future__ import annotations
 
+import base64
+
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from nexus_auth.adapters.observability.counters import Counters
 from nexus_auth.adapters.observability.monitor import Monitor
 from nexus_auth.adapters.observability.prometheus import CONTENT_TYPE
-from nexus_auth.adapters.starlette.admin_app import build_admin_app
+from nexus_auth.adapters.starlette.admin_app import AdminGuard, build_admin_app
 from nexus_auth.adapters.starlette.status_page import PAGE_HEADERS
 from nexus_auth.domain.health import Freshness, PolicyHealth
 from tests.builders import NOW
 from tests.fakes import FakeClock
-from tests.unit.adapters.observability.watched import a_state
+from tests.unit.adapters.observability.watched import a_state, policies
+
+TOKEN = "an-admin-token"
 
 
 def a_monitor(freshness: Freshness) -> Monitor:
@@ -41,7 +49,7 @@ async def ask(
         monitor=a_monitor(freshness),
         is_draining=lambda: draining,
         token=token,
-        policy_health=None if policy is None else lambda: policy,
+        policy_health=lambda: policy or policies(),
     )
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8081") as client:
@@ -65,6 +73,13 @@ async def test_readiness_is_whether_a_registered_caller_would_be_let_in(
     assert answer.status_code == status
     assert answer.headers["cache-control"] == "no-store"
     assert answer.json() == {
+        "policy": {
+            "source": "/p.toml",
+            "default": "a",
+            "names": ["a"],
+            "loaded_at": "2026-06-01T12:00:00+00:00",
+            "problem": None,
+        },
         "status": word,
         "registry": {
             "mode": "snapshot",
@@ -114,14 +129,13 @@ async def test_status_page_is_served_with_its_policy() -> None:
 
 
 async def test_metrics_are_served_in_their_format() -> None:
-    """Of the policies as well, where there are any."""
-    policy = PolicyHealth(source="/p.toml", names=("a",), loaded_at=NOW, problem="no TOML")
-    answer = await ask("/metrics", policy=policy)
+    """Of the policies as well."""
+    answer = await ask("/metrics", policy=policies("no TOML"))
     assert answer.headers["content-type"] == CONTENT_TYPE
     assert answer.headers["cache-control"] == "no-store"
     assert 'nexus_auth_decisions_total{code="granted",outcome="granted"} 0.0' in answer.text
     assert "nexus_auth_policy_broken 1.0" in answer.text
-    assert "nexus_auth_policy_broken" not in (await ask("/metrics")).text
+    assert "nexus_auth_policy_broken 0.0" in (await ask("/metrics")).text
 
 
 @pytest.mark.parametrize(
@@ -129,5 +143,111 @@ async def test_metrics_are_served_in_their_format() -> None:
     [("/healthz", 200), ("/readyz", 200), ("/", 401), ("/metrics", 401), ("/other", 401)],
 )
 async def test_token_is_needed_for_everything_but_the_probes(path: str, status: int) -> None:
-    """See `admin_guard`."""
-    assert (await ask(path, token="an-admin-token")).status_code == status
+    """Probes have no token to send."""
+    assert (await ask(path, token=TOKEN)).status_code == status
+
+
+async def visit(
+    path: str = "/", *, token: str | None = None, headers: list[tuple[str, str]] | None = None
+) -> httpx.Response:
+    """One request to a guarded application that answers everything."""
+
+    async def page(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("the page")
+
+    app = AdminGuard(Starlette(routes=[Route("/{path:path}", page)]), token=token)
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8081") as client:
+        return await client.get(path, headers=headers or [])
+
+
+def basic(password: str, user: str = "") -> str:
+    """A Basic credential."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_probes_need_no_token_and_may_name_any_host(path: str) -> None:
+    """Kubernetes has no token to send."""
+    answer = await visit(path, token=TOKEN, headers=[("Host", "anything.example")])
+    assert answer.text == "the page"
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [f"Bearer {TOKEN}", f"bearer  {TOKEN}", basic(TOKEN), basic(TOKEN, "operator")],
+)
+async def test_token_opens_everything_from_everywhere(authorization: str) -> None:
+    """As a bearer token, or as the password in a web browser."""
+    headers = [("Authorization", authorization), ("Host", "auth.example")]
+    assert (await visit("/metrics", token=TOKEN, headers=headers)).text == "the page"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("Authorization", "")],
+        [("Authorization", "Bearer ")],
+        [("Authorization", "Bearer wrong")],
+        [("Authorization", f"Bearer {TOKEN}x")],
+        [("Authorization", TOKEN)],
+        [("Authorization", f"Digest {TOKEN}")],
+        [("Authorization", basic("wrong", TOKEN))],
+        [("Authorization", "Basic !!!")],
+        [("Authorization", "Basic " + base64.b64encode(TOKEN.encode()).decode())],
+        [("Authorization", f"Bearer {TOKEN}"), ("Authorization", f"Bearer {TOKEN}")],
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/metrics", "/healthz/", "/nothing", "//healthz"])
+async def test_everything_else_is_refused_without_the_token(
+    path: str, headers: list[tuple[str, str]]
+) -> None:
+    """Also paths that do not exist, and those that only look like a probe's."""
+    answer = await visit(path, token=TOKEN, headers=headers)
+    assert answer.status_code == 401
+    assert "the page" not in answer.text
+    assert TOKEN not in answer.text
+    assert answer.headers["www-authenticate"].startswith("Basic realm=")
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer", "Bearer ", "nothing", basic("")])
+async def test_nothing_is_no_token_even_where_the_token_is_nothing(authorization: str) -> None:
+    """A token that got lost on its way here must not open the listener to every client."""
+    answer = await visit(token="", headers=[("Authorization", authorization)])
+    assert answer.status_code == 401
+    assert "the page" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["127.0.0.1:8081", "localhost", "LocalHost:8081", "[::1]:8081", "auth.localhost", "10.0.0.7"],
+)
+async def test_without_token_this_machine_is_named_by_address_or_as_localhost(host: str) -> None:
+    """No name server has a say in these."""
+    assert (await visit(headers=[("Host", host)])).text == "the page"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example:8081",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "",
+        "a b",
+        "[::1",
+        ":80",
+    ],
+)
+async def test_name_that_somebody_could_point_at_us_is_refused(host: str) -> None:
+    """DNS rebinding: a page from elsewhere has its own name resolve to loopback."""
+    answer = await visit(headers=[("Host", host)])
+    assert answer.status_code == 421
+    assert "evil" not in answer.text
+
+
+async def test_two_hosts_are_no_host() -> None:
+    """Which of them counts must not be a client's choice."""
+    answer = await visit(headers=[("Host", "localhost"), ("Host", "evil.example")])
+    assert answer.status_code == 421

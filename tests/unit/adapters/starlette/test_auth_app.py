@@ -14,11 +14,12 @@ from nexus_auth.adapters.headers.formats import der_from_percent_encoded_pem
 from nexus_auth.adapters.headers.names import GrantHeader
 from nexus_auth.adapters.starlette.answers import Answer
 from nexus_auth.adapters.starlette.auth_app import AuthApp
-from nexus_auth.adapters.starlette.gate import HEAD_ONLY, Gate, Headers, admit_registered
+from nexus_auth.adapters.starlette.gate import HEAD_ONLY, Gate, admit_registered
 from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.domain.decision import Decision, Denied, Granted
 from nexus_auth.domain.neuron import Neuron, StakeKind
 from nexus_auth.domain.policy import AccessPolicy, MinStake, OnlyHotkeys, PolicySet
+from nexus_auth.domain.ports import Headers
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.domain.verifier import CertificateVerifier
 from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_nginx_header

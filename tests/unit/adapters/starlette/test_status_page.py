@@ -20,11 +20,11 @@ from nexus_auth.adapters.starlette.status_page import (
     PAGE_HEADERS,
     render_page,
 )
-from nexus_auth.domain.health import Freshness, PolicyHealth, RegistryHealth
+from nexus_auth.domain.health import Freshness, RegistryHealth
 from nexus_auth.domain.reasons import DenialReason
 from tests.builders import NOW, a_hotkey
 from tests.fakes import FakeClock
-from tests.unit.adapters.observability.watched import a_state, deny, grant
+from tests.unit.adapters.observability.watched import a_state, deny, grant, policies
 
 
 class Page(HTMLParser):
@@ -57,15 +57,13 @@ def an_overview(
     counters = counters or Counters(clock=FakeClock())
     counters.tick()
     return Overview.of(
-        counters.report(
-            worker=0, registry=state or a_state(), remembered=2, certificates=certificates
-        )
+        counters.report(registry=state or a_state(), remembered=2, certificates=certificates)
     )
 
 
 def a_page(overview: Overview | None = None, *, is_draining: bool = False) -> Page:
     """The parsed page."""
-    return Page(render_page(overview or an_overview(), is_draining=is_draining))
+    return Page(render_page(overview or an_overview(), is_draining=is_draining, policy=policies()))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +138,7 @@ def test_page_is_bounded() -> None:
     for number in range(1000):
         grant(counters, f"caller {number}")
         deny(counters, uri=b"/" + b"<" * 500)
-    text = render_page(an_overview(counters), is_draining=False)
+    text = render_page(an_overview(counters), is_draining=False, policy=policies())
     assert len(text) < 100_000
     assert text.count("&lt;" * 10) >= DENIALS_SHOWN
     assert f"and {256 - CALLERS_SHOWN} that came earlier" in text
@@ -148,8 +146,9 @@ def test_page_is_bounded() -> None:
 
 def test_broken_policy_file_is_told_of() -> None:
     """With what is wrong, since the old policies hide it."""
-    policy = PolicyHealth(source="/p.toml", names=("a",), loaded_at=NOW, problem="<b>no TOML</b>")
+    policy = policies("<b>no TOML</b>")
     page = Page(render_page(an_overview(), is_draining=False, policy=policy))
+    assert "Policy file is broken" not in a_page().text
     assert "<b>no TOML</b>" in page.text
     assert "b" not in page.tags
 
@@ -174,7 +173,9 @@ def test_whatever_strangers_write_stays_text(uri: bytes, method: bytes) -> None:
     counters = Counters(clock=FakeClock())
     deny(counters, uri=uri, method=method, detail=uri.decode("latin-1"))
     text = render_page(
-        an_overview(counters, state=a_state(error=uri.decode("latin-1"))), is_draining=False
+        an_overview(counters, state=a_state(error=uri.decode("latin-1"))),
+        is_draining=False,
+        policy=policies(),
     )
     page = Page(text)
     assert page.tags <= HARMLESS_TAGS
@@ -188,7 +189,9 @@ def test_page_permits_nothing_but_its_own_style() -> None:
     policy = PAGE_HEADERS["Content-Security-Policy"]
     directives = dict(each.strip().split(" ", 1) for each in policy.split(";"))
     (style,) = re.findall(
-        r"<style>(.*?)</style>", render_page(an_overview(), is_draining=False), re.DOTALL
+        r"<style>(.*?)</style>",
+        render_page(an_overview(), is_draining=False, policy=policies()),
+        re.DOTALL,
     )
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert directives == {

@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from nexus_auth.adapters.starlette.answers import Answer
 from nexus_auth.adapters.starlette.auth_app import FastPath
-from nexus_auth.adapters.starlette.gate import Claim, Headers
+from nexus_auth.adapters.starlette.gate import Claim
 from nexus_auth.adapters.uvicorn.head_protocol import (
     DRAIN_IDLE_SECONDS,
     HEADS_NOT_LOOKED_UP,
@@ -24,6 +24,7 @@ from nexus_auth.adapters.uvicorn.head_protocol import (
     Shared,
 )
 from nexus_auth.adapters.uvicorn.known_heads import HEADS_KEPT
+from nexus_auth.domain.ports import Headers
 
 REQUEST = b"GET /a%20b?c=d HTTP/1.1\r\nHost: auth\r\nX-Client-Cert: \tc \r\n\r\n"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from nexus_auth.adapters.pylon.api import PylonUnreachable
 from nexus_auth.adapters.pylon.client import PylonClient
-from nexus_auth.adapters.pylon.errors import PylonUnreachable
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.cli import main

@@ -1,4 +1,4 @@
-"""Reads access policies from TOML.
+"""Reads access policies from TOML, and the simple one that fits into a few settings.
 
     default = "validators"
 
@@ -20,14 +20,16 @@ import math
 import re
 import tomllib
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from nexus_auth.adapters.files import load_bytes
 from nexus_auth.domain.errors import InvalidHotkey, NexusAuthError
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import StakeKind
 from nexus_auth.domain.policy import (
+    ADMIT_REGISTERED,
     AccessPolicy,
     MinStake,
     NotHotkeys,
@@ -43,6 +45,14 @@ from nexus_auth.domain.policy import (
 MAX_FILE_BYTES: Final = 1024 * 1024
 """A policy that lists every hotkey of a subnet several times over stays far below."""
 
+SETTINGS_POLICY: Final = "default"
+"""The name of the policy that settings make."""
+
+_STAKE_PROBLEM: Final = (
+    "expected an amount of total stake such as 1000, or amounts by kind such as "
+    "total=1000,alpha=5 (kinds: alpha, tao, total; whole tokens, or with a unit as in 5e9 rao)"
+)
+
 _AMOUNT: Final = re.compile(
     r"(?P<number>[0-9]+(?:\.[0-9]+)?(?:e[0-9]{1,2})?) *(?P<unit>tokens?|rao)?", re.IGNORECASE
 )
@@ -52,8 +62,8 @@ _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_KEY_SHOWN: Final = 64
 
 
-class PolicyInvalid(NexusAuthError):
-    """A policy file cannot be read, or is not a valid set of policies.
+class PolicyInvalid(NexusAuthError, ValueError):
+    """A policy file or setting cannot be read, or is not a valid policy.
 
     Attributes:
         place: Where in the file, as in `policies.validators.min_stake`; empty for the file itself.
@@ -86,11 +96,7 @@ def load_policies(path: Path) -> PolicySet:
 
 
 def parse_policies(text: str) -> PolicySet:
-    """Reads policies from TOML text.
-
-    Raises:
-        PolicyInvalid: When it is not a valid set of policies.
-    """
+    """Reads policies from TOML text, as `load_policies` does."""
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
@@ -136,12 +142,7 @@ def _reject_unknown(place: str, table: Mapping[str, object], known: Collection[s
             )
 
 
-def parse_hotkeys(place: str, value: object) -> frozenset[Hotkey]:
-    """Reads a list of SS58 addresses.
-
-    Raises:
-        PolicyInvalid: Names the first entry that is none.
-    """
+def _parse_hotkeys(place: str, value: object) -> frozenset[Hotkey]:
     if not isinstance(value, list):
         raise PolicyInvalid(place, "expected a list of SS58 addresses")
     hotkeys = set()
@@ -155,12 +156,8 @@ def parse_hotkeys(place: str, value: object) -> frozenset[Hotkey]:
     return frozenset(hotkeys)
 
 
-def parse_amount(place: str, value: object) -> float:
-    """Reads an amount of stake: a number of whole tokens, or a text with a unit.
-
-    Raises:
-        PolicyInvalid: When it is neither.
-    """
+def _parse_amount(place: str, value: object) -> float:
+    """Reads an amount of stake: a number of whole tokens, or a text with a unit."""
     amount = math.nan
     if isinstance(value, str):
         match = _AMOUNT.fullmatch(value.strip())
@@ -182,7 +179,7 @@ _Parse = Callable[[str, object], list[Rule]]
 
 
 def _hotkeys(build: Callable[[frozenset[Hotkey]], Rule]) -> _Parse:
-    return lambda place, value: [build(parse_hotkeys(place, value))]
+    return lambda place, value: [build(_parse_hotkeys(place, value))]
 
 
 def _switch(build: Callable[[], Rule]) -> _Parse:
@@ -200,7 +197,7 @@ def _min_stake(place: str, value: object) -> list[Rule]:
         raise PolicyInvalid(place, "expected a table such as { total = 1000 }")
     _reject_unknown(place, value, tuple(kind.value for kind in StakeKind))
     return [
-        MinStake(StakeKind(kind), parse_amount(f"{place}.{kind}", amount))
+        MinStake(StakeKind(kind), _parse_amount(f"{place}.{kind}", amount))
         for kind, amount in value.items()
     ]
 
@@ -213,3 +210,73 @@ _RULES: Final[Mapping[str, _Parse]] = {
     "require_active": _switch(RequireActive),
     "min_stake": _min_stake,
 }
+
+
+# The settings.
+
+
+@dataclass(frozen=True, slots=True)
+class HotkeyList:
+    """Hotkeys, as a setting lists them: SS58 addresses separated by commas."""
+
+    hotkeys: frozenset[Hotkey]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads the list; `PolicyInvalid` names the first entry that is no address."""
+        return cls(_parse_hotkeys("", [entry.strip() for entry in text.split(",")]))
+
+    def __str__(self) -> str:
+        return ",".join(sorted(hotkey.address for hotkey in self.hotkeys))
+
+
+@dataclass(frozen=True, slots=True)
+class StakeMinimums:
+    """The least stake, of one kind or several."""
+
+    rules: tuple[MinStake, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads `1000`, `total=1000,alpha=5` or `5e9 rao`; no kind twice."""
+        found: dict[StakeKind, MinStake] = {}
+        for entry in text.split(","):
+            word, amount = entry.split("=", 1) if "=" in entry else (StakeKind.TOTAL, entry)
+            try:
+                rule = MinStake(StakeKind(word.strip()), _parse_amount("", amount))
+            except ValueError:
+                raise PolicyInvalid("", _STAKE_PROBLEM) from None
+            if rule.kind in found:
+                raise PolicyInvalid("", f"{rule.kind.value} is given twice; {_STAKE_PROBLEM}")
+            found[rule.kind] = rule
+        return cls(tuple(found.values()))
+
+    def __str__(self) -> str:
+        # No exponents, so that `parse` reads it again; a rao is the smallest amount.
+        amounts = ((rule.kind.value, f"{rule.minimum:.9f}") for rule in self.rules)
+        return ",".join(f"{kind}={amount.rstrip('0').rstrip('.')}" for kind, amount in amounts)
+
+
+def build_policies(
+    *,
+    allow: HotkeyList | None = None,
+    deny: HotkeyList | None = None,
+    require_validator_permit: bool = False,
+    min_stake: StakeMinimums | None = None,
+) -> PolicySet:
+    """Builds the one policy that settings describe; without any, it admits every registered hotkey.
+
+    `deny` comes first, so that the clearest objection is named first.
+    """
+    rules: list[Rule] = []
+    if deny is not None:
+        rules.append(NotHotkeys(deny.hotkeys))
+    if allow is not None:
+        rules.append(OnlyHotkeys(allow.hotkeys))
+    if require_validator_permit:
+        rules.append(RequireValidatorPermit())
+    if min_stake is not None:
+        rules += min_stake.rules
+    if not rules:
+        return PolicySet.of(ADMIT_REGISTERED)
+    return PolicySet.of(AccessPolicy(name=SETTINGS_POLICY, rules=tuple(rules)))
