@@ -43,6 +43,11 @@ class Order:
     reuse_key: bool = False
     renew_before: timedelta | None = None
 
+    @property
+    def accepts_any_pair(self) -> bool:
+        """Whether a pair that is there is enough, whatever is in its files and on chain."""
+        return not self.force and not self.reuse_key and self.renew_before is None
+
 
 @unique
 class Holdings(Enum):

@@ -89,11 +89,13 @@ def is_nothing_to_do(
     Raises:
         CredentialsUnusable: If that cannot be found out.
     """
-    is_unfinished = directory.has_unfinished_work()
+    if not order.accepts_any_pair:
+        return False  # The directory comes after the settings: wrong ones are reported first.
+    holdings, is_unfinished = directory.holdings(), directory.has_unfinished_work()
     facts = Facts(
         order=order,
         now=utc_now(),
-        holdings=directory.holdings(),
+        holdings=holdings,
         interrupted=InterruptedRun.UNFINISHED if is_unfinished else InterruptedRun.NONE,
         is_notification_due=after_change is not None and directory.is_notification_pending(),
     )

@@ -112,7 +112,8 @@ def test_notification_is_pending_until_it_is_cleared(tmp_path: Path) -> None:
 
 def kill_everywhere(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
     """Runs the program of that name: what was found after a kill at each moment."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # The checkout under test comes before whatever is installed.
+    paths = [str(ROOT), str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     finished = subprocess.run(
         [sys.executable, "-m", "tests.unit.adapters.credentials.kill_everywhere", *arguments],
         cwd=ROOT,
