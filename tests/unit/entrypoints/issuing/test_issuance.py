@@ -65,7 +65,7 @@ class Scene:
         )
         return await Issuance(
             order=order,
-            directory=self.directory,
+            directory=CredentialsDirectory(self.path, will_notify=after_change is not None),
             issuer=self.issuer,
             find_holder=self.find_holder,
             clock=self.clock,
