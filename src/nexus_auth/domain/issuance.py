@@ -1,6 +1,6 @@
 """What an issuing run does next, given what is on disk, what is on chain, and what was ordered.
 
-`next_step` is pure. It is called with what is known, and again with what its first four actions
+`next_step` is pure. It is called with what is known, and again with what its first three actions
 find out; any other action ends the run.
 
 Asked for a key pair, the issuer replaces the key on chain, and every certificate made before
@@ -53,21 +53,21 @@ class Order:
 class Holdings(Enum):
     """Which of the two files, private key and certificate, are there."""
 
-    NOTHING = "nothing"
-    KEY_ONLY = "key"
-    CERTIFICATE_ONLY = "certificate"
-    BOTH = "both"
+    NOTHING = (False, False)
+    KEY_ONLY = (True, False)
+    CERTIFICATE_ONLY = (False, True)
+    BOTH = (True, True)
 
 
 @unique
-class InterruptedRun(Enum):
-    """What an earlier run left that was interrupted after it got a new pair."""
+class Leftovers(Enum):
+    """What earlier runs left to do: a new pair to be put in its place, a change to be notified."""
 
     NONE = "none"
     UNFINISHED = "unfinished"
-    """Work that has to be finished, or it is not known yet whether there is any."""
-    FINISHED = "finished"
-    """Its work was finished by this run."""
+    """Some, or it is not known yet whether there are any."""
+    PAIR_PLACED = "pair-placed"
+    """This run put the pair of an interrupted one in its place; nothing else is left."""
 
 
 @unique
@@ -87,9 +87,7 @@ class Facts:
         order: What the user wants.
         now: The present moment (aware, UTC).
         holdings: Which files are there.
-        interrupted: What an interrupted run left.
-        is_notification_due: Whether an earlier change has still to be notified, and this run
-            has a command for it that was not run yet.
+        leftovers: What earlier runs left to do.
         certificate: That of the pair on disk, once it was read.
         lookups: What the chain had for the ordered hotkey each time it was looked up; None where
             it had no key.
@@ -98,8 +96,7 @@ class Facts:
     order: Order
     now: datetime
     holdings: Holdings
-    interrupted: InterruptedRun = InterruptedRun.NONE
-    is_notification_due: bool = False
+    leftovers: Leftovers = Leftovers.NONE
     certificate: ClientCertificate | NoCertificate = NoCertificate.NOT_READ
     lookups: tuple[bytes | None, ...] = ()
 
@@ -121,11 +118,9 @@ class Problem(Enum):
 class Action(Enum):
     """What a run can do."""
 
-    # After these four, more is known.
-    FINISH_INTERRUPTED_RUN = "finish-interrupted-run"
-    """Put the pair of an interrupted run in its place; then look at the files anew."""
-    NOTIFY_CHANGE = "notify-change"
-    """Run the command for an earlier change; then look at the files anew."""
+    # After these three, more is known.
+    FINISH_EARLIER_RUNS = "finish-earlier-runs"
+    """Do what they left to do; then look at the files anew."""
     READ_PAIR = "read-pair"
     LOOK_UP_PUBLISHED_KEY = "look-up-published-key"
     """Look up which key the chain has for the ordered hotkey; wait between two lookups."""
@@ -161,10 +156,8 @@ class Step:
 def next_step(facts: Facts) -> Step:
     """Decides what the run does next."""
     # What earlier runs left comes first, since nothing else may be left to do.
-    if facts.interrupted is InterruptedRun.UNFINISHED:
-        return Step(Action.FINISH_INTERRUPTED_RUN)
-    if facts.is_notification_due:
-        return Step(Action.NOTIFY_CHANGE)
+    if facts.leftovers is Leftovers.UNFINISHED:
+        return Step(Action.FINISH_EARLIER_RUNS)
     order, holdings = facts.order, facts.holdings
     is_key_to_reuse = holdings is Holdings.KEY_ONLY and order.reuse_key
     if order.force or holdings is Holdings.NOTHING or is_key_to_reuse:
@@ -177,7 +170,7 @@ def next_step(facts: Facts) -> Step:
 def _step_for_pair(facts: Facts) -> Step:
     order, certificate = facts.order, facts.certificate
     if order.renew_before is None:
-        if facts.interrupted is InterruptedRun.FINISHED:
+        if facts.leftovers is Leftovers.PAIR_PLACED:
             return Step(Action.CONFIRM_PAIR)
         return Step(Action.REUSE_KEY if order.reuse_key else Action.KEEP_PAIR)
     if certificate is NoCertificate.NOT_READ:

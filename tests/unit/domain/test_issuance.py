@@ -16,7 +16,7 @@ from nexus_auth.domain.issuance import (
     Action,
     Facts,
     Holdings,
-    InterruptedRun,
+    Leftovers,
     NoCertificate,
     Order,
     Problem,
@@ -105,25 +105,17 @@ def test_files_decide_first(order: str, holdings: Holdings, step: Step) -> None:
 def test_what_earlier_runs_left_comes_before_everything_else(
     order: str, holdings: Holdings
 ) -> None:
-    """First the files of an interrupted run, then the notification of its change."""
-    unfinished = facts(
-        order,
-        holdings=holdings,
-        interrupted=InterruptedRun.UNFINISHED,
-        is_notification_due=True,
-    )
-    assert next_step(unfinished).action is Action.FINISH_INTERRUPTED_RUN
-    for state in (InterruptedRun.NONE, InterruptedRun.FINISHED):
-        finished = facts(order, holdings=holdings, interrupted=state, is_notification_due=True)
-        assert next_step(finished).action is Action.NOTIFY_CHANGE
+    """The pair of an interrupted run, and a change that was not notified."""
+    unfinished = facts(order, holdings=holdings, leftovers=Leftovers.UNFINISHED)
+    assert next_step(unfinished) == Step(Action.FINISH_EARLIER_RUNS)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_pair_of_an_interrupted_run_is_confirmed_where_no_more_is_ordered(order: str) -> None:
     """It is as new as an order would make it; a renewal looks it up on chain anyway."""
     steps = {"plain": Step(Action.CONFIRM_PAIR), "reuse": Step(Action.CONFIRM_PAIR)}
-    finished = facts(order, interrupted=InterruptedRun.FINISHED)
-    assert next_step(finished) == steps.get(order, FILES[order][3])
+    placed = facts(order, leftovers=Leftovers.PAIR_PLACED)
+    assert next_step(placed) == steps.get(order, FILES[order][3])
 
 
 RENEWALS: Final[list[tuple[dict[str, Any], Step, Step]]] = [
@@ -200,8 +192,7 @@ def any_facts(draw: st.DrawFn) -> Facts:
         order=order,
         now=NOW,
         holdings=draw(st.sampled_from(Holdings)),
-        interrupted=draw(st.sampled_from(InterruptedRun)),
-        is_notification_due=draw(st.booleans()),
+        leftovers=draw(st.sampled_from(Leftovers)),
         certificate=draw(st.sampled_from(certificates)),
         lookups=tuple(draw(st.lists(st.sampled_from([None, KEY, OTHER_KEY]), max_size=4))),
     )
@@ -236,8 +227,7 @@ def test_pair_that_is_there_is_enough_where_no_more_is_ordered(known: Facts) -> 
         known,
         order=Order(hotkey=known.order.hotkey, valid_for=DAY),
         holdings=Holdings.BOTH,
-        interrupted=InterruptedRun.NONE,
-        is_notification_due=False,
+        leftovers=Leftovers.NONE,
     )
     assert next_step(settled) == Step(Action.KEEP_PAIR)
 
@@ -247,10 +237,8 @@ def test_every_run_ends(known: Facts, chain: list[bytes | None]) -> None:
     """Each look adds a fact, so that no step comes for ever."""
     for _ in range(10):
         match next_step(known).action:
-            case Action.FINISH_INTERRUPTED_RUN:
-                known = replace(known, interrupted=InterruptedRun.FINISHED)
-            case Action.NOTIFY_CHANGE:
-                known = replace(known, is_notification_due=False)
+            case Action.FINISH_EARLIER_RUNS:
+                known = replace(known, leftovers=Leftovers.PAIR_PLACED)
             case Action.READ_PAIR:
                 known = replace(known, certificate=LONG)
             case Action.LOOK_UP_PUBLISHED_KEY:

@@ -116,10 +116,7 @@ class CredentialsDirectory:
             CredentialsUnusable: If that cannot be found out.
         """
         with _explained(self.path):
-            key, certificate = self.key_path.is_file(), self.certificate_path.is_file()
-        if key:
-            return Holdings.BOTH if certificate else Holdings.KEY_ONLY
-        return Holdings.CERTIFICATE_ONLY if certificate else Holdings.NOTHING
+            return Holdings((self.key_path.is_file(), self.certificate_path.is_file()))
 
     def has_unfinished_work(self) -> bool:
         """Says whether an earlier run was interrupted after it got a new pair."""

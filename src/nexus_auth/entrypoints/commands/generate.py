@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import argparse
 
     from nexus_auth.adapters.pylon.client import PylonClient
-    from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.issuance import Order
     from nexus_auth.entrypoints.settings import Settings
 
@@ -124,16 +123,11 @@ def execute(args: argparse.Namespace) -> int:
             generate_timeout_seconds=args.generate_timeout_seconds
         )
         async with client:
-
-            async def find_holder(public_key: bytes) -> Hotkey | None:
-                keys = (await client.fetch_keys()).keys
-                return next((each for each, key in keys.items() if key == public_key), None)
-
             return await Issuance(
                 order=order,
                 directory=directory,
                 issuer=client,
-                find_holder=find_holder,
+                fetch_keys=client.fetch_keys,
                 clock=container.clock(),
                 reporter=reporter,
                 after_change=after_change,

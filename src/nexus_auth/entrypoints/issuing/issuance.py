@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -38,7 +38,7 @@ from nexus_auth.domain.issuance import (
     Action,
     Facts,
     Holdings,
-    InterruptedRun,
+    Leftovers,
     NoCertificate,
     Order,
     Problem,
@@ -46,7 +46,7 @@ from nexus_auth.domain.issuance import (
     next_step,
 )
 from nexus_auth.domain.issuing import Credentials, build_credentials
-from nexus_auth.domain.ports import CertIssuer, Clock
+from nexus_auth.domain.ports import CertIssuer, Clock, KeyMap
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.issuing.hook import Hook
 from nexus_auth.entrypoints.reporter import Reporter
@@ -70,9 +70,6 @@ _UNCLEAR: Final = (
     "again, with -force-recreate where files exist."
 )
 
-FindHolder = Callable[[bytes], Awaitable[Hotkey | None]]
-"""Says which hotkey the chain has a public key for; raises RegistryError."""
-
 
 def is_nothing_to_do(order: Order, directory: CredentialsDirectory) -> bool:
     """Says whether the files that are there are all that was ordered. Touches nothing.
@@ -82,21 +79,11 @@ def is_nothing_to_do(order: Order, directory: CredentialsDirectory) -> bool:
     """
     if not order.accepts_any_pair:
         return False  # The directory comes after the settings: wrong ones are reported first.
-    is_unfinished = directory.has_unfinished_work()
-    interrupted = InterruptedRun.UNFINISHED if is_unfinished else InterruptedRun.NONE
-    return next_step(_look(order, directory, utc_now(), interrupted)).action is Action.KEEP_PAIR
-
-
-def _look(
-    order: Order, directory: CredentialsDirectory, now: datetime, interrupted: InterruptedRun
-) -> Facts:
-    return Facts(
-        order=order,
-        now=now,
-        holdings=directory.holdings(),
-        interrupted=interrupted,
-        is_notification_due=directory.is_notification_due(),
-    )
+    holdings = directory.holdings()
+    is_unfinished = directory.has_unfinished_work() or directory.is_notification_due()
+    leftovers = Leftovers.UNFINISHED if is_unfinished else Leftovers.NONE
+    facts = Facts(order=order, now=utc_now(), holdings=holdings, leftovers=leftovers)
+    return next_step(facts).action is Action.KEEP_PAIR
 
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)
@@ -107,7 +94,7 @@ class Issuance:
         order: What the user wants.
         directory: Where the pair belongs.
         issuer: Makes key pairs, and knows what is on chain.
-        find_holder: Helps to explain a key that is on chain for another hotkey.
+        fetch_keys: As of `KeySource`: helps to explain a key that is on chain for another hotkey.
         clock: The wall clock.
         reporter: Shows what happens.
         after_change: Run after the files have changed.
@@ -118,7 +105,7 @@ class Issuance:
     order: Order
     directory: CredentialsDirectory
     issuer: CertIssuer
-    find_holder: FindHolder
+    fetch_keys: Callable[[], Awaitable[KeyMap]]
     clock: Clock
     reporter: Reporter
     after_change: Hook | None = None
@@ -133,16 +120,14 @@ class Issuance:
         """
         with self.directory.opened_for_writing():
             # What a killed run left can only be seen and removed now.
-            facts = self._look(InterruptedRun.UNFINISHED)
+            facts = self._look(Leftovers.UNFINISHED)
             code = exit_codes.DONE
             while True:
                 step = next_step(facts)
                 match step.action:
-                    case Action.FINISH_INTERRUPTED_RUN:
-                        facts = self._look(self._finish_interrupted_run())
-                    case Action.NOTIFY_CHANGE:
-                        code = await self._notify_earlier_change(facts)
-                        facts = replace(self._look(facts.interrupted), is_notification_due=False)
+                    case Action.FINISH_EARLIER_RUNS:
+                        leftovers, code = await self._finish_earlier_runs()
+                        facts = self._look(leftovers)
                     case Action.READ_PAIR:
                         facts = replace(facts, certificate=self._read_certificate())
                     case Action.LOOK_UP_PUBLISHED_KEY:
@@ -162,21 +147,21 @@ class Issuance:
 
     # What is there
 
-    def _look(self, interrupted: InterruptedRun) -> Facts:
-        return _look(self.order, self.directory, self.clock(), interrupted)
+    def _look(self, leftovers: Leftovers) -> Facts:
+        holdings = self.directory.holdings()
+        return Facts(order=self.order, now=self.clock(), holdings=holdings, leftovers=leftovers)
 
-    def _finish_interrupted_run(self) -> InterruptedRun:
-        finished = self.directory.finish_interrupted_work()
-        if finished is None:
-            return InterruptedRun.NONE
-        self.reporter.say("Finished what an interrupted run had left to do.")
-        self._report_files(finished)
-        return InterruptedRun.FINISHED
-
-    async def _notify_earlier_change(self, facts: Facts) -> int:
-        if facts.interrupted is not InterruptedRun.FINISHED:
+    async def _finish_earlier_runs(self) -> tuple[Leftovers, int]:
+        """Returns what is left, and the exit code of the user's command."""
+        placed = self.directory.finish_interrupted_work()
+        is_due = self.directory.is_notification_due()
+        if placed is not None:
+            self.reporter.say("Finished what an interrupted run had left to do.")
+            self._report_files(placed)
+        elif is_due:
             self.reporter.say("An earlier run changed the pair, and its command did not succeed.")
-        return await self._run_hook()
+        code = await self._run_hook() if is_due else exit_codes.DONE
+        return Leftovers.NONE if placed is None else Leftovers.PAIR_PLACED, code
 
     def _read_certificate(self) -> ClientCertificate | NoCertificate:
         try:
@@ -375,7 +360,10 @@ class Issuance:
                 published = await self.issuer.published_key(hotkey)
                 if published == public_key:
                     return ""
-                holder = await self._holder_of(public_key)
+                holder = None
+                with suppress(RegistryError):  # a help for the reader, no more
+                    keys = (await self.fetch_keys()).keys
+                    holder = next((each for each, key in keys.items() if key == public_key), None)
                 if holder is not None and holder != hotkey:
                     return (
                         f"this certificate names {hotkey}, but its key belongs to {holder}: "
@@ -393,9 +381,3 @@ class Issuance:
             if time.monotonic() + self.poll_seconds > deadline:
                 return problem
             await asyncio.sleep(self.poll_seconds)
-
-    async def _holder_of(self, public_key: bytes) -> Hotkey | None:
-        try:
-            return await self.find_holder(public_key)
-        except RegistryError:
-            return None  # a help for the reader, no more
