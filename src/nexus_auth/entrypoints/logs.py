@@ -25,10 +25,11 @@ from nexus_auth.entrypoints.terminal import escaped, painted
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from structlog.typing import EventDict, Processor, WrappedLogger
+    from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
+_FIRST: Final = ("timestamp", "level", "event")
 _MAX_VALUE: Final = 4096
 """Longer texts are cut: a line stays short enough to be written in one piece."""
 
@@ -100,7 +101,7 @@ def configure_logging(*, log_format: str, level: str, stream: TextIO | None = No
     processors: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _format_traceback,
+        structlog.processors.ExceptionRenderer(_traceback_of),
         partial(_render_console, stream) if console else _render_json,
     ]
     lines = _Lines(stream)
@@ -137,22 +138,14 @@ class _Bridge(logging.Handler):
             message = record.getMessage()
         except (TypeError, ValueError):
             message = record.msg
-        more = {"exc_info": record.exc_info} if record.exc_info else {}
+        more = {"exc_info": record.exc_info} if record.exc_info and record.exc_info[0] else {}
         write = getattr(structlog.get_logger(), next(levels, "error"))
         write("library_message", logger=record.name, message=message, **more)
 
 
-def _format_traceback(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Turns `exc_info` into text: the traceback without local variables, which may be secret."""
-    info = event.pop("exc_info", None)
-    if info is True:
-        info = sys.exc_info()
-    elif isinstance(info, BaseException):
-        info = (type(info), info, info.__traceback__)
-    if isinstance(info, tuple) and info[0] is not None:
-        text = "".join(traceback.format_exception(*info))
-        event["traceback"] = text[-_MAX_TRACEBACK:]
-    return event
+def _traceback_of(exc_info: ExcInfo) -> str:
+    """The traceback without local variables, which may be secret."""
+    return "".join(traceback.format_exception(*exc_info))[-_MAX_TRACEBACK:]
 
 
 def _cut(value: str) -> str:
@@ -161,13 +154,12 @@ def _cut(value: str) -> str:
 
 def _render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
     """One JSON object in one line of ASCII; the time, the level and the event come first."""
-    ordered: dict[str, Any] = {
-        "timestamp": event.pop("timestamp", None),
-        "level": event.pop("level", None),
-        "event": event.pop("event", None),
-    }
+    trace = event.pop("exception", None)
+    ordered: dict[str, Any] = {name: event.pop(name, None) for name in _FIRST}
     for name, value in event.items():
-        ordered[name] = _cut(value) if isinstance(value, str) and name != "traceback" else value
+        ordered[name] = _cut(value) if isinstance(value, str) else value
+    if trace is not None:
+        ordered["traceback"] = trace
     # DEL is the one control character that JSON leaves as it is.
     return json.dumps(ordered, default=str).replace("\x7f", "\\u007f")
 
@@ -175,7 +167,7 @@ def _render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
 def _render_console(stream: TextIO, _: WrappedLogger, __: str, event: EventDict) -> str:
     """One readable line: time, level, event, then name=value."""
     timestamp, level = event.pop("timestamp", ""), event.pop("level", "")
-    text, trace = escaped(_cut(str(event.pop("event", "")))), event.pop("traceback", "")
+    text, trace = escaped(_cut(str(event.pop("event", "")))), event.pop("exception", "")
     colour = {"warning": "yellow", "error": "red", "critical": "red"}.get(level, "bold")
     parts = [painted(timestamp, "dim", stream), f"{level:<7}"]
     parts.append(painted(f"{text:<16}", colour, stream))

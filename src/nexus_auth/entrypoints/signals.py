@@ -50,12 +50,10 @@ class HeldSignals:
     """
 
     def __init__(self, say: Callable[[str], None], explanations: Sequence[str]) -> None:
-        """Keeps what to say.
+        """Keeps what to `say` to the user, from a signal handler.
 
-        Args:
-            say: Shows a line to the user; called from a signal handler.
-            explanations: At least one: for the first Ctrl-C, the second, and so on. Other signals
-                repeat the last that was shown.
+        There is at least one explanation: for the first Ctrl-C, the second, and so on. Other
+        signals repeat the last that was shown.
         """
         self.exit_code: int | None = None
         self._say = say

@@ -43,12 +43,9 @@ def wants_colour(stream: TextIO) -> bool:
 
 
 def painted(text: str, colour: str, stream: TextIO) -> str:
-    """Wraps our own text in a colour where the stream may have one.
+    """Wraps text that is already safe in a colour where the stream may have one.
 
-    Args:
-        text: What to show; already made safe.
-        colour: green, red, yellow, bold or dim; nothing for none.
-        stream: Where it will be written.
+    Colours are green, red, yellow, bold and dim; an empty one changes nothing.
     """
     if not colour or not wants_colour(stream):
         return text

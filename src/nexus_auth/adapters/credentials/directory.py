@@ -93,15 +93,13 @@ class CredentialsNotPlaced(CredentialsError):
 
 
 class CredentialsDirectory:
-    """Reads and replaces the pair in one directory. Blocks while the disk works."""
+    """Reads and replaces the pair in one directory. Blocks while the disk works.
+
+    Attributes:
+        will_notify: Whether this run has a command to be run after a change of the pair.
+    """
 
     def __init__(self, path: Path, *, will_notify: bool = False) -> None:
-        """Touches nothing yet.
-
-        Args:
-            path: The directory.
-            will_notify: Whether this run has a command to be run after a change of the pair.
-        """
         self.path = path
         self.will_notify = will_notify
         self.key_path = path / KEY_NAME
@@ -291,9 +289,9 @@ class CredentialsDirectory:
             _old(self.certificate_path),
         ):
             with _explained(path):
-                is_directory = path.is_dir() and not path.is_symlink()
-            if is_directory:
-                raise CredentialsUnusable(path=path, problem="is a directory; move it away first")
+                if path.is_dir() and not path.is_symlink():
+                    problem = "is a directory; move it away first"
+                    raise CredentialsUnusable(path=path, problem=problem)
 
     def _lock(self, descriptor: int) -> None:
         try:
