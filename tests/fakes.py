@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from nexus_auth.domain.errors import IssuingError, IssuingRefused, RegistryUnavailable
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
-from nexus_auth.domain.ports import IssuedKeyPair, Registration
+from nexus_auth.domain.ports import IssuedKeyPair, KeyMap, Registration
 from tests.builders import NOW, a_key, public_bytes
 
 
@@ -87,9 +87,9 @@ class FakeIssuer:
         self.raise_if_told()
         return self.chain.get(hotkey)
 
-    async def find_holder(self, public_key: bytes) -> Hotkey | None:
-        """Says which hotkey has a key."""
-        return next((each for each, key in self.chain.items() if key == public_key), None)
+    async def fetch_keys(self) -> KeyMap:
+        """All that is on the chain; see `KeySource.fetch_keys`."""
+        return KeyMap(keys=dict(self.chain), rejected=0)
 
     def raise_if_told(self) -> None:
         """Fails while `error` is set."""

@@ -138,7 +138,7 @@ ADAPTERS_OF: Final = {
     "container": {"ALL"},
     "connecting": {"pylon", "registry"},
     "service": {"observability", "starlette", "uvicorn"},
-    "issuing": {"credentials", "pylon"},
+    "issuing": {"credentials"},
     "diagnostics": {"credentials", "headers", "proxies", "pylon"},
     "devnet": {"devnet"},
     "demo": {"credentials", "headers", "proxies"},

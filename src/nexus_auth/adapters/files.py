@@ -50,12 +50,7 @@ class ReservedFile:
     """
 
     def __init__(
-        self,
-        directory: Path,
-        prefix: str,
-        *,
-        suffix: str = TEMPORARY_SUFFIX,
-        room_bytes: int = 0,
+        self, directory: Path, prefix: str, *, suffix: str = TEMPORARY_SUFFIX, room_bytes: int = 0
     ) -> None:
         """Creates the file, and writes its room full of zeros, onto the disk.
 
@@ -70,7 +65,6 @@ class ReservedFile:
         """
         self.path = directory / f"{prefix}{secrets.token_hex(8)}{suffix}"
         self._descriptor = os.open(self.path, _CREATE, PRIVATE_MODE)
-        self._is_open = True
         self._is_kept = False
         try:
             os.fchmod(self._descriptor, PRIVATE_MODE)  # a strange umask may have taken bits away
@@ -78,16 +72,17 @@ class ReservedFile:
                 self._write(bytes(room_bytes))
                 os.fsync(self._descriptor)
         except BaseException:
-            self._discard()
+            self.__exit__()
             raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        os.close(self._descriptor)
         if not self._is_kept:
-            self._discard()
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
 
     def fill(self, data: bytes, *, mode: int = PRIVATE_MODE) -> os.stat_result:
         """Writes the content onto the disk, and returns what the system says of the file."""
@@ -95,9 +90,7 @@ class ReservedFile:
         os.ftruncate(self._descriptor, len(data))
         os.fchmod(self._descriptor, mode)
         os.fsync(self._descriptor)
-        found = os.fstat(self._descriptor)
-        self._close()
-        return found
+        return os.fstat(self._descriptor)
 
     def keep(self) -> None:
         """From now on the file stays, whatever happens: it may become the only copy of a key."""
@@ -108,21 +101,11 @@ class ReservedFile:
         self.path.replace(target)
         self._is_kept = True
 
-    def _discard(self) -> None:
-        self._close()
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)
-
     def _write(self, data: bytes) -> None:
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
-
-    def _close(self) -> None:
-        if self._is_open:
-            self._is_open = False
-            os.close(self._descriptor)
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = PRIVATE_MODE) -> os.stat_result:

@@ -73,18 +73,14 @@ class Credentials:
                 key is repeated.
         """
         key = parse_private_key(key_pem)
-        problem: str
         try:
             certificate = ClientCertificate.from_pem(certificate_pem)
         except CertificateRejected as exc:
             problem = f"the certificate is not one of a hotkey ({exc})"
-        else:
-            if certificate.public_key == key.public_key().public_bytes_raw():
-                return cls(
-                    key_pem=key_pem, certificate_pem=certificate_pem, certificate=certificate
-                )
-            problem = "the private key is not that of the certificate"
-        raise CredentialsError(problem)
+            raise CredentialsError(problem) from None
+        if certificate.public_key != key.public_key().public_bytes_raw():
+            raise CredentialsError("the private key is not that of the certificate")
+        return cls(key_pem=key_pem, certificate_pem=certificate_pem, certificate=certificate)
 
 
 def parse_private_key(pem: bytes) -> Ed25519PrivateKey:

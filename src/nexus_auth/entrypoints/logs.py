@@ -13,19 +13,23 @@ import select
 import sys
 import traceback
 import warnings
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
+from cryptography.utils import CryptographyDeprecationWarning
 
 from nexus_auth.entrypoints.terminal import escaped, painted
 
 if TYPE_CHECKING:
     from typing import TextIO
 
-    from structlog.typing import EventDict, Processor, WrappedLogger
+    from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
+_FIRST: Final = ("timestamp", "level", "event")
 _MAX_VALUE: Final = 4096
 """Longer texts are cut: a line stays short enough to be written in one piece."""
 
@@ -50,8 +54,10 @@ class _Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._descriptor = _pollable(stream)
         self._lost = 0
+        self._descriptor: int | None = None
+        with suppress(OSError, ValueError):  # a stream in memory
+            self._descriptor = stream.fileno()
 
     def msg(self, line: str) -> None:
         """Writes one line."""
@@ -62,12 +68,10 @@ class _Lines:
         if not self._has_room():
             self._lost += 1
             return
-        try:
+        # What fails is no reason to stop deciding, and there is nowhere to report it.
+        with suppress(OSError, ValueError):
             self._stream.write(line + "\n")
             self._stream.flush()
-        except (OSError, ValueError):
-            # No reason to stop deciding, and there is nowhere to report it.
-            return
 
     def _has_room(self) -> bool:
         """Whether a line can be written without waiting.
@@ -84,14 +88,6 @@ class _Lines:
     debug = info = warning = error = critical = exception = msg
 
 
-def _pollable(stream: TextIO) -> int | None:
-    """The descriptor that can be polled for room; None where there is none."""
-    try:
-        return stream.fileno()
-    except (OSError, ValueError):  # a stream in memory
-        return None
-
-
 def configure_logging(*, log_format: str, level: str, stream: TextIO | None = None) -> None:
     """Sets up structlog and the standard library's logging for this process.
 
@@ -105,8 +101,8 @@ def configure_logging(*, log_format: str, level: str, stream: TextIO | None = No
     processors: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _format_traceback,
-        _Console(stream) if console else render_json,
+        structlog.processors.ExceptionRenderer(_traceback_of),
+        partial(_render_console, stream) if console else _render_json,
     ]
     lines = _Lines(stream)
     structlog.configure(
@@ -125,13 +121,6 @@ def configure_logging(*, log_format: str, level: str, stream: TextIO | None = No
         library.handlers.clear()
         library.propagate = True
         library.disabled = False
-    _tame_warnings()
-
-
-def _tame_warnings() -> None:
-    """Routes warnings into the log; those that a certificate can provoke are dropped."""
-    from cryptography.utils import CryptographyDeprecationWarning
-
     logging.captureWarnings(capture=True)
     # Odd serial numbers, negative lengths and the like: the decision says what is wrong with them,
     # and a caller must not choose how much we write.
@@ -144,67 +133,49 @@ class _Bridge(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one record as the event `library_message`."""
-        level = next(
-            (name for name, number in _LEVELS.items() if record.levelno <= number), "error"
-        )
+        levels = (name for name, number in _LEVELS.items() if record.levelno <= number)
         try:
             message = record.getMessage()
         except (TypeError, ValueError):
             message = record.msg
-        more = {"exc_info": record.exc_info} if record.exc_info else {}
-        write = getattr(structlog.get_logger(), level)
+        more = {"exc_info": record.exc_info} if record.exc_info and record.exc_info[0] else {}
+        write = getattr(structlog.get_logger(), next(levels, "error"))
         write("library_message", logger=record.name, message=message, **more)
 
 
-def _format_traceback(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Turns `exc_info` into text: the traceback without local variables, which may be secret."""
-    info = event.pop("exc_info", None)
-    if info is True:
-        info = sys.exc_info()
-    elif isinstance(info, BaseException):
-        info = (type(info), info, info.__traceback__)
-    if isinstance(info, tuple) and info[0] is not None:
-        text = "".join(traceback.format_exception(*info))
-        event["traceback"] = text[-_MAX_TRACEBACK:]
-    return event
+def _traceback_of(exc_info: ExcInfo) -> str:
+    """The traceback without local variables, which may be secret."""
+    return "".join(traceback.format_exception(*exc_info))[-_MAX_TRACEBACK:]
 
 
 def _cut(value: str) -> str:
     return value if len(value) <= _MAX_VALUE else f"{value[:_MAX_VALUE]} ({len(value)} characters)"
 
 
-def render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
+def _render_json(_: WrappedLogger, __: str, event: EventDict) -> str:
     """One JSON object in one line of ASCII; the time, the level and the event come first."""
-    ordered: dict[str, Any] = {
-        "timestamp": event.pop("timestamp", None),
-        "level": event.pop("level", None),
-        "event": event.pop("event", None),
-    }
+    trace = event.pop("exception", None)
+    ordered: dict[str, Any] = {name: event.pop(name, None) for name in _FIRST}
     for name, value in event.items():
-        ordered[name] = _cut(value) if isinstance(value, str) and name != "traceback" else value
+        ordered[name] = _cut(value) if isinstance(value, str) else value
+    if trace is not None:
+        ordered["traceback"] = trace
     # DEL is the one control character that JSON leaves as it is.
     return json.dumps(ordered, default=str).replace("\x7f", "\\u007f")
 
 
-class _Console:
+def _render_console(stream: TextIO, _: WrappedLogger, __: str, event: EventDict) -> str:
     """One readable line: time, level, event, then name=value."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def __call__(self, _: WrappedLogger, __: str, event: EventDict) -> str:
-        timestamp, level = event.pop("timestamp", ""), event.pop("level", "")
-        text, trace = escaped(_cut(str(event.pop("event", "")))), event.pop("traceback", "")
-        colour = {"warning": "yellow", "error": "red", "critical": "red"}.get(level, "bold")
-        parts = [painted(timestamp, "dim", self._stream), f"{level:<7}"]
-        parts.append(painted(f"{text:<16}", colour, self._stream))
-        for name, value in event.items():
-            if value is not None and value != "":
-                shown = escaped(_cut(str(value)))
-                outcome = {"granted": "green", "denied": "red"}.get(shown, "")
-                parts.append(
-                    f"{name}={painted(shown, outcome, self._stream) if outcome else shown}"
-                )
-        # Indented and escaped line by line: the text of an exception cannot begin a line of ours.
-        parts += [f"\n    {ascii(line)[1:-1]}" for line in trace.splitlines()]
-        return " ".join(parts)
+    timestamp, level = event.pop("timestamp", ""), event.pop("level", "")
+    text, trace = escaped(_cut(str(event.pop("event", "")))), event.pop("exception", "")
+    colour = {"warning": "yellow", "error": "red", "critical": "red"}.get(level, "bold")
+    parts = [painted(timestamp, "dim", stream), f"{level:<7}"]
+    parts.append(painted(f"{text:<16}", colour, stream))
+    for name, value in event.items():
+        if value is not None and value != "":
+            shown = escaped(_cut(str(value)))
+            outcome = {"granted": "green", "denied": "red"}.get(shown, "")
+            parts.append(f"{name}={painted(shown, outcome, stream)}")
+    # Indented and escaped line by line: the text of an exception cannot begin a line of ours.
+    parts += [f"\n    {ascii(line)[1:-1]}" for line in trace.splitlines()]
+    return " ".join(parts)

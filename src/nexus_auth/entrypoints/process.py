@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -140,12 +139,6 @@ def _remove(path: Path, folder: int) -> None:
         path.rmdir()
 
 
-@dataclass(slots=True)
-class _Worker:
-    number: int
-    started: float
-
-
 def supervise(
     count: int,
     run_worker: RunWorker,
@@ -172,7 +165,8 @@ def supervise(
 class _Supervisor:
     def __init__(self, count: int, run_worker: RunWorker) -> None:
         self._run_worker = run_worker
-        self._workers: dict[int, _Worker] = {}
+        # By process id, its worker's number and when it started; by number, when one is to start.
+        self._workers: dict[int, tuple[int, float]] = {}
         self._due: dict[int, float] = dict.fromkeys(range(count), 0.0)
         # Never written to: its end is what workers notice.
         self._alive_read, self._alive_write = os.pipe()
@@ -181,8 +175,12 @@ class _Supervisor:
         """Starts and replaces workers until a signal ends it."""
         log.info("supervising", workers=len(self._due), pid=os.getpid())
         while True:
-            self._start_due()
-            received = self._wait(self._next_due())
+            now = time.monotonic()
+            for number in [number for number, due in self._due.items() if due <= now]:
+                del self._due[number]
+                self._start(number)
+            next_due = min(self._due.values(), default=None)
+            received = self._wait(None if next_due is None else next_due - time.monotonic())
             if received in STOPPING:
                 break
             if received == signal.SIGHUP:
@@ -191,19 +189,10 @@ class _Supervisor:
         stop_listening()
         return self._end(grace_seconds)
 
-    def _start_due(self) -> None:
-        now = time.monotonic()
-        for number in [number for number, due in self._due.items() if due <= now]:
-            del self._due[number]
-            self._start(number)
-
-    def _next_due(self) -> float | None:
-        return max(0.0, min(self._due.values()) - time.monotonic()) if self._due else None
-
     def _wait(self, seconds: float | None) -> int | None:
         if seconds is None:
             return signal.sigwait(_WATCHED)
-        received = signal.sigtimedwait(_WATCHED, seconds)
+        received = signal.sigtimedwait(_WATCHED, max(0.0, seconds))
         return None if received is None else received.si_signo
 
     def _start(self, number: int) -> None:
@@ -211,7 +200,7 @@ class _Supervisor:
         sys.stderr.flush()
         pid = os.fork()
         if pid:
-            self._workers[pid] = _Worker(number, time.monotonic())
+            self._workers[pid] = number, time.monotonic()
             return
         code = exit_codes.FAILED
         try:
@@ -225,20 +214,20 @@ class _Supervisor:
             sys.stdout.flush()
             os._exit(code)
 
-    def _ended(self) -> Iterator[tuple[int, _Worker, int]]:
-        """Takes every worker that ended off the list: process id, worker, exit code."""
+    def _ended(self) -> Iterator[tuple[int, int, float, int]]:
+        """Takes every worker that ended off the list: process id, number, start, exit code."""
         while self._workers:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            yield pid, self._workers.pop(pid), os.waitstatus_to_exitcode(status)
+            yield pid, *self._workers.pop(pid), os.waitstatus_to_exitcode(status)
 
     def _replace_ended(self) -> None:
-        for pid, worker, code in self._ended():
+        for pid, number, started, code in self._ended():
             now = time.monotonic()
-            is_young = now - worker.started < YOUNG_SECONDS
-            self._due[worker.number] = now + YOUNG_SECONDS if is_young else now
-            log.error("worker_died", pid=pid, number=worker.number, code=code)
+            is_young = now - started < YOUNG_SECONDS
+            self._due[number] = now + YOUNG_SECONDS if is_young else now
+            log.error("worker_died", pid=pid, number=number, code=code)
 
     def _signal_all(self, number: int) -> None:
         for pid in self._workers:
@@ -258,6 +247,6 @@ class _Supervisor:
                 deadline = time.monotonic() + left
             if self._wait(left) in STOPPING:
                 self._signal_all(signal.SIGTERM)
-            for _, _, ended_with in self._ended():
+            for *_, ended_with in self._ended():
                 code = exit_codes.FAILED if ended_with else code
         return code

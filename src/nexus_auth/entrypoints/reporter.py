@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from nexus_auth.entrypoints.terminal import painted
+from nexus_auth.entrypoints.terminal import is_terminal, painted
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -41,7 +41,7 @@ class Reporter:
     def result(self, text: str, colour: str = "") -> None:
         """Writes one line about what was done, in a colour where there is one."""
         self._close_line()
-        _write(self._out, f"{_painted(text, colour, self._out)}\n")
+        _write(self._out, f"{painted(text, colour, self._out)}\n")
 
     def check(self, text: str, why: str, *, is_right: bool) -> None:
         """Writes what was tried, marked ` ok ` or `FAIL`, and why that is right or wrong.
@@ -49,9 +49,9 @@ class Reporter:
         On a narrow terminal the reason gets a line of its own.
         """
         mark, colour = (" ok ", "green") if is_right else ("FAIL", "red")
-        narrow = _is_terminal(self._out) and shutil.get_terminal_size().columns < _FULL_COLUMNS
+        narrow = is_terminal(self._out) and shutil.get_terminal_size().columns < _FULL_COLUMNS
         gap = _CHECK_INDENT if narrow else "  "
-        self.result(f" {_painted(mark, colour, self._out)} {text}{gap}{why}")
+        self.result(f" {painted(mark, colour, self._out)} {text}{gap}{why}")
 
     def say(self, text: str) -> None:
         """Writes one line about what is going on."""
@@ -60,12 +60,12 @@ class Reporter:
 
     def warn(self, text: str) -> None:
         """Writes something that the reader has to act on."""
-        self.say(f"{_painted('WARNING', 'yellow', self._err)}: {text}")
+        self.say(f"{painted('WARNING', 'yellow', self._err)}: {text}")
 
     @asynccontextmanager
     async def waiting(self, text: str) -> AsyncIterator[None]:
         """Shows that something is being waited for, and for how long already."""
-        if not _is_terminal(self._err):
+        if not is_terminal(self._err):
             self.say(text)
         ticker = asyncio.create_task(self._tick(text))
         try:
@@ -79,7 +79,7 @@ class Reporter:
     async def _tick(self, text: str) -> None:
         started = time.monotonic()
         for sign in itertools.cycle(_SPINNER):
-            if _is_terminal(self._err):
+            if is_terminal(self._err):
                 self._is_line_open = True
                 passed = time.monotonic() - started
                 _write(self._err, f"{_CLEAR_LINE}{sign} {text} ({passed:.0f} s)")
@@ -92,16 +92,6 @@ class Reporter:
         if self._is_line_open:
             self._is_line_open = False
             _write(self._err, _CLEAR_LINE)
-
-
-def _is_terminal(stream: TextIO) -> bool:
-    with suppress(OSError, ValueError):
-        return stream.isatty()
-    return False
-
-
-def _painted(text: str, colour: str, stream: TextIO) -> str:
-    return painted(text, colour, stream) if colour and _is_terminal(stream) else text
 
 
 def _write(stream: TextIO, text: str) -> None:

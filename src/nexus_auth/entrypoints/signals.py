@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -45,27 +45,21 @@ class HeldSignals:
     signals never are; their sender can send SIGKILL.
 
     Attributes:
-        received: The first signal that came.
+        exit_code: What a shell reports of a process that the first signal ended; None when none
+            came.
     """
 
     def __init__(self, say: Callable[[str], None], explanations: Sequence[str]) -> None:
-        """Keeps what to say.
+        """Keeps what to `say` to the user, from a signal handler.
 
-        Args:
-            say: Shows a line to the user; called from a signal handler.
-            explanations: At least one: for the first Ctrl-C, the second, and so on. Other signals
-                repeat the last that was shown.
+        There is at least one explanation: for the first Ctrl-C, the second, and so on. Other
+        signals repeat the last that was shown.
         """
-        self.received: int | None = None
+        self.exit_code: int | None = None
         self._say = say
         self._explanations = explanations
         self._interrupts = 0
         self._give_up: Callable[[], object] | None = None
-
-    @property
-    def exit_code(self) -> int | None:
-        """What a shell reports of a process that the signal ended; None when none came."""
-        return None if self.received is None else exit_code_of(self.received)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -83,8 +77,8 @@ class HeldSignals:
             self._give_up = None
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.received is None:
-            self.received = number
+        if self.exit_code is None:
+            self.exit_code = exit_code_of(number)
         self._interrupts += number == signal.SIGINT
         if self._interrupts <= len(self._explanations):
             self._say(self._explanations[max(self._interrupts, 1) - 1])
@@ -113,7 +107,7 @@ class Interrupts:
         finally:
             self._held -= 1
         if self._pending is not None and not self._held:
-            _leave(self._pending)
+            raise SystemExit(exit_code_of(self._pending))
 
     def close(self) -> None:
         """From now on signals change nothing: the process is ending already."""
@@ -122,11 +116,6 @@ class Interrupts:
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self._closing:
             return
-        if self._held:
-            self._pending = number
-            return
-        _leave(number)
-
-
-def _leave(number: int) -> NoReturn:
-    raise SystemExit(exit_code_of(number))
+        if not self._held:
+            raise SystemExit(exit_code_of(number))
+        self._pending = number

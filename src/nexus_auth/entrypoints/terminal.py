@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ def escaped(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else ascii(text)
 
 
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a stream is a terminal; one that was closed is none."""
+    with suppress(OSError, ValueError):
+        return stream.isatty()
+    return False
+
+
 def wants_colour(stream: TextIO) -> bool:
     """Whether colour may be written to a stream: a terminal, and not switched off.
 
@@ -31,18 +39,17 @@ def wants_colour(stream: TextIO) -> bool:
     """
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
-    return stream.isatty()
+    return is_terminal(stream)
 
 
 def painted(text: str, colour: str, stream: TextIO) -> str:
-    """Wraps our own text in a colour where the stream may have one.
+    """Wraps text that is already safe in a colour where the stream may have one.
 
-    Args:
-        text: What to show; already made safe.
-        colour: green, red, yellow, bold or dim.
-        stream: Where it will be written.
+    Colours are green, red, yellow, bold and dim; an empty one changes nothing.
     """
-    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if wants_colour(stream) else text
+    if not colour or not wants_colour(stream):
+        return text
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
 
 
 def as_json(value: object) -> str:

@@ -13,20 +13,14 @@ from hypothesis import given
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.issuance import (
     ABSENT_CONFIRMATIONS,
-    Confirm,
+    Action,
     Facts,
     Holdings,
-    InterruptedRun,
-    LastStep,
-    Look,
+    Leftovers,
     NoCertificate,
-    Nothing,
     Order,
     Problem,
-    Reason,
-    ReplacePair,
-    ReuseKey,
-    Stop,
+    Step,
     next_step,
 )
 from tests.builders import NOW, a_certificate, a_hotkey, a_key, public_bytes, to_der
@@ -62,33 +56,33 @@ def facts(order: str = "plain", **known: Any) -> Facts:
     return Facts(order=Order(hotkey=hotkey, valid_for=365 * DAY, **ORDERS[order]), **known)
 
 
-FILES: Final[dict[str, tuple[Look | LastStep, ...]]] = {
+FILES: Final[dict[str, tuple[Step, ...]]] = {
     # nothing, the key alone, the certificate alone, both
     "plain": (
-        ReplacePair(Reason.NO_PAIR),
-        Stop(Problem.HALF_A_PAIR),
-        Stop(Problem.HALF_A_PAIR),
-        Nothing(Reason.PAIR_PRESENT),
+        Step(Action.REPLACE_PAIR),
+        Step(Action.STOP, Problem.HALF_A_PAIR),
+        Step(Action.STOP, Problem.HALF_A_PAIR),
+        Step(Action.KEEP_PAIR),
     ),
-    "force": (ReplacePair(Reason.FORCED),) * 4,
+    "force": (Step(Action.REPLACE_PAIR),) * 4,
     "reuse": (
-        ReuseKey(Reason.NO_PAIR),
-        ReuseKey(Reason.NO_CERTIFICATE),
-        Stop(Problem.HALF_A_PAIR),
-        ReuseKey(Reason.ORDERED),
+        Step(Action.REUSE_KEY),
+        Step(Action.REUSE_KEY),
+        Step(Action.STOP, Problem.HALF_A_PAIR),
+        Step(Action.REUSE_KEY),
     ),
     "renew": (
-        ReplacePair(Reason.NO_PAIR),
-        Stop(Problem.HALF_A_PAIR),
-        Stop(Problem.HALF_A_PAIR),
-        Look.READ_PAIR,
+        Step(Action.REPLACE_PAIR),
+        Step(Action.STOP, Problem.HALF_A_PAIR),
+        Step(Action.STOP, Problem.HALF_A_PAIR),
+        Step(Action.READ_PAIR),
     ),
-    "force, renew": (ReplacePair(Reason.FORCED),) * 4,
+    "force, renew": (Step(Action.REPLACE_PAIR),) * 4,
     "reuse, renew": (
-        ReuseKey(Reason.NO_PAIR),
-        ReuseKey(Reason.NO_CERTIFICATE),
-        Stop(Problem.HALF_A_PAIR),
-        Look.READ_PAIR,
+        Step(Action.REUSE_KEY),
+        Step(Action.REUSE_KEY),
+        Step(Action.STOP, Problem.HALF_A_PAIR),
+        Step(Action.READ_PAIR),
     ),
 }
 
@@ -101,7 +95,7 @@ FILES: Final[dict[str, tuple[Look | LastStep, ...]]] = {
         for holdings, step in zip(Holdings, steps, strict=True)
     ],
 )
-def test_files_decide_first(order: str, holdings: Holdings, step: Look | LastStep) -> None:
+def test_files_decide_first(order: str, holdings: Holdings, step: Step) -> None:
     """Every order with every set of files."""
     assert next_step(facts(order, holdings=holdings)) == step
 
@@ -111,80 +105,72 @@ def test_files_decide_first(order: str, holdings: Holdings, step: Look | LastSte
 def test_what_earlier_runs_left_comes_before_everything_else(
     order: str, holdings: Holdings
 ) -> None:
-    """First the files of an interrupted run, then the notification of its change."""
-    unfinished = facts(
-        order,
-        holdings=holdings,
-        interrupted=InterruptedRun.UNFINISHED,
-        is_notification_due=True,
-    )
-    assert next_step(unfinished) is Look.FINISH_INTERRUPTED_RUN
-    for state in (InterruptedRun.NONE, InterruptedRun.FINISHED):
-        finished = facts(order, holdings=holdings, interrupted=state, is_notification_due=True)
-        assert next_step(finished) is Look.NOTIFY_CHANGE
+    """The pair of an interrupted run, and a change that was not notified."""
+    unfinished = facts(order, holdings=holdings, leftovers=Leftovers.UNFINISHED)
+    assert next_step(unfinished) == Step(Action.FINISH_EARLIER_RUNS)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_pair_of_an_interrupted_run_is_confirmed_where_no_more_is_ordered(order: str) -> None:
     """It is as new as an order would make it; a renewal looks it up on chain anyway."""
-    steps = {"plain": Confirm(), "reuse": Confirm()}
-    finished = facts(order, interrupted=InterruptedRun.FINISHED)
-    assert next_step(finished) == steps.get(order, FILES[order][3])
+    steps = {"plain": Step(Action.CONFIRM_PAIR), "reuse": Step(Action.CONFIRM_PAIR)}
+    placed = facts(order, leftovers=Leftovers.PAIR_PLACED)
+    assert next_step(placed) == steps.get(order, FILES[order][3])
 
 
-RENEWALS: Final[list[tuple[dict[str, Any], Look | LastStep, Look | LastStep]]] = [
+RENEWALS: Final[list[tuple[dict[str, Any], Step, Step]]] = [
     # what is known; the next step of a renewal, and of one that reuses the key
     (
         {"certificate": NoCertificate.UNREADABLE},
-        ReplacePair(Reason.UNREADABLE),
-        ReuseKey(Reason.UNREADABLE),
+        Step(Action.REPLACE_PAIR),
+        Step(Action.REUSE_KEY),
     ),
     (
         {"certificate": LONG, "hotkey": BOB},
-        Stop(Problem.OTHER_HOTKEY, ALICE),
-        Stop(Problem.OTHER_HOTKEY, ALICE),
+        Step(Action.STOP, Problem.OTHER_HOTKEY, ALICE),
+        Step(Action.STOP, Problem.OTHER_HOTKEY, ALICE),
     ),
-    ({"certificate": LONG}, Look.LOOK_UP_PUBLISHED_KEY, Look.LOOK_UP_PUBLISHED_KEY),
+    ({"certificate": LONG}, Step(Action.LOOK_UP_PUBLISHED_KEY), Step(Action.LOOK_UP_PUBLISHED_KEY)),
     (
         {"certificate": LONG, "lookups": (None, None)},
-        Look.LOOK_UP_PUBLISHED_KEY,
-        Look.LOOK_UP_PUBLISHED_KEY,
+        Step(Action.LOOK_UP_PUBLISHED_KEY),
+        Step(Action.LOOK_UP_PUBLISHED_KEY),
     ),
     *(
         (
             {"certificate": LONG, "lookups": lookups},
-            ReplacePair(Reason.NOT_PUBLISHED),
-            Stop(Problem.REUSED_KEY_NOT_PUBLISHED),
+            Step(Action.REPLACE_PAIR, Problem.NOT_PUBLISHED),
+            Step(Action.STOP, Problem.NOT_PUBLISHED),
         )
         for lookups in ((None,) * ABSENT_CONFIRMATIONS, (OTHER_KEY,), (None, OTHER_KEY))
     ),
     *(
         (
             {"certificate": LONG, "lookups": lookups},
-            Nothing(Reason.STILL_GOOD, 100 * DAY),
-            Nothing(Reason.STILL_GOOD, 100 * DAY),
+            Step(Action.KEEP_PAIR, remaining=100 * DAY),
+            Step(Action.KEEP_PAIR, remaining=100 * DAY),
         )
         for lookups in ((KEY,), (None, None, KEY))
     ),
     *(
         (
             {"certificate": ending_in(remaining), "lookups": (KEY,)},
-            ReplacePair(Reason.RENEWAL_DUE, remaining),
-            ReuseKey(Reason.RENEWAL_DUE, remaining),
+            Step(Action.REPLACE_PAIR, remaining=remaining),
+            Step(Action.REUSE_KEY, remaining=remaining),
         )
         for remaining in (30 * DAY, timedelta(), -DAY + timedelta(seconds=1))
     ),
     (
         {"certificate": ending_in(30 * DAY + timedelta(seconds=1)), "lookups": (KEY,)},
-        Nothing(Reason.STILL_GOOD, 30 * DAY + timedelta(seconds=1)),
-        Nothing(Reason.STILL_GOOD, 30 * DAY + timedelta(seconds=1)),
+        Step(Action.KEEP_PAIR, remaining=30 * DAY + timedelta(seconds=1)),
+        Step(Action.KEEP_PAIR, remaining=30 * DAY + timedelta(seconds=1)),
     ),
 ]
 
 
 @pytest.mark.parametrize(("known", "renewing", "reusing"), RENEWALS)
 def test_renewal_looks_before_it_replaces(
-    known: dict[str, Any], renewing: Look | LastStep, reusing: Look | LastStep
+    known: dict[str, Any], renewing: Step, reusing: Step
 ) -> None:
     """The certificate's hotkey, then the key on chain, then the certificate's end."""
     assert next_step(facts("renew", **known)) == renewing
@@ -206,8 +192,7 @@ def any_facts(draw: st.DrawFn) -> Facts:
         order=order,
         now=NOW,
         holdings=draw(st.sampled_from(Holdings)),
-        interrupted=draw(st.sampled_from(InterruptedRun)),
-        is_notification_due=draw(st.booleans()),
+        leftovers=draw(st.sampled_from(Leftovers)),
         certificate=draw(st.sampled_from(certificates)),
         lookups=tuple(draw(st.lists(st.sampled_from([None, KEY, OTHER_KEY]), max_size=4))),
     )
@@ -217,7 +202,7 @@ def any_facts(draw: st.DrawFn) -> Facts:
 def test_key_on_chain_is_replaced_for_a_reason_only(known: Facts) -> None:
     """Forced, nothing there, or a renewal that is due; and never where the key is to be reused."""
     step = next_step(known)
-    if not isinstance(step, ReplacePair):
+    if step.action is not Action.REPLACE_PAIR:
         return
     assert not known.order.reuse_key
     if known.order.force or known.holdings is Holdings.NOTHING:
@@ -242,24 +227,21 @@ def test_pair_that_is_there_is_enough_where_no_more_is_ordered(known: Facts) -> 
         known,
         order=Order(hotkey=known.order.hotkey, valid_for=DAY),
         holdings=Holdings.BOTH,
-        interrupted=InterruptedRun.NONE,
-        is_notification_due=False,
+        leftovers=Leftovers.NONE,
     )
-    assert next_step(settled) == Nothing(Reason.PAIR_PRESENT)
+    assert next_step(settled) == Step(Action.KEEP_PAIR)
 
 
 @given(any_facts(), st.lists(st.sampled_from([None, KEY, OTHER_KEY]), min_size=4, max_size=4))
 def test_every_run_ends(known: Facts, chain: list[bytes | None]) -> None:
     """Each look adds a fact, so that no step comes for ever."""
     for _ in range(10):
-        match next_step(known):
-            case Look.FINISH_INTERRUPTED_RUN:
-                known = replace(known, interrupted=InterruptedRun.FINISHED)
-            case Look.NOTIFY_CHANGE:
-                known = replace(known, is_notification_due=False)
-            case Look.READ_PAIR:
+        match next_step(known).action:
+            case Action.FINISH_EARLIER_RUNS:
+                known = replace(known, leftovers=Leftovers.PAIR_PLACED)
+            case Action.READ_PAIR:
                 known = replace(known, certificate=LONG)
-            case Look.LOOK_UP_PUBLISHED_KEY:
+            case Action.LOOK_UP_PUBLISHED_KEY:
                 known = replace(known, lookups=(*known.lookups, chain[len(known.lookups)]))
             case _:
                 return

@@ -21,9 +21,9 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
@@ -51,6 +51,7 @@ _JOURNAL_PREFIX: Final = ".client-pair."
 _KEY_PREFIX: Final = f".{KEY_NAME}."
 _CERTIFICATE_PREFIX: Final = f".{CERTIFICATE_NAME}."
 _NOTIFICATION_PREFIX: Final = f"{NOTIFICATION_NAME}."
+_RECOVERY_PREFIX: Final = "nexus-auth-recovered-"
 
 _CERTIFICATE_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _DIRECTORY_MODE: Final = 0o755
@@ -92,10 +93,15 @@ class CredentialsNotPlaced(CredentialsError):
 
 
 class CredentialsDirectory:
-    """Reads and replaces the pair in one directory. Blocks while the disk works."""
+    """Reads and replaces the pair in one directory. Blocks while the disk works.
 
-    def __init__(self, path: Path) -> None:
+    Attributes:
+        will_notify: Whether this run has a command to be run after a change of the pair.
+    """
+
+    def __init__(self, path: Path, *, will_notify: bool = False) -> None:
         self.path = path
+        self.will_notify = will_notify
         self.key_path = path / KEY_NAME
         self.certificate_path = path / CERTIFICATE_NAME
         self.pending_path = path / PENDING_NAME
@@ -108,10 +114,7 @@ class CredentialsDirectory:
             CredentialsUnusable: If that cannot be found out.
         """
         with _explained(self.path):
-            key, certificate = self.key_path.is_file(), self.certificate_path.is_file()
-        if key:
-            return Holdings.BOTH if certificate else Holdings.KEY_ONLY
-        return Holdings.CERTIFICATE_ONLY if certificate else Holdings.NOTHING
+            return Holdings((self.key_path.is_file(), self.certificate_path.is_file()))
 
     def has_unfinished_work(self) -> bool:
         """Says whether an earlier run was interrupted after it got a new pair."""
@@ -152,16 +155,14 @@ class CredentialsDirectory:
                 sync_directory(self.path.parent)
             descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            self._lock(descriptor)
+            with suppress(OSError):  # a file system without locks
+                self._lock(descriptor)
             yield self
         finally:
             os.close(descriptor)
 
-    def finish_interrupted_work(self, *, will_notify: bool = False) -> Credentials | None:
+    def finish_interrupted_work(self) -> Credentials | None:
         """Puts a pair in its place that an interrupted run left, and removes the run's remains.
-
-        Args:
-            will_notify: Whether the change has to be notified; see `is_notification_pending`.
 
         Returns:
             The pair, or None where there was nothing to finish.
@@ -170,53 +171,40 @@ class CredentialsDirectory:
             CredentialsNotPlaced: If that failed; the pair stays where it is.
         """
         finished = None
-        pairs = [(path, _parse_journal(path)) for path in self._journals()]
-        for path, credentials in pairs:
+        # All are read first: the first one that is put in its place replaces the journal.
+        for path, credentials in [(each, _parse_journal(each)) for each in self._journals()]:
             if credentials is None:
                 continue
             try:
-                with self.reserved(will_notify=will_notify) as reservation:
+                with self.reserved() as reservation:
                     reservation.save(credentials)
                 path.unlink(missing_ok=True)
             except (OSError, CredentialsUnusable) as exc:
                 raise CredentialsNotPlaced(path=path, problem=_words(exc)) from None
             finished = credentials
         with _explained(self.path):
-            self._remove_remains()
+            # What the temporary files of ended runs hold is in the journal too, which was read.
+            for prefix in (_KEY_PREFIX, _CERTIFICATE_PREFIX, _NOTIFICATION_PREFIX):
+                for path in self.path.glob(f"{prefix}*{TEMPORARY_SUFFIX}"):
+                    path.unlink(missing_ok=True)
+            for path in self._journals():
+                if not _read(path).strip(b"\0"):
+                    path.unlink(missing_ok=True)
         return finished
 
     @contextmanager
-    def reserved(self, *, will_notify: bool = False) -> Iterator[Reservation]:
+    def reserved(self) -> Iterator[Reservation]:
         """Sets everything aside that a new pair needs: permission, names and room on the disk.
 
         What can fail, fails here, before the key on chain is replaced.
-
-        Args:
-            will_notify: Whether the change has to be notified; see `is_notification_pending`.
 
         Raises:
             CredentialsUnusable: If a pair could not be written.
         """
         self._check_places()
         with ExitStack() as stack:
-
-            def reserve(prefix: str) -> ReservedFile:
-                return stack.enter_context(ReservedFile(self.path, prefix, room_bytes=_ROOM_BYTES))
-
             with _explained(self.path):
-                journal = reserve(_JOURNAL_PREFIX)
-                reservation = Reservation(
-                    directory=self,
-                    journal=journal,
-                    key=reserve(_KEY_PREFIX),
-                    certificate=reserve(_CERTIFICATE_PREFIX),
-                    notification=reserve(_NOTIFICATION_PREFIX) if will_notify else None,
-                )
-                # The renaming is tried as well: some file systems can create but not rename.
-                journal.path = journal.path.rename(
-                    journal.path.with_suffix(f".1{TEMPORARY_SUFFIX}")
-                )
-                sync_directory(self.path)
+                reservation = Reservation(self, stack)
             yield reservation
 
     def discard_old(self) -> None:
@@ -232,15 +220,35 @@ class CredentialsDirectory:
         """Says whether an old key or certificate is kept beside the new one."""
         return any(_old(each).is_file() for each in (self.key_path, self.certificate_path))
 
-    def is_notification_pending(self) -> bool:
-        """Says whether the pair has changed, and the command for that has not succeeded since."""
-        return self.notification_path.is_file()
+    def is_notification_due(self) -> bool:
+        """Says whether this run has a command for a change that none has succeeded for yet."""
+        return self.will_notify and self.notification_path.is_file()
 
     def clear_notification(self) -> None:
         """Takes note that the change was notified."""
         with _explained(self.notification_path):
             self.notification_path.unlink(missing_ok=True)
             sync_directory(self.path)
+
+    def save_elsewhere(self, credentials: Credentials) -> Path | None:
+        """Writes key and certificate into one file, wherever that is possible, for the owner alone.
+
+        Returns:
+            The file, or None where nothing was writable.
+        """
+        # The place that survives longest first.
+        places: tuple[Callable[[], Path], ...] = (
+            lambda: self.path,
+            lambda: self.path.absolute().parent,
+            Path.home,
+            Path.cwd,
+            lambda: Path(tempfile.gettempdir()),
+        )
+        for place in places:
+            # A place may not exist: a user without a home, a working directory that was removed.
+            with suppress(OSError, RuntimeError):
+                return _save_recovery_file(credentials, place())
+        return None
 
     def _journals(self) -> list[Path]:
         """The journal, and what could become one; the oldest first."""
@@ -251,14 +259,14 @@ class CredentialsDirectory:
             ]
             # In a directory that many users may write to, only the owner's or ours are journals.
             owners = {os.geteuid(), self.path.stat().st_uid} if found else set()
-            entries = [(each, each.lstat()) for each in found]
+            entries = {each: each.lstat() for each in found}
             # A pipe would never end; and what a link points to is not ours.
             journals = [
-                (each, entry.st_mtime_ns)
-                for each, entry in entries
+                each
+                for each, entry in entries.items()
                 if entry.st_uid in owners and stat.S_ISREG(entry.st_mode)
             ]
-            return [each for each, _ in sorted(journals, key=lambda pair: pair[1])]
+            return sorted(journals, key=lambda each: entries[each].st_mtime_ns)
 
     def _check_places(self) -> None:
         """Raises where a name that a new pair needs is taken by what cannot be replaced."""
@@ -281,19 +289,9 @@ class CredentialsDirectory:
             _old(self.certificate_path),
         ):
             with _explained(path):
-                is_directory = path.is_dir() and not path.is_symlink()
-            if is_directory:
-                raise CredentialsUnusable(path=path, problem="is a directory; move it away first")
-
-    def _remove_remains(self) -> None:
-        """Removes the temporary files of runs that ended early."""
-        for prefix in (_KEY_PREFIX, _CERTIFICATE_PREFIX, _NOTIFICATION_PREFIX):
-            # What they hold is in the journal too, which was read before.
-            for path in self.path.glob(f"{prefix}*{TEMPORARY_SUFFIX}"):
-                path.unlink(missing_ok=True)
-        for path in self._journals():
-            if not _read(path).strip(b"\0"):
-                path.unlink(missing_ok=True)
+                if path.is_dir() and not path.is_symlink():
+                    problem = "is a directory; move it away first"
+                    raise CredentialsUnusable(path=path, problem=problem)
 
     def _lock(self, descriptor: int) -> None:
         try:
@@ -301,19 +299,24 @@ class CredentialsDirectory:
         except BlockingIOError:
             problem = "another nexus-auth is at work in this directory; wait until it is done"
             raise CredentialsUnusable(path=self.path, problem=problem) from None
-        except OSError:
-            return  # a file system without locks
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
     """Room for one new pair. Made by `CredentialsDirectory.reserved`."""
 
-    directory: CredentialsDirectory
-    journal: ReservedFile
-    key: ReservedFile
-    certificate: ReservedFile
-    notification: ReservedFile | None
+    def __init__(self, directory: CredentialsDirectory, stack: ExitStack) -> None:
+        def reserve(prefix: str) -> ReservedFile:
+            file = ReservedFile(directory.path, prefix, room_bytes=_ROOM_BYTES)
+            return stack.enter_context(file)
+
+        self._directory = directory
+        self._journal = journal = reserve(_JOURNAL_PREFIX)
+        self._key = reserve(_KEY_PREFIX)
+        self._certificate = reserve(_CERTIFICATE_PREFIX)
+        self._notification = reserve(_NOTIFICATION_PREFIX) if directory.will_notify else None
+        # The renaming is tried as well: some file systems can create but not rename.
+        journal.path = journal.path.rename(journal.path.with_suffix(f".1{TEMPORARY_SUFFIX}"))
+        sync_directory(directory.path)
 
     def save(self, credentials: Credentials) -> None:
         """Writes a new pair; the old one, where there is one, is kept beside it as `.old`.
@@ -322,36 +325,41 @@ class Reservation:
             CredentialsUnusable: If it could not be written; the caller has the only copy.
             CredentialsNotPlaced: If it is on disk, but not in its two files.
         """
-        directory = self.directory
+        directory = self._directory
         with _explained(directory.path):
-            self.journal.keep()
-            self.journal.fill(credentials.key_pem + credentials.certificate_pem)
-            self.journal.publish(directory.pending_path)
+            self._journal.keep()
+            self._journal.fill(credentials.key_pem + credentials.certificate_pem)
+            self._journal.publish(directory.pending_path)
             sync_directory(directory.path)
-        problem: str
         try:
             self._place(credentials)
         except OSError as exc:
-            problem = _words(exc)
-        else:
-            return
-        raise CredentialsNotPlaced(path=directory.pending_path, problem=problem)
+            raise CredentialsNotPlaced(path=directory.pending_path, problem=_words(exc)) from None
 
     def _place(self, credentials: Credentials) -> None:
         """Replaces both files by what the journal holds, and removes the journal."""
-        directory = self.directory
-        self.key.fill(credentials.key_pem)
-        self.certificate.fill(credentials.certificate_pem, mode=PUBLIC_MODE)
+        directory = self._directory
+        self._key.fill(credentials.key_pem)
+        self._certificate.fill(credentials.certificate_pem, mode=PUBLIC_MODE)
         _keep_old(directory.key_path, credentials.key_pem, mode=PRIVATE_MODE)
         _keep_old(directory.certificate_path, credentials.certificate_pem, mode=PUBLIC_MODE)
-        self.key.publish(directory.key_path)
-        self.certificate.publish(directory.certificate_path)
-        if self.notification is not None:
-            self.notification.fill(b"")
-            self.notification.publish(directory.notification_path)
+        self._key.publish(directory.key_path)
+        self._certificate.publish(directory.certificate_path)
+        if self._notification is not None:
+            self._notification.fill(b"")
+            self._notification.publish(directory.notification_path)
         sync_directory(directory.path)
         directory.pending_path.unlink(missing_ok=True)
         sync_directory(directory.path)
+
+
+def _save_recovery_file(credentials: Credentials, directory: Path) -> Path:
+    with ReservedFile(directory, _RECOVERY_PREFIX, suffix=".pem") as file:
+        file.fill(credentials.key_pem + credentials.certificate_pem)
+        file.keep()
+    # Its name too has to survive a power cut: this is the only copy of the key.
+    sync_directory(directory)
+    return file.path
 
 
 def _keep_old(path: Path, new: bytes, *, mode: int) -> None:

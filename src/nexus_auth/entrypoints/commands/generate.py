@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
 
+from nexus_auth.domain.errors import ConfigurationError, InvalidHotkey
+from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_go_switch, add_value
 from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from
 
 if TYPE_CHECKING:
     import argparse
 
+    from nexus_auth.adapters.pylon.client import PylonClient
     from nexus_auth.domain.issuance import Order
+    from nexus_auth.entrypoints.settings import Settings
 
 _ED25519: Final = 1
 _MAX_TIMEOUT_SECONDS: Final = 3600.0
@@ -37,36 +42,26 @@ exit codes: 0 done, or nothing to do ·
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    add_value(
-        parser,
+
+    def add(name: str, metavar: str, explanation: str, **options: Any) -> None:
+        add_value(parser, name, metavar=metavar, help=explanation, **options)
+
+    add(
         "ss58-address",
+        "ADDR",
+        "the hotkey of the Pylon identity; becomes O in the certificate",
         required=True,
-        metavar="ADDR",
-        help="the hotkey of the Pylon identity; becomes O in the certificate",
     )
-    add_value(
-        parser,
+    add(
         "output-dir",
+        "DIR",
+        "where client.key and client.crt are written; made if missing (default ./certs)",
         default="./certs",
-        metavar="DIR",
-        help="where client.key and client.crt are written; made if missing (default ./certs)",
     )
-    add_value(
-        parser,
-        "algorithm",
-        type=int,
-        default=_ED25519,
-        metavar="N",
-        help="1 is Ed25519, the only one there is (default 1)",
-    )
-    add_value(
-        parser,
-        "not-after-days",
-        type=int,
-        default=3650,
-        metavar="DAYS",
-        help="how long the certificate is valid (default 3650)",
-    )
+    algorithm = "1 is Ed25519, the only one there is (default 1)"
+    add("algorithm", "N", algorithm, type=int, default=_ED25519)
+    not_after = "how long the certificate is valid (default 3650)"
+    add("not-after-days", "DAYS", not_after, type=int, default=3650)
     add_go_switch(
         parser, "force-recreate", "replace what is there, and the key on chain, without asking"
     )
@@ -75,65 +70,90 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "reuse-key",
         "make a new certificate around the key that is there; the chain is not touched",
     )
-    add_value(
-        parser,
+    add(
         "renew-before-days",
+        "DAYS",
+        "do nothing while the certificate is valid for longer and its key is on chain; otherwise "
+        "replace the pair",
         type=int,
-        metavar="DAYS",
-        help="do nothing while the certificate is valid for longer and its key is on chain; "
-        "otherwise replace the pair",
     )
-    add_value(
-        parser,
+    add(
         "after-change",
-        metavar="COMMAND",
-        help="run after the files have changed, without a shell; a failure is exit code 1",
+        "COMMAND",
+        "run after the files have changed, without a shell; a failure is exit code 1",
     )
-    add_value(
-        parser,
-        "confirm-timeout-seconds",
-        type=float,
-        default=60.0,
-        metavar="SECONDS",
-        help="how long to wait until the chain has the new key; 0 does not ask (default 60)",
-    )
-    add_value(
-        parser,
-        "generate-timeout-seconds",
-        type=float,
-        default=300.0,
-        metavar="SECONDS",
-        help="how long Pylon may take to make and publish the pair (default 300)",
-    )
+    confirm = "how long to wait until the chain has the new key; 0 does not ask (default 60)"
+    add("confirm-timeout-seconds", "SECONDS", confirm, type=float, default=60.0)
+    generating = "how long Pylon may take to make and publish the pair (default 300)"
+    add("generate-timeout-seconds", "SECONDS", generating, type=float, default=300.0)
     add_flags(parser, PYLON_FLAGS)
     parser.epilog = _EPILOG
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Has a pair made, unless there is one."""
-    import functools
+    """Has a pair made, unless there is one: that needs neither settings nor Pylon."""
+    import asyncio
     from pathlib import Path
 
     from nexus_auth.adapters.credentials.directory import CredentialsDirectory
-    from nexus_auth.entrypoints.issuing.generate import generate
     from nexus_auth.entrypoints.issuing.hook import Hook
+    from nexus_auth.entrypoints.issuing.issuance import Issuance, is_nothing_to_do
+    from nexus_auth.entrypoints.reporter import Reporter
 
-    return generate(
-        _parse_order(args),
-        directory=CredentialsDirectory(Path(args.output_dir)),
-        load_settings=functools.partial(load_from, args),
-        after_change=None if args.after_change is None else Hook.parse(args.after_change),
-        confirm_seconds=args.confirm_timeout_seconds,
-        generate_timeout_seconds=args.generate_timeout_seconds,
-    )
+    order = _parse_order(args)
+    after_change = None if args.after_change is None else Hook.parse(args.after_change)
+    directory = CredentialsDirectory(Path(args.output_dir), will_notify=after_change is not None)
+    reporter = Reporter()
+    if is_nothing_to_do(order, directory):
+        reporter.result(
+            f"{directory.key_path} and {directory.certificate_path} exist: nothing to do "
+            "(-force-recreate replaces them, and the key on chain)"
+        )
+        return exit_codes.DONE
+    settings = load_from(args)
+    if not order.reuse_key:
+        _require_identity(settings)
+
+    from nexus_auth.entrypoints.container import build_container
+
+    container = build_container(settings)
+
+    async def issue() -> int:
+        client: PylonClient = container.pylon(
+            generate_timeout_seconds=args.generate_timeout_seconds
+        )
+        async with client:
+            return await Issuance(
+                order=order,
+                directory=directory,
+                issuer=client,
+                fetch_keys=client.fetch_keys,
+                clock=container.clock(),
+                reporter=reporter,
+                after_change=after_change,
+                confirm_seconds=args.confirm_timeout_seconds,
+            ).run()
+
+    try:
+        return asyncio.run(issue())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None  # the one that was obeyed at last
+
+
+def _require_identity(settings: Settings) -> None:
+    """Rejects settings that can only read: a key pair is made for an identity."""
+    for name, value in (
+        ("NEXUS_PYLON_IDENTITY_NAME", settings.identity_name),
+        ("NEXUS_PYLON_IDENTITY_TOKEN", settings.identity_token),
+        ("NEXUS_PYLON_NETUID", settings.netuid),
+    ):
+        if value is None:
+            raise ConfigurationError(setting=name, problem="needed to have a key pair made")
 
 
 def _parse_order(args: argparse.Namespace) -> Order:
     """Checks everything that can be checked without a request."""
-    from datetime import timedelta
-
     from nexus_auth.adapters.clock import utc_now
-    from nexus_auth.domain.errors import ConfigurationError, InvalidHotkey
     from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.issuance import Order
     from nexus_auth.domain.issuing import validity_end

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,7 +25,6 @@ from nexus_auth.adapters.credentials.directory import (
     CredentialsUnusable,
     Reservation,
 )
-from nexus_auth.adapters.credentials.recovery import save_recovery_file
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.errors import (
     CredentialsError,
@@ -36,24 +35,18 @@ from nexus_auth.domain.errors import (
 )
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.issuance import (
-    Confirm,
+    Action,
     Facts,
     Holdings,
-    InterruptedRun,
-    LastStep,
-    Look,
+    Leftovers,
     NoCertificate,
-    Nothing,
     Order,
     Problem,
-    Reason,
-    ReplacePair,
-    ReuseKey,
-    Stop,
+    Step,
     next_step,
 )
 from nexus_auth.domain.issuing import Credentials, build_credentials
-from nexus_auth.domain.ports import CertIssuer, Clock
+from nexus_auth.domain.ports import CertIssuer, Clock, KeyMap
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.issuing.hook import Hook
 from nexus_auth.entrypoints.reporter import Reporter
@@ -77,27 +70,20 @@ _UNCLEAR: Final = (
     "again, with -force-recreate where files exist."
 )
 
-FindHolder = Callable[[bytes], Awaitable[Hotkey | None]]
-"""Says which hotkey the chain has a public key for; raises RegistryError."""
 
-
-def is_nothing_to_do(
-    order: Order, directory: CredentialsDirectory, after_change: Hook | None
-) -> bool:
+def is_nothing_to_do(order: Order, directory: CredentialsDirectory) -> bool:
     """Says whether the files that are there are all that was ordered. Touches nothing.
 
     Raises:
         CredentialsUnusable: If that cannot be found out.
     """
-    is_unfinished = directory.has_unfinished_work()
-    facts = Facts(
-        order=order,
-        now=utc_now(),
-        holdings=directory.holdings(),
-        interrupted=InterruptedRun.UNFINISHED if is_unfinished else InterruptedRun.NONE,
-        is_notification_due=after_change is not None and directory.is_notification_pending(),
-    )
-    return isinstance(next_step(facts), Nothing)
+    if not order.accepts_any_pair:
+        return False  # The directory comes after the settings: wrong ones are reported first.
+    holdings = directory.holdings()
+    is_unfinished = directory.has_unfinished_work() or directory.is_notification_due()
+    leftovers = Leftovers.UNFINISHED if is_unfinished else Leftovers.NONE
+    facts = Facts(order=order, now=utc_now(), holdings=holdings, leftovers=leftovers)
+    return next_step(facts).action is Action.KEEP_PAIR
 
 
 @dataclass(slots=True, kw_only=True, eq=False, repr=False)
@@ -108,7 +94,7 @@ class Issuance:
         order: What the user wants.
         directory: Where the pair belongs.
         issuer: Makes key pairs, and knows what is on chain.
-        find_holder: Helps to explain a key that is on chain for another hotkey.
+        fetch_keys: As of `KeySource`: helps to explain a key that is on chain for another hotkey.
         clock: The wall clock.
         reporter: Shows what happens.
         after_change: Run after the files have changed.
@@ -119,16 +105,12 @@ class Issuance:
     order: Order
     directory: CredentialsDirectory
     issuer: CertIssuer
-    find_holder: FindHolder
+    fetch_keys: Callable[[], Awaitable[KeyMap]]
     clock: Clock
     reporter: Reporter
     after_change: Hook | None = None
     confirm_seconds: float = 60.0
     poll_seconds: float = POLL_SECONDS
-    _signals: HeldSignals = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._signals = HeldSignals(self.reporter.say, (_NOT_NOW, _STILL_WAITING))
 
     async def run(self) -> int:
         """Does what is needed and returns the exit code.
@@ -138,59 +120,48 @@ class Issuance:
         """
         with self.directory.opened_for_writing():
             # What a killed run left can only be seen and removed now.
-            facts = self._look(InterruptedRun.UNFINISHED)
-            is_hook_fine = True
-            while isinstance(step := next_step(facts), Look):
-                match step:
-                    case Look.FINISH_INTERRUPTED_RUN:
-                        facts = self._look(self._finish_interrupted_run())
-                    case Look.NOTIFY_CHANGE:
-                        is_hook_fine = await self._notify_earlier_change(facts)
-                        facts = replace(self._look(facts.interrupted), is_notification_due=False)
-                    case Look.READ_PAIR:
+            facts = self._look(Leftovers.UNFINISHED)
+            code = exit_codes.DONE
+            while True:
+                step = next_step(facts)
+                match step.action:
+                    case Action.FINISH_EARLIER_RUNS:
+                        leftovers, code = await self._finish_earlier_runs()
+                        facts = self._look(leftovers)
+                    case Action.READ_PAIR:
                         facts = replace(facts, certificate=self._read_certificate())
-                    case Look.LOOK_UP_PUBLISHED_KEY:
-                        if facts.lookups:
-                            await asyncio.sleep(self.poll_seconds)
-                        key = await self.issuer.published_key(self.order.hotkey)
+                    case Action.LOOK_UP_PUBLISHED_KEY:
+                        key = await self._look_up_published_key(again=bool(facts.lookups))
                         facts = replace(facts, lookups=(*facts.lookups, key))
-            credentials = await self._carry_out(step, facts)
-            if credentials is not None:
-                if self._signals.exit_code is not None:
-                    self._report_signal()
-                    return self._signals.exit_code
-                if not isinstance(step, Confirm):
-                    is_hook_fine = await self._run_hook()
-                await self._confirm(credentials)
-            return exit_codes.DONE if is_hook_fine else exit_codes.FAILED
+                    case Action.KEEP_PAIR:
+                        self._report_kept(step)
+                        return code
+                    case Action.CONFIRM_PAIR:
+                        await self._confirm(self.directory.load())
+                        return code
+                    case Action.REUSE_KEY | Action.REPLACE_PAIR:
+                        self._explain(step)
+                        return await self._change_pair(step.action)
+                    case Action.STOP:
+                        raise self._error_of(step, facts.holdings)
 
     # What is there
 
-    def _look(self, interrupted: InterruptedRun) -> Facts:
-        return Facts(
-            order=self.order,
-            now=self.clock(),
-            holdings=self.directory.holdings(),
-            interrupted=interrupted,
-            is_notification_due=self._will_notify and self.directory.is_notification_pending(),
-        )
+    def _look(self, leftovers: Leftovers) -> Facts:
+        holdings = self.directory.holdings()
+        return Facts(order=self.order, now=self.clock(), holdings=holdings, leftovers=leftovers)
 
-    @property
-    def _will_notify(self) -> bool:
-        return self.after_change is not None
-
-    def _finish_interrupted_run(self) -> InterruptedRun:
-        finished = self.directory.finish_interrupted_work(will_notify=self._will_notify)
-        if finished is None:
-            return InterruptedRun.NONE
-        self.reporter.say("Finished what an interrupted run had left to do.")
-        self._report_files(finished)
-        return InterruptedRun.FINISHED
-
-    async def _notify_earlier_change(self, facts: Facts) -> bool:
-        if facts.interrupted is not InterruptedRun.FINISHED:
+    async def _finish_earlier_runs(self) -> tuple[Leftovers, int]:
+        """Returns what is left, and the exit code of the user's command."""
+        placed = self.directory.finish_interrupted_work()
+        is_due = self.directory.is_notification_due()
+        if placed is not None:
+            self.reporter.say("Finished what an interrupted run had left to do.")
+            self._report_files(placed)
+        elif is_due:
             self.reporter.say("An earlier run changed the pair, and its command did not succeed.")
-        return await self._run_hook()
+        code = await self._run_hook() if is_due else exit_codes.DONE
+        return Leftovers.NONE if placed is None else Leftovers.PAIR_PLACED, code
 
     def _read_certificate(self) -> ClientCertificate | NoCertificate:
         try:
@@ -199,78 +170,84 @@ class Issuance:
             self.reporter.say(f"The pair is unusable: {exc}.")
             return NoCertificate.UNREADABLE
 
-    # Doing it
+    async def _look_up_published_key(self, *, again: bool) -> bytes | None:
+        if again:
+            await asyncio.sleep(self.poll_seconds)
+        return await self.issuer.published_key(self.order.hotkey)
 
-    async def _carry_out(self, step: LastStep, facts: Facts) -> Credentials | None:
-        """Takes the last step; returns the pair where it has to be confirmed on chain."""
-        match step:
-            case Nothing():
-                if step.remaining is not None:
-                    self._report_still_good(step.remaining)
-                return None
-            case Confirm():
-                return self.directory.load()
-            case ReuseKey():
-                self._explain(step)
-                return self._renew_certificate()
-            case ReplacePair():
-                self._explain(step)
-                return await self._replace_pair()
-            case Stop():
-                raise self._error_of(step, facts.holdings)
+    # What is decided
 
-    def _report_still_good(self, remaining: timedelta) -> None:
-        self.directory.discard_old()
-        self.reporter.result(
-            f"Nothing to do: valid for {remaining.days} more days, and the key is on chain."
-        )
+    def _report_kept(self, step: Step) -> None:
+        if step.remaining is not None:
+            self.directory.discard_old()
+            self.reporter.result(
+                f"Nothing to do: valid for {step.remaining.days} more days, and the key is on "
+                "chain."
+            )
 
-    def _explain(self, step: ReuseKey | ReplacePair) -> None:
-        if step.reason is Reason.NOT_PUBLISHED:
+    def _explain(self, step: Step) -> None:
+        if step.problem is Problem.NOT_PUBLISHED:
             self.reporter.say("Another key is on chain, or none.")
         elif step.remaining is not None:
             self.reporter.say(f"The certificate has {max(step.remaining.days, 0)} days left.")
 
-    def _error_of(self, step: Stop, holdings: Holdings) -> CredentialsUnusable:
+    def _error_of(self, step: Step, holdings: Holdings) -> CredentialsUnusable:
+        self._explain(step)
         directory = self.directory
-        match step.problem:
-            case Problem.HALF_A_PAIR:
-                name = KEY_NAME if holdings is Holdings.KEY_ONLY else CERTIFICATE_NAME
-                return CredentialsUnusable(
-                    path=directory.path,
-                    problem=f"holds only {name}; -force-recreate replaces the pair, and the key "
-                    "on chain with it; -reuse-key makes a certificate for a key",
+        if step.problem is Problem.HALF_A_PAIR:
+            path = directory.path
+            name = KEY_NAME if holdings is Holdings.KEY_ONLY else CERTIFICATE_NAME
+            problem = (
+                f"holds only {name}; -force-recreate replaces the pair, and the key on chain with "
+                "it; -reuse-key makes a certificate for a key"
+            )
+        elif step.problem is Problem.OTHER_HOTKEY:
+            path = directory.certificate_path
+            problem = (
+                f"is the certificate of {step.found}, not of {self.order.hotkey}; "
+                "-force-recreate replaces it all the same"
+            )
+        else:
+            path = directory.key_path
+            problem = (
+                "this key is not on chain, so that no certificate around it can work; leave out "
+                "-reuse-key to have a new one made"
+            )
+        return CredentialsUnusable(path=path, problem=problem)
+
+    # Doing it
+
+    async def _change_pair(self, action: Action) -> int:
+        signals = HeldSignals(self.reporter.say, (_NOT_NOW, _STILL_WAITING))
+        if action is Action.REUSE_KEY:
+            credentials = self._renew_certificate()
+        else:
+            credentials = await self._replace_pair(signals)
+        self._report_files(credentials)
+        if signals.exit_code is not None:
+            self.reporter.say("Ended as asked. The new pair was not looked up on chain.")
+            if self.after_change is not None:
+                self.reporter.warn(
+                    f"{self.after_change} was not run; the next run with -after-change makes up "
+                    "for it"
                 )
-            case Problem.OTHER_HOTKEY:
-                return CredentialsUnusable(
-                    path=directory.certificate_path,
-                    problem=f"is the certificate of {step.found}, not of {self.order.hotkey}; "
-                    "-force-recreate replaces it all the same",
-                )
-            case Problem.REUSED_KEY_NOT_PUBLISHED:
-                self.reporter.say("Another key is on chain, or none.")
-                return CredentialsUnusable(
-                    path=directory.key_path,
-                    problem="this key is not on chain, so that no certificate around it can "
-                    "work; leave out -reuse-key to have a new one made",
-                )
+            return signals.exit_code
+        code = await self._run_hook()
+        await self._confirm(credentials)
+        return code
 
     def _renew_certificate(self) -> Credentials:
         """Makes a new certificate around the key that is there."""
-        with self.directory.reserved(will_notify=self._will_notify) as reservation:
+        with self.directory.reserved() as reservation:
             credentials = self._build(self.directory.load_private_key())
             reservation.save(credentials)
-        self._report_files(credentials)
         return credentials
 
-    async def _replace_pair(self) -> Credentials:
+    async def _replace_pair(self, signals: HeldSignals) -> Credentials:
         """Has a new pair made, and does not let go of it before it is on disk."""
         # A rehearsal: what goes wrong with a certificate goes wrong here.
         self._build(Ed25519PrivateKey.generate().private_bytes_raw())
-        with (
-            self.directory.reserved(will_notify=self._will_notify) as reservation,
-            self._signals.held(),
-        ):
+        with self.directory.reserved() as reservation, signals.held():
             try:
                 credentials = self._build(await self._have_key_made())
                 await self._save(reservation, credentials)
@@ -280,7 +257,6 @@ class Issuance:
                     "nexus-auth generate -force-recreate"
                 )
                 raise
-        self._report_files(credentials)
         return credentials
 
     async def _have_key_made(self) -> bytes:
@@ -320,7 +296,7 @@ class Issuance:
         else:
             return
         self.reporter.warn(f"the new pair could not be written: {problem}")
-        path = save_recovery_file(credentials, near=self.directory.path)
+        path = self.directory.save_elsewhere(credentials)
         if path is None:
             self.reporter.warn(
                 "and nowhere else either. The only copy is in this process: make room, or make "
@@ -328,7 +304,7 @@ class Issuance:
             )
         while path is None:
             await asyncio.sleep(_RESCUE_EVERY_SECONDS)
-            path = save_recovery_file(credentials, near=self.directory.path)
+            path = self.directory.save_elsewhere(credentials)
         raise CredentialsUnusable(
             path=self.directory.path,
             problem="the new pair could not be written there. Private key and certificate, which "
@@ -343,28 +319,21 @@ class Issuance:
             f"valid until {ends:%Y-%m-%d}."
         )
 
-    async def _run_hook(self) -> bool:
-        """Runs the user's command, where there is one; says whether it succeeded."""
+    async def _run_hook(self) -> int:
+        """Runs the user's command, where there is one; returns the exit code."""
         hook = self.after_change
         if hook is None:
-            return True
+            return exit_codes.DONE
         problem = await hook.run()
         if problem:
             self.reporter.warn(
                 f"the pair is in its place, but {hook} {problem}; the next run with "
                 "-after-change tries again"
             )
-            return False
+            return exit_codes.FAILED
         self.directory.clear_notification()
         self.reporter.say(f"Ran {hook}.")
-        return True
-
-    def _report_signal(self) -> None:
-        self.reporter.say("Ended as asked. The new pair was not looked up on chain.")
-        if self.after_change is not None:
-            self.reporter.warn(
-                f"{self.after_change} was not run; the next run with -after-change makes up for it"
-            )
+        return exit_codes.DONE
 
     # Whether it works
 
@@ -377,8 +346,7 @@ class Issuance:
         async with self.reporter.waiting(waiting):
             problem = await self._await_published(certificate.hotkey, certificate.public_key)
         if problem:
-            is_kept = self.directory.keeps_old()
-            kept = "\nThe old pair is kept beside it as .old." if is_kept else ""
+            kept = "\nThe old pair is kept beside it as .old." if self.directory.keeps_old() else ""
             self.reporter.warn(f"{problem}{kept}")
             return
         self.directory.discard_old()
@@ -392,7 +360,10 @@ class Issuance:
                 published = await self.issuer.published_key(hotkey)
                 if published == public_key:
                     return ""
-                holder = await self._holder_of(public_key)
+                holder = None
+                with suppress(RegistryError):  # a help for the reader, no more
+                    keys = (await self.fetch_keys()).keys
+                    holder = next((each for each, key in keys.items() if key == public_key), None)
                 if holder is not None and holder != hotkey:
                     return (
                         f"this certificate names {hotkey}, but its key belongs to {holder}: "
@@ -403,17 +374,10 @@ class Issuance:
                 problem = (
                     f"the chain has {found} for {hotkey} so far. If it stays like that, the "
                     "address is not that of the Pylon identity, and the certificate will never "
-                    "work. Ask again with nexus-auth verify "
-                    f"{self.directory.certificate_path}"
+                    f"work. Ask again with nexus-auth verify {self.directory.certificate_path}"
                 )
             except IssuingError as exc:
                 problem = f"whether the chain has the key could not be found out: {exc}"
             if time.monotonic() + self.poll_seconds > deadline:
                 return problem
             await asyncio.sleep(self.poll_seconds)
-
-    async def _holder_of(self, public_key: bytes) -> Hotkey | None:
-        try:
-            return await self.find_holder(public_key)
-        except RegistryError:
-            return None  # a help for the reader, no more

@@ -44,10 +44,10 @@ def kill_before(call: int) -> None:
 
 def what_is_left(path: Path) -> dict[str, Any]:
     """Finishes the work, as the next run does, and says what is there."""
-    directory = CredentialsDirectory(path)
+    directory = CredentialsDirectory(path, will_notify=True)
     before = sorted(each.name for each in path.iterdir())
     with directory.opened_for_writing():
-        finished = directory.finish_interrupted_work(will_notify=True)
+        finished = directory.finish_interrupted_work()
     names = sorted(each.name for each in path.iterdir())
     known = {a_pair(name).certificate.fingerprint: name for name in ("old", "new")}
     return {
@@ -69,8 +69,8 @@ def what_is_left(path: Path) -> dict[str, Any]:
 
 def finish(path: Path) -> None:
     """Does what the next run does first."""
-    with CredentialsDirectory(path).opened_for_writing() as directory:
-        directory.finish_interrupted_work(will_notify=True)
+    with CredentialsDirectory(path, will_notify=True).opened_for_writing() as directory:
+        directory.finish_interrupted_work()
 
 
 def main(journal: str | None = None) -> None:

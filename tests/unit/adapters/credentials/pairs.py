@@ -23,8 +23,8 @@ def a_pair(name: str) -> Credentials:
 
 def save(path: Path, pair: Credentials, *, will_notify: bool = False) -> CredentialsDirectory:
     """Saves a pair the regular way."""
-    with CredentialsDirectory(path).opened_for_writing() as directory:
-        directory.finish_interrupted_work(will_notify=will_notify)
-        with directory.reserved(will_notify=will_notify) as reservation:
+    with CredentialsDirectory(path, will_notify=will_notify).opened_for_writing() as directory:
+        directory.finish_interrupted_work()
+        with directory.reserved() as reservation:
             reservation.save(pair)
     return directory

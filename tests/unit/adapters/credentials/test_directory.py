@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import socket
+import stat
 import subprocess
 import sys
 import traceback
@@ -97,22 +98,25 @@ def test_old_pair_is_kept_beside_until_it_is_discarded(tmp_path: Path) -> None:
     assert names(tmp_path) == ["client.crt", "client.key"]
 
 
-def test_notification_is_pending_until_it_is_cleared(tmp_path: Path) -> None:
+def test_notification_is_due_until_it_is_cleared(tmp_path: Path) -> None:
     """Where there is a command for it at all; a later change without one clears nothing."""
-    directory = save(tmp_path, a_pair("old"))
-    assert not directory.is_notification_pending()
+    without_command = save(tmp_path, a_pair("old"))
+    directory = CredentialsDirectory(tmp_path, will_notify=True)
+    assert not directory.is_notification_due()
     save(tmp_path, a_pair("new"), will_notify=True)
     save(tmp_path, a_pair("newer"))
-    assert directory.is_notification_pending()
+    assert directory.is_notification_due()
+    assert not without_command.is_notification_due()
     directory.clear_notification()
     directory.clear_notification()
-    assert not directory.is_notification_pending()
+    assert not directory.is_notification_due()
     assert ".client-pair-changed" not in names(tmp_path)
 
 
 def kill_everywhere(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
     """Runs the program of that name: what was found after a kill at each moment."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # The checkout under test comes before whatever is installed.
+    paths = [str(ROOT), str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     finished = subprocess.run(
         [sys.executable, "-m", "tests.unit.adapters.credentials.kill_everywhere", *arguments],
         cwd=ROOT,
@@ -406,3 +410,55 @@ def test_key_alone_cannot_be_loaded_where_there_is_none(tmp_path: Path) -> None:
     """With the path in the message."""
     with pytest.raises(CredentialsUnusable, match=r"client\.key"):
         CredentialsDirectory(tmp_path).load_private_key()
+
+
+def test_recovery_file_holds_both_halves_for_the_owner_alone(tmp_path: Path) -> None:
+    """As near as possible to where they belong."""
+    path = CredentialsDirectory(tmp_path).save_elsewhere(a_pair("new"))
+    assert path is not None
+    assert path.parent == tmp_path
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.read_bytes() == a_pair("new").key_pem + a_pair("new").certificate_pem
+
+
+def test_recovery_file_and_its_name_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut takes neither: the content is written through first, then the directory."""
+    synced: list[bool] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    CredentialsDirectory(tmp_path).save_elsewhere(a_pair("new"))
+    assert synced == [False, True]
+
+
+def test_next_best_place_is_taken(tmp_path: Path) -> None:
+    """The parent, where the directory itself is gone."""
+    path = CredentialsDirectory(tmp_path / "gone").save_elsewhere(a_pair("new"))
+    assert path is not None
+    assert path.parent == tmp_path
+
+
+def test_last_place_is_the_one_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Better than nowhere."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("HOME", "/dev/null/home")
+    monkeypatch.chdir("/proc")
+    path = CredentialsDirectory(Path("/dev/null/a/b")).save_elsewhere(a_pair("new"))
+    assert path is not None
+    assert path.parent == tmp_path
+
+
+def test_nowhere_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the caller still has the only copy."""
+    monkeypatch.setattr("tempfile.tempdir", "/dev/null")
+    monkeypatch.setenv("HOME", "/dev/null/home")
+    monkeypatch.chdir("/proc")
+    assert CredentialsDirectory(Path("/dev/null/a/b")).save_elsewhere(a_pair("new")) is None

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nexus_auth.adapters.credentials.directory import CredentialsDirectory, CredentialsUnusable
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.cli import main
 from tests.builders import a_hotkey
@@ -112,3 +113,31 @@ def test_pair_that_is_there_needs_nothing_else(
     assert run("-ss58-address", ADDRESS) == exit_codes.DONE
     assert "nothing to do" in capsys.readouterr().out
     assert run("-ss58-address", ADDRESS, "-force-recreate=false") == exit_codes.DONE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([], exit_codes.FAILED, "cannot be looked at"),
+        (["-force-recreate"], exit_codes.USAGE, "NEXUS_PYLON_NETUID"),
+        (["-reuse-key"], exit_codes.USAGE, "NEXUS_PYLON_NETUID"),
+        (["-renew-before-days", "30"], exit_codes.USAGE, "NEXUS_PYLON_NETUID"),
+    ],
+)
+def test_wrong_settings_come_before_the_directory_where_a_pair_is_not_enough(
+    arguments: list[str],
+    code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A pair that is enough needs no settings, so there the directory comes first."""
+
+    def fail(directory: CredentialsDirectory) -> None:
+        raise CredentialsUnusable(path=directory.path, problem="cannot be looked at")
+
+    monkeypatch.setattr(CredentialsDirectory, "holdings", fail)
+    monkeypatch.setattr(CredentialsDirectory, "has_unfinished_work", fail)
+    monkeypatch.setenv("NEXUS_PYLON_NETUID", "none")
+    assert run("-ss58-address", ADDRESS, *arguments) == code
+    assert words in capsys.readouterr().err

@@ -20,9 +20,9 @@ from nexus_auth.domain.errors import (
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.issuance import Order
 from nexus_auth.domain.issuing import Credentials
-from nexus_auth.domain.ports import IssuedKeyPair
+from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
 from nexus_auth.entrypoints.issuing.hook import Hook
-from nexus_auth.entrypoints.issuing.issuance import FindHolder, Issuance
+from nexus_auth.entrypoints.issuing.issuance import Issuance
 from nexus_auth.entrypoints.reporter import Reporter
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock, FakeIssuer
@@ -39,7 +39,7 @@ class Scene:
         self.path = path
         self.directory = CredentialsDirectory(path)
         self.issuer = FakeIssuer(ALICE)
-        self.find_holder: FindHolder = self.issuer.find_holder
+        self.fetch_keys = self.issuer.fetch_keys
         self.clock = FakeClock()
         self.out, self.err = io.StringIO(), io.StringIO()
 
@@ -65,9 +65,9 @@ class Scene:
         )
         return await Issuance(
             order=order,
-            directory=self.directory,
+            directory=CredentialsDirectory(self.path, will_notify=after_change is not None),
             issuer=self.issuer,
-            find_holder=self.find_holder,
+            fetch_keys=self.fetch_keys,
             clock=self.clock,
             reporter=Reporter(out=self.out, err=self.err),
             after_change=None if after_change is None else Hook.parse(after_change),
@@ -179,10 +179,10 @@ async def test_wrong_address_is_suspected_where_the_holder_of_the_key_is_not_kno
 ) -> None:
     """A Pylon without the bulk question knows less, and the old pair stays."""
 
-    async def cannot_say(_: bytes) -> None:
+    async def cannot_say() -> KeyMap:
         raise RegistryUnavailable("no such question")
 
-    scene.find_holder = cannot_say
+    scene.fetch_keys = cannot_say
     await scene.run()
     scene.issuer.chain[BOB] = public_bytes(a_key("bob"))
     assert await scene.run(hotkey=BOB, force=True) == 0
@@ -199,13 +199,13 @@ async def test_confirmation_waits_for_a_slow_chain(scene: Scene) -> None:
         return None if scene.issuer.asked < 3 and not await late(BOB) else await late(hotkey)
 
     scene.issuer.published_key = published_key  # type: ignore[method-assign]  # a slow chain
-    scene.find_holder = lambda _: _no_holder()
+    scene.fetch_keys = _no_keys
     assert await scene.run(confirm_seconds=5) == 0
     assert "Confirmed" in scene.out.getvalue()
 
 
-async def _no_holder() -> None:
-    return None
+async def _no_keys() -> KeyMap:
+    return KeyMap(keys={}, rejected=0)
 
 
 async def test_pylon_that_dies_after_issuing_is_a_warning(scene: Scene) -> None:
