@@ -24,6 +24,11 @@ CALLS = [
 ]
 
 
+# A kill loses nothing that was handed to the system, so that nothing here waits for a disk: a power
+# cut is another matter. The calls are counted all the same.
+os.fsync = lambda fd: None
+
+
 def kill_before(call: int) -> None:
     """Ends this process, without any clean-up, before so many calls were made."""
     made = 0
