@@ -25,8 +25,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as CannotConnect
 
 from bench.programs import find_program, free_port
-from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.clock import SYSTEM_CLOCKS
 from nexus_auth.adapters.pylon.answers import parse_certificates, parse_json
+from nexus_auth.adapters.registry.fetch import Timing
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.ports import KeyMap
@@ -90,9 +91,7 @@ async def measure_size(count: int) -> tuple[float, float, float, float]:
     parsing = seconds(lambda: parse_certificates(parse_json(body)), rounds=5)
     registry = SnapshotRegistry(
         source=Source(body),
-        clock=utc_now,
-        max_age=timedelta(minutes=15),
-        refresh_every=timedelta(seconds=30),
+        timing=Timing(max_age=timedelta(minutes=15), refresh_every=timedelta(seconds=30)),
     )
     gc.collect()
     tracemalloc.start()
@@ -126,9 +125,10 @@ async def measure_redis(count: int) -> dict[str, float]:
             registries = [
                 SnapshotRegistry(
                     source=source,
-                    clock=utc_now,
-                    max_age=timedelta(minutes=15),
-                    refresh_every=timedelta(seconds=REFRESH_SECONDS),
+                    timing=Timing(
+                        max_age=timedelta(minutes=15),
+                        refresh_every=timedelta(seconds=REFRESH_SECONDS),
+                    ),
                     shared=build_shared_snapshots(
                         store=url,
                         endpoint="http://pylon",
@@ -136,7 +136,7 @@ async def measure_redis(count: int) -> dict[str, float]:
                         store_secret="bench",  # noqa: S106 - of nothing
                         identity_token=None,
                         open_access_token=None,
-                        clock=utc_now,
+                        clocks=SYSTEM_CLOCKS,
                     ),
                 )
                 for _ in range(REPLICAS)

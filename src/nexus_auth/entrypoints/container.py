@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nexus_auth.adapters.clock import monotonic_seconds, utc_now
+from nexus_auth.adapters.clock import SYSTEM_CLOCKS, Clocks
 from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.headers.names import GrantHeader, GrantHeaders
 from nexus_auth.adapters.observability.counters import Counters
@@ -27,6 +27,7 @@ from nexus_auth.adapters.policy.short_form import HotkeyList, StakeMinimums, bui
 from nexus_auth.adapters.policy.toml_file import PolicyInvalid
 from nexus_auth.adapters.pylon.api import build_api
 from nexus_auth.adapters.pylon.client import PylonClient
+from nexus_auth.adapters.registry.fetch import Timing
 from nexus_auth.adapters.registry.lease import SharedSnapshots
 from nexus_auth.adapters.registry.lookup import LookupRegistry
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
@@ -60,7 +61,7 @@ def build_shared_snapshots(
     open_access_token: str | None,
     endpoint: str,
     netuid: int | None,
-    clock: Clock,
+    clocks: Clocks,
 ) -> SharedSnapshots | None:
     """Makes what processes share of their snapshots, where a store is configured.
 
@@ -71,17 +72,16 @@ def build_shared_snapshots(
         open_access_token: As configured.
         endpoint: Which Pylon.
         netuid: Which subnet.
-        clock: Tells the time (aware, UTC).
+        clocks: Give the time, and measure spans.
     """
     if store is None:
         return None
     scope = scope_of(endpoint=endpoint, netuid=netuid)
     secret = derive_secret(store_secret, identity_token, open_access_token, scope=scope)
     return SharedSnapshots(
-        store=_build_store(store, scope=scope, clock=clock),
-        codec=RecordFormat(scope=scope, clock=clock, secret=secret),
-        clock=clock,
-        monotonic=monotonic_seconds,
+        store=_build_store(store, scope=scope, clock=clocks.wall),
+        codec=RecordFormat(scope=scope, secret=secret, clocks=clocks),
+        clocks=clocks,
     )
 
 
@@ -196,7 +196,8 @@ class Container(containers.DeclarativeContainer):
     """The settings by their attribute names, and what follows from them: the two parts of
     `certificate_header`, and `offers_neurons`."""
 
-    clock = providers.Object(utc_now)
+    clocks = providers.Object(SYSTEM_CLOCKS)
+    clock = clocks.provided.wall
 
     counters = providers.Singleton(Counters, clock=clock)
     """What this process counts."""
@@ -245,28 +246,26 @@ class Container(containers.DeclarativeContainer):
         open_access_token=config.open_access_token,
         endpoint=config.pylon_endpoint,
         netuid=config.netuid,
-        clock=clock,
+        clocks=clocks,
     )
 
+    timing = providers.Singleton(
+        Timing,
+        max_age=providers.Callable(_minutes, config.cache_duration_mins),
+        refresh_every=providers.Callable(_seconds, config.refresh_seconds),
+        clocks=clocks,
+    )
     registry = providers.Selector(
         config.registry,
         snapshot=providers.Singleton(
             SnapshotRegistry,
             source=key_source,
-            clock=clock,
-            max_age=providers.Callable(_minutes, config.cache_duration_mins),
-            refresh_every=providers.Callable(_seconds, config.refresh_seconds),
+            timing=timing,
             shared=shared_snapshots,
             neuron_source=key_source,
             needs_neurons=providers.Callable(_needs_neurons, policies, config.grant_headers),
         ),
-        lookup=providers.Singleton(
-            LookupRegistry,
-            source=key_source,
-            clock=clock,
-            max_age=providers.Callable(_minutes, config.cache_duration_mins),
-            refresh_every=providers.Callable(_seconds, config.refresh_seconds),
-        ),
+        lookup=providers.Singleton(LookupRegistry, source=key_source, timing=timing),
     )
     """A `KeyRegistry` that tells its state. Start it and close it."""
 

@@ -10,9 +10,10 @@ import asyncio
 import sys
 from datetime import timedelta
 
-from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.clock import SYSTEM_CLOCKS
 from nexus_auth.adapters.pylon.api import OpenAccessApi
 from nexus_auth.adapters.pylon.client import PylonClient
+from nexus_auth.adapters.registry.fetch import Timing
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.entrypoints.container import build_shared_snapshots
 from tests.builders import a_hotkey
@@ -26,9 +27,9 @@ async def run(endpoint: str, location: str, refresh_seconds: float) -> None:
     async with PylonClient(endpoint=endpoint, api=OpenAccessApi(netuid=NETUID)) as client:
         registry = SnapshotRegistry(
             source=client,
-            clock=utc_now,
-            max_age=timedelta(minutes=1),
-            refresh_every=timedelta(seconds=refresh_seconds),
+            timing=Timing(
+                max_age=timedelta(minutes=1), refresh_every=timedelta(seconds=refresh_seconds)
+            ),
             shared=build_shared_snapshots(
                 store=location,
                 endpoint=endpoint,
@@ -36,7 +37,7 @@ async def run(endpoint: str, location: str, refresh_seconds: float) -> None:
                 store_secret="shared by the fleet",
                 identity_token=None,
                 open_access_token=None,
-                clock=utc_now,
+                clocks=SYSTEM_CLOCKS,
             ),
         )
         await registry.start()

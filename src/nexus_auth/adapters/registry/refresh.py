@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from nexus_auth.adapters.registry.backoff import Backoff
-    from nexus_auth.domain.ports import MonotonicClock
-
+    from nexus_auth.adapters.registry.fetch import Timing
 
 EARLY_SECONDS: Final = 2.0
 """Fetches are at least this far apart, however many callers ask for one."""
@@ -55,8 +54,7 @@ class Refresher:
         next_due: Callable[[float], float],
         find_news: Callable[[], Awaitable[bool]] | None,
         backoff: Backoff,
-        monotonic: MonotonicClock,
-        patience: float,
+        timing: Timing,
     ) -> None:
         """Wires the refresher. All moments are by the monotonic clock, all spans in seconds.
 
@@ -66,15 +64,14 @@ class Refresher:
             find_news: Takes in what other processes fetched, and says whether there was anything;
                 None where there are no others.
             backoff: Counts failed fetches, and spaces them during an outage.
-            monotonic: Measures spans.
-            patience: How long a caller may wait for a fetch.
+            timing: How long a caller may wait for a fetch, and by which clock.
         """
         self._fetch = fetch
         self._next_due = next_due
         self._find_news = find_news
         self._backoff = backoff
-        self._monotonic = monotonic
-        self._patience = patience
+        self._monotonic = timing.clocks.monotonic
+        self._patience = timing.patience.total_seconds()
         self._in_flight: asyncio.Task[None] | None = None
         self._began = float("-inf")
         self._is_answered = False

@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
-from nexus_auth.adapters.clock import monotonic_seconds
-from nexus_auth.adapters.registry.backoff import Backoff
-from nexus_auth.adapters.registry.fallback import LookupFallback
-from nexus_auth.adapters.registry.fetch import CONFIRM_SECONDS, PATIENCE_SECONDS, fetch_snapshot
-from nexus_auth.adapters.registry.log_throttle import LogThrottle
-from nexus_auth.adapters.registry.lookup import LookupRegistry
+from nexus_auth.adapters.registry.backoff import Backoff, LogThrottle
+from nexus_auth.adapters.registry.fetch import CONFIRM_SECONDS, Timing, fetch_snapshot
+from nexus_auth.adapters.registry.lookup import LookupFallback, LookupRegistry
 from nexus_auth.adapters.registry.plausibility import Quarantine, Verdict
 from nexus_auth.adapters.registry.refresh import EARLY_SECONDS, JITTER, Refresher, refresh_due
 from nexus_auth.domain.errors import BulkNotOffered, RegistryUnavailable
 from nexus_auth.domain.health import Freshness, RegistryHealth
-from nexus_auth.domain.ports import MonotonicClock, Registration
+from nexus_auth.domain.ports import Registration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
 
     from nexus_auth.adapters.registry.lease import SharedSnapshots
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.ports import Clock, KeySource, NeuronSource
+    from nexus_auth.domain.ports import KeySource, NeuronSource
     from nexus_auth.domain.snapshot import SubnetSnapshot
 
 _OVERDUE: Final = 3
@@ -72,11 +69,7 @@ class SnapshotRegistry:
         self,
         *,
         source: KeySource,
-        clock: Clock,
-        max_age: timedelta,
-        refresh_every: timedelta,
-        patience: timedelta = timedelta(seconds=PATIENCE_SECONDS),
-        monotonic: MonotonicClock = monotonic_seconds,
+        timing: Timing,
         shared: SharedSnapshots | None = None,
         neuron_source: NeuronSource | None = None,
         needs_neurons: Callable[[], bool] = _never,
@@ -85,58 +78,43 @@ class SnapshotRegistry:
 
         Args:
             source: Where keys are fetched from.
-            clock: Tells the time (aware, UTC).
-            max_age: How long keys may be used without news; zero fetches every time.
-            refresh_every: How often they are renewed.
-            patience: How long `lookup` may wait.
-            monotonic: Measures spans.
+            timing: How long they may be used, and when they are renewed.
             shared: What other processes know, where there are any; closed by `aclose`.
             neuron_source: Where neurons are fetched from; often the same as `source`.
             needs_neurons: Whether a policy needs neurons now. Then a snapshot without them is of
                 no use, and neither is a lookup of each hotkey.
         """
-        if max_age < timedelta(0) or refresh_every <= timedelta(0):
-            raise ValueError("max_age is not negative, refresh_every is positive")
-        self._clock = clock
-        self._monotonic = monotonic
-        self._max_age = max_age
-        self._refresh_every = refresh_every.total_seconds()
+        self._clock = timing.clocks.wall
+        self._monotonic = timing.clocks.monotonic
+        self._max_age = timing.max_age
+        self._refresh_every = timing.refresh_every.total_seconds()
         self._shared = shared
         self._needs_neurons = needs_neurons
         self._served: _Served | None = None
         self._quarantine = Quarantine()
         self._rejected = 0
-        self._rejected_throttle = LogThrottle(monotonic)
-        self._suspicion_throttle = LogThrottle(monotonic)
-        self._confirmation_throttle = LogThrottle(monotonic)
-        self._backoff = Backoff(source=source.name, clock=clock, monotonic=monotonic, log=_log)
+        self._rejected_throttle = LogThrottle(self._monotonic)
+        self._suspicion_throttle = LogThrottle(self._monotonic)
+        self._confirmation_throttle = LogThrottle(self._monotonic)
+        self._backoff = Backoff(source=source.name, clocks=timing.clocks)
         self._fetch_snapshot = partial(
             fetch_snapshot,
             source=source,
             neuron_source=neuron_source,
             needs_neurons=needs_neurons,
-            clock=clock,
+            clock=self._clock,
         )
         self._fallback = LookupFallback(
-            partial(
-                LookupRegistry,
-                source=source,
-                clock=clock,
-                max_age=max_age,
-                refresh_every=refresh_every,
-                patience=patience,
-                monotonic=monotonic,
-            ),
+            partial(LookupRegistry, source=source, timing=timing),
             needs_neurons=needs_neurons,
-            is_active=not max_age,
+            is_active=not timing.max_age,
         )
         self._refresher = Refresher(
             fetch=self._fetch if shared is None else partial(self._fetch_for_all, shared),
             next_due=self._next_due,
             find_news=None if shared is None else self._adopt_news,
             backoff=self._backoff,
-            monotonic=monotonic,
-            patience=patience.total_seconds(),
+            timing=timing,
         )
 
     async def __aenter__(self) -> Self:
