@@ -71,13 +71,7 @@ class Backoff:
     """
 
     def __init__(self, *, source: str, clocks: Clocks, threshold: int = 1) -> None:
-        """Starts without an outage.
-
-        Args:
-            source: The name of the source in the log.
-            clocks: Give the time, and measure spans.
-            threshold: After how many failures in a row the source counts as down.
-        """
+        """Starts without an outage. The source counts as down from `threshold` failures on."""
         self.since: datetime | None = None
         self.last_error: str | None = None
         self.next_try = 0.0

@@ -89,12 +89,9 @@ class SharedSnapshots:
     async def save(
         self, snapshot: SubnetSnapshot, *, fetched_at: float, keep_for: timedelta
     ) -> None:
-        """Hands a snapshot to the others, for as long as it can be used.
+        """Hands a snapshot to the others, for as long as it can be used (`keep_for`).
 
-        Args:
-            snapshot: What the source said.
-            fetched_at: When its fetch began, by the monotonic clock.
-            keep_for: After how long it cannot be used any more.
+        `fetched_at` is when its fetch began, by the monotonic clock.
         """
         if self.is_away:
             return
@@ -147,9 +144,8 @@ class SharedSnapshots:
     async def lease_kept(self, *, ends_at: Callable[[], float]) -> AsyncIterator[None]:
         """Renews an acquired lease while a fetch is in flight, and sets its end afterwards.
 
-        Args:
-            ends_at: Called after the fetch: when the lease is to end, by the monotonic clock. It
-                lasts long enough for the others to see the news first.
+        `ends_at` is called then, and gives the end by the monotonic clock. The lease lasts long
+        enough for the others to see the news first.
         """
         renewing = asyncio.create_task(self._keep_renewing(), name="registry-lease")
         try:

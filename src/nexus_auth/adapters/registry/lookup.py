@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
@@ -17,6 +18,7 @@ from nexus_auth.adapters.registry.fetch import (
     CONFIRM_SECONDS,
     FETCH_SECONDS,
     PATIENCE_IN_OUTAGE_SECONDS,
+    PATIENCE_SECONDS,
     Timing,
 )
 from nexus_auth.domain.ed25519 import is_usable_public_key
@@ -57,6 +59,8 @@ UNKNOWN_PER_SECOND: Final = 8.0
 _FAILURES_IN_A_ROW: Final = 3
 """After how many failures the source counts as down: a failure may concern one hotkey only."""
 
+T = TypeVar("T")
+
 _log = structlog.get_logger(__name__)
 
 
@@ -93,7 +97,6 @@ class LookupRegistry:
         self._monotonic = timing.clocks.monotonic
         self._max_age = timing.max_age
         self._refresh_every = timing.refresh_every.total_seconds()
-        self._patience = timing.patience.total_seconds()
         self._known: OrderedDict[Hotkey, _Known] = OrderedDict()
         # Hotkeys that were fetched in vain: how the fetch ended, and until when that counts.
         self._unknown: OrderedDict[Hotkey, tuple[RegistryError | None, float]] = OrderedDict()
@@ -114,14 +117,14 @@ class LookupRegistry:
 
     async def aclose(self) -> None:
         """Ends the fetches in flight."""
-        in_flight = [task for task, _ in self._in_flight.values()]
-        self.close()
-        await asyncio.gather(*in_flight, return_exceptions=True)
+        await asyncio.gather(*self.close(), return_exceptions=True)
 
-    def close(self) -> None:
-        """Cancels the fetches in flight, without waiting until they have ended."""
-        for task, _ in self._in_flight.values():
+    def close(self) -> list[asyncio.Task[_Outcome]]:
+        """Cancels the fetches in flight, and returns them: their ends are to come."""
+        in_flight = [task for task, _ in self._in_flight.values()]
+        for task in in_flight:
             task.cancel()
+        return in_flight
 
     def peek(self, hotkey: Hotkey) -> Registration | None:
         """See `KeyRegistry.peek`. Has a key in use renewed in the background when it is due.
@@ -203,7 +206,7 @@ class LookupRegistry:
                 return RegistryUnavailable("too many unknown hotkeys at once")
             in_flight = self._begin_fetch(hotkey)
         task, began = in_flight
-        patience = PATIENCE_IN_OUTAGE_SECONDS if self._backoff.is_failing else self._patience
+        patience = PATIENCE_IN_OUTAGE_SECONDS if self._backoff.is_failing else PATIENCE_SECONDS
         left = began + patience - self._monotonic()
         if left > 0:
             # Does not cancel the fetch, which others wait for as well.
@@ -282,15 +285,13 @@ class LookupRegistry:
         registration = Registration(public_key=key, expires_at=said_at + self._max_age)
         if self._max_age:
             self._unknown.pop(hotkey, None)
-            self._known[hotkey] = _Known(
+            known = _Known(
                 registration=registration,
                 fetched_at=fetched_at,
                 usable_until=fetched_at + self._max_age.total_seconds(),
                 renew_at=fetched_at + self._refresh_every,
             )
-            self._known.move_to_end(hotkey)
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
+            _remember(self._known, hotkey, known, limit=MAX_KNOWN)
         return registration
 
     def _missing(self, hotkey: Hotkey, fetched_at: float) -> None:
@@ -316,32 +317,31 @@ class LookupRegistry:
 
     def _remember_unknown(self, hotkey: Hotkey, failure: RegistryError | None) -> None:
         if self._max_age:
-            self._unknown[hotkey] = failure, self._monotonic() + UNKNOWN_SECONDS
-            self._unknown.move_to_end(hotkey)
-            if len(self._unknown) > MAX_UNKNOWN:
-                self._unknown.popitem(last=False)
+            ended = failure, self._monotonic() + UNKNOWN_SECONDS
+            _remember(self._unknown, hotkey, ended, limit=MAX_UNKNOWN)
+
+
+def _remember(table: OrderedDict[Hotkey, T], hotkey: Hotkey, value: T, *, limit: int) -> None:
+    """Puts an entry at the end; the one that was put there longest ago makes room."""
+    table[hotkey] = value
+    table.move_to_end(hotkey)
+    if len(table) > limit:
+        table.popitem(last=False)
 
 
 class LookupFallback:
-    """Holds the registry that stands in for a snapshot, while there is one.
+    """Holds the registry that stands in for a snapshot, while there is one; builds and closes it.
 
-    Args:
-        build: Makes the registry, which this closes.
-        needs_neurons: Whether a policy needs neurons now. They come with all keys at once, so
-            that a lookup of each hotkey is of no use then.
-        is_active: Whether it stands in from the beginning.
+    Where `max_age` is zero, it stands in from the beginning. A lookup of each hotkey is of no use
+    while a policy needs neurons: they come with all keys at once.
     """
 
     def __init__(
-        self,
-        build: Callable[[], LookupRegistry],
-        *,
-        needs_neurons: Callable[[], bool],
-        is_active: bool,
+        self, *, source: KeySource, timing: Timing, needs_neurons: Callable[[], bool]
     ) -> None:
-        self._build = build
+        self._build = partial(LookupRegistry, source=source, timing=timing)
         self._needs_neurons = needs_neurons
-        self._registry = build() if is_active else None
+        self._registry = None if timing.max_age else self._build()
 
     @property
     def registry(self) -> LookupRegistry | None:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from nexus_auth.adapters.registry.fetch import PATIENCE_IN_OUTAGE_SECONDS
+from nexus_auth.adapters.registry.fetch import PATIENCE_IN_OUTAGE_SECONDS, PATIENCE_SECONDS
 from nexus_auth.domain.errors import RegistryError, RegistryUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from nexus_auth.adapters.registry.backoff import Backoff
-    from nexus_auth.adapters.registry.fetch import Timing
+    from nexus_auth.domain.ports import MonotonicClock
 
 EARLY_SECONDS: Final = 2.0
 """Fetches are at least this far apart, however many callers ask for one."""
@@ -54,7 +54,7 @@ class Refresher:
         next_due: Callable[[float], float],
         find_news: Callable[[], Awaitable[bool]] | None,
         backoff: Backoff,
-        timing: Timing,
+        monotonic: MonotonicClock,
     ) -> None:
         """Wires the refresher. All moments are by the monotonic clock, all spans in seconds.
 
@@ -64,14 +64,13 @@ class Refresher:
             find_news: Takes in what other processes fetched, and says whether there was anything;
                 None where there are no others.
             backoff: Counts failed fetches, and spaces them during an outage.
-            timing: How long a caller may wait for a fetch, and by which clock.
+            monotonic: Measures spans.
         """
         self._fetch = fetch
         self._next_due = next_due
         self._find_news = find_news
         self._backoff = backoff
-        self._monotonic = timing.clocks.monotonic
-        self._patience = timing.patience.total_seconds()
+        self._monotonic = monotonic
         self._in_flight: asyncio.Task[None] | None = None
         self._began = float("-inf")
         self._is_answered = False
@@ -116,7 +115,7 @@ class Refresher:
             is_enough: Whether what is known now ends the wait. Called when there is news.
             is_known: Whether the caller's hotkey is known.
         """
-        patience_ends = self._monotonic() + self._patience
+        patience_ends = self._monotonic() + PATIENCE_SECONDS
         in_flight = self._in_flight
         # Once a fetch has its answer, what follows (handing it to others) brings no news.
         if in_flight is None or self._is_answered:
@@ -135,7 +134,7 @@ class Refresher:
                 in_flight = self._begin(is_early=True)
         # Counted from the fetch, not from the caller: a source that has been silent for that long
         # delays no other caller.
-        patience = PATIENCE_IN_OUTAGE_SECONDS if self._backoff.is_failing else self._patience
+        patience = PATIENCE_IN_OUTAGE_SECONDS if self._backoff.is_failing else PATIENCE_SECONDS
         patience_ends = min(patience_ends, self._began + patience)
         while self._in_flight is in_flight and (left := patience_ends - self._monotonic()) > 0:
             if self._news is None:
@@ -235,14 +234,10 @@ class Refresher:
 
 
 def refresh_due(*, fetched_at: float, began: float, every: float, is_ours: bool) -> float:
-    """When a snapshot is to be renewed. All moments are by the monotonic clock.
+    """When a snapshot is to be renewed whose fetch began at `fetched_at`, `every` so many seconds.
 
-    Args:
-        fetched_at: When the fetch of the snapshot began.
-        began: When the last fetch of this process began.
-        every: The seconds between two refreshes.
-        is_ours: Whether this process fetched the snapshot. The one that fetched last fetches next;
-            the others stand by.
+    The process that fetched last (`is_ours`) fetches next; the others stand by. `began` is when
+    the last fetch of this process began. All moments are by the monotonic clock.
     """
     early, late = (1 - JITTER, 1.0) if is_ours else (1.0, 1 + 2 * JITTER)
     # Not for secrets: they need only differ.

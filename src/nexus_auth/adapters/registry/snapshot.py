@@ -11,7 +11,7 @@ import structlog
 
 from nexus_auth.adapters.registry.backoff import Backoff, LogThrottle
 from nexus_auth.adapters.registry.fetch import CONFIRM_SECONDS, Timing, fetch_snapshot
-from nexus_auth.adapters.registry.lookup import LookupFallback, LookupRegistry
+from nexus_auth.adapters.registry.lookup import LookupFallback
 from nexus_auth.adapters.registry.plausibility import Quarantine, Verdict
 from nexus_auth.adapters.registry.refresh import EARLY_SECONDS, JITTER, Refresher, refresh_due
 from nexus_auth.domain.errors import BulkNotOffered, RegistryUnavailable
@@ -45,10 +45,6 @@ class _Served:
     is_ours: bool
 
 
-def _never() -> bool:
-    return False
-
-
 class SnapshotRegistry:
     """A `KeyRegistry` that holds all keys of a subnet in memory.
 
@@ -57,9 +53,11 @@ class SnapshotRegistry:
     wall clock and by a monotonic clock, whichever comes first: a clock that is set back makes
     nothing younger. Safe for concurrent use within one event loop.
 
-    Where a policy needs neurons, they come with the keys: one moment, one age, all or nothing.
+    Where a policy needs neurons now (`needs_neurons`), they come with the keys: one moment, one
+    age, all or nothing. A snapshot without them is of no use then.
 
-    With `shared`, one process at a time fetches, and hands what it learns to the others.
+    With `shared`, one process at a time fetches, and hands what it learns to the others. `aclose`
+    closes it; the sources stay their creator's to close.
 
     Where the source cannot give all keys at once it looks up each hotkey (`LookupRegistry`), and
     tries again every `refresh_every`; so it does always where `max_age` is zero.
@@ -72,18 +70,8 @@ class SnapshotRegistry:
         timing: Timing,
         shared: SharedSnapshots | None = None,
         neuron_source: NeuronSource | None = None,
-        needs_neurons: Callable[[], bool] = _never,
+        needs_neurons: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Wires the registry; the source stays its creator's to close.
-
-        Args:
-            source: Where keys are fetched from.
-            timing: How long they may be used, and when they are renewed.
-            shared: What other processes know, where there are any; closed by `aclose`.
-            neuron_source: Where neurons are fetched from; often the same as `source`.
-            needs_neurons: Whether a policy needs neurons now. Then a snapshot without them is of
-                no use, and neither is a lookup of each hotkey.
-        """
         self._clock = timing.clocks.wall
         self._monotonic = timing.clocks.monotonic
         self._max_age = timing.max_age
@@ -98,23 +86,15 @@ class SnapshotRegistry:
         self._confirmation_throttle = LogThrottle(self._monotonic)
         self._backoff = Backoff(source=source.name, clocks=timing.clocks)
         self._fetch_snapshot = partial(
-            fetch_snapshot,
-            source=source,
-            neuron_source=neuron_source,
-            needs_neurons=needs_neurons,
-            clock=self._clock,
+            fetch_snapshot, source, neuron_source, needs_neurons, self._clock
         )
-        self._fallback = LookupFallback(
-            partial(LookupRegistry, source=source, timing=timing),
-            needs_neurons=needs_neurons,
-            is_active=not timing.max_age,
-        )
+        self._fallback = LookupFallback(source=source, timing=timing, needs_neurons=needs_neurons)
         self._refresher = Refresher(
             fetch=self._fetch if shared is None else partial(self._fetch_for_all, shared),
             next_due=self._next_due,
             find_news=None if shared is None else self._adopt_news,
             backoff=self._backoff,
-            timing=timing,
+            monotonic=self._monotonic,
         )
 
     async def __aenter__(self) -> Self:
@@ -159,8 +139,8 @@ class SnapshotRegistry:
     async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:
         """See `KeyRegistry.lookup`.
 
-        Never waits while the source is known to be down, nor for longer than `patience`. Where a
-        snapshot may be used, it is the answer, whether or not it could be renewed.
+        Never waits while the source is known to be down, nor longer than `PATIENCE_SECONDS`. Where
+        a snapshot may be used, it is the answer, whether or not it could be renewed.
         """
         known = self.peek(hotkey)
         if known is not None and known.public_key == presented:
@@ -187,21 +167,18 @@ class SnapshotRegistry:
         served, fallback = self._served, self._fallback.registry
         if served is None and fallback is not None:
             return fallback.health()
-        age: timedelta | None = None
+        freshness, age = Freshness.STARTING, None
         if served is not None:
             age = max(
                 self._clock() - served.snapshot.said_at,
                 timedelta(seconds=self._monotonic() - served.fetched_at),
             )
-        if served is None:
-            freshness = Freshness.STARTING
-        elif self._usable() is None:
-            freshness = Freshness.EXPIRED
-        else:
             # In a fleet another process may be the one that meets an outage.
-            is_overdue = age is not None and age.total_seconds() > _OVERDUE * self._refresh_every
+            is_overdue = age.total_seconds() > _OVERDUE * self._refresh_every
             is_stale = self._backoff.is_failing or is_overdue
             freshness = Freshness.STALE if is_stale else Freshness.FRESH
+            if self._usable() is None:
+                freshness = Freshness.EXPIRED
         return RegistryHealth(
             freshness=freshness,
             mode="snapshot",

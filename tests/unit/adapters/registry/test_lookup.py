@@ -164,7 +164,7 @@ async def test_fetches_in_the_queue_are_not_sent_to_a_source_that_went_down(
 ) -> None:
     """It gets none of them until the next attempt is due."""
     source.open.clear()
-    registry = make(patience=timedelta(seconds=0.01))
+    registry = make()
     lookups = [
         asyncio.create_task(find(registry, f"stranger {n}")) for n in range(3 * lookup.MAX_FETCHES)
     ]
@@ -358,25 +358,21 @@ async def test_defect_of_the_source_is_logged_and_survived(
 
 
 class Scene:
-    """A fallback over a source, and what it built."""
+    """A fallback over a source."""
 
-    def __init__(self, source: FakeSource, clocks: FakeClocks, *, is_active: bool = False) -> None:
-        self.source = source
-        self.clocks = clocks
-        self.built: list[LookupRegistry] = []
+    def __init__(
+        self, source: FakeSource, clocks: FakeClocks, *, max_age: timedelta = MAX_AGE
+    ) -> None:
         self.needs_neurons = False
         self.fallback = LookupFallback(
-            self._build, needs_neurons=lambda: self.needs_neurons, is_active=is_active
+            source=source,
+            timing=a_timing(clocks, max_age=max_age),
+            needs_neurons=lambda: self.needs_neurons,
         )
 
     def current(self) -> LookupRegistry | None:
         """The registry that stands in now."""
         return self.fallback.registry
-
-    def _build(self) -> LookupRegistry:
-        registry = LookupRegistry(source=self.source, timing=a_timing(self.clocks))
-        self.built.append(registry)
-        return registry
 
 
 async def test_fallback_begins_and_ends_with_one_line_each(
@@ -388,8 +384,9 @@ async def test_fallback_begins_and_ends_with_one_line_each(
     with structlog.testing.capture_logs() as lines:
         scene.fallback.end()
         scene.fallback.begin()
+        first = scene.current()
         scene.fallback.begin()
-        assert scene.current() is scene.built[0]
+        assert scene.current() is first is not None
         scene.fallback.end()
         scene.fallback.end()
     assert scene.current() is None
@@ -401,8 +398,8 @@ async def test_fallback_from_the_beginning_is_not_logged(
 ) -> None:
     """It is what the settings ask for."""
     with structlog.testing.capture_logs() as lines:
-        scene = Scene(source, clocks, is_active=True)
-    assert scene.current() is scene.built[0]
+        scene = Scene(source, clocks, max_age=timedelta(0))
+    assert scene.current() is not None
     assert not lines
 
 
@@ -410,11 +407,13 @@ async def test_fallback_is_of_no_use_to_a_policy_that_needs_neurons(
     source: FakeSource, clocks: FakeClocks
 ) -> None:
     """They come with all keys at once. What was learned is not lost meanwhile."""
-    scene = Scene(source, clocks, is_active=True)
+    scene = Scene(source, clocks)
+    scene.fallback.begin()
+    registry = scene.current()
     scene.needs_neurons = True
     assert scene.current() is None
     scene.needs_neurons = False
-    assert scene.current() is scene.built[0]
+    assert scene.current() is registry is not None
 
 
 @pytest.mark.parametrize("way", ["end", "aclose"])
@@ -422,8 +421,10 @@ async def test_fetches_in_flight_end_with_it(
     source: FakeSource, clocks: FakeClocks, way: str
 ) -> None:
     """Nothing is left running."""
-    scene = Scene(source, clocks, is_active=True)
-    registry = scene.built[0]
+    scene = Scene(source, clocks)
+    scene.fallback.begin()
+    registry = scene.current()
+    assert registry is not None
     source.keys[a_hotkey("alice")] = key_of("alice")
     await registry.lookup(a_hotkey("alice"), presented=key_of("alice"))
     source.open.clear()
