@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from nexus_auth.adapters.clock import Clocks
 from nexus_auth.adapters.registry.fetch import Timing
@@ -139,6 +140,7 @@ def a_timing(
     return Timing(**{"max_age": MAX_AGE, "refresh_every": REFRESH_EVERY, **spans}, clocks=both)
 
 
+@lru_cache(maxsize=4096)
 def key_of(name: str) -> bytes:
     """The public key that goes with a name."""
     return public_bytes(a_key(name))
