@@ -42,16 +42,15 @@ LEASE_POLL_SECONDS: Final = 0.1
 _RENEWED_SECONDS: Final = 0.1
 """A lease that ends so much later than it did was renewed; less is a difference of clocks."""
 
-_LARGE_BYTES: Final = 64 * 1024
-_LARGE_KEYS: Final = 512
-"""Records from this size on are written and read in a thread, so that no caller waits meanwhile:
-ten thousand hotkeys take some 150 ms, a subnet of today one."""
-
 _log = structlog.get_logger(__name__)
 
 
 class SharedSnapshots:
-    """One process's view of the snapshots that a fleet shares. Raises nothing."""
+    """One process's view of the snapshots that a fleet shares. Raises nothing.
+
+    Records are written and read in a thread, so that no caller waits meanwhile: ten thousand
+    hotkeys take some 150 ms.
+    """
 
     def __init__(
         self, *, store: SnapshotStore, codec: SnapshotCodec, clocks: Clocks = SYSTEM_CLOCKS
@@ -95,10 +94,7 @@ class SharedSnapshots:
         """
         if self.is_away:
             return
-        if len(snapshot.keys) < _LARGE_KEYS:
-            record = self._codec.build(snapshot, fetched_at=fetched_at)
-        else:
-            record = await asyncio.to_thread(self._codec.build, snapshot, fetched_at=fetched_at)
+        record = await asyncio.to_thread(self._codec.build, snapshot, fetched_at=fetched_at)
         with self._counted(writing=True):
             version = await self._store.save(record, said_at=snapshot.said_at, keep_for=keep_for)
             self.is_empty = False
@@ -181,9 +177,7 @@ class SharedSnapshots:
         """Reads the record; None when it is gone, or not to be believed."""
         try:
             record = await self._store.load()
-            if record is None or len(record) < _LARGE_BYTES:
-                return None if record is None else self._codec.parse(record)
-            return await asyncio.to_thread(self._codec.parse, record)
+            return None if record is None else await asyncio.to_thread(self._codec.parse, record)
         except RecordRejected as exc:
             if self._ignored.allow(str(exc)):
                 _log.warning("stored_snapshot_ignored", problem=str(exc))
