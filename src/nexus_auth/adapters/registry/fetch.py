@@ -40,11 +40,13 @@ class Timing:
     Attributes:
         max_age: How long keys may be used without news; zero fetches every time.
         refresh_every: How often they are renewed.
+        patience: How long `lookup` may wait for a fetch.
         clocks: Give the time, and measure spans.
     """
 
     max_age: timedelta
     refresh_every: timedelta
+    patience: timedelta = timedelta(seconds=PATIENCE_SECONDS)
     clocks: Clocks = SYSTEM_CLOCKS
 
     def __post_init__(self) -> None:

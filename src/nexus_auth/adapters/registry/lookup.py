@@ -18,7 +18,6 @@ from nexus_auth.adapters.registry.fetch import (
     CONFIRM_SECONDS,
     FETCH_SECONDS,
     PATIENCE_IN_OUTAGE_SECONDS,
-    PATIENCE_SECONDS,
     Timing,
 )
 from nexus_auth.domain.ed25519 import is_usable_public_key
@@ -97,6 +96,7 @@ class LookupRegistry:
         self._monotonic = timing.clocks.monotonic
         self._max_age = timing.max_age
         self._refresh_every = timing.refresh_every.total_seconds()
+        self._patience = timing.patience.total_seconds()
         self._known: OrderedDict[Hotkey, _Known] = OrderedDict()
         # Hotkeys that were fetched in vain: how the fetch ended, and until when that counts.
         self._unknown: OrderedDict[Hotkey, tuple[RegistryError | None, float]] = OrderedDict()
@@ -206,7 +206,7 @@ class LookupRegistry:
                 return RegistryUnavailable("too many unknown hotkeys at once")
             in_flight = self._begin_fetch(hotkey)
         task, began = in_flight
-        patience = PATIENCE_IN_OUTAGE_SECONDS if self._backoff.is_failing else PATIENCE_SECONDS
+        patience = PATIENCE_IN_OUTAGE_SECONDS if self._backoff.is_failing else self._patience
         left = began + patience - self._monotonic()
         if left > 0:
             # Does not cancel the fetch, which others wait for as well.

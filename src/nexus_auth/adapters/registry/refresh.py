@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from nexus_auth.adapters.registry.fetch import PATIENCE_IN_OUTAGE_SECONDS, PATIENCE_SECONDS
+from nexus_auth.adapters.registry.fetch import PATIENCE_IN_OUTAGE_SECONDS
 from nexus_auth.domain.errors import RegistryError, RegistryUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from nexus_auth.adapters.registry.backoff import Backoff
-    from nexus_auth.domain.ports import MonotonicClock
+    from nexus_auth.adapters.registry.fetch import Timing
 
 EARLY_SECONDS: Final = 2.0
 """Fetches are at least this far apart, however many callers ask for one."""
@@ -54,7 +54,7 @@ class Refresher:
         next_due: Callable[[float], float],
         find_news: Callable[[], Awaitable[bool]] | None,
         backoff: Backoff,
-        monotonic: MonotonicClock,
+        timing: Timing,
     ) -> None:
         """Wires the refresher. All moments are by the monotonic clock, all spans in seconds.
 
@@ -64,13 +64,14 @@ class Refresher:
             find_news: Takes in what other processes fetched, and says whether there was anything;
                 None where there are no others.
             backoff: Counts failed fetches, and spaces them during an outage.
-            monotonic: Measures spans.
+            timing: How long a caller may wait for a fetch, and by which clock.
         """
         self._fetch = fetch
         self._next_due = next_due
         self._find_news = find_news
         self._backoff = backoff
-        self._monotonic = monotonic
+        self._monotonic = timing.clocks.monotonic
+        self._patience = timing.patience.total_seconds()
         self._in_flight: asyncio.Task[None] | None = None
         self._began = float("-inf")
         self._is_answered = False
@@ -115,7 +116,7 @@ class Refresher:
             is_enough: Whether what is known now ends the wait. Called when there is news.
             is_known: Whether the caller's hotkey is known.
         """
-        patience_ends = self._monotonic() + PATIENCE_SECONDS
+        patience_ends = self._monotonic() + self._patience
         in_flight = self._in_flight
         # Once a fetch has its answer, what follows (handing it to others) brings no news.
         if in_flight is None or self._is_answered:
@@ -134,7 +135,7 @@ class Refresher:
                 in_flight = self._begin(is_early=True)
         # Counted from the fetch, not from the caller: a source that has been silent for that long
         # delays no other caller.
-        patience = PATIENCE_IN_OUTAGE_SECONDS if self._backoff.is_failing else PATIENCE_SECONDS
+        patience = PATIENCE_IN_OUTAGE_SECONDS if self._backoff.is_failing else self._patience
         patience_ends = min(patience_ends, self._began + patience)
         while self._in_flight is in_flight and (left := patience_ends - self._monotonic()) > 0:
             if self._news is None:

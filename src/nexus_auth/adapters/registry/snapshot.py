@@ -94,7 +94,7 @@ class SnapshotRegistry:
             next_due=self._next_due,
             find_news=None if shared is None else self._adopt_news,
             backoff=self._backoff,
-            monotonic=self._monotonic,
+            timing=timing,
         )
 
     async def __aenter__(self) -> Self:
@@ -139,8 +139,8 @@ class SnapshotRegistry:
     async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:
         """See `KeyRegistry.lookup`.
 
-        Never waits while the source is known to be down, nor longer than `PATIENCE_SECONDS`. Where
-        a snapshot may be used, it is the answer, whether or not it could be renewed.
+        Never waits while the source is known to be down, nor longer than `patience`. Where a
+        snapshot may be used, it is the answer, whether or not it could be renewed.
         """
         known = self.peek(hotkey)
         if known is not None and known.public_key == presented:

@@ -18,7 +18,7 @@ from nexus_auth.adapters.registry.refresh import (
     refresh_due,
 )
 from nexus_auth.domain.errors import RegistryUnavailable
-from tests.unit.adapters.registry.sources import until_idle
+from tests.unit.adapters.registry.sources import a_timing, until_idle
 from tests.virtual_time import LoopClocks
 
 pytestmark = pytest.mark.virtual_time
@@ -44,7 +44,7 @@ class Scene:
             next_due=lambda began: began + EVERY_SECONDS,
             find_news=self._find_news if is_shared else None,
             backoff=self.backoff,
-            monotonic=self.clocks.monotonic,
+            timing=a_timing(self.clocks),
         )
 
     async def _fetch(self) -> None:

@@ -160,7 +160,7 @@ async def test_early_refreshes_keep_their_distance(
     make: Make, source: FakeSource, clocks: FakeClocks
 ) -> None:
     """Ten thousand strangers cost as many requests as one."""
-    registry = make()
+    registry = make(patience=timedelta(seconds=0.02))
     await registry.refresh()
     for number in range(10_000):
         if number % 1000 == 0:
