@@ -25,8 +25,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as CannotConnect
 
 from bench.programs import find_program, free_port
-from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.clock import SYSTEM_CLOCKS
 from nexus_auth.adapters.pylon.answers import parse_certificates, parse_json
+from nexus_auth.adapters.registry.fetch import Timing
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.ports import KeyMap
@@ -91,9 +92,7 @@ async def measure_size(count: int) -> tuple[float, float, float, float]:
     parsing = seconds(lambda: parse_certificates(parse_json(body)), rounds=5)
     registry = SnapshotRegistry(
         source=Source(body),
-        clock=utc_now,
-        max_age=timedelta(minutes=15),
-        refresh_every=timedelta(seconds=30),
+        timing=Timing(max_age=timedelta(minutes=15), refresh_every=timedelta(seconds=30)),
     )
     gc.collect()
     tracemalloc.start()
@@ -134,10 +133,11 @@ async def measure_redis(count: int) -> dict[str, float]:
             registries = [
                 SnapshotRegistry(
                     source=source,
-                    clock=utc_now,
-                    max_age=timedelta(minutes=15),
-                    refresh_every=timedelta(seconds=REFRESH_SECONDS),
-                    shared=build_shared_snapshots(settings, utc_now),
+                    timing=Timing(
+                        max_age=timedelta(minutes=15),
+                        refresh_every=timedelta(seconds=REFRESH_SECONDS),
+                    ),
+                    shared=build_shared_snapshots(settings, SYSTEM_CLOCKS),
                 )
                 for _ in range(REPLICAS)
             ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -44,11 +45,13 @@ NOW: Final = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 """The moment at which unit tests take place."""
 
 
+@lru_cache(maxsize=4096)
 def a_hotkey(name: str = "alice") -> Hotkey:
     """Makes the hotkey that goes with a name, always the same one."""
     return hotkey_named(name)
 
 
+@lru_cache(maxsize=4096)
 def a_key(name: str = "alice") -> Ed25519PrivateKey:
     """Makes the private key that goes with a name, always the same one."""
     return key_named(name)

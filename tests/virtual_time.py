@@ -20,6 +20,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
+from nexus_auth.adapters.clock import Clocks
 from tests.builders import NOW
 
 T = TypeVar("T")
@@ -111,6 +112,11 @@ class LoopClocks:
         self._loop: asyncio.AbstractEventLoop | None = None
         with contextlib.suppress(RuntimeError):
             self._loop = asyncio.get_running_loop()
+
+    @property
+    def both(self) -> Clocks:
+        """As a registry takes them."""
+        return Clocks(self.wall, self.monotonic)
 
     def wall(self) -> datetime:
         """The time of day; `NOW` when the loop began."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -20,3 +21,19 @@ monotonic_seconds: Final[MonotonicClock] = (
     else time.monotonic
 )
 """Seconds since the machine started. Time in which it slept counts, where the system can tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """The two clocks that are used together.
+
+    Attributes:
+        wall: Gives the time (aware, UTC).
+        monotonic: Measures spans on this machine, across processes.
+    """
+
+    wall: Clock = utc_now
+    monotonic: MonotonicClock = monotonic_seconds
+
+
+SYSTEM_CLOCKS: Final = Clocks()

@@ -60,6 +60,7 @@ async def connect(
     """
     # Only a program that connects pays for the HTTP client.
     from nexus_auth.adapters.pylon.client import PylonClient
+    from nexus_auth.adapters.registry.fetch import Timing
     from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 
     if neurons and not max_age:
@@ -75,9 +76,7 @@ async def connect(
         client,
         SnapshotRegistry(
             source=client,
-            clock=utc_now,
-            max_age=max_age,
-            refresh_every=refresh_every,
+            timing=Timing(max_age=max_age, refresh_every=refresh_every),
             neuron_source=client,
             needs_neurons=lambda: neurons,
         ) as registry,

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nexus_auth.adapters.clock import monotonic_seconds, utc_now
+from nexus_auth.adapters.clock import SYSTEM_CLOCKS, Clocks
 from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.headers.names import GrantHeader
 from nexus_auth.adapters.observability.counters import Counters, ObservedSource
@@ -23,6 +23,7 @@ from nexus_auth.adapters.policy.live import LivePolicies
 from nexus_auth.adapters.policy.parsing import PolicyInvalid, build_policies
 from nexus_auth.adapters.pylon.api import build_api
 from nexus_auth.adapters.pylon.client import PylonClient
+from nexus_auth.adapters.registry.fetch import Timing
 from nexus_auth.adapters.registry.lease import SharedSnapshots
 from nexus_auth.adapters.registry.lookup import LookupRegistry
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
@@ -48,7 +49,7 @@ with hidden(
     from dependency_injector import containers, providers
 
 
-def build_shared_snapshots(settings: Settings, clock: Clock) -> SharedSnapshots | None:
+def build_shared_snapshots(settings: Settings, clocks: Clocks) -> SharedSnapshots | None:
     """Makes what processes share of their snapshots, where a store is configured."""
     if settings.snapshot_store is None:
         return None
@@ -61,10 +62,9 @@ def build_shared_snapshots(settings: Settings, clock: Clock) -> SharedSnapshots 
         scope=scope,
     )
     return SharedSnapshots(
-        store=_build_store(settings.snapshot_store, scope=scope, clock=clock),
-        codec=RecordFormat(scope=scope, clock=clock, secret=secret),
-        clock=clock,
-        monotonic=monotonic_seconds,
+        store=_build_store(settings.snapshot_store, scope=scope, clock=clocks.wall),
+        codec=RecordFormat(scope=scope, secret=secret, clocks=clocks),
+        clocks=clocks,
     )
 
 
@@ -117,23 +117,22 @@ def build_live_policies(settings: Settings, clock: Clock) -> LivePolicies:
 def build_registry(
     settings: Settings,
     source: ObservedSource,
-    clock: Clock,
+    clocks: Clocks,
     shared: SharedSnapshots | None,
     policies: LivePolicies,
 ) -> SnapshotRegistry | LookupRegistry:
     """Makes the registry that is configured. Start it and close it."""
-    max_age = timedelta(minutes=settings.cache_duration_mins)
-    refresh_every = timedelta(seconds=settings.refresh_seconds)
+    timing = Timing(
+        max_age=timedelta(minutes=settings.cache_duration_mins),
+        refresh_every=timedelta(seconds=settings.refresh_seconds),
+        clocks=clocks,
+    )
     if settings.registry == "lookup":
-        return LookupRegistry(
-            source=source, clock=clock, max_age=max_age, refresh_every=refresh_every
-        )
+        return LookupRegistry(source=source, timing=timing)
     sends_neurons = bool(_grant_headers(settings))
     return SnapshotRegistry(
         source=source,
-        clock=clock,
-        max_age=max_age,
-        refresh_every=refresh_every,
+        timing=timing,
         shared=shared,
         neuron_source=source,
         needs_neurons=(lambda: True) if sends_neurons else policies.needs_neurons,
@@ -194,7 +193,8 @@ class Container(containers.DeclarativeContainer):
 
     settings = providers.Dependency(instance_of=Settings)
 
-    clock = providers.Object(utc_now)
+    clocks = providers.Object(SYSTEM_CLOCKS)
+    clock = clocks.provided.wall
 
     counters = providers.Singleton(Counters, clock=clock)
     """What this process counts."""
@@ -226,10 +226,10 @@ class Container(containers.DeclarativeContainer):
     policies = providers.Singleton(build_live_policies, settings, clock)
     """Gives the policies in force. Start it and close it."""
 
-    shared_snapshots = providers.Singleton(build_shared_snapshots, settings, clock)
+    shared_snapshots = providers.Singleton(build_shared_snapshots, settings, clocks)
 
     registry = providers.Singleton(
-        build_registry, settings, key_source, clock, shared_snapshots, policies
+        build_registry, settings, key_source, clocks, shared_snapshots, policies
     )
     """A `KeyRegistry` that knows its health. Start it and close it."""
 

@@ -18,8 +18,10 @@ import pytest
 import structlog.testing
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from nexus_auth.adapters.clock import Clocks
 from nexus_auth.adapters.pylon.api import OpenAccessApi
 from nexus_auth.adapters.pylon.client import PylonClient
+from nexus_auth.adapters.registry.fetch import Timing
 from nexus_auth.adapters.registry.lookup import LookupRegistry
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.decision import Denied, Granted
@@ -51,7 +53,7 @@ AT_ONCE_SECONDS: Final = 0.25
 REGISTRIES: Final = {"snapshot": SnapshotRegistry, "lookup": LookupRegistry}
 
 
-class Clocks:
+class MovedClocks:
     """The real clocks, which can be moved on."""
 
     def __init__(self) -> None:
@@ -95,7 +97,7 @@ class Scene:
     """A Pylon, and a service's decisions over it."""
 
     def __init__(
-        self, pylon: FaultyPylon, registry: SnapshotRegistry | LookupRegistry, clocks: Clocks
+        self, pylon: FaultyPylon, registry: SnapshotRegistry | LookupRegistry, clocks: MovedClocks
     ) -> None:
         self.pylon = pylon
         self.registry = registry
@@ -144,7 +146,7 @@ class Scene:
 @asynccontextmanager
 async def scene(kind: Kind) -> AsyncIterator[Scene]:
     """A scene in which nothing has happened yet."""
-    clocks = Clocks()
+    clocks = MovedClocks()
     async with (
         FaultyPylon(keys_of(*EVERYBODY)) as pylon,
         PylonClient(
@@ -156,11 +158,12 @@ async def scene(kind: Kind) -> AsyncIterator[Scene]:
     ):
         registry = REGISTRIES[kind](
             source=client,
-            clock=clocks.wall,
-            monotonic=clocks.monotonic,
-            max_age=MAX_AGE,
-            refresh_every=REFRESH_EVERY,
-            patience=PATIENCE,
+            timing=Timing(
+                max_age=MAX_AGE,
+                refresh_every=REFRESH_EVERY,
+                patience=PATIENCE,
+                clocks=Clocks(clocks.wall, clocks.monotonic),
+            ),
         )
         yield Scene(pylon, registry, clocks)
         await registry.aclose()

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.pylon.api import OpenAccessApi
 from nexus_auth.adapters.pylon.client import PylonClient
+from nexus_auth.adapters.registry.fetch import Timing
 from nexus_auth.adapters.registry.refresh import EARLY_SECONDS
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.ports import Registration
@@ -36,7 +36,7 @@ CONNECTIONS = 65
 def registry_over(client: PylonClient) -> SnapshotRegistry:
     """A registry with the limits of the service."""
     return SnapshotRegistry(
-        source=client, clock=utc_now, max_age=MAX_AGE, refresh_every=REFRESH_EVERY
+        source=client, timing=Timing(max_age=MAX_AGE, refresh_every=REFRESH_EVERY)
     )
 
 

@@ -10,9 +10,10 @@ import asyncio
 import sys
 from datetime import timedelta
 
-from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.clock import SYSTEM_CLOCKS
 from nexus_auth.adapters.pylon.api import OpenAccessApi
 from nexus_auth.adapters.pylon.client import PylonClient
+from nexus_auth.adapters.registry.fetch import Timing
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.entrypoints.container import build_shared_snapshots
 from nexus_auth.entrypoints.settings import Settings
@@ -35,10 +36,10 @@ async def run(endpoint: str, location: str, refresh_seconds: float) -> None:
     async with PylonClient(endpoint=endpoint, api=OpenAccessApi(netuid=NETUID)) as client:
         registry = SnapshotRegistry(
             source=client,
-            clock=utc_now,
-            max_age=timedelta(minutes=1),
-            refresh_every=timedelta(seconds=refresh_seconds),
-            shared=build_shared_snapshots(settings, utc_now),
+            timing=Timing(
+                max_age=timedelta(minutes=1), refresh_every=timedelta(seconds=refresh_seconds)
+            ),
+            shared=build_shared_snapshots(settings, SYSTEM_CLOCKS),
         )
         await registry.start()
         while True:

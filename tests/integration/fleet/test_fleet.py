@@ -37,7 +37,6 @@ def running_fleet(pylon: FaultyPylon, location: str, folder: Path) -> Iterator[l
                         *(pylon.endpoint, location, str(REFRESH_SECONDS)),
                     ],
                     log_file=folder / f"worker-{number}.log",
-                    environment={**os.environ, "PYTHONPATH": str(ROOT)},
                     directory=ROOT,
                     # Nothing is to be tidied up, and Ctrl-C would print a traceback.
                     stop_signal=signal.SIGKILL,

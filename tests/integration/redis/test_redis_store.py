@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,7 +10,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.clock import Clocks, utc_now
 from nexus_auth.adapters.registry.lease import SharedSnapshots
 from nexus_auth.adapters.store.record import MAX_RECORD_BYTES, RecordFormat
 from nexus_auth.adapters.store.redis_store import RedisStore
@@ -207,12 +206,12 @@ async def test_fleet_shares_again_after_something_else_took_the_place(
 ) -> None:
     """The next one who asks the source puts its answer there, and the others have it."""
     _, port = redis_server
+    clocks = Clocks(FakeClock())
     asker, listener = (
         SharedSnapshots(
             store=store,
-            codec=RecordFormat(scope=SCOPE, clock=FakeClock()),
-            clock=FakeClock(),
-            monotonic=time.monotonic,
+            codec=RecordFormat(scope=SCOPE, clocks=clocks),
+            clocks=clocks,
         )
         for store in stores
     )

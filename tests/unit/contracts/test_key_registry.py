@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Protocol
 
 import pytest
@@ -18,9 +17,14 @@ from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.ports import KeyRegistry
 from tests.builders import NOW, a_hotkey
 from tests.fakes import FakeRegistry
-from tests.unit.adapters.registry.sources import FakeClocks, FakeSource, key_of, keys_of
-
-MAX_AGE = timedelta(minutes=15)
+from tests.unit.adapters.registry.sources import (
+    MAX_AGE,
+    FakeClocks,
+    FakeSource,
+    a_timing,
+    key_of,
+    keys_of,
+)
 
 
 class World(Protocol):
@@ -71,13 +75,7 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     clocks = FakeClocks()
     source = FakeSource(keys, offers_bulk=request.param == "snapshot")
     kind = LookupRegistry if request.param == "lookup" else SnapshotRegistry
-    registry = kind(
-        source=source,
-        clock=clocks.wall,
-        monotonic=clocks.monotonic,
-        max_age=MAX_AGE,
-        refresh_every=timedelta(seconds=30),
-    )
+    registry = kind(source=source, timing=a_timing(clocks))
     yield registry, SourceWorld(source, clocks)
     await registry.aclose()
 

@@ -4,12 +4,11 @@
 |---|---|
 | `snapshot` | serves all keys of a subnet, and composes the others |
 | `refresh` | one fetch in flight at a time; when the next one is due; who waits for it |
-| `fetch` | one fetch of all keys, with neurons where a policy needs them |
+| `fetch` | one fetch of all keys, with neurons where a policy needs them; the spans of all |
 | `plausibility` | quarantines an answer that lost half the subnet |
 | `lease` | shares snapshots with other processes; the lease to fetch for all of them |
-| `lookup` | fetches each hotkey on its own, for sources that cannot give all keys at once |
-| `fallback` | changes from the snapshot to lookups, and back |
-| `backoff`, `log_throttle` | the pause after failures; a limit on repeated lines |
+| `lookup` | fetches each hotkey on its own while the source cannot give all keys at once |
+| `backoff` | the pause after failures; a limit on repeated lines |
 
 No module here knows a source by name. A new source implements `KeySource` (and `NeuronSource`,
 where it has neurons) in a package of its own: `name` for the log, `fetch_keys` or `BulkNotOffered`,

@@ -1,17 +1,18 @@
-"""Spaces the attempts to reach a source that fails, and logs when an outage begins and ends."""
+"""Spaces the attempts to reach a source that fails, and the lines that are logged about it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+import structlog
 import tenacity
 
-from nexus_auth.adapters.registry.log_throttle import LogThrottle
-
 if TYPE_CHECKING:
+    from collections.abc import Hashable
     from datetime import datetime
 
-    from nexus_auth.domain.ports import Clock, MonotonicClock
+    from nexus_auth.adapters.clock import Clocks
+    from nexus_auth.domain.ports import MonotonicClock
 
 RETRY_SECONDS_AT_LEAST: Final = 0.5
 """The pause after the first failure: a source that refuses connections refuses them quickly."""
@@ -24,9 +25,43 @@ WAIT: Final = tenacity.wait_random_exponential(
     multiplier=1, min=RETRY_SECONDS_AT_LEAST, max=RETRY_SECONDS_AT_MOST
 )
 
+REMINDER_SECONDS: Final = 600.0
+"""The least time between two lines that say the same."""
+
+QUIET_SECONDS: Final = 30.0
+"""The least time between two lines that differ: a source that fails every other time must not fill
+the log."""
+
+_log = structlog.get_logger(__name__)
+
+
+class LogThrottle:
+    """Says whether one kind of line is to be logged now.
+
+    The first line is. After it, a different one is allowed `QUIET_SECONDS` later, and the same one
+    `REMINDER_SECONDS` later.
+    """
+
+    def __init__(self, monotonic: MonotonicClock) -> None:
+        """Starts with nothing logged; `monotonic` measures spans."""
+        self._monotonic = monotonic
+        self._logged: Hashable = None
+        self._logged_at = float("-inf")
+
+    def allow(self, what: Hashable) -> bool:
+        """Says whether a line about this is to be logged, and counts it as logged if so."""
+        now = self._monotonic()
+        quiet = REMINDER_SECONDS if what == self._logged else QUIET_SECONDS
+        if now - self._logged_at < quiet:
+            return False
+        self._logged, self._logged_at = what, now
+        return True
+
 
 class Backoff:
     """Counts the failures of one source in a row, and says when to try it again.
+
+    Logs when an outage begins, goes on and ends.
 
     Attributes:
         since: When the outage began (aware, UTC); None while there is none.
@@ -35,32 +70,21 @@ class Backoff:
         ended_at: When the last outage ended, by the monotonic clock.
     """
 
-    def __init__(
-        self, *, source: str, clock: Clock, monotonic: MonotonicClock, log: Any, threshold: int = 1
-    ) -> None:
-        """Starts without an outage.
-
-        Args:
-            source: The name of the source in the log.
-            clock: Tells the time (aware, UTC).
-            monotonic: Measures spans.
-            log: A structlog logger.
-            threshold: After how many failures in a row the source counts as down.
-        """
+    def __init__(self, *, source: str, clocks: Clocks, threshold: int = 1) -> None:
+        """Starts without an outage. The source counts as down from `threshold` failures on."""
         self.since: datetime | None = None
         self.last_error: str | None = None
         self.next_try = 0.0
         self.ended_at = float("-inf")
         self._source = source
-        self._clock = clock
-        self._monotonic = monotonic
-        self._log = log
+        self._clock = clocks.wall
+        self._monotonic = clocks.monotonic
         self._threshold = threshold
         self._failures = 0
         self._began = 0.0
         self._outages = 0
         self._is_logged = False
-        self._throttle = LogThrottle(monotonic)
+        self._throttle = LogThrottle(clocks.monotonic)
         self._retry = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
 
     @property
@@ -86,7 +110,7 @@ class Backoff:
         cause = type(error).__name__
         # A new outage is news, even where its cause is that of the last one.
         if self._throttle.allow((self._outages, cause)):
-            self._log.warning(
+            _log.warning(
                 "source_still_failing" if self._is_logged else "source_failed",
                 source=self._source,
                 cause=cause,
@@ -101,7 +125,7 @@ class Backoff:
         if self.is_failing:
             self.ended_at = self._monotonic()
         if self._is_logged:
-            self._log.info(
+            _log.info(
                 "source_recovered",
                 source=self._source,
                 seconds=round(self._monotonic() - self._began, 1),

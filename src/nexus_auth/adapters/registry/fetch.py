@@ -1,10 +1,13 @@
-"""Fetches a whole snapshot: all keys, and all neurons where a policy needs them."""
+"""One fetch of a whole snapshot, keys and neurons; and the spans that hold for every fetch."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from nexus_auth.adapters.clock import SYSTEM_CLOCKS, Clocks
 from nexus_auth.domain.errors import BulkNotOffered, RegistryUnavailable
 from nexus_auth.domain.snapshot import SubnetSnapshot
 
@@ -30,8 +33,28 @@ CONFIRM_SECONDS: Final = 5.0
 "not found", or nothing at all, also when it could not read the chain."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long what is known may be used, when it is renewed, and who measures that.
+
+    Attributes:
+        max_age: How long keys may be used without news; zero fetches every time.
+        refresh_every: How often they are renewed.
+        patience: How long `lookup` may wait for a fetch.
+        clocks: Give the time, and measure spans.
+    """
+
+    max_age: timedelta
+    refresh_every: timedelta
+    patience: timedelta = timedelta(seconds=PATIENCE_SECONDS)
+    clocks: Clocks = SYSTEM_CLOCKS
+
+    def __post_init__(self) -> None:
+        if self.max_age < timedelta(0) or self.refresh_every <= timedelta(0):
+            raise ValueError("max_age is not negative, refresh_every is positive")
+
+
 async def fetch_snapshot(
-    *,
     source: KeySource,
     neuron_source: NeuronSource | None,
     needs_neurons: Callable[[], bool],

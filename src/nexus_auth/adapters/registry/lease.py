@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from nexus_auth.adapters.registry.backoff import Backoff
-from nexus_auth.adapters.registry.log_throttle import LogThrottle
+from nexus_auth.adapters.clock import SYSTEM_CLOCKS, Clocks
+from nexus_auth.adapters.registry.backoff import Backoff, LogThrottle
 from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-    from nexus_auth.domain.ports import Clock, MonotonicClock, SnapshotCodec, SnapshotStore
+    from nexus_auth.domain.ports import SnapshotCodec, SnapshotStore
     from nexus_auth.domain.snapshot import StoredSnapshot, SubnetSnapshot
 
 LEASE_SECONDS: Final = 2.0
@@ -42,45 +42,31 @@ LEASE_POLL_SECONDS: Final = 0.1
 _RENEWED_SECONDS: Final = 0.1
 """A lease that ends so much later than it did was renewed; less is a difference of clocks."""
 
-_LARGE_BYTES: Final = 64 * 1024
-_LARGE_KEYS: Final = 512
-"""Records from this size on are written and read in a thread, so that no caller waits meanwhile:
-ten thousand hotkeys take some 150 ms, a subnet of today one."""
-
 _log = structlog.get_logger(__name__)
 
 
 class SharedSnapshots:
-    """One process's view of the snapshots that a fleet shares. Raises nothing."""
+    """One process's view of the snapshots that a fleet shares. Raises nothing.
+
+    Records are written and read in a thread, so that no caller waits meanwhile: ten thousand
+    hotkeys take some 150 ms.
+    """
 
     def __init__(
-        self,
-        *,
-        store: SnapshotStore,
-        codec: SnapshotCodec,
-        clock: Clock,
-        monotonic: MonotonicClock,
+        self, *, store: SnapshotStore, codec: SnapshotCodec, clocks: Clocks = SYSTEM_CLOCKS
     ) -> None:
-        """Takes a store, which it closes in `aclose`.
-
-        Args:
-            store: Where the fleet's snapshot is kept.
-            codec: Writes and reads its records.
-            clock: Tells the time (aware, UTC).
-            monotonic: Measures spans.
-        """
+        """Takes a store, which it closes in `aclose`, and what writes and reads its records."""
         self.is_empty = False
         """Whether the store was seen to hold no record at all."""
         self._store = store
         self._codec = codec
-        self._monotonic = monotonic
+        self._monotonic = clocks.monotonic
         self._holder = uuid.uuid4().hex
         self._seen_version: str | None = None
         self._lease_ends: float | None = None
-        self._ignored = LogThrottle(monotonic)
-        # A store can be readable and accept no writes: a full disk, a Redis that is read-only.
+        self._ignored = LogThrottle(clocks.monotonic)
         self._is_read_only = False
-        self._backoff = Backoff(source="snapshot store", clock=clock, monotonic=monotonic, log=_log)
+        self._backoff = Backoff(source="snapshot store", clocks=clocks)
 
     @property
     def is_away(self) -> bool:
@@ -91,45 +77,26 @@ class SharedSnapshots:
         """Reads what another process saved since the last time, if it is to be believed."""
         if self.is_away:
             return None
-        version = self._seen_version
-        try:
+        news = None
+        with self._counted(writing=False):
             version = await self._store.version()
-            record = None if version == self._seen_version else await self._store.load()
-            news = None if record is None else await self._parse(record)
-        except StoreUnavailable as exc:
-            self._failed(exc, writing=False)
-            return None
-        except RecordRejected as exc:
-            if self._ignored.allow(str(exc)):
-                _log.warning("stored_snapshot_ignored", problem=str(exc))
-            news = None
-        self._succeeded(writing=False)
-        self._seen_version = version
-        self.is_empty = version is None
+            news = None if version == self._seen_version else await self._load()
+            self._seen_version = version
+            self.is_empty = version is None
         return news
 
     async def save(
         self, snapshot: SubnetSnapshot, *, fetched_at: float, keep_for: timedelta
     ) -> None:
-        """Hands a snapshot to the others, for as long as it can be used.
+        """Hands a snapshot to the others, for as long as it can be used (`keep_for`).
 
-        Args:
-            snapshot: What the source said.
-            fetched_at: When its fetch began, by the monotonic clock.
-            keep_for: After how long it cannot be used any more.
+        `fetched_at` is when its fetch began, by the monotonic clock.
         """
         if self.is_away:
             return
-        if len(snapshot.keys) < _LARGE_KEYS:
-            record = self._codec.build(snapshot, fetched_at=fetched_at)
-        else:
-            record = await asyncio.to_thread(self._codec.build, snapshot, fetched_at=fetched_at)
-        try:
+        record = await asyncio.to_thread(self._codec.build, snapshot, fetched_at=fetched_at)
+        with self._counted(writing=True):
             version = await self._store.save(record, said_at=snapshot.said_at, keep_for=keep_for)
-        except StoreUnavailable as exc:
-            self._failed(exc, writing=True)
-        else:
-            self._succeeded(writing=True)
             self.is_empty = False
             # Where the record of another process was left in place, that is news.
             self._seen_version = version or self._seen_version
@@ -163,23 +130,18 @@ class SharedSnapshots:
 
     async def acquire_lease(self, span: timedelta = timedelta(seconds=LEASE_SECONDS)) -> bool:
         """Acquires or renews the lease to fetch; always granted while the store is away."""
-        if self.is_away:
-            return True
-        try:
-            granted = await self._store.acquire_lease(self._holder, span)
-        except StoreUnavailable as exc:
-            self._failed(exc, writing=True)
-            return True
-        self._succeeded(writing=True)
+        granted = True
+        if not self.is_away:
+            with self._counted(writing=True):
+                granted = await self._store.acquire_lease(self._holder, span)
         return granted
 
     @contextlib.asynccontextmanager
     async def lease_kept(self, *, ends_at: Callable[[], float]) -> AsyncIterator[None]:
         """Renews an acquired lease while a fetch is in flight, and sets its end afterwards.
 
-        Args:
-            ends_at: Called after the fetch: when the lease is to end, by the monotonic clock. It
-                lasts long enough for the others to see the news first.
+        `ends_at` is called then, and gives the end by the monotonic clock. The lease lasts long
+        enough for the others to see the news first.
         """
         renewing = asyncio.create_task(self._keep_renewing(), name="registry-lease")
         try:
@@ -196,35 +158,44 @@ class SharedSnapshots:
 
     async def _is_lease_renewed(self) -> bool:
         """Says whether the lease's holder has renewed it since the last call."""
-        if self.is_away:
-            return False
-        try:
-            remaining = await self._store.lease_remaining()
-        except StoreUnavailable as exc:
-            self._failed(exc, writing=False)
-            return False
-        before, self._lease_ends = self._lease_ends, None
-        if remaining is None:
-            return False
-        self._lease_ends = self._monotonic() + remaining.total_seconds()
-        return before is not None and self._lease_ends > before + _RENEWED_SECONDS
+        before = ends = None
+        if not self.is_away:
+            with self._counted(writing=False):
+                remaining = await self._store.lease_remaining()
+                before = self._lease_ends
+                if remaining is not None:
+                    ends = self._monotonic() + remaining.total_seconds()
+                self._lease_ends = ends
+        return before is not None and ends is not None and ends > before + _RENEWED_SECONDS
 
     async def _keep_renewing(self) -> None:
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
             await self.acquire_lease()
 
-    async def _parse(self, record: bytes) -> StoredSnapshot:
-        if len(record) < _LARGE_BYTES:
-            return self._codec.parse(record)
-        return await asyncio.to_thread(self._codec.parse, record)
+    async def _load(self) -> StoredSnapshot | None:
+        """Reads the record; None when it is gone, or not to be believed."""
+        try:
+            record = await self._store.load()
+            return None if record is None else await asyncio.to_thread(self._codec.parse, record)
+        except RecordRejected as exc:
+            if self._ignored.allow(str(exc)):
+                _log.warning("stored_snapshot_ignored", problem=str(exc))
+            return None
 
-    def _failed(self, error: StoreUnavailable, *, writing: bool) -> None:
-        self._is_read_only = self._is_read_only or writing
-        self._backoff.failed(error)
+    @contextlib.contextmanager
+    def _counted(self, *, writing: bool) -> Iterator[None]:
+        """Counts how an access to the store ends; one that fails ends the block, without an error.
 
-    def _succeeded(self, *, writing: bool) -> None:
-        """Ends the outage, unless it is one of writing and this was reading."""
-        self._is_read_only = self._is_read_only and not writing
-        if not self._is_read_only:
-            self._backoff.succeeded()
+        An outage of writing does not end with a read: a store can be readable and accept no
+        writes, as with a full disk, or a Redis that is read-only.
+        """
+        try:
+            yield
+        except StoreUnavailable as exc:
+            self._is_read_only = self._is_read_only or writing
+            self._backoff.failed(exc)
+        else:
+            self._is_read_only = self._is_read_only and not writing
+            if not self._is_read_only:
+                self._backoff.succeeded()

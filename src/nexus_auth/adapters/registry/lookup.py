@@ -1,34 +1,36 @@
-"""Fetches the key of each hotkey when it is first needed, and remembers it for a while."""
+"""Fetches the key of each hotkey when it is first needed, and remembers it for a while.
+
+For sources that cannot give all keys at once, and while a source cannot.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Self
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from nexus_auth.adapters.clock import monotonic_seconds
-from nexus_auth.adapters.registry.backoff import Backoff
+from nexus_auth.adapters.registry.backoff import Backoff, LogThrottle
 from nexus_auth.adapters.registry.fetch import (
     CONFIRM_SECONDS,
     FETCH_SECONDS,
     PATIENCE_IN_OUTAGE_SECONDS,
-    PATIENCE_SECONDS,
+    Timing,
 )
-from nexus_auth.adapters.registry.log_throttle import LogThrottle
 from nexus_auth.domain.ed25519 import is_usable_public_key
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryError, RegistryUnavailable
 from nexus_auth.domain.health import Freshness, RegistryHealth
-from nexus_auth.domain.ports import MonotonicClock, Registration
+from nexus_auth.domain.ports import Registration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.ports import Clock, KeySource
+    from nexus_auth.domain.ports import KeySource
 
 MAX_KNOWN: Final = 16_384
 """Registered hotkeys remembered: far more than a subnet has."""
@@ -56,6 +58,8 @@ UNKNOWN_PER_SECOND: Final = 8.0
 _FAILURES_IN_A_ROW: Final = 3
 """After how many failures the source counts as down: a failure may concern one hotkey only."""
 
+T = TypeVar("T")
+
 _log = structlog.get_logger(__name__)
 
 
@@ -70,98 +74,57 @@ class _Known:
     missing_since: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
-    """Why there is no answer.
+_Outcome = Registration | RegistryError | None
+"""How a fetch ended; None means that the hotkey is not registered.
 
-    Not kept as an exception: one that is raised again and again collects every traceback that it
-    passed through.
-    """
-
-    kind: type[RegistryUnavailable | RegistryAnswerInvalid]
-    text: str
-
-
-_Outcome = Registration | _Failure | None
-"""How a fetch ended; None means that the hotkey is not registered."""
+An error is remembered as one that was never raised: it holds no traceback, and no frames.
+"""
 
 
 class LookupRegistry:
     """A `KeyRegistry` that fetches the key of each hotkey on its own.
 
-    Keys in use are renewed in the background every `refresh_every` and may be used without news
-    for `max_age`; a `max_age` of zero remembers nothing, fetches every time, and lets only callers
-    that come while a fetch is in flight share its answer. Safe for concurrent use within one event
-    loop.
+    Keys in use are renewed in the background when they are due. A `max_age` of zero remembers
+    nothing, fetches every time, and lets only callers that come while a fetch is in flight share
+    its answer. Safe for concurrent use within one event loop. The source stays its creator's to
+    close.
     """
 
-    def __init__(
-        self,
-        *,
-        source: KeySource,
-        clock: Clock,
-        max_age: timedelta,
-        refresh_every: timedelta,
-        patience: timedelta = timedelta(seconds=PATIENCE_SECONDS),
-        monotonic: MonotonicClock = monotonic_seconds,
-    ) -> None:
-        """Wires the registry; the source stays its creator's to close.
-
-        Args:
-            source: Where keys are fetched from.
-            clock: Tells the time (aware, UTC).
-            max_age: How long a key may be used without news; zero fetches every time.
-            refresh_every: How often a key in use is renewed.
-            patience: How long `lookup` may wait.
-            monotonic: Measures spans.
-        """
-        if max_age < timedelta(0) or refresh_every <= timedelta(0):
-            raise ValueError("max_age is not negative, refresh_every is positive")
+    def __init__(self, *, source: KeySource, timing: Timing) -> None:
         self._source = source
-        self._clock = clock
-        self._monotonic = monotonic
-        self._max_age = max_age
-        self._refresh_every = refresh_every.total_seconds()
-        self._patience = patience.total_seconds()
+        self._clock = timing.clocks.wall
+        self._monotonic = timing.clocks.monotonic
+        self._max_age = timing.max_age
+        self._refresh_every = timing.refresh_every.total_seconds()
+        self._patience = timing.patience.total_seconds()
         self._known: OrderedDict[Hotkey, _Known] = OrderedDict()
         # Hotkeys that were fetched in vain: how the fetch ended, and until when that counts.
-        self._unknown: OrderedDict[Hotkey, tuple[_Failure | None, float]] = OrderedDict()
+        self._unknown: OrderedDict[Hotkey, tuple[RegistryError | None, float]] = OrderedDict()
         # Fetches in flight, and when they began.
         self._in_flight: dict[Hotkey, tuple[asyncio.Task[_Outcome], float]] = {}
         # Two queues, so that unknown hotkeys cannot delay the renewal of known ones.
         self._slots = asyncio.Semaphore(MAX_FETCHES)
         self._slots_for_unknown = asyncio.Semaphore(MAX_FETCHES)
         self._allowance = float(UNKNOWN_AT_ONCE)
-        self._allowance_at = monotonic()
-        self._invalid_throttle = LogThrottle(monotonic)
+        self._allowance_at = self._monotonic()
+        self._invalid_throttle = LogThrottle(self._monotonic)
         self._backoff = Backoff(
-            source=source.name,
-            clock=clock,
-            monotonic=monotonic,
-            log=_log,
-            threshold=_FAILURES_IN_A_ROW,
+            source=source.name, clocks=timing.clocks, threshold=_FAILURES_IN_A_ROW
         )
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     async def start(self) -> None:
         """Does nothing: the first fetch begins when the first caller comes."""
 
     async def aclose(self) -> None:
         """Ends the fetches in flight."""
-        in_flight = [task for task, _ in self._in_flight.values()]
-        self.close()
-        await asyncio.gather(*in_flight, return_exceptions=True)
+        await asyncio.gather(*self.close(), return_exceptions=True)
 
-    def close(self) -> None:
-        """Cancels the fetches in flight, without waiting until they have ended."""
-        for task, _ in self._in_flight.values():
+    def close(self) -> list[asyncio.Task[_Outcome]]:
+        """Cancels the fetches in flight, and returns them: their ends are to come."""
+        in_flight = [task for task, _ in self._in_flight.values()]
+        for task in in_flight:
             task.cancel()
+        return in_flight
 
     def peek(self, hotkey: Hotkey) -> Registration | None:
         """See `KeyRegistry.peek`. Has a key in use renewed in the background when it is due.
@@ -192,15 +155,15 @@ class LookupRegistry:
         if known is not None and known.public_key == presented:
             return known
         outcome = await self._find_out(hotkey)
-        if isinstance(outcome, Registration):
-            return outcome
-        # No answer, or a "not found" that is not believed yet: what is known still counts.
-        still_known = self._usable(hotkey)
-        if still_known is not None:
-            return still_known.registration
-        if outcome is None:
-            return None
-        raise outcome.kind(outcome.text)
+        if not isinstance(outcome, Registration):
+            # No answer, or a "not found" that is not believed yet: what is known still counts.
+            still_known = self._usable(hotkey)
+            if still_known is not None:
+                return still_known.registration
+        if isinstance(outcome, RegistryError):
+            # A copy: one that is raised again and again collects every traceback on its way.
+            raise type(outcome)(str(outcome))
+        return outcome
 
     def health(self) -> RegistryHealth:
         """Says how good what is known is. Before the first fetch, that is fresh."""
@@ -240,7 +203,7 @@ class LookupRegistry:
             if self._backoff.is_waiting:
                 return self._down()
             if len(self._in_flight) >= MAX_IN_FLIGHT or not self._take_allowance(hotkey):
-                return _Failure(RegistryUnavailable, "too many unknown hotkeys at once")
+                return RegistryUnavailable("too many unknown hotkeys at once")
             in_flight = self._begin_fetch(hotkey)
         task, began = in_flight
         patience = PATIENCE_IN_OUTAGE_SECONDS if self._backoff.is_failing else self._patience
@@ -249,11 +212,11 @@ class LookupRegistry:
             # Does not cancel the fetch, which others wait for as well.
             await asyncio.wait({task}, timeout=left)
         if not task.done() or task.cancelled():
-            return _Failure(RegistryUnavailable, "the source has not answered yet")
+            return RegistryUnavailable("the source has not answered yet")
         return task.result()
 
-    def _down(self) -> _Failure:
-        return _Failure(RegistryUnavailable, self._backoff.last_error or "the source is down")
+    def _down(self) -> RegistryUnavailable:
+        return RegistryUnavailable(self._backoff.last_error or "the source is down")
 
     def _take_allowance(self, hotkey: Hotkey) -> bool:
         """Lets through so many unknown hotkeys at once, and so many a second."""
@@ -284,7 +247,7 @@ class LookupRegistry:
             # Nonsense about one hotkey says nothing about the others.
             if self._invalid_throttle.allow(str(exc)):
                 _log.warning("lookup_answer_rejected", hotkey=hotkey.address, problem=str(exc))
-            return self._failed(hotkey, _Failure(RegistryAnswerInvalid, str(exc)))
+            return self._failed(hotkey, RegistryAnswerInvalid(str(exc)))
         except RegistryError as exc:
             error: Exception = exc
         except TimeoutError:
@@ -295,7 +258,7 @@ class LookupRegistry:
         finally:
             del self._in_flight[hotkey]
         self._backoff.failed(error)
-        return self._failed(hotkey, _Failure(RegistryUnavailable, str(error)))
+        return self._failed(hotkey, RegistryUnavailable(str(error)))
 
     async def _fetch(self, hotkey: Hotkey) -> _Outcome:
         slots = self._slots if hotkey in self._known else self._slots_for_unknown
@@ -322,15 +285,13 @@ class LookupRegistry:
         registration = Registration(public_key=key, expires_at=said_at + self._max_age)
         if self._max_age:
             self._unknown.pop(hotkey, None)
-            self._known[hotkey] = _Known(
+            known = _Known(
                 registration=registration,
                 fetched_at=fetched_at,
                 usable_until=fetched_at + self._max_age.total_seconds(),
                 renew_at=fetched_at + self._refresh_every,
             )
-            self._known.move_to_end(hotkey)
-            if len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
+            _remember(self._known, hotkey, known, limit=MAX_KNOWN)
         return registration
 
     def _missing(self, hotkey: Hotkey, fetched_at: float) -> None:
@@ -345,7 +306,7 @@ class LookupRegistry:
         self._known.pop(hotkey, None)
         self._remember_unknown(hotkey, None)
 
-    def _failed(self, hotkey: Hotkey, failure: _Failure) -> _Failure:
+    def _failed(self, hotkey: Hotkey, failure: RegistryError) -> RegistryError:
         now = self._monotonic()
         known = self._known.get(hotkey)
         if known is not None:
@@ -354,9 +315,53 @@ class LookupRegistry:
         self._remember_unknown(hotkey, failure)
         return failure
 
-    def _remember_unknown(self, hotkey: Hotkey, failure: _Failure | None) -> None:
+    def _remember_unknown(self, hotkey: Hotkey, failure: RegistryError | None) -> None:
         if self._max_age:
-            self._unknown[hotkey] = failure, self._monotonic() + UNKNOWN_SECONDS
-            self._unknown.move_to_end(hotkey)
-            if len(self._unknown) > MAX_UNKNOWN:
-                self._unknown.popitem(last=False)
+            ended = failure, self._monotonic() + UNKNOWN_SECONDS
+            _remember(self._unknown, hotkey, ended, limit=MAX_UNKNOWN)
+
+
+def _remember(table: OrderedDict[Hotkey, T], hotkey: Hotkey, value: T, *, limit: int) -> None:
+    """Puts an entry at the end; the one that was put there longest ago makes room."""
+    table[hotkey] = value
+    table.move_to_end(hotkey)
+    if len(table) > limit:
+        table.popitem(last=False)
+
+
+class LookupFallback:
+    """Holds the registry that stands in for a snapshot, while there is one; builds and closes it.
+
+    Where `max_age` is zero, it stands in from the beginning. A lookup of each hotkey is of no use
+    while a policy needs neurons: they come with all keys at once.
+    """
+
+    def __init__(
+        self, *, source: KeySource, timing: Timing, needs_neurons: Callable[[], bool]
+    ) -> None:
+        self._build = partial(LookupRegistry, source=source, timing=timing)
+        self._needs_neurons = needs_neurons
+        self._registry = None if timing.max_age else self._build()
+
+    @property
+    def registry(self) -> LookupRegistry | None:
+        """The registry to use where there is no snapshot; None where it is of no use."""
+        return None if self._registry is None or self._needs_neurons() else self._registry
+
+    def begin(self) -> None:
+        """Stands in from now on."""
+        if self._registry is None:
+            _log.warning("bulk_not_offered", instead="asking for each hotkey")
+            self._registry = self._build()
+
+    def end(self) -> None:
+        """Ends it: there is a snapshot. Does not wait until fetches in flight have ended."""
+        registry, self._registry = self._registry, None
+        if registry is not None:
+            _log.info("bulk_offered_again")
+            registry.close()
+
+    async def aclose(self) -> None:
+        """Ends the fetches in flight. What is known stays usable."""
+        if self._registry is not None:
+            await self._registry.aclose()

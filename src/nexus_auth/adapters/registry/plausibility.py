@@ -44,13 +44,10 @@ class Quarantine:
     def examine(
         self, answer: SubnetSnapshot, *, fetched_at: float, current: SubnetSnapshot | None
     ) -> Verdict:
-        """Compares an answer with what is served now, and with what is quarantined.
+        """Compares an answer with what is served now (`current`), and with what is quarantined.
 
-        Args:
-            answer: The answer.
-            fetched_at: When its fetch began, by the monotonic clock.
-            current: What is served now; None where nothing may be used. Then there is nothing to
-                lose, and any answer is plausible.
+        Where nothing may be served (None), there is nothing to lose, and any answer is plausible.
+        `fetched_at` is when the answer's fetch began, by the monotonic clock.
         """
         if current is None or not answer.is_suspicious_after(current):
             self._held = None

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from nexus_auth.adapters.registry.backoff import Backoff
-    from nexus_auth.domain.ports import MonotonicClock
-
+    from nexus_auth.adapters.registry.fetch import Timing
 
 EARLY_SECONDS: Final = 2.0
 """Fetches are at least this far apart, however many callers ask for one."""
@@ -55,8 +54,7 @@ class Refresher:
         next_due: Callable[[float], float],
         find_news: Callable[[], Awaitable[bool]] | None,
         backoff: Backoff,
-        monotonic: MonotonicClock,
-        patience: float,
+        timing: Timing,
     ) -> None:
         """Wires the refresher. All moments are by the monotonic clock, all spans in seconds.
 
@@ -66,15 +64,14 @@ class Refresher:
             find_news: Takes in what other processes fetched, and says whether there was anything;
                 None where there are no others.
             backoff: Counts failed fetches, and spaces them during an outage.
-            monotonic: Measures spans.
-            patience: How long a caller may wait for a fetch.
+            timing: How long a caller may wait for a fetch, and by which clock.
         """
         self._fetch = fetch
         self._next_due = next_due
         self._find_news = find_news
         self._backoff = backoff
-        self._monotonic = monotonic
-        self._patience = patience
+        self._monotonic = timing.clocks.monotonic
+        self._patience = timing.patience.total_seconds()
         self._in_flight: asyncio.Task[None] | None = None
         self._began = float("-inf")
         self._is_answered = False
@@ -238,14 +235,10 @@ class Refresher:
 
 
 def refresh_due(*, fetched_at: float, began: float, every: float, is_ours: bool) -> float:
-    """When a snapshot is to be renewed. All moments are by the monotonic clock.
+    """When a snapshot is to be renewed whose fetch began at `fetched_at`, `every` so many seconds.
 
-    Args:
-        fetched_at: When the fetch of the snapshot began.
-        began: When the last fetch of this process began.
-        every: The seconds between two refreshes.
-        is_ours: Whether this process fetched the snapshot. The one that fetched last fetches next;
-            the others stand by.
+    The process that fetched last (`is_ours`) fetches next; the others stand by. `began` is when
+    the last fetch of this process began. All moments are by the monotonic clock.
     """
     early, late = (1 - JITTER, 1.0) if is_ours else (1.0, 1 + 2 * JITTER)
     # Not for secrets: they need only differ.

@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
-from nexus_auth.adapters.clock import monotonic_seconds
-from nexus_auth.adapters.registry.backoff import Backoff
-from nexus_auth.adapters.registry.fallback import LookupFallback
-from nexus_auth.adapters.registry.fetch import CONFIRM_SECONDS, PATIENCE_SECONDS, fetch_snapshot
-from nexus_auth.adapters.registry.log_throttle import LogThrottle
-from nexus_auth.adapters.registry.lookup import LookupRegistry
+from nexus_auth.adapters.registry.backoff import Backoff, LogThrottle
+from nexus_auth.adapters.registry.fetch import CONFIRM_SECONDS, Timing, fetch_snapshot
+from nexus_auth.adapters.registry.lookup import LookupFallback
 from nexus_auth.adapters.registry.plausibility import Quarantine, Verdict
 from nexus_auth.adapters.registry.refresh import EARLY_SECONDS, JITTER, Refresher, refresh_due
 from nexus_auth.domain.errors import BulkNotOffered, RegistryUnavailable
 from nexus_auth.domain.health import Freshness, RegistryHealth
-from nexus_auth.domain.ports import MonotonicClock, Registration
+from nexus_auth.domain.ports import Registration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
 
     from nexus_auth.adapters.registry.lease import SharedSnapshots
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.ports import Clock, KeySource, NeuronSource
+    from nexus_auth.domain.ports import KeySource, NeuronSource
     from nexus_auth.domain.snapshot import SubnetSnapshot
 
 _OVERDUE: Final = 3
@@ -48,10 +45,6 @@ class _Served:
     is_ours: bool
 
 
-def _never() -> bool:
-    return False
-
-
 class SnapshotRegistry:
     """A `KeyRegistry` that holds all keys of a subnet in memory.
 
@@ -60,9 +53,11 @@ class SnapshotRegistry:
     wall clock and by a monotonic clock, whichever comes first: a clock that is set back makes
     nothing younger. Safe for concurrent use within one event loop.
 
-    Where a policy needs neurons, they come with the keys: one moment, one age, all or nothing.
+    Where a policy needs neurons now (`needs_neurons`), they come with the keys: one moment, one
+    age, all or nothing. A snapshot without them is of no use then.
 
-    With `shared`, one process at a time fetches, and hands what it learns to the others.
+    With `shared`, one process at a time fetches, and hands what it learns to the others. `aclose`
+    closes it; the sources stay their creator's to close.
 
     Where the source cannot give all keys at once it looks up each hotkey (`LookupRegistry`), and
     tries again every `refresh_every`; so it does always where `max_age` is zero.
@@ -72,71 +67,34 @@ class SnapshotRegistry:
         self,
         *,
         source: KeySource,
-        clock: Clock,
-        max_age: timedelta,
-        refresh_every: timedelta,
-        patience: timedelta = timedelta(seconds=PATIENCE_SECONDS),
-        monotonic: MonotonicClock = monotonic_seconds,
+        timing: Timing,
         shared: SharedSnapshots | None = None,
         neuron_source: NeuronSource | None = None,
-        needs_neurons: Callable[[], bool] = _never,
+        needs_neurons: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Wires the registry; the source stays its creator's to close.
-
-        Args:
-            source: Where keys are fetched from.
-            clock: Tells the time (aware, UTC).
-            max_age: How long keys may be used without news; zero fetches every time.
-            refresh_every: How often they are renewed.
-            patience: How long `lookup` may wait.
-            monotonic: Measures spans.
-            shared: What other processes know, where there are any; closed by `aclose`.
-            neuron_source: Where neurons are fetched from; often the same as `source`.
-            needs_neurons: Whether a policy needs neurons now. Then a snapshot without them is of
-                no use, and neither is a lookup of each hotkey.
-        """
-        if max_age < timedelta(0) or refresh_every <= timedelta(0):
-            raise ValueError("max_age is not negative, refresh_every is positive")
-        self._clock = clock
-        self._monotonic = monotonic
-        self._max_age = max_age
-        self._refresh_every = refresh_every.total_seconds()
+        self._clock = timing.clocks.wall
+        self._monotonic = timing.clocks.monotonic
+        self._max_age = timing.max_age
+        self._refresh_every = timing.refresh_every.total_seconds()
         self._shared = shared
         self._needs_neurons = needs_neurons
         self._served: _Served | None = None
         self._quarantine = Quarantine()
         self._rejected = 0
-        self._rejected_throttle = LogThrottle(monotonic)
-        self._suspicion_throttle = LogThrottle(monotonic)
-        self._confirmation_throttle = LogThrottle(monotonic)
-        self._backoff = Backoff(source=source.name, clock=clock, monotonic=monotonic, log=_log)
+        self._rejected_throttle = LogThrottle(self._monotonic)
+        self._suspicion_throttle = LogThrottle(self._monotonic)
+        self._confirmation_throttle = LogThrottle(self._monotonic)
+        self._backoff = Backoff(source=source.name, clocks=timing.clocks)
         self._fetch_snapshot = partial(
-            fetch_snapshot,
-            source=source,
-            neuron_source=neuron_source,
-            needs_neurons=needs_neurons,
-            clock=clock,
+            fetch_snapshot, source, neuron_source, needs_neurons, self._clock
         )
-        self._fallback = LookupFallback(
-            partial(
-                LookupRegistry,
-                source=source,
-                clock=clock,
-                max_age=max_age,
-                refresh_every=refresh_every,
-                patience=patience,
-                monotonic=monotonic,
-            ),
-            needs_neurons=needs_neurons,
-            is_active=not max_age,
-        )
+        self._fallback = LookupFallback(source=source, timing=timing, needs_neurons=needs_neurons)
         self._refresher = Refresher(
             fetch=self._fetch if shared is None else partial(self._fetch_for_all, shared),
             next_due=self._next_due,
             find_news=None if shared is None else self._adopt_news,
             backoff=self._backoff,
-            monotonic=monotonic,
-            patience=patience.total_seconds(),
+            timing=timing,
         )
 
     async def __aenter__(self) -> Self:
@@ -181,7 +139,7 @@ class SnapshotRegistry:
     async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:
         """See `KeyRegistry.lookup`.
 
-        Never waits while the source is known to be down, nor for longer than `patience`. Where a
+        Never waits while the source is known to be down, nor longer than `patience`. Where a
         snapshot may be used, it is the answer, whether or not it could be renewed.
         """
         known = self.peek(hotkey)
@@ -209,21 +167,18 @@ class SnapshotRegistry:
         served, fallback = self._served, self._fallback.registry
         if served is None and fallback is not None:
             return fallback.health()
-        age: timedelta | None = None
+        freshness, age = Freshness.STARTING, None
         if served is not None:
             age = max(
                 self._clock() - served.snapshot.said_at,
                 timedelta(seconds=self._monotonic() - served.fetched_at),
             )
-        if served is None:
-            freshness = Freshness.STARTING
-        elif self._usable() is None:
-            freshness = Freshness.EXPIRED
-        else:
             # In a fleet another process may be the one that meets an outage.
-            is_overdue = age is not None and age.total_seconds() > _OVERDUE * self._refresh_every
+            is_overdue = age.total_seconds() > _OVERDUE * self._refresh_every
             is_stale = self._backoff.is_failing or is_overdue
             freshness = Freshness.STALE if is_stale else Freshness.FRESH
+            if self._usable() is None:
+                freshness = Freshness.EXPIRED
         return RegistryHealth(
             freshness=freshness,
             mode="snapshot",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import fcntl
+import functools
 import json
 import math
 import os
 import stat
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from nexus_auth.adapters.clock import monotonic_seconds
 from nexus_auth.adapters.files import replace_file
@@ -21,11 +21,29 @@ from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
 from nexus_auth.domain.ports import MonotonicClock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Coroutine
 
 OWNER_ONLY: Final = 0o600
 
 _MAX_LEASE_BYTES: Final = 1024
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _in_thread(
+    method: Callable[Concatenate[FileStore, P], T],
+) -> Callable[Concatenate[FileStore, P], Coroutine[Any, Any, T]]:
+    """Runs a method in a thread. An error of the system becomes the port's."""
+
+    @functools.wraps(method)
+    async def run(self: FileStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await asyncio.to_thread(method, self, *args, **kwargs)
+        except OSError as exc:
+            raise StoreUnavailable(f"{self._path}: {exc.strerror or exc}") from exc
+
+    return run
 
 
 class FileStore:
@@ -51,87 +69,65 @@ class FileStore:
     def __repr__(self) -> str:
         return f"FileStore({str(self._path)!r})"
 
-    async def version(self) -> str | None:
+    @_in_thread
+    def version(self) -> str | None:
         """See `SnapshotStore.version`."""
-        return await asyncio.to_thread(self._version)
-
-    async def load(self) -> bytes | None:
-        """See `SnapshotStore.load`."""
-        return await asyncio.to_thread(self._load)
-
-    async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> str:  # noqa: ARG002 - a file needs neither; readers look at the age.
-        """See `SnapshotStore.save`."""
-        return await asyncio.to_thread(self._save, record)
-
-    async def acquire_lease(self, holder: str, span: timedelta) -> bool:
-        """See `SnapshotStore.acquire_lease`."""
-        return await asyncio.to_thread(self._acquire_lease, holder, span.total_seconds())
-
-    async def lease_remaining(self) -> timedelta | None:
-        """See `SnapshotStore.lease_remaining`."""
-        return await asyncio.to_thread(self._lease_remaining)
-
-    async def aclose(self) -> None:
-        """Nothing is kept open."""
-
-    def _version(self) -> str | None:
-        with self._explained():
-            try:
-                return _version_of(self._path.lstat())
-            except FileNotFoundError:
-                return None
-
-    def _load(self) -> bytes | None:
         try:
-            descriptor = _open_own(self._path, os.O_RDONLY)
-            with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor.
-                record = file.read(MAX_RECORD_BYTES + 1)
+            return _version_of(self._path.lstat())
         except FileNotFoundError:
             return None
+
+    @_in_thread
+    def load(self) -> bytes | None:
+        """See `SnapshotStore.load`."""
+        try:
+            record = _read_own(self._path, MAX_RECORD_BYTES + 1)
         except OSError as exc:
             # Saving replaces whatever is there, so this is no reason not to try.
             raise RecordRejected(f"{self._path}: {exc.strerror or exc}") from exc
-        if len(record) > MAX_RECORD_BYTES:
+        if record is not None and len(record) > MAX_RECORD_BYTES:
             raise RecordRejected(f"{self._path}: it is too large")
         return record
 
-    def _save(self, record: bytes) -> str:
-        with self._explained():
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return _version_of(replace_file(self._path, record))
+    @_in_thread
+    def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> str:  # noqa: ARG002 - a file needs neither; readers look at the age.
+        """See `SnapshotStore.save`."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return _version_of(replace_file(self._path, record))
 
-    def _acquire_lease(self, holder: str, seconds: float) -> bool:
-        with self._explained():
-            self._lease_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = _open_own(self._lease_path, os.O_RDWR | os.O_CREAT)
-            with open(descriptor, "r+b") as file:  # noqa: PTH123 - a descriptor.
-                try:
-                    # Held for these few lines only. A process that is suspended in between must
-                    # not block the others: they try again soon.
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return False
-                now = self._monotonic()
-                current = self._parse_lease(file.read(_MAX_LEASE_BYTES), now)
-                if current is not None and current[0] != holder:
-                    return False
-                lease = {"holder": holder, "until": now + seconds, "boot": self._boot_id}
-                file.seek(0)
-                file.write(json.dumps(lease).encode("ascii"))
-                file.truncate()
-                return True
-
-    def _lease_remaining(self) -> timedelta | None:
-        with self._explained():
+    @_in_thread
+    def acquire_lease(self, holder: str, span: timedelta) -> bool:
+        """See `SnapshotStore.acquire_lease`."""
+        self._lease_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = _open_own(self._lease_path, os.O_RDWR | os.O_CREAT)
+        with open(descriptor, "r+b") as file:  # noqa: PTH123 - a descriptor.
             try:
-                descriptor = _open_own(self._lease_path, os.O_RDONLY)
-            except FileNotFoundError:
-                return None
-            with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor.
-                text = file.read(_MAX_LEASE_BYTES)
+                # Held for these few lines only. A process that is suspended in between must
+                # not block the others: they try again soon.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
             now = self._monotonic()
-            current = self._parse_lease(text, now)
-            return None if current is None else timedelta(seconds=current[1] - now)
+            current = self._parse_lease(file.read(_MAX_LEASE_BYTES), now)
+            if current is not None and current[0] != holder:
+                return False
+            until = now + span.total_seconds()
+            lease = {"holder": holder, "until": until, "boot": self._boot_id}
+            file.seek(0)
+            file.write(json.dumps(lease).encode("ascii"))
+            file.truncate()
+            return True
+
+    @_in_thread
+    def lease_remaining(self) -> timedelta | None:
+        """See `SnapshotStore.lease_remaining`."""
+        text = _read_own(self._lease_path, _MAX_LEASE_BYTES)
+        now = self._monotonic()
+        current = None if text is None else self._parse_lease(text, now)
+        return None if current is None else timedelta(seconds=current[1] - now)
+
+    async def aclose(self) -> None:
+        """Nothing is kept open."""
 
     def _parse_lease(self, text: bytes, now: float) -> tuple[str, float] | None:
         """Who holds the lease at a moment, and until when; None when it is free."""
@@ -146,12 +142,15 @@ class FileStore:
             return None
         return holder, until
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as exc:
-            raise StoreUnavailable(f"{self._path}: {exc.strerror or exc}") from exc
+
+def _read_own(path: Path, limit: int) -> bytes | None:
+    """Reads a file of ours, up to a limit; None when there is none."""
+    try:
+        descriptor = _open_own(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor.
+        return file.read(limit)
 
 
 def _open_own(path: Path, flags: int) -> int:

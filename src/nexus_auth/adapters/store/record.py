@@ -15,18 +15,14 @@ import re
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from nexus_auth.adapters.clock import monotonic_seconds
+from nexus_auth.adapters.clock import SYSTEM_CLOCKS, Clocks
 from nexus_auth.domain.ed25519 import is_usable_public_key
 from nexus_auth.domain.errors import RecordRejected
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
-from nexus_auth.domain.ports import MonotonicClock
 from nexus_auth.domain.snapshot import StoredSnapshot, SubnetSnapshot
-
-if TYPE_CHECKING:
-    from nexus_auth.domain.ports import Clock
 
 FORMAT: Final = "nexus-auth snapshot"
 VERSION: Final = 1
@@ -59,16 +55,14 @@ class RecordFormat:
 
     Attributes:
         scope: Names the subnet and where its facts come from; a record of another is rejected.
-        clock: Tells the time (aware, UTC).
         secret: Seals the records; without one, every record in the store is believed.
-        monotonic: Measures spans on this machine, across processes.
-        boot_id: Until when `monotonic` can be compared, see `read_boot_id`.
+        clocks: Give the time, and measure spans on this machine, across processes.
+        boot_id: Until when the monotonic clock can be compared, see `read_boot_id`.
     """
 
     scope: str
-    clock: Clock
     secret: bytes | None = field(default=None, repr=False)
-    monotonic: MonotonicClock = monotonic_seconds
+    clocks: Clocks = SYSTEM_CLOCKS
     boot_id: str | None = field(default_factory=read_boot_id)
 
     def build(self, snapshot: SubnetSnapshot, *, fetched_at: float) -> bytes:
@@ -123,7 +117,7 @@ class RecordFormat:
         if neurons is not None:
             neurons = {Hotkey.parse(text): _parse_neuron(each) for text, each in neurons.items()}
         said_at = datetime.fromisoformat(content["said_at"])
-        now = self.clock()
+        now = self.clocks.wall()
         if said_at - now > MAX_SKEW:
             raise RecordRejected("it comes from the future: some clock is wrong")
         age = max(now - said_at, self._age_since_boot(content["boot"]), timedelta(0))
@@ -134,7 +128,7 @@ class RecordFormat:
         seconds = float(boot["seconds"])
         if self.boot_id is None or boot["id"] != self.boot_id or not math.isfinite(seconds):
             return timedelta(0)
-        return timedelta(seconds=max(0.0, self.monotonic() - seconds))
+        return timedelta(seconds=max(0.0, self.clocks.monotonic() - seconds))
 
     def _check_seal(self, content: object, seal: object) -> None:
         expected = self._seal(content)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import inspect
 from datetime import UTC, datetime, timedelta
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from redis.asyncio import ConnectionPool, Redis
@@ -19,7 +19,7 @@ from nexus_auth.adapters.store.record import LONGEST_LEASE, MAX_RECORD_BYTES, MA
 from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import Awaitable
 
     from nexus_auth.domain.ports import Clock
 
@@ -27,66 +27,22 @@ TIMEOUT_SECONDS: Final = 1.0
 """For each command, with connecting, TLS and password where those are needed. Redis answers in a
 millisecond; one that does not is away, and each process fetches for itself."""
 
-# Something other than a hash under our name was not written by us. It must not make the store count
-# as away: it would stay for ever. Other errors are passed on.
-_IS_FOREIGN: Final = """
-local function is_foreign(answer)
-  return type(answer) == 'table' and string.find(answer.err or '', 'WRONGTYPE') ~= nil
-end
-"""
-
-# A record said later stays, unless it claims to come from the future: a writer that was stopped
-# for a while must not bring back what it knew. KEYS: snapshot. ARGV: said_at, now, record, TTL
-# (all times in milliseconds).
-_SAVE: Final = f"""
-{_IS_FOREIGN}
-local said_at = redis.pcall('HGET', KEYS[1], 'said_at')
-if is_foreign(said_at) then
-  redis.call('DEL', KEYS[1])
-  said_at = false
-elseif type(said_at) == 'table' then return said_at end
-local kept = tonumber(said_at or '')
-if kept and kept > tonumber(ARGV[1]) and kept <= tonumber(ARGV[2]) then return 0 end
-redis.call('HSET', KEYS[1], 'said_at', ARGV[1], 'record', ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
-return 1
-"""
-
-# Whatever was put there, no more than so much of it comes over the wire.
-# KEYS: snapshot. ARGV: how many bytes to return at most.
-_VERSION: Final = f"""
-{_IS_FOREIGN}
-local said_at = redis.pcall('HGET', KEYS[1], 'said_at')
-if is_foreign(said_at) then return 'foreign' end
-if type(said_at) ~= 'string' then return said_at end
-return string.sub(said_at, 1, tonumber(ARGV[1]))
-"""
-
-# KEYS: snapshot. ARGV: how long a record may be. Returns a number when it is longer, or none: what
-# is wrong with it.
-_LOAD: Final = f"""
-{_IS_FOREIGN}
-local length = redis.pcall('HSTRLEN', KEYS[1], 'record')
-if is_foreign(length) then return 1 end
-if type(length) == 'table' then return length end
-if length > tonumber(ARGV[1]) then return 0 end
-return redis.call('HGET', KEYS[1], 'record')
-"""
-
 _PROBLEMS: Final = ("it is too large", "it is no hash of ours")
-"""What the number means."""
+"""What the numbers mean that `load.lua` returns."""
 
 _MAX_VERSION_BYTES: Final = 32
 
-# KEYS: lease. ARGV: holder, span in milliseconds, longest lease in milliseconds. A lease without an
-# end, or with one too far away, was not written by us.
-_ACQUIRE: Final = """
-local left = redis.call('PTTL', KEYS[1])
-local is_held = left > 0 and left <= tonumber(ARGV[3])
-if is_held and redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
+_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+
+
+def _script(*names: str) -> str:
+    return "\n".join(
+        files(__package__).joinpath(f"{name}.lua").read_text("ascii") for name in names
+    )
+
+
+_SAVE, _VERSION, _LOAD = (_script("is_foreign", name) for name in ("save", "version", "load"))
+_ACQUIRE: Final = _script("acquire")
 
 
 class RedisStore:
@@ -140,79 +96,68 @@ class RedisStore:
 
     async def version(self) -> str | None:
         """See `SnapshotStore.version`."""
-        async with _bounded():
-            said_at: bytes | None = await _result(
-                self._redis.eval(_VERSION, 1, self._snapshot, str(_MAX_VERSION_BYTES))
-            )
+        limit = str(_MAX_VERSION_BYTES)
+        said_at: bytes | None = await _bounded(self._redis.eval(_VERSION, 1, self._snapshot, limit))
         return None if said_at is None else said_at.decode("ascii", "replace")
 
     async def load(self) -> bytes | None:
         """See `SnapshotStore.load`."""
-        async with _bounded():
-            record: bytes | int | None = await _result(
-                self._redis.eval(_LOAD, 1, self._snapshot, str(MAX_RECORD_BYTES))
-            )
+        limit = str(MAX_RECORD_BYTES)
+        record: bytes | int | None = await _bounded(
+            self._redis.eval(_LOAD, 1, self._snapshot, limit)
+        )
         if isinstance(record, int):
             raise RecordRejected(f"Redis: {_PROBLEMS[record]}")
         return record
 
     async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> str | None:
         """See `SnapshotStore.save`."""
-        version = str(_milliseconds(said_at))
-        async with _bounded():
-            is_saved = await _result(
-                self._redis.eval(
-                    *(_SAVE, 1, self._snapshot),
-                    version,
-                    str(_milliseconds(self._clock() + MAX_SKEW)),
-                    record,
-                    str(max(1, keep_for // timedelta(milliseconds=1))),
-                )
-            )
+        version = _milliseconds(said_at - _EPOCH)
+        now = _milliseconds(self._clock() + MAX_SKEW - _EPOCH)
+        is_saved = await _bounded(
+            self._redis.eval(*(_SAVE, 1, self._snapshot), version, now, record, _lifetime(keep_for))
+        )
         return version if is_saved else None
 
     async def acquire_lease(self, holder: str, span: timedelta) -> bool:
         """See `SnapshotStore.acquire_lease`."""
-        milliseconds = str(max(1, span // timedelta(milliseconds=1)))
-        async with _bounded():
-            return bool(
-                await _result(
-                    self._redis.eval(
-                        *(_ACQUIRE, 1, self._lease),
-                        *(holder, milliseconds, str(LONGEST_LEASE // timedelta(milliseconds=1))),
-                    )
+        return bool(
+            await _bounded(
+                self._redis.eval(
+                    *(_ACQUIRE, 1, self._lease),
+                    *(holder, _lifetime(span), _milliseconds(LONGEST_LEASE)),
                 )
             )
+        )
 
     async def lease_remaining(self) -> timedelta | None:
         """See `SnapshotStore.lease_remaining`."""
-        async with _bounded():
-            milliseconds: int = await _result(self._redis.pttl(self._lease))
-        left = timedelta(milliseconds=milliseconds)
+        left = timedelta(milliseconds=await _bounded(self._redis.pttl(self._lease)))
         return left if timedelta(0) < left <= LONGEST_LEASE else None
 
     async def aclose(self) -> None:
         """See `SnapshotStore.aclose`."""
         with contextlib.suppress(StoreUnavailable):
-            async with _bounded():
-                await self._redis.aclose()
+            await _bounded(self._redis.aclose())
 
 
-async def _result(command: Awaitable[Any] | Any) -> Any:
-    """Awaits a command. The package types each as "perhaps awaitable"; these are."""
-    return await command if inspect.isawaitable(command) else command
+async def _bounded(command: Awaitable[Any] | Any) -> Any:
+    """Awaits a command; ends in time, and with no other error than the port's.
 
-
-@contextlib.asynccontextmanager
-async def _bounded() -> AsyncIterator[None]:
-    """Ends in time, and with no other error than the port's."""
+    The package types each command as "perhaps awaitable"; these are.
+    """
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
-            yield
+            return await command
     except (RedisError, OSError, TimeoutError, ValueError) as exc:
         # The package's own messages may repeat what a server said, or part of the URL.
         raise StoreUnavailable(f"Redis: {type(exc).__name__}") from None
 
 
-def _milliseconds(moment: datetime) -> int:
-    return (moment - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
+def _milliseconds(span: timedelta) -> str:
+    return str(span // timedelta(milliseconds=1))
+
+
+def _lifetime(span: timedelta) -> str:
+    """The span in milliseconds; one at least, since Redis takes no less."""
+    return _milliseconds(max(span, timedelta(milliseconds=1)))

@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 
+from nexus_auth.adapters.clock import Clocks
+from nexus_auth.adapters.registry.fetch import Timing
 from nexus_auth.domain.errors import BulkNotOffered, StoreUnavailable
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
-from nexus_auth.domain.ports import KeyMap
+from nexus_auth.domain.ports import KeyMap, MonotonicClock
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock
 from tests.virtual_time import LoopClocks
@@ -117,11 +120,27 @@ class FakeClocks:
     def monotonic(self) -> float:
         return self.seconds
 
+    @property
+    def both(self) -> Clocks:
+        return Clocks(self.wall, self.monotonic)
+
     def advance(self, seconds: float) -> None:
         self.seconds += seconds
         self.wall.advance(seconds=seconds)
 
 
+def a_timing(
+    clocks: FakeClocks | LoopClocks,
+    *,
+    monotonic: MonotonicClock | None = None,
+    **spans: timedelta,
+) -> Timing:
+    """What the settings say by default, by these clocks."""
+    both = Clocks(clocks.wall, monotonic or clocks.monotonic)
+    return Timing(**{"max_age": MAX_AGE, "refresh_every": REFRESH_EVERY, **spans}, clocks=both)
+
+
+@lru_cache(maxsize=4096)
 def key_of(name: str) -> bytes:
     """The public key that goes with a name."""
     return public_bytes(a_key(name))

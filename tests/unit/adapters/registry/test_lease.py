@@ -24,6 +24,7 @@ from tests.unit.adapters.registry.sources import (
     FakeClocks,
     FakeSource,
     FakeStore,
+    a_timing,
     key_of,
     keys_of,
     until,
@@ -60,30 +61,14 @@ async def make(source: FakeSource, store: FakeStore) -> AsyncIterator[Make]:
         *,
         clocks: FakeClocks | None = None,
         secret: bytes | None = None,
-        **settings: Any,
+        **timing: Any,
     ) -> SnapshotRegistry:
-        real = LoopClocks()
-        clock, monotonic = (
-            (real.wall, real.monotonic) if clocks is None else (clocks.wall, clocks.monotonic)
-        )
-        shared = SharedSnapshots(
-            store=store,
-            codec=RecordFormat(
-                scope="a subnet", clock=clock, monotonic=monotonic, secret=secret, boot_id="boot"
-            ),
-            clock=clock,
-            monotonic=monotonic,
-        )
+        used = clocks or LoopClocks()
+        codec = RecordFormat(scope="a subnet", clocks=used.both, secret=secret, boot_id="boot")
         registry = SnapshotRegistry(
-            **{
-                "source": source,
-                "clock": clock,
-                "monotonic": monotonic,
-                "max_age": MAX_AGE,
-                "refresh_every": REFRESH_EVERY,
-                "shared": shared,
-                **settings,
-            }
+            source=source,
+            timing=a_timing(used, **timing),
+            shared=SharedSnapshots(store=store, codec=codec, clocks=used.both),
         )
         made.append(registry)
         return registry
@@ -155,10 +140,8 @@ async def test_store_full_of_nonsense_does_not_write_the_log_full(
 ) -> None:
     """A store that changes every second is logged now and then."""
     clocks = FakeClocks()
-    codec = RecordFormat(scope="a subnet", clock=clocks.wall, monotonic=clocks.monotonic)
-    shared = SharedSnapshots(
-        store=store, codec=codec, clock=clocks.wall, monotonic=clocks.monotonic
-    )
+    codec = RecordFormat(scope="a subnet", clocks=clocks.both)
+    shared = SharedSnapshots(store=store, codec=codec, clocks=clocks.both)
     with structlog.testing.capture_logs() as lines:
         for number in range(300):
             await store.save(b"{" * number, said_at=clocks.wall(), keep_for=MAX_AGE)
@@ -173,10 +156,8 @@ async def test_store_that_takes_nothing_does_not_write_the_log_full(
 ) -> None:
     """That a full disk, or a Redis that is read-only, can still be read is no recovery."""
     clocks = FakeClocks()
-    codec = RecordFormat(scope="a subnet", clock=clocks.wall, monotonic=clocks.monotonic)
-    shared = SharedSnapshots(
-        store=store, codec=codec, clock=clocks.wall, monotonic=clocks.monotonic
-    )
+    codec = RecordFormat(scope="a subnet", clocks=clocks.both)
+    shared = SharedSnapshots(store=store, codec=codec, clocks=clocks.both)
 
     async def fail(*_: object) -> bool:
         raise StoreUnavailable("read-only")
@@ -352,8 +333,8 @@ async def test_record_that_another_saved_meanwhile_is_read(
 ) -> None:
     """A process that comes too late to save its answer takes in the later one."""
     clocks = LoopClocks()
-    codec = RecordFormat(scope="a subnet", clock=clocks.wall, monotonic=clocks.monotonic)
-    late = SharedSnapshots(store=store, codec=codec, clock=clocks.wall, monotonic=clocks.monotonic)
+    codec = RecordFormat(scope="a subnet", clocks=clocks.both)
+    late = SharedSnapshots(store=store, codec=codec, clocks=clocks.both)
     assert await late.fetch_news() is None
     fetched_at = clocks.monotonic()
     early = SubnetSnapshot(keys=keys_of("alice"), said_at=clocks.wall())
@@ -388,8 +369,8 @@ async def test_suspicious_snapshot_is_settled_by_the_process_that_quarantined_it
 def a_member(store: FakeStore) -> SharedSnapshots:
     """One process's view of the store, without a registry."""
     clocks = LoopClocks()
-    codec = RecordFormat(scope="a subnet", clock=clocks.wall, monotonic=clocks.monotonic)
-    return SharedSnapshots(store=store, codec=codec, clock=clocks.wall, monotonic=clocks.monotonic)
+    codec = RecordFormat(scope="a subnet", clocks=clocks.both)
+    return SharedSnapshots(store=store, codec=codec, clocks=clocks.both)
 
 
 async def no_news() -> bool:

@@ -11,7 +11,7 @@ import structlog.testing
 
 from nexus_auth.adapters.registry import lookup
 from nexus_auth.adapters.registry.fetch import PATIENCE_SECONDS
-from nexus_auth.adapters.registry.lookup import LookupRegistry
+from nexus_auth.adapters.registry.lookup import LookupFallback, LookupRegistry
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
 from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.ports import Registration
@@ -21,6 +21,7 @@ from tests.unit.adapters.registry.sources import (
     REFRESH_EVERY,
     FakeClocks,
     FakeSource,
+    a_timing,
     key_of,
     keys_of,
     until_idle,
@@ -40,17 +41,8 @@ async def make(source: FakeSource, clocks: FakeClocks) -> AsyncIterator[Make]:
     """Makes registries over the source; closes them at the end."""
     made: list[LookupRegistry] = []
 
-    def build(**settings: Any) -> LookupRegistry:
-        registry = LookupRegistry(
-            **{
-                "source": source,
-                "clock": clocks.wall,
-                "monotonic": clocks.monotonic,
-                "max_age": MAX_AGE,
-                "refresh_every": REFRESH_EVERY,
-                **settings,
-            }
-        )
+    def build(**timing: Any) -> LookupRegistry:
+        registry = LookupRegistry(source=source, timing=a_timing(clocks, **timing))
         made.append(registry)
         return registry
 
@@ -172,7 +164,7 @@ async def test_fetches_in_the_queue_are_not_sent_to_a_source_that_went_down(
 ) -> None:
     """It gets none of them until the next attempt is due."""
     source.open.clear()
-    registry = make(patience=timedelta(seconds=0.01))
+    registry = make()
     lookups = [
         asyncio.create_task(find(registry, f"stranger {n}")) for n in range(3 * lookup.MAX_FETCHES)
     ]
@@ -256,7 +248,7 @@ async def test_flood_of_strangers_is_no_flood_for_the_source(
         if number % 1000 == 0:
             clocks.advance(1)
         try:
-            await find(registry, f"stranger {number}")
+            await registry.lookup(a_hotkey(f"stranger {number}"), presented=bytes(32))
         except RegistryUnavailable:
             denied += 1
     fetches = source.fetches.total()
@@ -360,3 +352,89 @@ async def test_defect_of_the_source_is_logged_and_survived(
     source.error = None
     clocks.advance(2)
     assert await find(registry, "alice") is not None
+
+
+# The change from a snapshot to lookups, and back.
+
+
+class Scene:
+    """A fallback over a source."""
+
+    def __init__(
+        self, source: FakeSource, clocks: FakeClocks, *, max_age: timedelta = MAX_AGE
+    ) -> None:
+        self.needs_neurons = False
+        self.fallback = LookupFallback(
+            source=source,
+            timing=a_timing(clocks, max_age=max_age),
+            needs_neurons=lambda: self.needs_neurons,
+        )
+
+    def current(self) -> LookupRegistry | None:
+        """The registry that stands in now."""
+        return self.fallback.registry
+
+
+async def test_fallback_begins_and_ends_with_one_line_each(
+    source: FakeSource, clocks: FakeClocks
+) -> None:
+    """However often the source says the same."""
+    scene = Scene(source, clocks)
+    assert scene.current() is None
+    with structlog.testing.capture_logs() as lines:
+        scene.fallback.end()
+        scene.fallback.begin()
+        first = scene.current()
+        scene.fallback.begin()
+        assert scene.current() is first is not None
+        scene.fallback.end()
+        scene.fallback.end()
+    assert scene.current() is None
+    assert [line["event"] for line in lines] == ["bulk_not_offered", "bulk_offered_again"]
+
+
+async def test_fallback_from_the_beginning_is_not_logged(
+    source: FakeSource, clocks: FakeClocks
+) -> None:
+    """It is what the settings ask for."""
+    with structlog.testing.capture_logs() as lines:
+        scene = Scene(source, clocks, max_age=timedelta(0))
+    assert scene.current() is not None
+    assert not lines
+
+
+async def test_fallback_is_of_no_use_to_a_policy_that_needs_neurons(
+    source: FakeSource, clocks: FakeClocks
+) -> None:
+    """They come with all keys at once. What was learned is not lost meanwhile."""
+    scene = Scene(source, clocks)
+    scene.fallback.begin()
+    registry = scene.current()
+    scene.needs_neurons = True
+    assert scene.current() is None
+    scene.needs_neurons = False
+    assert scene.current() is registry is not None
+
+
+@pytest.mark.parametrize("way", ["end", "aclose"])
+async def test_fetches_in_flight_end_with_it(
+    source: FakeSource, clocks: FakeClocks, way: str
+) -> None:
+    """Nothing is left running."""
+    scene = Scene(source, clocks)
+    scene.fallback.begin()
+    registry = scene.current()
+    assert registry is not None
+    source.keys[a_hotkey("alice")] = key_of("alice")
+    await registry.lookup(a_hotkey("alice"), presented=key_of("alice"))
+    source.open.clear()
+    clocks.advance(REFRESH_EVERY.total_seconds())
+    registry.peek(a_hotkey("alice"))
+    await until_idle()
+    assert len(registry._in_flight) == 1
+    if way == "end":
+        scene.fallback.end()
+    else:
+        await scene.fallback.aclose()
+    await until_idle()
+    assert not registry._in_flight

@@ -11,7 +11,7 @@ from nexus_auth.domain.errors import BulkNotOffered, RegistryUnavailable
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.ports import KeyMap
 from tests.builders import a_hotkey
-from tests.unit.adapters.registry.sources import MAX_AGE, REFRESH_EVERY, FakeClocks, key_of, keys_of
+from tests.unit.adapters.registry.sources import FakeClocks, a_timing, key_of, keys_of
 
 pytestmark = pytest.mark.virtual_time
 
@@ -47,13 +47,7 @@ async def test_any_source_serves_any_registry(
 ) -> None:
     """It answers, fails and recovers, and the log calls it by its own name."""
     source = Chain(offers_bulk=offers_bulk)
-    registry = kind(
-        source=source,
-        clock=clocks.wall,
-        monotonic=clocks.monotonic,
-        max_age=MAX_AGE,
-        refresh_every=REFRESH_EVERY,
-    )
+    registry = kind(source=source, timing=a_timing(clocks))
 
     async def find(name: str) -> bytes | None:
         found = await registry.lookup(a_hotkey(name), presented=key_of(name))

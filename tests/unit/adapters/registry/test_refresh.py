@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-import structlog
 import structlog.testing
 
 from nexus_auth.adapters.registry.backoff import RETRY_SECONDS_AT_MOST, Backoff
@@ -19,7 +18,7 @@ from nexus_auth.adapters.registry.refresh import (
     refresh_due,
 )
 from nexus_auth.domain.errors import RegistryUnavailable
-from tests.unit.adapters.registry.sources import until_idle
+from tests.unit.adapters.registry.sources import a_timing, until_idle
 from tests.virtual_time import LoopClocks
 
 pytestmark = pytest.mark.virtual_time
@@ -39,19 +38,13 @@ class Scene:
         self.open.set()
         self.is_news = False
         self.looks = 0
-        self.backoff = Backoff(
-            source="test",
-            clock=self.clocks.wall,
-            monotonic=self.clocks.monotonic,
-            log=structlog.get_logger(),
-        )
+        self.backoff = Backoff(source="test", clocks=self.clocks.both)
         self.refresher = Refresher(
             fetch=self._fetch,
             next_due=lambda began: began + EVERY_SECONDS,
             find_news=self._find_news if is_shared else None,
             backoff=self.backoff,
-            monotonic=self.clocks.monotonic,
-            patience=PATIENCE_SECONDS,
+            timing=a_timing(self.clocks),
         )
 
     async def _fetch(self) -> None:

@@ -22,6 +22,7 @@ from tests.unit.adapters.registry.sources import (
     REFRESH_EVERY,
     FakeClocks,
     FakeSource,
+    a_timing,
     key_of,
     keys_of,
     until_idle,
@@ -41,17 +42,8 @@ async def make(source: FakeSource, clocks: FakeClocks) -> AsyncIterator[Make]:
     """Makes registries over the source, not started; closes them at the end."""
     made: list[SnapshotRegistry] = []
 
-    def build(**settings: Any) -> SnapshotRegistry:
-        registry = SnapshotRegistry(
-            **{
-                "source": source,
-                "clock": clocks.wall,
-                "monotonic": clocks.monotonic,
-                "max_age": MAX_AGE,
-                "refresh_every": REFRESH_EVERY,
-                **settings,
-            }
-        )
+    def build(**timing: Any) -> SnapshotRegistry:
+        registry = SnapshotRegistry(source=source, timing=a_timing(clocks, **timing))
         made.append(registry)
         return registry
 

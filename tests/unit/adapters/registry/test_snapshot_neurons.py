@@ -18,9 +18,9 @@ from nexus_auth.domain.snapshot import StoredSnapshot, SubnetSnapshot
 from tests.builders import NOW, a_hotkey
 from tests.unit.adapters.registry.sources import (
     MAX_AGE,
-    REFRESH_EVERY,
     FakeClocks,
     FakeSource,
+    a_timing,
     key_of,
     keys_of,
     neurons_of,
@@ -59,10 +59,7 @@ def a_registry(
             "source": source,
             "neuron_source": source,
             "needs_neurons": needs or Need(),
-            "clock": clocks.wall,
-            "monotonic": clocks.monotonic,
-            "max_age": MAX_AGE,
-            "refresh_every": REFRESH_EVERY,
+            "timing": a_timing(clocks),
             **settings,
         }
     )
@@ -218,7 +215,7 @@ async def test_registry_that_remembers_nothing_serves_no_policy_that_needs_neuro
     source: FakeSource, clocks: FakeClocks
 ) -> None:
     """All neurons for every caller would be too many requests."""
-    registry = a_registry(source, clocks, max_age=timedelta(0))
+    registry = a_registry(source, clocks, timing=a_timing(clocks, max_age=timedelta(0)))
     assert registry.peek(ALICE) is None
     with pytest.raises(RegistryUnavailable):
         await registry.lookup(ALICE, presented=key_of("alice"))
@@ -238,9 +235,7 @@ class OneRecord:
     """What another process saved, through the very format of the stores."""
 
     def __init__(self, clocks: FakeClocks, snapshot: SubnetSnapshot) -> None:
-        self._format = RecordFormat(
-            scope="test", clock=clocks.wall, secret=b"secret", monotonic=clocks.monotonic
-        )
+        self._format = RecordFormat(scope="test", secret=b"secret", clocks=clocks.both)
         self.is_empty = False
         self._news: bytes | None = self._format.build(snapshot, fetched_at=clocks.monotonic())
 

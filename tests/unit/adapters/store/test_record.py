@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from nexus_auth.adapters.clock import Clocks
 from nexus_auth.adapters.store.record import MAX_RECORD_BYTES, RecordFormat, derive_secret, scope_of
 from nexus_auth.domain.errors import RecordRejected
 from nexus_auth.domain.neuron import Neuron
@@ -25,7 +26,7 @@ SNAPSHOT = SubnetSnapshot(
     keys=keys_of("alice", "bob"), said_at=NOW, neurons={a_hotkey("alice"): NEURON}
 )
 FORMAT = RecordFormat(
-    scope=SCOPE, clock=FakeClock(), secret=SECRET, monotonic=lambda: 1000.0, boot_id="this boot"
+    scope=SCOPE, secret=SECRET, clocks=Clocks(FakeClock(), lambda: 1000.0), boot_id="this boot"
 )
 RECORD = FORMAT.build(SNAPSHOT, fetched_at=1000.0)
 UNSEALED = dataclasses.replace(FORMAT, secret=None)
@@ -41,7 +42,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> bytes:
 def test_record_comes_back_as_it_was() -> None:
     """Keys, neurons and the moment survive; the age is what the clock says."""
     clock = FakeClock()
-    later = dataclasses.replace(FORMAT, clock=clock, boot_id=None)
+    later = dataclasses.replace(FORMAT, clocks=Clocks(clock, lambda: 1000.0), boot_id=None)
     clock.advance(minutes=3)
     stored = later.parse(RECORD)
     assert stored.snapshot == SNAPSHOT
@@ -51,7 +52,7 @@ def test_record_comes_back_as_it_was() -> None:
 def test_wall_clock_set_back_makes_no_record_younger_on_the_same_machine() -> None:
     """Since the same start of the machine, its monotonic clock has the last word."""
     clocks = FakeClocks()
-    now = dataclasses.replace(FORMAT, clock=clocks.wall, monotonic=clocks.monotonic)
+    now = dataclasses.replace(FORMAT, clocks=clocks.both)
     record = now.build(SNAPSHOT, fetched_at=clocks.seconds)
     clocks.advance(600)
     clocks.wall.advance(seconds=-595)
@@ -66,7 +67,7 @@ def test_wall_clock_set_back_makes_no_record_younger_on_the_same_machine() -> No
 def test_record_from_a_moment_ahead_counts_from_now(seconds: float) -> None:
     """Two machines may differ by a little; that makes nothing younger than now."""
     clock = FakeClock(NOW - timedelta(seconds=seconds))
-    stored = dataclasses.replace(FORMAT, clock=clock).parse(RECORD)
+    stored = dataclasses.replace(FORMAT, clocks=Clocks(clock, lambda: 1000.0)).parse(RECORD)
     assert stored.age == timedelta(0)
     assert stored.snapshot.said_at == clock.now
 
@@ -75,7 +76,7 @@ def test_record_from_the_future_is_rejected() -> None:
     """A clock was wrong when it was written, or is now."""
     clock = FakeClock(NOW - timedelta(seconds=5.001))
     with pytest.raises(RecordRejected, match="future"):
-        dataclasses.replace(FORMAT, clock=clock).parse(RECORD)
+        dataclasses.replace(FORMAT, clocks=Clocks(clock, lambda: 1000.0)).parse(RECORD)
 
 
 @pytest.mark.parametrize(
