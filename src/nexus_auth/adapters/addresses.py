@@ -1,13 +1,28 @@
-"""Where something listens: a TCP address or a unix socket. Parsers check, these values do not."""
+"""Where something listens: a TCP address or a unix socket, parsed and opened.
+
+Parsers check, the values do not. A proxy's configuration has a stricter parser of its own.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from nexus_auth.domain.errors import NexusAuthError
+
 MAX_PORT: Final = 65535
+
+_BACKLOG: Final = 2048
+_EVERY_INTERFACE: Final = frozenset({"", "::"})
+"""Both mean IPv4 too, as they do to the original. 0.0.0.0 is IPv4 alone."""
+_HOST_AND_PORT: Final = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^:\[\]/\s]*))"
+    r":(?:(?P<port>[0-9]{1,5})|(?P<service>[a-z][a-z0-9-]*))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +69,80 @@ class UnixAddress:
 
 
 Address = TcpAddress | UnixAddress
+
+
+class CannotListen(NexusAuthError):
+    """An address is taken, or not ours to listen on."""
+
+    def __init__(self, address: Address, source: str, cause: OSError) -> None:
+        super().__init__(f"cannot listen on {address} (from {source}): {cause.strerror or cause}")
+        self.address = address
+        self.source = source
+
+
+def parse_listen_address(text: str) -> Address:
+    """Parses `:8080`, `host:port`, `[::1]:8080` or `unix:/path.sock`.
+
+    A port may be named as in /etc/services: `localhost:http`.
+
+    Raises:
+        ValueError: When it is none of these; the message says what is expected.
+    """
+    if text.startswith("unix:"):
+        path = Path(text.removeprefix("unix:"))
+        if not path.is_absolute():
+            raise ValueError(
+                "a unix socket needs an absolute path, as in unix:/run/nexus-auth.sock"
+            )
+        return UnixAddress(path)
+    match = _HOST_AND_PORT.fullmatch(text)
+    port = None if match is None else _port(match)
+    if match is None or port is None:
+        raise ValueError("expected :8080, host:port, [::1]:8080 or unix:/path.sock")
+    return TcpAddress(match["v6"] or match["host"] or "", port)
+
+
+def _port(match: re.Match[str]) -> int | None:
+    if match["service"] is None:
+        return int(match["port"]) if int(match["port"]) <= MAX_PORT else None
+    try:
+        return socket.getservbyname(match["service"], "tcp")
+    except OSError:
+        return None
+
+
+def bind(address: Address) -> socket.socket:
+    """Opens a listening socket.
+
+    The socket file of a dead process is replaced, one on which a process listens is not.
+
+    Raises:
+        OSError: When the address is taken or not ours to bind.
+    """
+    if isinstance(address, UnixAddress):
+        return _bind_unix(address.path)
+    if address.host in _EVERY_INTERFACE and socket.has_dualstack_ipv6():
+        return socket.create_server(
+            ("", address.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
+        )
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    return socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                try:
+                    probe.connect(str(path))
+                except ConnectionRefusedError:
+                    path.unlink()
+                else:
+                    raise OSError(f"{path} is in use by a running process")
+        listener.bind(str(path))
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Final, Literal
 import structlog
 import uvicorn
 
-from nexus_auth.adapters.addresses import UnixAddress
+from nexus_auth.adapters.addresses import Address, CannotListen, UnixAddress, bind
 from nexus_auth.adapters.observability.decision_log import SUMMARY_SECONDS, DecisionLog
 from nexus_auth.adapters.uvicorn.head_protocol import HeadProtocol, Shared
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints import exit_codes
-from nexus_auth.entrypoints.addresses import CannotListen, ListenAddress, bind
 from nexus_auth.entrypoints.container import Container, build_container, build_shared_reports
 from nexus_auth.entrypoints.logs import configure_logging
 from nexus_auth.entrypoints.process import allow_many_connections, private_folder, supervise
@@ -139,7 +138,7 @@ def _shared_among_workers(settings: Settings) -> Iterator[Settings]:
 @contextlib.contextmanager
 def _listening(attribute: str, settings: Settings) -> Iterator[socket.socket]:
     """Listens on the address that a setting names, until the block ends."""
-    address: ListenAddress = getattr(settings, attribute)
+    address: Address = getattr(settings, attribute)
     try:
         if isinstance(address, UnixAddress):
             # Nobody else for as long as it does not have its mode.

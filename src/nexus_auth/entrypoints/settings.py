@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
+from nexus_auth.adapters.addresses import Address, parse_listen_address
 from nexus_auth.adapters.headers.names import (
     HOTKEY_HEADER,
     X_CLIENT_CERT,
@@ -30,7 +31,6 @@ from nexus_auth.adapters.proxies.table import DEFAULT_PROXY, PROXIES
 from nexus_auth.adapters.pylon.endpoint import parse_endpoint
 from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.domain.errors import ConfigurationError
-from nexus_auth.entrypoints.addresses import ListenAddress, parse_listen_address
 from nexus_auth.entrypoints.arguments import (
     add_value,
     one_of,
@@ -161,7 +161,7 @@ def _snapshot_store(text: str) -> str | None:
     return text
 
 
-def _address_or_off(text: str) -> ListenAddress | None:
+def _address_or_off(text: str) -> Address | None:
     return None if text == "off" else parse_listen_address(text)
 
 
@@ -173,7 +173,7 @@ class Settings:
     variable that looks like a setting and is none.
     """
 
-    listen_addr: ListenAddress = _setting(
+    listen_addr: Address = _setting(
         "NEXUS_AUTH_LISTEN_ADDR",
         parse_listen_address,
         "Where the auth service listens: :8080, host:port, [::1]:8080 or unix:/path.sock.",
@@ -187,7 +187,7 @@ class Settings:
         default="660",
         write="{:03o}".format,
     )
-    admin_addr: ListenAddress | None = _setting(
+    admin_addr: Address | None = _setting(
         "NEXUS_AUTH_ADMIN_ADDR",
         _address_or_off,
         "Where health, metrics and the status page are served; off disables it.",

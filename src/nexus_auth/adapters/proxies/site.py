@@ -1,13 +1,9 @@
-"""What a proxy configuration is made for: addresses and files, checked so that none can inject.
-
-With a few words that several proxies' configurations need of them.
-"""
+"""What a proxy configuration is made for: addresses and files, checked so that none can inject."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,10 +19,6 @@ _HOST_AND_PORT: Final = re.compile(
 )
 # sun_path, 108 bytes with its final zero.
 _MAX_SOCKET_PATH: Final = 107
-
-EVERY_IPV6: Final = "::"
-"""Listening there takes IPv4 as well. Without a host only IPv4 is taken, since a machine may have
-no IPv6, and the proxy would not start. (Caddy and Traefik find out by themselves.)"""
 
 
 class UnsuitableSite(ValueError):
@@ -87,10 +79,7 @@ def parse_tcp_address(text: str, *, every_interface: bool = False) -> TcpAddress
     return TcpAddress(host, int(match["port"]))
 
 
-Upstream = Address
-
-
-def parse_upstream(text: str) -> Upstream:
+def parse_upstream(text: str) -> Address:
     """Parses `host:port`, `[::1]:port` or `unix:/path.sock`.
 
     Raises:
@@ -122,20 +111,10 @@ class Site:
     """
 
     listen: TcpAddress
-    app: Upstream
-    auth: Upstream
+    app: Address
+    auth: Address
     tls_cert: str
     tls_key: str
     server_name: str | None = None
     policy: str | None = None
     state_dir: str | None = None
-
-
-def without_localhost(address: TcpAddress) -> TcpAddress:
-    """The same address with a number where it has the name of this machine."""
-    return TcpAddress("127.0.0.1", address.port) if address.host == "localhost" else address
-
-
-def lines_of(names: Iterable[str], form: str) -> str:
-    """Writes one line a name, in the form that a configuration language wants."""
-    return "\n".join(form.format(name) for name in names)

@@ -82,7 +82,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Seeds the data file and serves it until a signal comes."""
-    from nexus_auth.entrypoints.addresses import CannotListen, bind
+    from nexus_auth.adapters.addresses import CannotListen, bind
     from nexus_auth.entrypoints.devnet import Seed, serve
 
     seed = Seed(
@@ -140,8 +140,7 @@ def _netuid(text: str) -> int:
 
 
 def _address(args: argparse.Namespace) -> TcpAddress:
-    from nexus_auth.adapters.addresses import TcpAddress
-    from nexus_auth.entrypoints.addresses import parse_listen_address
+    from nexus_auth.adapters.addresses import TcpAddress, parse_listen_address
 
     address = parsed("--listen", args.listen, parse_listen_address)
     if not isinstance(address, TcpAddress):
