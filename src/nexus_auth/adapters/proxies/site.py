@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from nexus_auth.adapters.addresses import MAX_PORT, Address, TcpAddress, UnixAddress
+from nexus_auth.domain.policy import parse_policy_name
 
 # Nothing in these has a meaning in any configuration language that is written here: no quotes,
 # no white space, no $, {, }, ;, #, %, backslash.
@@ -91,6 +94,19 @@ def parse_upstream(text: str) -> Address:
     if len(path) > _MAX_SOCKET_PATH:
         raise ValueError(f"a unix socket's path has at most {_MAX_SOCKET_PATH} characters")
     return UnixAddress(Path(path))
+
+
+PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
+    "listen": partial(parse_tcp_address, every_interface=True),
+    "app": parse_upstream,
+    "auth": parse_upstream,
+    "tls_cert": parse_path,
+    "tls_key": parse_path,
+    "server_name": parse_host,
+    "policy": parse_policy_name,
+    "state_dir": parse_path,
+}
+"""How the text of each attribute of a `Site` is read; every parser raises ValueError."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
