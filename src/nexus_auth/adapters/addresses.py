@@ -5,6 +5,7 @@ Parsers check, the values do not. A proxy's configuration has a stricter parser 
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import socket
@@ -81,12 +82,9 @@ class CannotListen(NexusAuthError):
 
 
 def parse_listen_address(text: str) -> Address:
-    """Parses `:8080`, `host:port`, `[::1]:8080` or `unix:/path.sock`.
+    """Parses `:8080`, `host:port`, `[::1]:8080` or `unix:/path.sock`, or raises ValueError.
 
     A port may be named as in /etc/services: `localhost:http`.
-
-    Raises:
-        ValueError: When it is none of these; the message says what is expected.
     """
     if text.startswith("unix:"):
         path = Path(text.removeprefix("unix:"))
@@ -96,28 +94,18 @@ def parse_listen_address(text: str) -> Address:
             )
         return UnixAddress(path)
     match = _HOST_AND_PORT.fullmatch(text)
-    port = None if match is None else _port(match)
-    if match is None or port is None:
-        raise ValueError("expected :8080, host:port, [::1]:8080 or unix:/path.sock")
-    return TcpAddress(match["v6"] or match["host"] or "", port)
-
-
-def _port(match: re.Match[str]) -> int | None:
-    if match["service"] is None:
-        return int(match["port"]) if int(match["port"]) <= MAX_PORT else None
-    try:
-        return socket.getservbyname(match["service"], "tcp")
-    except OSError:
-        return None
+    if match is not None:
+        with contextlib.suppress(OSError):  # no service of that name
+            port = int(match["port"] or socket.getservbyname(match["service"], "tcp"))
+            if port <= MAX_PORT:
+                return TcpAddress(match["v6"] or match["host"] or "", port)
+    raise ValueError("expected :8080, host:port, [::1]:8080 or unix:/path.sock")
 
 
 def bind(address: Address) -> socket.socket:
-    """Opens a listening socket.
+    """Opens a listening socket; raises OSError when the address is taken or not ours to bind.
 
     The socket file of a dead process is replaced, one on which a process listens is not.
-
-    Raises:
-        OSError: When the address is taken or not ours to bind.
     """
     if isinstance(address, UnixAddress):
         return _bind_unix(address.path)

@@ -1,4 +1,7 @@
-"""What a proxy configuration is made for: addresses and files, checked so that none can inject."""
+"""What a proxy configuration is made for: addresses and files, checked so that none can inject.
+
+A parser here takes text and returns the value, or raises ValueError saying what is expected.
+"""
 
 from __future__ import annotations
 
@@ -37,33 +40,21 @@ class UnsuitableSite(ValueError):
 
 
 def parse_path(text: str) -> str:
-    """Parses an absolute path of plain characters.
-
-    Raises:
-        ValueError: When it is none, or has characters that a configuration could misread.
-    """
+    """Parses an absolute path without characters that a configuration could misread."""
     if _PATH.fullmatch(text) is None:
         raise ValueError("expected an absolute path of letters, digits and . _ - / @ + = ~")
     return text
 
 
 def parse_host(text: str) -> str:
-    """Parses a host name or an IPv4 address.
-
-    Raises:
-        ValueError: When it is neither.
-    """
+    """Parses a host name or an IPv4 address."""
     if _HOST.fullmatch(text) is None:
         raise ValueError("expected a host name of letters, digits, dots and hyphens")
     return text
 
 
 def parse_tcp_address(text: str, *, every_interface: bool = False) -> TcpAddress:
-    """Parses `host:port` or `[::1]:port`, and `:port` where every interface is meant.
-
-    Raises:
-        ValueError: When it is none of these.
-    """
+    """Parses `host:port` or `[::1]:port`, and `:port` where every interface is meant."""
     example = ":443, " if every_interface else ""
     problem = f"expected {example}host:port or [::1]:port"
     match = _HOST_AND_PORT.fullmatch(text)
@@ -83,11 +74,7 @@ def parse_tcp_address(text: str, *, every_interface: bool = False) -> TcpAddress
 
 
 def parse_upstream(text: str) -> Address:
-    """Parses `host:port`, `[::1]:port` or `unix:/path.sock`.
-
-    Raises:
-        ValueError: When it is none of these.
-    """
+    """Parses `host:port`, `[::1]:port` or `unix:/path.sock`."""
     if not text.startswith("unix:"):
         return parse_tcp_address(text)
     path = parse_path(text.removeprefix("unix:"))
@@ -106,7 +93,7 @@ PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
     "policy": parse_policy_name,
     "state_dir": parse_path,
 }
-"""How the text of each attribute of a `Site` is read; every parser raises ValueError."""
+"""How the text of each attribute of a `Site` is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

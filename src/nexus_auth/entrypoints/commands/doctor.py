@@ -34,20 +34,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "            2 wrong usage or configuration ·\n"
         "            3 Pylon or the proxy could not be reached"
     )
-    add_value(
-        parser,
-        "certs",
-        type=Path,
-        metavar="DIR",
-        help="folder of client.key and client.crt (default: ./certs where that exists)",
-    )
-    add_value(
-        parser,
-        "proxy",
-        dest="proxy_url",  # `proxy` is a setting
-        metavar="URL",
-        help="address of your proxy, https://HOST:PORT/PATH",
-    )
+    text = "folder of client.key and client.crt (default: ./certs where that exists)"
+    add_value(parser, "certs", type=Path, metavar="DIR", help=text)
+    text = "address of your proxy, https://HOST:PORT/PATH"
+    add_value(parser, "proxy", dest="proxy_url", metavar="URL", help=text)  # `proxy` is a setting
     add_switch(parser, "json", "print JSON")
     add_flags(parser, PYLON_FLAGS)
 

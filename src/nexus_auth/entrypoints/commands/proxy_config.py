@@ -38,12 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", choices=CONFIGURABLE, help=", ".join(CONFIGURABLE))
     usual = PROXIES[DEFAULT_PROXY]
     where = "host:port or unix:/path.sock"
+    listen = "where the proxy listens: :443, host:port, or [::]:443 for IPv6 as well"
     for flag, default, text in (
-        (
-            "listen",
-            ":443",
-            "where the proxy listens: :443, host:port, or [::]:443 for IPv6 as well",
-        ),
+        ("listen", ":443", listen),
         ("app", None, f"the application: {where} (default: {usual.app})"),
         ("auth", None, f"the auth service: {where} (default: {usual.auth})"),
         ("tls-cert", "/etc/nexus-auth/tls.crt", "the proxy's certificate with its chain, PEM"),
@@ -83,11 +80,11 @@ def execute(args: argparse.Namespace) -> int:
             return exit_codes.FAILED
     if not args.check:
         return exit_codes.DONE
-    result = check_configuration(args.name, site)
-    if result.output:
-        print(result.output, file=sys.stderr)
-    print(f"nexus-auth: check {'passed' if result.passed else 'not passed'}", file=sys.stderr)
-    return exit_codes.DONE if result.passed else exit_codes.FAILED
+    passed, output = check_configuration(args.name, site)
+    if output:
+        print(output, file=sys.stderr)
+    print(f"nexus-auth: check {'passed' if passed else 'not passed'}", file=sys.stderr)
+    return exit_codes.DONE if passed else exit_codes.FAILED
 
 
 def _parse_site(args: argparse.Namespace) -> Site:

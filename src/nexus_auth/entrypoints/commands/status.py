@@ -27,13 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "exit codes: 0 the pair is good and on chain · 1 it is not ·\n"
         "            2 wrong usage or configuration · 3 Pylon could not be reached"
     )
+    usual = Path("certs")
     parser.add_argument(
-        "folder",
-        nargs="?",
-        type=Path,
-        default=Path("certs"),
-        metavar="DIR",
-        help="default: ./certs",
+        "folder", nargs="?", type=Path, default=usual, metavar="DIR", help="default: ./certs"
     )
     add_switch(parser, "offline", "do not ask Pylon for the key on chain")
     add_switch(parser, "json", "print JSON")

@@ -49,12 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("certificate", metavar="CERT", help="a PEM or DER file; - reads stdin")
     add_switch(parser, "json", "print JSON")
-    add_value(
-        parser,
-        "policy",
-        metavar="NAME",
-        help="the access policy to apply (default: the default one)",
-    )
+    text = "the access policy to apply (default: the default one)"
+    add_value(parser, "policy", metavar="NAME", help=text)
     add_flags(parser, (*PYLON_FLAGS, "policy_file"))
     parser.epilog = _EPILOG
 
@@ -79,13 +75,13 @@ def execute(args: argparse.Namespace) -> int:
         description = None  # no certificate at all: the decision says so
     word, colour, text, code = _shown(decision)
     if args.json:
+        if isinstance(decision, Granted):
+            facts = {"hotkey": decision.hotkey.address}
+        else:
+            facts = denial_as_json(decision)
         shown = {
             "decision": word,
-            **(
-                {"hotkey": decision.hotkey.address}
-                if isinstance(decision, Granted)
-                else denial_as_json(decision)
-            ),
+            **facts,
             "registered_public_key": None if registered is None else registered.hex(),
             "certificate": None if description is None else description.document,
         }
