@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -41,6 +42,7 @@ _SIGNATURE: Final = {
     False: "NOT made with the certificate's own key",
     None: "not checked",
 }
+_malformed: Final = partial(CertificateRejected, DenialReason.MALFORMED_CERTIFICATE)
 _DER_BEGINS: Final = b"\x30"
 _SHORT_NAMES: Final = {
     NameOID.ORGANIZATION_NAME: "O",
@@ -209,10 +211,6 @@ def judge_offline(
     if denial is None and not certificate.is_self_signed():
         return Denied(reason=DenialReason.BAD_SIGNATURE, detail="not signed with its own key")
     return denial
-
-
-def _malformed(detail: str) -> CertificateRejected:
-    return CertificateRejected(DenialReason.MALFORMED_CERTIFICATE, detail)
 
 
 def _hotkey(organizations: list[str]) -> str | None:
