@@ -33,8 +33,6 @@ HOLD_PROTOCOLS: Final = {
     "nexus_auth.domain.ports",
     # A rule of a policy: pure, and made by whoever writes policies.
     "nexus_auth.domain.policy",
-    # What a module of a command offers; for the type checker alone.
-    "nexus_auth.entrypoints.cli",
 }
 
 TOO_HEAVY_FOR_A_LIBRARY: Final = {

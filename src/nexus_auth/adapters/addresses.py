@@ -1,13 +1,29 @@
-"""Where something listens: a TCP address or a unix socket. Parsers check, these values do not."""
+"""Where something listens: a TCP address or a unix socket, parsed and opened.
+
+Parsers check, the values do not. A proxy's configuration has a stricter parser of its own.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import re
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from nexus_auth.domain.errors import NexusAuthError
+
 MAX_PORT: Final = 65535
+
+_BACKLOG: Final = 2048
+_EVERY_INTERFACE: Final = frozenset({"", "::"})
+"""Both mean IPv4 too, as they do to the original. 0.0.0.0 is IPv4 alone."""
+_HOST_AND_PORT: Final = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^:\[\]/\s]*))"
+    r":(?:(?P<port>[0-9]{1,5})|(?P<service>[a-z][a-z0-9-]*))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +70,67 @@ class UnixAddress:
 
 
 Address = TcpAddress | UnixAddress
+
+
+class CannotListen(NexusAuthError):
+    """An address is taken, or not ours to listen on."""
+
+    def __init__(self, address: Address, source: str, cause: OSError) -> None:
+        super().__init__(f"cannot listen on {address} (from {source}): {cause.strerror or cause}")
+        self.address = address
+        self.source = source
+
+
+def parse_listen_address(text: str) -> Address:
+    """Parses `:8080`, `host:port`, `[::1]:8080` or `unix:/path.sock`, or raises ValueError.
+
+    A port may be named as in /etc/services: `localhost:http`.
+    """
+    if text.startswith("unix:"):
+        path = Path(text.removeprefix("unix:"))
+        if not path.is_absolute():
+            raise ValueError(
+                "a unix socket needs an absolute path, as in unix:/run/nexus-auth.sock"
+            )
+        return UnixAddress(path)
+    match = _HOST_AND_PORT.fullmatch(text)
+    if match is not None:
+        with contextlib.suppress(OSError):  # no service of that name
+            port = int(match["port"] or socket.getservbyname(match["service"], "tcp"))
+            if port <= MAX_PORT:
+                return TcpAddress(match["v6"] or match["host"] or "", port)
+    raise ValueError("expected :8080, host:port, [::1]:8080 or unix:/path.sock")
+
+
+def bind(address: Address) -> socket.socket:
+    """Opens a listening socket; raises OSError when the address is taken or not ours to bind.
+
+    The socket file of a dead process is replaced, one on which a process listens is not.
+    """
+    if isinstance(address, UnixAddress):
+        return _bind_unix(address.path)
+    if address.host in _EVERY_INTERFACE and socket.has_dualstack_ipv6():
+        return socket.create_server(
+            ("", address.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
+        )
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    return socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                try:
+                    probe.connect(str(path))
+                except ConnectionRefusedError:
+                    path.unlink()
+                else:
+                    raise OSError(f"{path} is in use by a running process")
+        listener.bind(str(path))
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

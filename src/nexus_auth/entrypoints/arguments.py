@@ -6,6 +6,7 @@ A parser here takes text and returns the value, or raises `ValueError` saying wh
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -82,14 +83,11 @@ def seconds(lowest: float, highest: float) -> Callable[[str], float]:
     """Makes a parser for seconds of a range, both ends included."""
 
     def parse(text: str) -> float:
-        problem = f"expected seconds from {lowest:g} to {highest:g}"
-        try:
+        with contextlib.suppress(ValueError):
             number = float(text)
-        except ValueError:
-            raise ValueError(problem) from None
-        if not lowest <= number <= highest:
-            raise ValueError(problem)
-        return number
+            if lowest <= number <= highest:
+                return number
+        raise ValueError(f"expected seconds from {lowest:g} to {highest:g}")
 
     return parse
 

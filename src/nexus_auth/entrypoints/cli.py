@@ -15,17 +15,8 @@ from nexus_auth.entrypoints import exit_codes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any, Final, NoReturn, Protocol
-
-    class CommandModule(Protocol):
-        """What a module in `entrypoints/commands` offers."""
-
-        def configure(self, parser: argparse.ArgumentParser) -> None:
-            """Adds the command's arguments; imports nothing heavy."""
-
-        def execute(self, args: argparse.Namespace) -> int:
-            """Runs the command and returns its exit code."""
-
+    from types import ModuleType
+    from typing import Any, Final, NoReturn
 
 DEFAULT_COMMAND: Final = "run"
 COMMANDS: Final[Mapping[str, str]] = {
@@ -42,7 +33,9 @@ COMMANDS: Final[Mapping[str, str]] = {
     "config": "show the effective settings and where each came from",
     "completion": "print a completion script for your shell",
 }
-"""Every command and what it does, in one line; its module has the command's name."""
+"""Every command and what it does, in one line. Its module in `entrypoints/commands` has its name:
+`configure(parser)` adds its arguments and imports nothing heavy, `execute(args)` runs it and
+returns the exit code."""
 
 _DEFAULT_COLUMNS: Final = 80
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -97,11 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = _command_named(arguments)
     try:
         args = build_parser(only=name).parse_args(arguments)
-        command: CommandModule | None = getattr(args, "command_module", None)
-        if command is None:
-            build_parser().print_help()
-            return exit_codes.DONE
-        code = command.execute(args)
+        code: int = args.execute(args)
         sys.stdout.flush()  # here, where a closed pipe can still be noticed
     except KeyboardInterrupt:
         return 130  # what a shell reports of a process that Ctrl-C ended
@@ -202,19 +191,12 @@ def build_parser(*, only: str | None = None) -> argparse.ArgumentParser:
         if only in {name, "*"}:
             module = _load(name)
             module.configure(subparser)
-            subparser.set_defaults(command_module=module)
+            subparser.set_defaults(execute=module.execute)
     return parser
 
 
 def add_command(commands: Any, name: str, summary: str, **options: Any) -> argparse.ArgumentParser:
-    """Adds a command, or an action of one.
-
-    Args:
-        commands: What argparse's `add_subparsers` returned.
-        name: Its name.
-        summary: What it does, in one line.
-        options: Further arguments of `add_parser`.
-    """
+    """Adds a command, or an action of one, to what argparse's `add_subparsers` returned."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
@@ -228,13 +210,9 @@ def add_command(commands: Any, name: str, summary: str, **options: Any) -> argpa
     return parser
 
 
-def _load(name: str) -> CommandModule:
+def _load(name: str) -> ModuleType:
     """Imports a command's module; a command that is not run costs nothing."""
-    module: Any = importlib.import_module(
-        f"nexus_auth.entrypoints.commands.{name.replace('-', '_')}"
-    )
-    command: CommandModule = module
-    return command
+    return importlib.import_module(f"nexus_auth.entrypoints.commands.{name.replace('-', '_')}")
 
 
 def _add_help(parser: argparse.ArgumentParser) -> None:

@@ -1,13 +1,18 @@
-"""What is in a certificate, for a terminal or as JSON. Lenient where the decision is strict.
+"""The certificate that a command is given: read, and described for a terminal and as JSON.
 
-Nothing here decides: a certificate that would be denied is shown as well, with the reason.
+Lenient where the decision is strict. Nothing here decides: a certificate that would be denied is
+shown as well, with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cryptography import x509
@@ -15,9 +20,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
+from nexus_auth.adapters.files import load_bytes
 from nexus_auth.domain.certificate import MAX_DER_BYTES, ClientCertificate, parse_pem
 from nexus_auth.domain.decision import Denied
-from nexus_auth.domain.errors import CertificateRejected, InvalidHotkey
+from nexus_auth.domain.errors import CertificateRejected, CredentialsError, InvalidHotkey
 from nexus_auth.domain.evaluate import evaluate_alone
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.reasons import DenialReason
@@ -25,7 +31,18 @@ from nexus_auth.entrypoints.defaults import LEEWAY
 from nexus_auth.entrypoints.terminal import escaped
 
 T = TypeVar("T")
+Attributes = list[tuple[str, str]]
+"""Names and values of a subject or an issuer, in their order."""
 
+# As PEM the largest certificate that is looked at has some 22 KB; the rest is white space.
+_MAX_INPUT_BYTES: Final = 64 * 1024
+_PRIVATE_KEY: Final = re.compile(rb"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
+_SIGNATURE: Final = {
+    True: "made with the certificate's own key",
+    False: "NOT made with the certificate's own key",
+    None: "not checked",
+}
+_malformed: Final = partial(CertificateRejected, DenialReason.MALFORMED_CERTIFICATE)
 _DER_BEGINS: Final = b"\x30"
 _SHORT_NAMES: Final = {
     NameOID.ORGANIZATION_NAME: "O",
@@ -36,82 +53,69 @@ _SHORT_NAMES: Final = {
     NameOID.LOCALITY_NAME: "L",
 }
 
+# RFC 5280 §4.2.1.3
+_KEY_USAGES: Final = {
+    "digital_signature": "digitalSignature",
+    "content_commitment": "contentCommitment",
+    "key_encipherment": "keyEncipherment",
+    "data_encipherment": "dataEncipherment",
+    "key_agreement": "keyAgreement",
+    "key_cert_sign": "keyCertSign",
+    "crl_sign": "crlSign",
+}
+# RFC 5280 §4.2.1.12
+_EXTENDED_USAGES: Final = {
+    "1.3.6.1.5.5.7.3.1": "serverAuth",
+    "1.3.6.1.5.5.7.3.2": "clientAuth",
+    "1.3.6.1.5.5.7.3.3": "codeSigning",
+    "1.3.6.1.5.5.7.3.4": "emailProtection",
+    "2.5.29.37.0": "anyExtendedKeyUsage",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What is in a certificate, as far as it can be read. Text from it is *not* escaped.
+    """What is in a certificate, as far as it can be read.
 
     Attributes:
-        subject: The subject's attributes as (name, value), in their order.
-        issuer: The issuer's.
-        hotkey: The hotkey, where there is exactly one valid one.
-        public_key: The key's algorithm, and the raw key in hex where it is Ed25519.
-        not_before: Start of validity.
-        not_after: End of validity.
-        usage: What key usage and extended key usage allow, by name.
-        fingerprint: SHA-256 of the DER, lower-case hex.
-        self_signed: Whether it was signed with its own key; None when that could not be checked.
+        lines: The form for a terminal: one fact a line, with everything from outside escaped.
+        document: The form that programs read, with nothing escaped.
         denial: The decision, where it is a denial whatever the registry answers; None where the
             registry decides.
     """
 
-    subject: tuple[tuple[str, str], ...]
-    issuer: tuple[tuple[str, str], ...]
-    hotkey: str | None
-    public_key: tuple[str, str]
-    not_before: datetime | None
-    not_after: datetime | None
-    usage: tuple[str, ...]
-    fingerprint: str
-    self_signed: bool | None
+    lines: tuple[str, ...]
+    document: Mapping[str, Any]
     denial: Denied | None
 
-    def days_left(self, now: datetime) -> int | None:
-        """Whole days until the end of validity; negative when it is over."""
-        return None if self.not_after is None else (self.not_after - now).days
 
-    def as_json(self, now: datetime) -> dict[str, Any]:
-        """The form that programs read."""
-        algorithm, raw = self.public_key
-        return {
-            "subject": [{"name": name, "value": value} for name, value in self.subject],
-            "issuer": [{"name": name, "value": value} for name, value in self.issuer],
-            "hotkey": self.hotkey,
-            "public_key": {"algorithm": algorithm, "hex": raw or None},
-            "not_before": None if self.not_before is None else self.not_before.isoformat(),
-            "not_after": None if self.not_after is None else self.not_after.isoformat(),
-            "days_left": self.days_left(now),
-            "usage": list(self.usage),
-            "fingerprint_sha256": self.fingerprint,
-            "self_signed": self.self_signed,
-            "refusal": None if self.denial is None else denial_as_json(self.denial),
-        }
+def load_certificate(source: str) -> bytes:
+    """Reads one certificate from a file, or from standard input when the source is `-`.
 
-    def as_lines(self, now: datetime) -> list[str]:
-        """The form for a terminal: one fact a line, with everything from outside escaped."""
-        algorithm, raw = self.public_key
-        issuer = "the same as the subject" if self.issuer == self.subject else _name(self.issuer)
-        facts = (
-            ("subject", _name(self.subject)),
-            ("issuer", issuer),
-            ("hotkey", self.hotkey or "none: O is not exactly one SS58 address"),
-            ("public key", f"{algorithm} {raw}".strip()),
-            ("valid", self._validity(now)),
-            ("usage", ", ".join(self.usage) or "not restricted"),
-            ("signature", _SIGNATURE[self.self_signed]),
-            ("fingerprint", f"SHA-256 {self.fingerprint}"),
+    Returns:
+        The bytes as they are, PEM or DER; what they hold is not checked.
+
+    Raises:
+        CredentialsError: When nothing can be read, or it is clearly no certificate.
+    """
+    try:
+        if source == "-":
+            data = sys.stdin.buffer.read(_MAX_INPUT_BYTES + 1)
+        else:
+            data = load_bytes(Path(source), _MAX_INPUT_BYTES + 1)
+    except OSError as exc:
+        raise CredentialsError(f"{escaped(source)}: {exc.strerror}") from exc
+    shown = "standard input" if source == "-" else escaped(source)
+    if not data.strip():
+        raise CredentialsError(f"{shown}: it is empty; a certificate is expected, PEM or DER")
+    if len(data) > _MAX_INPUT_BYTES:
+        raise CredentialsError(f"{shown}: longer than {_MAX_INPUT_BYTES} bytes; no certificate")
+    if _PRIVATE_KEY.search(data):
+        raise CredentialsError(
+            f"{shown}: it holds a private key; give the certificate (client.crt) alone, and "
+            "share the key with nobody"
         )
-        return [f"{label:<12} {value}" for label, value in facts]
-
-    def _validity(self, now: datetime) -> str:
-        if self.not_before is None or self.not_after is None:
-            return "not readable"
-        span = f"{self.not_before:%Y-%m-%d %H:%M:%S} to {self.not_after:%Y-%m-%d %H:%M:%S} UTC"
-        if now > self.not_after:
-            return f"{span} (over for {_days((now - self.not_after).days)})"
-        if now < self.not_before:
-            return f"{span} (not yet)"
-        return f"{span} ({_days((self.not_after - now).days)} left)"
+    return data
 
 
 def denial_as_json(denial: Denied) -> dict[str, str]:
@@ -119,28 +123,12 @@ def denial_as_json(denial: Denied) -> dict[str, str]:
     return {"reason": denial.reason.value, "detail": denial.detail}
 
 
-def _days(number: int) -> str:
-    return f"{number} day" if number == 1 else f"{number} days"
-
-
-_SIGNATURE: Final = {
-    True: "made with the certificate's own key",
-    False: "NOT made with the certificate's own key",
-    None: "not checked",
-}
-
-
-def _name(attributes: tuple[tuple[str, str], ...]) -> str:
-    return ", ".join(f"{name}={escaped(value)}" for name, value in attributes) or "empty"
-
-
-def build_description(data: bytes, now: datetime, *, leeway: timedelta = LEEWAY) -> Description:
+def build_description(data: bytes, now: datetime) -> Description:
     """Describes a certificate, PEM or DER, without a request to anything.
 
     Args:
         data: What was presented.
         now: The time to judge its validity by (aware, UTC).
-        leeway: Tolerance on both ends of the validity.
 
     Raises:
         CertificateRejected: When it is no certificate at all, so that there is nothing to show.
@@ -151,30 +139,64 @@ def build_description(data: bytes, now: datetime, *, leeway: timedelta = LEEWAY)
     certificate = _attempt(lambda: x509.load_der_x509_certificate(der))
     if certificate is None:
         raise _malformed("not a well-formed X.509 certificate")
-    strict, denial = _judge(der, now, leeway)
-    subject = _attributes(lambda: certificate.subject)
-    return Description(
-        subject=subject,
-        issuer=_attributes(lambda: certificate.issuer),
-        hotkey=_hotkey([value for name, value in subject if name == "O"]),
-        public_key=_attempt(lambda: _public_key(certificate)) or ("not readable", ""),
-        not_before=_attempt(lambda: certificate.not_valid_before_utc),
-        not_after=_attempt(lambda: certificate.not_valid_after_utc),
-        usage=_attempt(lambda: _usage(certificate)) or (),
-        fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
-        self_signed=None if strict is None else strict.is_self_signed(),
-        denial=denial,
-    )
-
-
-def _judge(
-    der: bytes, now: datetime, leeway: timedelta
-) -> tuple[ClientCertificate | None, Denied | None]:
+    is_self_signed: bool | None = None
+    denial: Denied | None
     try:
         strict = ClientCertificate.from_der(der)  # the checks 3 to 6
     except CertificateRejected as exc:
-        return None, Denied(reason=exc.reason, detail=exc.detail)
-    return strict, judge_offline(strict, now, leeway)
+        denial = Denied(reason=exc.reason, detail=exc.detail)
+    else:
+        denial, is_self_signed = judge_offline(strict, now, LEEWAY), strict.is_self_signed()
+    subject = _attributes(lambda: certificate.subject)
+    issuer = _attributes(lambda: certificate.issuer)
+    hotkey = _hotkey([value for name, value in subject if name == "O"])
+    algorithm, raw = _attempt(lambda: _public_key(certificate)) or ("not readable", "")
+    begin = _attempt(lambda: certificate.not_valid_before_utc)
+    end = _attempt(lambda: certificate.not_valid_after_utc)
+    usage = _attempt(lambda: _usage(certificate)) or []
+    fingerprint = certificate.fingerprint(hashes.SHA256()).hex()
+    lines = (
+        ("subject", _name(subject)),
+        ("issuer", "the same as the subject" if issuer == subject else _name(issuer)),
+        ("hotkey", hotkey or "none: O is not exactly one SS58 address"),
+        ("public key", f"{algorithm} {raw}".strip()),
+        ("valid", _validity(begin, end, now)),
+        ("usage", ", ".join(usage) or "not restricted"),
+        ("signature", _SIGNATURE[is_self_signed]),
+        ("fingerprint", f"SHA-256 {fingerprint}"),
+    )
+    document = {
+        "subject": [{"name": name, "value": value} for name, value in subject],
+        "issuer": [{"name": name, "value": value} for name, value in issuer],
+        "hotkey": hotkey,
+        "public_key": {"algorithm": algorithm, "hex": raw or None},
+        "not_before": None if begin is None else begin.isoformat(),
+        "not_after": None if end is None else end.isoformat(),
+        "days_left": None if end is None else (end - now).days,
+        "usage": usage,
+        "fingerprint_sha256": fingerprint,
+        "self_signed": is_self_signed,
+        "refusal": None if denial is None else denial_as_json(denial),
+    }
+    shown = tuple(f"{label:<12} {value}" for label, value in lines)
+    return Description(lines=shown, document=document, denial=denial)
+
+
+def _days(number: int) -> str:
+    return f"{number} day" if number == 1 else f"{number} days"
+
+
+def _validity(begin: datetime | None, end: datetime | None, now: datetime) -> str:
+    if begin is None or end is None:
+        return "not readable"
+    span = f"{begin:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC"
+    if now > end:
+        return f"{span} (over for {_days((now - end).days)})"
+    return f"{span} ({'not yet' if now < begin else f'{_days((end - now).days)} left'})"
+
+
+def _name(attributes: Attributes) -> str:
+    return ", ".join(f"{name}={escaped(value)}" for name, value in attributes) or "empty"
 
 
 def judge_offline(
@@ -189,10 +211,6 @@ def judge_offline(
     if denial is None and not certificate.is_self_signed():
         return Denied(reason=DenialReason.BAD_SIGNATURE, detail="not signed with its own key")
     return denial
-
-
-def _malformed(detail: str) -> CertificateRejected:
-    return CertificateRejected(DenialReason.MALFORMED_CERTIFICATE, detail)
 
 
 def _hotkey(organizations: list[str]) -> str | None:
@@ -215,17 +233,17 @@ def _attempt(read: Callable[[], T]) -> T | None:
         raise
 
 
-def _attributes(read: Callable[[], x509.Name]) -> tuple[tuple[str, str], ...]:
+def _attributes(read: Callable[[], x509.Name]) -> Attributes:
     name = _attempt(read)
     if name is None:
-        return (("not readable", ""),)
-    return tuple(
+        return [("not readable", "")]
+    return [
         (
             _SHORT_NAMES.get(each.oid, each.oid.dotted_string),
             each.value if isinstance(each.value, str) else each.value.hex(),
         )
         for each in name
-    )
+    ]
 
 
 def _public_key(certificate: x509.Certificate) -> tuple[str, str]:
@@ -235,7 +253,7 @@ def _public_key(certificate: x509.Certificate) -> tuple[str, str]:
     return f"{type(key).__name__.removesuffix('PublicKey')}, not Ed25519", ""
 
 
-def _usage(certificate: x509.Certificate) -> tuple[str, ...]:
+def _usage(certificate: x509.Certificate) -> list[str]:
     usage: list[str] = []
     for extension in certificate.extensions:
         value = extension.value
@@ -245,24 +263,4 @@ def _usage(certificate: x509.Certificate) -> tuple[str, ...]:
             usage += [shown for name, shown in _KEY_USAGES.items() if getattr(value, name)]
         elif isinstance(value, x509.ExtendedKeyUsage):
             usage += [_EXTENDED_USAGES.get(oid.dotted_string, oid.dotted_string) for oid in value]
-    return tuple(usage)
-
-
-# RFC 5280 §4.2.1.3
-_KEY_USAGES: Final = {
-    "digital_signature": "digitalSignature",
-    "content_commitment": "contentCommitment",
-    "key_encipherment": "keyEncipherment",
-    "data_encipherment": "dataEncipherment",
-    "key_agreement": "keyAgreement",
-    "key_cert_sign": "keyCertSign",
-    "crl_sign": "crlSign",
-}
-# RFC 5280 §4.2.1.12
-_EXTENDED_USAGES: Final = {
-    "1.3.6.1.5.5.7.3.1": "serverAuth",
-    "1.3.6.1.5.5.7.3.2": "clientAuth",
-    "1.3.6.1.5.5.7.3.3": "codeSigning",
-    "1.3.6.1.5.5.7.3.4": "emailProtection",
-    "2.5.29.37.0": "anyExtendedKeyUsage",
-}
+    return usage

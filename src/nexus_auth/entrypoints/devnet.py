@@ -17,7 +17,7 @@ import structlog
 import uvicorn
 from starlette.types import Scope
 
-from nexus_auth.adapters.addresses import MAX_PORT, TcpAddress
+from nexus_auth.adapters.addresses import MAX_PORT, CannotListen, TcpAddress, bind
 from nexus_auth.adapters.devnet import (
     DEFAULT_NETUID,
     Axon,
@@ -30,7 +30,6 @@ from nexus_auth.adapters.devnet.store import IN_MEMORY, PUBLIC_KEY_BYTES
 from nexus_auth.adapters.files import load_bytes, replace_file
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.entrypoints.addresses import CannotListen, bind
 from nexus_auth.entrypoints.arguments import whole_number
 from nexus_auth.entrypoints.process import Server
 from nexus_auth.entrypoints.signals import STOPPING

@@ -17,11 +17,10 @@ import structlog
 import uvicorn
 import uvloop
 
-from nexus_auth.adapters.addresses import UnixAddress
+from nexus_auth.adapters.addresses import Address, CannotListen, UnixAddress, bind
 from nexus_auth.adapters.observability.decision_log import SUMMARY_SECONDS, DecisionLog
 from nexus_auth.adapters.uvicorn.head_protocol import HeadProtocol, Shared
 from nexus_auth.entrypoints import exit_codes
-from nexus_auth.entrypoints.addresses import CannotListen, ListenAddress, bind
 from nexus_auth.entrypoints.container import Container, build_container, build_shared_reports
 from nexus_auth.entrypoints.logs import configure_logging
 from nexus_auth.entrypoints.process import (
@@ -141,7 +140,7 @@ def _shared_among_workers(settings: Settings) -> Iterator[Settings]:
 @contextlib.contextmanager
 def _listening(attribute: str, settings: Settings) -> Iterator[socket.socket]:
     """Listens on the address that a setting names, until the block ends."""
-    address: ListenAddress = getattr(settings, attribute)
+    address: Address = getattr(settings, attribute)
     try:
         if isinstance(address, UnixAddress):
             # Open to its owner alone until it has its mode.

@@ -7,6 +7,7 @@ default. A secret may be given by file as well: `NAME_FILE` holds the path.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -18,6 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
+from nexus_auth.adapters.addresses import Address, parse_listen_address
 from nexus_auth.adapters.headers.names import (
     HOTKEY_HEADER,
     X_CLIENT_CERT,
@@ -30,7 +32,6 @@ from nexus_auth.adapters.proxies.table import DEFAULT_PROXY, PROXIES
 from nexus_auth.adapters.pylon.api import parse_endpoint
 from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.domain.errors import ConfigurationError
-from nexus_auth.entrypoints.addresses import ListenAddress, parse_listen_address
 from nexus_auth.entrypoints.arguments import (
     add_value,
     one_of,
@@ -53,7 +54,6 @@ PYLON_FLAGS: Final = ("pylon_endpoint", "netuid", "identity_name", "identity_tok
 DEFAULT_ORIGIN: Final = "default"
 """The origin of a value that was not given."""
 
-_FORMATS: Final = tuple(each.value for each in CertificateFormat)
 _MAX_METAVAR: Final = 24
 """Longer ones, twice in a line, would not fit into 80 columns."""
 
@@ -92,16 +92,24 @@ class Setting:
 
 
 def _setting(
-    name: str, parse: Callable[[str], T], text: str, *, secret: bool = False, **options: Any
+    declared: str, parse: Callable[[str], T], text: str, *, secret: bool = False, **options: Any
 ) -> T:
-    """Declares a row; `text` is its help, and `options` are the other attributes of `Setting`."""
-    row = Setting(name=name, parse=parse, help=text, secret=secret, **options)
+    """Declares a row: its NAME, or NAME=DEFAULT, its help, and other attributes of `Setting`."""
+    name, _, default = declared.partition("=")
+    options |= {"default": default or None, "secret": secret}
+    row = Setting(name=name, parse=parse, help=text, **options)
     return cast("T", field(repr=not secret, metadata={"setting": row}))
 
 
-def _choice(name: str, choices: tuple[str, ...], text: str, **options: Any) -> str:
-    """Declares a row that takes one of a few words."""
-    return _setting(name, one_of(*choices), text, choices=choices, **options)
+def _flagged(declared: str, parse: Callable[[str], T], text: str, **options: Any) -> T:
+    """Declares a row with a flag: NEXUS_AUTH_LISTEN_ADDR has -listen-addr."""
+    name = declared.partition("=")[0].removeprefix("NEXUS_AUTH_").removeprefix("NEXUS_")
+    return _setting(declared, parse, text, **{"flag": name.lower().replace("_", "-"), **options})
+
+
+def _choice(declared: str, choices: tuple[str, ...], text: str) -> str:
+    """Declares a row with a flag that takes one of a few words."""
+    return _flagged(declared, one_of(*choices), text, choices=choices)
 
 
 def _file_mode(text: str) -> int:
@@ -138,30 +146,22 @@ def _header_name(text: str) -> str:
     return text
 
 
-def _optional(parse: Callable[[str], T]) -> Callable[[str], T | None]:
-    return parse
-
-
 def _snapshot_store(text: str) -> str | None:
     if text == "none":
         return None
     # The path is absolute, since a service may be started from anywhere.
     if text.startswith("file:/") and not text.endswith("/"):
         return text
-    try:
+    with contextlib.suppress(ValueError):
         parts = urlsplit(text)
-        is_redis = parts.scheme in {"redis", "rediss"} and bool(parts.hostname)
-        is_redis = is_redis and parts.port != 0
+        is_redis = parts.scheme in {"redis", "rediss"} and bool(parts.hostname) and parts.port != 0
         # The package takes a path that is no number for database 0.
-        is_redis = is_redis and re.fullmatch("/?|/[0-9]{1,5}", parts.path) is not None
-    except ValueError:
-        is_redis = False
-    if not is_redis:
-        raise ValueError("expected none, file:/path, redis://host:port/0 or rediss://host:port/0")
-    return text
+        if is_redis and re.fullmatch("/?|/[0-9]{1,5}", parts.path) is not None:
+            return text
+    raise ValueError("expected none, file:/path, redis://host:port/0 or rediss://host:port/0")
 
 
-def _address_or_off(text: str) -> ListenAddress | None:
+def _address_or_off(text: str) -> Address | None:
     return None if text == "off" else parse_listen_address(text)
 
 
@@ -173,57 +173,45 @@ class Settings:
     variable that looks like a setting and is none.
     """
 
-    listen_addr: ListenAddress = _setting(
-        "NEXUS_AUTH_LISTEN_ADDR",
+    listen_addr: Address = _flagged(
+        "NEXUS_AUTH_LISTEN_ADDR=:8080",
         parse_listen_address,
         "Where the auth service listens: :8080, host:port, [::1]:8080 or unix:/path.sock.",
-        flag="listen-addr",
-        default=":8080",
     )
     socket_mode: int = _setting(
-        "NEXUS_AUTH_SOCKET_MODE",
+        "NEXUS_AUTH_SOCKET_MODE=660",
         _file_mode,
         "Who may connect to a unix socket: its mode, in octal digits.",
-        default="660",
         write="{:03o}".format,
     )
-    admin_addr: ListenAddress | None = _setting(
-        "NEXUS_AUTH_ADMIN_ADDR",
+    admin_addr: Address | None = _flagged(
+        "NEXUS_AUTH_ADMIN_ADDR=127.0.0.1:8081",
         _address_or_off,
         "Where health, metrics and the status page are served; off disables it.",
-        flag="admin-addr",
-        default="127.0.0.1:8081",
         write=lambda value: "off" if value is None else str(value),
     )
     admin_token: str | None = _setting(
         "NEXUS_AUTH_ADMIN_TOKEN",
-        _optional(token),
+        token,
         "Bearer token of the admin listener; needed when it listens beyond loopback. The health "
         "paths answer without it.",
         secret=True,
     )
-    pylon_endpoint: str = _setting(
-        "NEXUS_PYLON_ENDPOINT",
-        parse_endpoint,
-        "Base URL of Pylon.",
-        flag="pylon-endpoint",
-        default="http://pylon:8000",
+    pylon_endpoint: str = _flagged(
+        "NEXUS_PYLON_ENDPOINT=http://pylon:8000", parse_endpoint, "Base URL of Pylon."
     )
-    netuid: int | None = _setting(
-        "NEXUS_PYLON_NETUID",
-        _optional(whole_number(0, 65535)),
-        "The subnet's number.",
-        flag="net-uid",
+    netuid: int | None = _flagged(
+        "NEXUS_PYLON_NETUID", whole_number(0, 65535), "The subnet's number.", flag="net-uid"
     )
-    identity_name: str | None = _setting(
+    identity_name: str | None = _flagged(
         "NEXUS_PYLON_IDENTITY_NAME",
-        _optional(_identity_name),
+        _identity_name,
         "Name of the Pylon identity; with its token the identity API is used.",
         flag="identity-name",
     )
-    identity_token: str | None = _setting(
+    identity_token: str | None = _flagged(
         "NEXUS_PYLON_IDENTITY_TOKEN",
-        _optional(token),
+        token,
         "Bearer token of the Pylon identity (a flag shows in the process list; prefer the "
         "environment or NEXUS_PYLON_IDENTITY_TOKEN_FILE).",
         flag="identity-token",
@@ -231,171 +219,139 @@ class Settings:
     )
     open_access_token: str | None = _setting(
         "NEXUS_PYLON_OPEN_ACCESS_TOKEN",
-        _optional(token),
+        token,
         "Bearer token of Pylon's open-access API.",
         secret=True,
     )
     pylon_connect_timeout_seconds: float = _setting(
-        "NEXUS_PYLON_CONNECT_TIMEOUT_SECONDS",
+        "NEXUS_PYLON_CONNECT_TIMEOUT_SECONDS=2",
         seconds(0.1, 60),
         "How long a connection to Pylon may take to open.",
-        default="2",
     )
     pylon_read_timeout_seconds: float = _setting(
-        "NEXUS_PYLON_READ_TIMEOUT_SECONDS",
+        "NEXUS_PYLON_READ_TIMEOUT_SECONDS=10",
         seconds(0.1, 300),
         "How long a whole answer of Pylon may take.",
-        default="10",
     )
-    cache_duration_mins: int = _setting(
-        "NEXUS_AUTH_CACHE_DURATION_MINS",
+    cache_duration_mins: int = _flagged(
+        f"NEXUS_AUTH_CACHE_DURATION_MINS={MAX_AGE // timedelta(minutes=1)}",
         whole_number(0, 525_600),
         "Minutes for which keys may be used without news from Pylon; 0 asks every time.",
-        flag="cache-duration-mins",
-        default=str(MAX_AGE // timedelta(minutes=1)),
     )
-    refresh_seconds: float = _setting(
-        "NEXUS_AUTH_REFRESH_SECONDS",
+    refresh_seconds: float = _flagged(
+        f"NEXUS_AUTH_REFRESH_SECONDS={REFRESH_EVERY.total_seconds():g}",
         seconds(1, 86_400),
         "How often the snapshot of registered keys is renewed.",
-        flag="refresh-seconds",
-        default=f"{REFRESH_EVERY.total_seconds():g}",
     )
-    reuse_seconds: int = _setting(
-        "NEXUS_AUTH_REUSE_SECONDS",
+    reuse_seconds: int = _flagged(
+        "NEXUS_AUTH_REUSE_SECONDS=5",
         whole_number(0, 3600),
         "How long a proxy may reuse a grant; 0 turns it off.",
-        flag="reuse-seconds",
-        default="5",
     )
     leeway_seconds: int = _setting(
-        "NEXUS_AUTH_LEEWAY_SECONDS",
+        f"NEXUS_AUTH_LEEWAY_SECONDS={LEEWAY.total_seconds():g}",
         whole_number(0, 86_400),
         "How far the clocks of a certificate's issuer and this service may differ.",
-        default=f"{LEEWAY.total_seconds():g}",
     )
     registry: str = _choice(
-        "NEXUS_AUTH_REGISTRY",
+        "NEXUS_AUTH_REGISTRY=snapshot",
         ("snapshot", "lookup"),
         "How keys are learned: all of the subnet at once, or each hotkey on its own.",
-        flag="registry",
-        default="snapshot",
     )
     snapshot_store: str | None = _setting(
-        "NEXUS_AUTH_SNAPSHOT_STORE",
+        "NEXUS_AUTH_SNAPSHOT_STORE=none",
         _snapshot_store,
         "Where registered keys are kept beyond this process: none, file:/path, redis://host:port/0 "
         "or rediss://host:port/0. Lets restarts and other replicas serve while Pylon is away.",
-        default="none",
         # A Redis URL may hold a password.
         secret=True,
     )
     snapshot_store_secret: str | None = _setting(
         "NEXUS_AUTH_SNAPSHOT_STORE_SECRET",
-        _optional(str),
+        str,
         "Seals what is kept in the store, so that nobody else can change it; the same for all "
         "replicas. Where it is not set, the Pylon token serves.",
         secret=True,
     )
     log_format: str = _choice(
-        "NEXUS_AUTH_LOG_FORMAT",
+        "NEXUS_AUTH_LOG_FORMAT=auto",
         ("auto", "json", "console"),
         "Form of the log lines; auto is console on a terminal and JSON elsewhere.",
-        flag="log-format",
-        default="auto",
     )
     log_level: str = _choice(
-        "NEXUS_AUTH_LOG_LEVEL",
+        "NEXUS_AUTH_LOG_LEVEL=info",
         ("debug", "info", "warning", "error"),
         "The least severe level that is logged.",
-        flag="log-level",
-        default="info",
     )
     log_grants: str = _choice(
-        "NEXUS_AUTH_LOG_GRANTS",
+        "NEXUS_AUTH_LOG_GRANTS=sampled",
         ("all", "sampled", "none"),
         "Which grants are logged; sampled is the first of each certificate, then a count every "
         "minute. Denials always are.",
-        flag="log-grants",
-        default="sampled",
     )
     traces: str = _choice(
-        "NEXUS_AUTH_TRACES",
+        "NEXUS_AUTH_TRACES=off",
         ("off", "otlp"),
         "Whether a span of each decision goes to an OpenTelemetry collector; otlp needs the extra "
         "otel, and OTEL_EXPORTER_OTLP_ENDPOINT says where to.",
-        flag="traces",
-        default="off",
     )
     proxy: str = _choice(
-        "NEXUS_AUTH_PROXY",
+        f"NEXUS_AUTH_PROXY={DEFAULT_PROXY}",
         tuple(PROXIES),
         "The reverse proxy in front: presets the certificate header and its format.",
-        flag="proxy",
-        default=DEFAULT_PROXY,
     )
-    cert_header: str | None = _setting(
+    cert_header: str | None = _flagged(
         "NEXUS_AUTH_CERT_HEADER",
-        _optional(_header_name),
+        _header_name,
         "The one header that carries the certificate, where it is not the preset's.",
-        flag="cert-header",
     )
-    cert_format: str | None = _setting(
+    cert_format: str | None = _choice(
         "NEXUS_AUTH_CERT_FORMAT",
-        _optional(one_of(*_FORMATS)),
+        tuple(each.value for each in CertificateFormat),
         "The format of that header, where it is not the preset's.",
-        flag="cert-format",
-        choices=_FORMATS,
     )
-    trusted_proxies: TrustedPeers | None = _setting(
+    trusted_proxies: TrustedPeers | None = _flagged(
         "NEXUS_AUTH_TRUSTED_PROXIES",
-        _optional(TrustedPeers.parse),
+        TrustedPeers.parse,
         "Addresses and networks of the proxies that may ask, separated by commas; everybody else "
         "is denied. A unix socket is trusted. Unset: whoever reaches the port may ask.",
-        flag="trusted-proxies",
     )
-    policy_file: Path | None = _setting(
+    policy_file: Path | None = _flagged(
         "NEXUS_AUTH_POLICY_FILE",
-        _optional(Path),
+        Path,
         "TOML file of access policies: who among the registered may enter. Read again when it "
         "changes. Unset, and none of the four below either: every registered hotkey.",
-        flag="policy-file",
     )
     allow_hotkeys: HotkeyList | None = _setting(
         "NEXUS_AUTH_ALLOW_HOTKEYS",
-        _optional(_hotkeys),
+        _hotkeys,
         "Hotkeys that may enter, separated by commas; nobody else may. Not beside a policy file.",
     )
     deny_hotkeys: HotkeyList | None = _setting(
         "NEXUS_AUTH_DENY_HOTKEYS",
-        _optional(_hotkeys),
+        _hotkeys,
         "Hotkeys that may not enter, whatever else is said. Not beside a policy file.",
     )
     require_validator_permit: bool = _setting(
-        "NEXUS_AUTH_REQUIRE_VALIDATOR_PERMIT",
+        "NEXUS_AUTH_REQUIRE_VALIDATOR_PERMIT=false",
         true_or_false,
         "Whether only validators with a permit may enter. Not beside a policy file.",
-        default="false",
         choices=("true", "false"),
     )
     min_stake: StakeMinimums | None = _setting(
         "NEXUS_AUTH_MIN_STAKE",
-        _optional(_stake),
+        _stake,
         "The least stake, in whole tokens: 1000 (total), or total=1000,alpha=5. Not beside a "
         "policy file.",
     )
     grant_headers: GrantHeaders | None = _setting(
         "NEXUS_AUTH_GRANT_HEADERS",
-        _optional(GrantHeaders.parse),
+        GrantHeaders.parse,
         f"What a grant tells the application beside {HOTKEY_HEADER}: some of "
         f"{', '.join(GrantHeader)}.",
     )
-    workers: int = _setting(
-        "NEXUS_AUTH_WORKERS",
-        whole_number(1, 64),
-        "How many processes serve the auth listener.",
-        flag="workers",
-        default="1",
+    workers: int = _flagged(
+        "NEXUS_AUTH_WORKERS=1", whole_number(1, 64), "How many processes serve the auth listener."
     )
 
     origins: Mapping[str, str] = field(repr=False)
@@ -423,7 +379,10 @@ class Settings:
         values: dict[str, Any] = {}
         origins: dict[str, str] = {}
         for setting in rows:
-            text, origin = _find(setting, flags or {}, sources)
+            text, origin = (flags or {}).get(setting.attribute), f"flag -{setting.flag}"
+            if not text:
+                found = sources.find(setting.name, is_secret=setting.secret)
+                text, origin = found or (setting.default, DEFAULT_ORIGIN)
             origins[setting.attribute] = origin
             try:
                 values[setting.attribute] = None if text is None else setting.parse(text)
@@ -506,16 +465,6 @@ def all_settings() -> Iterator[Setting]:
     for each in fields(Settings):
         if "setting" in each.metadata:
             yield replace(each.metadata["setting"], attribute=each.name)
-
-
-def _find(
-    setting: Setting, flags: Mapping[str, str | None], sources: Sources
-) -> tuple[str | None, str]:
-    flag = flags.get(setting.attribute)
-    if flag:
-        return flag, f"flag -{setting.flag}"
-    found = sources.find(setting.name, is_secret=setting.secret)
-    return found or (setting.default, DEFAULT_ORIGIN)
 
 
 def _name_of(attribute: str) -> str:

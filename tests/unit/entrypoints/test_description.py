@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import io
 import json
+import os
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import hypothesis.strategies as st
 import pytest
@@ -10,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 
-from nexus_auth.domain.errors import CertificateRejected
+from nexus_auth.domain.errors import CertificateRejected, CredentialsError
 from nexus_auth.domain.reasons import DenialReason
-from nexus_auth.entrypoints.description import build_description
+from nexus_auth.entrypoints.description import build_description, load_certificate
 from tests.builders import (
     NOW,
     a_certificate,
@@ -34,11 +38,12 @@ def test_certificate_is_described_from_pem_and_der_alike() -> None:
     certificate = a_certificate()
     described = build_description(to_pem(certificate), NOW)
     assert described == build_description(to_der(certificate), NOW)
-    assert described.hotkey == a_hotkey().address
-    assert described.public_key == ("Ed25519", public_bytes(a_key()).hex())
-    assert described.usage == ("digitalSignature", "clientAuth", "serverAuth")
-    assert described.self_signed
-    assert described.days_left(NOW) == 365
+    shown = described.document
+    assert shown["hotkey"] == a_hotkey().address
+    assert shown["public_key"] == {"algorithm": "Ed25519", "hex": public_bytes(a_key()).hex()}
+    assert shown["usage"] == ["digitalSignature", "clientAuth", "serverAuth"]
+    assert shown["self_signed"]
+    assert shown["days_left"] == 365
     assert described.denial is None
 
 
@@ -65,8 +70,8 @@ def test_what_the_decision_would_refuse_is_shown_with_its_reason(
     described = build_description(to_der(certificate), NOW)
     assert described.denial is not None
     assert described.denial.reason is reason
-    assert described.fingerprint
-    assert described.as_lines(NOW)
+    assert described.document["fingerprint_sha256"]
+    assert described.lines
 
 
 @pytest.mark.parametrize(
@@ -96,8 +101,8 @@ def test_damaged_certificate_is_described_or_refused(data: st.DataObject) -> Non
         described = build_description(bytes(der), NOW)
     except CertificateRejected:
         return
-    assert all(line.isascii() and line.isprintable() for line in described.as_lines(NOW))
-    json.dumps(described.as_json(NOW))
+    assert all(line.isascii() and line.isprintable() for line in described.lines)
+    json.dumps(described.document)
 
 
 @given(st.text(min_size=1, max_size=64).filter(lambda text: text.isprintable() or "\0" not in text))
@@ -108,7 +113,7 @@ def test_hostile_subject_is_shown_harmless(text: str) -> None:
         der = to_der(a_certificate(subject=name))
     except (ValueError, UnicodeEncodeError):
         return  # cannot be put into a certificate by this builder
-    lines = build_description(der, NOW).as_lines(NOW)
+    lines = build_description(der, NOW).lines
     assert all(line.isascii() and line.isprintable() for line in lines)
 
 
@@ -116,8 +121,8 @@ def test_value_cannot_pass_for_another_attribute() -> None:
     """A comma and an equals sign inside a value are quoted."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"x, O={a_hotkey().address}")])
     described = build_description(to_der(a_certificate(subject=name)), NOW)
-    assert described.as_lines(NOW)[0] == f"subject      CN='x, O={a_hotkey().address}'"
-    assert described.hotkey is None
+    assert described.lines[0] == f"subject      CN='x, O={a_hotkey().address}'"
+    assert described.document["hotkey"] is None
 
 
 @pytest.mark.parametrize(
@@ -131,5 +136,59 @@ def test_value_cannot_pass_for_another_attribute() -> None:
 )
 def test_validity_says_how_long(certificate: x509.Certificate, expected: str) -> None:
     """The end of validity is told in days, before and after."""
-    lines = build_description(to_der(certificate), NOW).as_lines(NOW)
+    lines = build_description(to_der(certificate), NOW).lines
     assert any(line.startswith("valid ") and line.endswith(expected) for line in lines)
+
+
+def test_certificate_is_read_from_a_file_and_from_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`-` means standard input."""
+    path = tmp_path / "client.crt"
+    path.write_bytes(to_pem(a_certificate()))
+    assert load_certificate(str(path)) == path.read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+    assert load_certificate("-") == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "it is empty"),
+        (b" \n", "it is empty"),
+        (b"x" * 100_000, "longer than"),
+        (b"-----BEGIN PRIVATE KEY-----\nMC4CAQ", "private key"),
+        (to_pem(a_certificate()) + b"-----BEGIN ED25519 PRIVATE KEY-----\n", "private key"),
+    ],
+    ids=["empty", "blank", "long", "key", "certificate-and-key"],
+)
+def test_what_is_clearly_no_certificate_is_refused(
+    tmp_path: Path, content: bytes, expected: str
+) -> None:
+    """The message says what it is; a private key is never echoed."""
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(CredentialsError, match=expected) as caught:
+        load_certificate(str(path))
+    assert "MC4CAQ" not in str(caught.value)
+
+
+def test_pipe_is_read_from_its_writer_and_waits_for_none(tmp_path: Path) -> None:
+    """`inspect <(openssl x509 ...)` works, and a pipe that lies about holds nobody up."""
+    certificate = to_pem(a_certificate())
+    reader, writer = os.pipe()
+    with open(reader, "rb"), open(writer, "wb") as pipe:  # noqa: PTH123 - descriptors
+        pipe.write(certificate)
+        pipe.close()
+        assert load_certificate(f"/dev/fd/{reader}") == certificate
+    path = tmp_path / "client.crt"
+    os.mkfifo(path)
+    with pytest.raises(CredentialsError, match="it is empty"):
+        load_certificate(str(path))
+
+
+@pytest.mark.parametrize("name", ["missing", "."])
+def test_unreadable_file_is_one_clear_error(tmp_path: Path, name: str) -> None:
+    """A missing file and a directory are named, with the system's reason."""
+    with pytest.raises(CredentialsError, match=r"No such file|Is a directory"):
+        load_certificate(str(tmp_path / name))

@@ -11,6 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -46,17 +47,9 @@ _XFCC_PAIR: Final = re.compile(
 _XFCC_UNQUOTED: Final = frozenset({b"uri", b"dns"})
 _XFCC_ESCAPE: Final = re.compile(rb"\\(.)")
 
-
-def _malformed(detail: str) -> CertificateRejected:
-    return CertificateRejected(DenialReason.MALFORMED_CERTIFICATE, detail)
-
-
-def _bad_encoding(detail: str) -> CertificateRejected:
-    return CertificateRejected(DenialReason.BAD_ENCODING, detail)
-
-
-def _no_certificate(detail: str) -> CertificateRejected:
-    return CertificateRejected(DenialReason.NO_CERTIFICATE, detail)
+_malformed: Final = partial(CertificateRejected, DenialReason.MALFORMED_CERTIFICATE)
+_bad_encoding: Final = partial(CertificateRejected, DenialReason.BAD_ENCODING)
+_no_certificate: Final = partial(CertificateRejected, DenialReason.NO_CERTIFICATE)
 
 
 def _field_value(header: bytes) -> bytes:

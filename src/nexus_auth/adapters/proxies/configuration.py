@@ -1,21 +1,29 @@
-"""Builds complete proxy configurations from templates."""
+"""Builds complete proxy configurations from templates.
+
+`@{NAME}` in a template is the place of a value. A line that begins with `@{for NAME}` is written
+once for each word of that value, which then stands in its own place; not at all where it is empty.
+"""
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Final
 
-from nexus_auth.adapters.addresses import UnixAddress
-from nexus_auth.adapters.headers.names import HOTKEY_HEADER as HOTKEY
-from nexus_auth.adapters.proxies.site import Site, Upstream
+from nexus_auth.adapters.addresses import TcpAddress
+from nexus_auth.adapters.headers.names import FORGEABLE_HEADERS
+from nexus_auth.adapters.proxies.dialects import DIALECTS
+from nexus_auth.adapters.proxies.site import Site
 from nexus_auth.adapters.proxies.table import PROXIES, Proxy
+
+HEAD: Final = "head.txt"
+"""The template of the comment at the top: the settings of the auth service that go with it."""
 
 # Not string.Template: its dollar sign is a word of these languages.
 _PLACE: Final = re.compile(r"@\{([a-z0-9_]+)\}")
+_REPEATED_LINE: Final = re.compile(r"^@\{for ([a-z0-9_]+)\}(.*\n)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,84 +52,44 @@ def build_configuration(proxy: str, site: Site, *, directory: str | None = None)
         UnsuitableSite: When this proxy cannot do that.
     """
     row, folder = PROXIES[proxy], "" if directory is None else f"{directory.rstrip('/')}/"
-    values = {**_common(row, site, folder), **_own(row, site, folder)}
-    templates = files("nexus_auth.adapters.proxies") / "templates"
-    texts = [(name, templates.joinpath(name).read_text("utf-8")) for name in row.templates]
+    values = _shared(row, site, folder)
+    values["head"] = _filled(HEAD, values).rstrip("\n")
+    if proxy in DIALECTS:
+        values |= DIALECTS[proxy](site, folder)
     return Configuration(
-        files=tuple(
-            (name, _PLACE.sub(lambda place: values[place[1]], text)) for name, text in texts
-        ),
+        files=tuple((name, _filled(name, values)) for name in row.templates),
         links=tuple(zip(row.tls_links, (site.tls_cert, site.tls_key), strict=False)),
     )
 
 
-def _own(proxy: Proxy, site: Site, directory: str) -> Mapping[str, str]:
-    """What the module of the proxy's name adds: its `values`, loaded only now.
-
-    Args:
-        proxy: The row.
-        site: What the configuration is for.
-        directory: Where the files will lie, with a slash at its end; empty where that is not
-            known.
-
-    Raises:
-        UnsuitableSite: When this proxy cannot do that.
-    """
-    name = proxy.name.replace("-", "_")
-    module = importlib.import_module(f"nexus_auth.adapters.proxies.{name}")
-    values: Mapping[str, str] = module.values(site, directory)
-    return values
-
-
-def _common(proxy: Proxy, site: Site, directory: str) -> dict[str, str]:
+def _shared(proxy: Proxy, site: Site, directory: str) -> dict[str, str]:
     """What several templates have places for; a proxy's own values replace these."""
+    auth, is_tcp = site.auth, isinstance(site.auth, TcpAddress)
     return {
-        "head": _head(proxy, site),
+        "name": proxy.name,
+        "header": proxy.header.name,
+        "format": proxy.header.format,
+        "auth_listens": str(auth) if auth.is_loopback else f":{str(auth).rpartition(':')[2]}",
+        "auth_on_socket": "" if is_tcp else "yes",
+        "auth_on_loopback": "yes" if is_tcp and auth.is_loopback else "",
+        "auth_elsewhere": "" if auth.is_loopback else "yes",
         "directory": directory,
         "listen": str(site.listen),
+        "listen_host": site.listen.host,
         "listen_port": str(site.listen.port),
         "app": str(site.app),
-        "auth": str(site.auth),
+        "auth": str(auth),
         "tls_cert": site.tls_cert,
         "tls_key": site.tls_key,
         "policy": site.policy or "",
+        "forged": " ".join(FORGEABLE_HEADERS),
     }
 
 
-def _head(proxy: Proxy, site: Site) -> str:
-    """The comment at the top: the settings of the auth service that go with it."""
-    lines = [
-        f"# Made by: nexus-auth proxy-config {proxy.name}",
-        "#",
-        "# The auth service that goes with it needs these settings:",
-        f"#   NEXUS_AUTH_PROXY={proxy.name}",
-        f"#   NEXUS_AUTH_LISTEN_ADDR={_listen_setting(site.auth)}",
-    ]
-    if isinstance(site.auth, UnixAddress):
-        lines.append("# Its socket belongs into a folder that only this proxy can enter.")
-    elif site.auth.is_loopback:
-        lines.append("#   NEXUS_AUTH_TRUSTED_PROXIES=127.0.0.1,::1")
-    else:
-        lines += [
-            "#   NEXUS_AUTH_TRUSTED_PROXIES=...",
-            "# The dots stand for the addresses that this proxy calls from. Without this setting,",
-            "# whoever reaches the port can show anybody's certificate, which is public.",
-        ]
-    if site.policy is not None:
-        lines += [
-            "#   NEXUS_AUTH_POLICY_FILE=...",
-            f"# The file has a policy of the name {site.policy}; without it nobody is let in.",
-        ]
-    header = proxy.header
-    lines += [
-        f"# It then reads the certificate from {header.name} ({header.format}) alone.",
-        "#",
-        f"# The application must be reachable through this proxy alone: it believes {HOTKEY}.",
-    ]
-    return "\n".join(lines)
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    def repeated(line: re.Match[str]) -> str:
+        words = values[line[1]].split()
+        return "".join(line[2].replace(f"@{{{line[1]}}}", word) for word in words)
 
-
-def _listen_setting(auth: Upstream) -> str:
-    if isinstance(auth, UnixAddress) or auth.is_loopback:
-        return str(auth)
-    return f":{auth.port}"
+    text = (files("nexus_auth.adapters.proxies") / "templates" / template).read_text("utf-8")
+    return _PLACE.sub(lambda place: values[place[1]], _REPEATED_LINE.sub(repeated, text))

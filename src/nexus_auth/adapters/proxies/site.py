@@ -1,18 +1,20 @@
 """What a proxy configuration is made for: addresses and files, checked so that none can inject.
 
-With a few words that several proxies' configurations need of them.
+A parser here takes text and returns the value, or raises ValueError saying what is expected.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from nexus_auth.adapters.addresses import MAX_PORT, Address, TcpAddress, UnixAddress
+from nexus_auth.domain.policy import parse_policy_name
 
 # Nothing in these has a meaning in any configuration language that is written here: no quotes,
 # no white space, no $, {, }, ;, #, %, backslash.
@@ -23,10 +25,6 @@ _HOST_AND_PORT: Final = re.compile(
 )
 # sun_path, 108 bytes with its final zero.
 _MAX_SOCKET_PATH: Final = 107
-
-EVERY_IPV6: Final = "::"
-"""Listening there takes IPv4 as well. Without a host only IPv4 is taken, since a machine may have
-no IPv6, and the proxy would not start. (Caddy and Traefik find out by themselves.)"""
 
 
 class UnsuitableSite(ValueError):
@@ -42,33 +40,21 @@ class UnsuitableSite(ValueError):
 
 
 def parse_path(text: str) -> str:
-    """Parses an absolute path of plain characters.
-
-    Raises:
-        ValueError: When it is none, or has characters that a configuration could misread.
-    """
+    """Parses an absolute path without characters that a configuration could misread."""
     if _PATH.fullmatch(text) is None:
         raise ValueError("expected an absolute path of letters, digits and . _ - / @ + = ~")
     return text
 
 
 def parse_host(text: str) -> str:
-    """Parses a host name or an IPv4 address.
-
-    Raises:
-        ValueError: When it is neither.
-    """
+    """Parses a host name or an IPv4 address."""
     if _HOST.fullmatch(text) is None:
         raise ValueError("expected a host name of letters, digits, dots and hyphens")
     return text
 
 
 def parse_tcp_address(text: str, *, every_interface: bool = False) -> TcpAddress:
-    """Parses `host:port` or `[::1]:port`, and `:port` where every interface is meant.
-
-    Raises:
-        ValueError: When it is none of these.
-    """
+    """Parses `host:port` or `[::1]:port`, and `:port` where every interface is meant."""
     example = ":443, " if every_interface else ""
     problem = f"expected {example}host:port or [::1]:port"
     match = _HOST_AND_PORT.fullmatch(text)
@@ -87,21 +73,27 @@ def parse_tcp_address(text: str, *, every_interface: bool = False) -> TcpAddress
     return TcpAddress(host, int(match["port"]))
 
 
-Upstream = Address
-
-
-def parse_upstream(text: str) -> Upstream:
-    """Parses `host:port`, `[::1]:port` or `unix:/path.sock`.
-
-    Raises:
-        ValueError: When it is none of these.
-    """
+def parse_upstream(text: str) -> Address:
+    """Parses `host:port`, `[::1]:port` or `unix:/path.sock`."""
     if not text.startswith("unix:"):
         return parse_tcp_address(text)
     path = parse_path(text.removeprefix("unix:"))
     if len(path) > _MAX_SOCKET_PATH:
         raise ValueError(f"a unix socket's path has at most {_MAX_SOCKET_PATH} characters")
     return UnixAddress(Path(path))
+
+
+PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
+    "listen": partial(parse_tcp_address, every_interface=True),
+    "app": parse_upstream,
+    "auth": parse_upstream,
+    "tls_cert": parse_path,
+    "tls_key": parse_path,
+    "server_name": parse_host,
+    "policy": parse_policy_name,
+    "state_dir": parse_path,
+}
+"""How the text of each attribute of a `Site` is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,20 +114,10 @@ class Site:
     """
 
     listen: TcpAddress
-    app: Upstream
-    auth: Upstream
+    app: Address
+    auth: Address
     tls_cert: str
     tls_key: str
     server_name: str | None = None
     policy: str | None = None
     state_dir: str | None = None
-
-
-def without_localhost(address: TcpAddress) -> TcpAddress:
-    """The same address with a number where it has the name of this machine."""
-    return TcpAddress("127.0.0.1", address.port) if address.host == "localhost" else address
-
-
-def lines_of(names: Iterable[str], form: str) -> str:
-    """Writes one line a name, in the form that a configuration language wants."""
-    return "\n".join(form.format(name) for name in names)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -17,19 +17,6 @@ from nexus_auth.adapters.proxies.table import PROXIES
 
 _TIMEOUT_SECONDS: Final = 60
 """A check takes a second; on a machine in trouble somewhat longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """What a check said.
-
-    Attributes:
-        passed: Whether the proxy accepts the configuration.
-        output: What it printed, or why it did not run.
-    """
-
-    passed: bool
-    output: str
 
 
 def write_configuration(configuration: Configuration, directory: Path) -> None:
@@ -47,19 +34,22 @@ def write_configuration(configuration: Configuration, directory: Path) -> None:
         link.symlink_to(target)
 
 
-def check_configuration(proxy: str, site: Site) -> CheckResult:
+def check_configuration(proxy: str, site: Site) -> tuple[bool, str]:
     """Runs the proxy's own check on the configuration for a site.
 
     The files are written to a temporary folder, which also stands in for the place where the
     proxy keeps its files; so the check shows nothing about the right to write there.
+
+    Returns:
+        Whether the proxy accepts the configuration, and what it printed, or why it did not run.
     """
     command = PROXIES[proxy].check
     if not command:
-        return CheckResult(passed=False, output=f"{proxy} offers no check of its own")
+        return False, f"{proxy} offers no check of its own"
     with TemporaryDirectory(prefix="nexus-auth-") as folder:
         program = find_program(command[0])
         if program is None:
-            return CheckResult(passed=False, output=f"{command[0]} is not installed here")
+            return False, f"{command[0]} is not installed here"
         here = replace(site, state_dir=folder)
         configuration = build_configuration(proxy, here, directory=folder)
         write_configuration(configuration, Path(folder))
@@ -75,9 +65,8 @@ def check_configuration(proxy: str, site: Site) -> CheckResult:
                 cwd=folder,
             )
         except (OSError, subprocess.TimeoutExpired) as exc:
-            return CheckResult(passed=False, output=f"{program} did not check it: {exc}")
-    output = done.stdout.decode("utf-8", "replace").strip()
-    return CheckResult(passed=done.returncode == 0, output=output)
+            return False, f"{program} did not check it: {exc}"
+    return done.returncode == 0, done.stdout.decode("utf-8", "replace").strip()
 
 
 def find_program(name: str) -> str | None:

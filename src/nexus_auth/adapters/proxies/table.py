@@ -1,7 +1,6 @@
 """The table of reverse proxies: one row for each, and all that the rest of the code knows of it.
 
-Light on purpose: the command line and the settings read this without loading anything else. What
-stands in a template's places comes from the module of the proxy's name, beside this one.
+Light on purpose: the command line and the settings read this without loading anything else.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ class Proxy:
         name: What `NEXUS_AUTH_PROXY` and `proxy-config` call it.
         header: The header in which it sends the certificate.
         templates: The files of its configuration, in `templates/`; the first is what it is
-            started with. Empty where no configuration is made for it. The module of its name,
-            hyphens as underscores, fills them with its `values`.
+            started with. Empty where no configuration is made for it. Values that only this
+            proxy has come from `dialects.py`.
         tls_links: Names of symbolic links to its own certificate and its key, in this order, that
             belong beside the files.
         check: The command that checks a configuration, without the file's path, which comes

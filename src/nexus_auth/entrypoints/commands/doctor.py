@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.arguments import add_switch, add_value
+from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome, as_lines, exit_code
 from nexus_auth.entrypoints.settings import PYLON_FLAGS, Settings, add_flags, load_from
 from nexus_auth.entrypoints.terminal import as_json
 
 if TYPE_CHECKING:
     from nexus_auth.entrypoints.container import Container
-    from nexus_auth.entrypoints.diagnostics.findings import Finding
-    from nexus_auth.entrypoints.diagnostics.pylon_checks import PylonCheck
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,35 +34,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "            2 wrong usage or configuration ·\n"
         "            3 Pylon or the proxy could not be reached"
     )
-    add_value(
-        parser,
-        "certs",
-        type=Path,
-        metavar="DIR",
-        help="folder of client.key and client.crt (default: ./certs where that exists)",
-    )
-    add_value(
-        parser,
-        "proxy",
-        dest="proxy_url",  # `proxy` is a setting
-        metavar="URL",
-        help="address of your proxy, https://HOST:PORT/PATH",
-    )
+    text = "folder of client.key and client.crt (default: ./certs where that exists)"
+    add_value(parser, "certs", type=Path, metavar="DIR", help=text)
+    text = "address of your proxy, https://HOST:PORT/PATH"
+    add_value(parser, "proxy", dest="proxy_url", metavar="URL", help=text)  # `proxy` is a setting
     add_switch(parser, "json", "print JSON")
     add_flags(parser, PYLON_FLAGS)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Checks everything and prints what was found."""
-    from nexus_auth.domain.errors import ConfigurationError
-    from nexus_auth.entrypoints.diagnostics.findings import as_lines, exit_code
+    import asyncio
 
     settings = load_from(args)
     if args.proxy_url is not None and not _is_https_url(args.proxy_url):
         raise ConfigurationError(setting="--proxy", problem="expected https://HOST:PORT/PATH")
     findings = asyncio.run(_examine(settings, args.certs, args.proxy_url))
     if args.json:
-        print(as_json([finding.as_json() for finding in findings]))
+        print(as_json([asdict(finding) for finding in findings]))
     else:
         print("\n".join(as_lines(findings, sys.stdout)))
     return exit_code(findings)
@@ -84,52 +74,40 @@ def _is_missing(path: Path) -> bool:
 
 
 async def _examine(settings: Settings, certs: Path | None, proxy: str | None) -> list[Finding]:
-    from datetime import timedelta
-    from urllib.parse import quote
-
     from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME
     from nexus_auth.entrypoints.container import build_container
     from nexus_auth.entrypoints.diagnostics.certificate_checks import check_pair, check_published
-    from nexus_auth.entrypoints.diagnostics.findings import Outcome, skipped
     from nexus_auth.entrypoints.diagnostics.proxy_checks import check_proxy
-    from nexus_auth.entrypoints.diagnostics.pylon_checks import fetch_date, judge_clock
+    from nexus_auth.entrypoints.diagnostics.pylon_checks import check_pylon, fetch_date, judge_clock
 
     container = build_container(settings)
     leeway = timedelta(seconds=settings.leeway_seconds)
-    now = container.clock()()
+    clock = container.clock()
+    now = clock()
     findings = [await _check_configuration(settings, container)]
-
-    pylon = await _check_pylon(settings, container)
-    findings += pylon.findings
-    if not any(finding.outcome is Outcome.UNREACHABLE for finding in pylon.findings):
-        date = await fetch_date(settings)
-        findings.append(judge_clock(date, container.clock()(), leeway))
+    pylon, keys = await check_pylon(settings, container)
+    findings += pylon
+    if all(finding.outcome is not Outcome.UNREACHABLE for finding in pylon):
+        findings.append(judge_clock(await fetch_date(settings), clock(), leeway))
 
     folder = certs if certs is not None else Path("certs")
     certificate = None
     if certs is None and _is_missing(folder / CERTIFICATE_NAME):
         text = "no ./certs/client.crt here; --certs DIR names another folder"
-        findings.append(skipped("certificate", text))
+        findings.append(Finding("certificate", Outcome.SKIPPED, text))
     else:
-        pair = check_pair(folder, now, leeway)
-        findings += pair.findings
-        certificate = pair.certificate
-        if certificate is not None and pylon.keys is not None:
-            findings.append(check_published(folder, certificate, pylon.keys))
+        pair, certificate = check_pair(folder, now, leeway)
+        findings += pair
+        if certificate is not None and keys is not None:
+            findings.append(check_published(folder, certificate, keys.get(certificate.hotkey)))
 
     if proxy is None:
         text = "not checked; --proxy https://HOST:PORT/ names one to check"
-        return [*findings, skipped("proxy", text)]
-    if certificate is None:
-        return findings + await check_proxy(proxy, None, None, None)
-    header = quote((folder / CERTIFICATE_NAME).read_text(encoding="ascii"), safe="")
-    return findings + await check_proxy(proxy, folder, certificate, header)
+        return [*findings, Finding("proxy", Outcome.SKIPPED, text)]
+    return findings + await check_proxy(proxy, folder, certificate)
 
 
 async def _check_configuration(settings: Settings, container: Container) -> Finding:
-    from nexus_auth.domain.errors import ConfigurationError
-    from nexus_auth.entrypoints.diagnostics.findings import ok, warning, wrong
-
     subject = "configuration"
     try:
         # What the service makes before it opens anything: a policy file is read, a URL taken apart.
@@ -137,26 +115,11 @@ async def _check_configuration(settings: Settings, container: Container) -> Find
         container.traces()
         shared = container.shared_snapshots()
     except ConfigurationError as exc:
-        return wrong(subject, str(exc), "correct it; the service does not start with it")
+        next_step = "correct it; the service does not start with it"
+        return Finding(subject, Outcome.WRONG, str(exc), next_step)
     if shared is not None:
         await shared.aclose()
     if settings.unknown:
-        text = "; ".join(settings.unknown)
-        return warning(subject, text, "correct or remove it; it has no effect")
-    return ok(subject, "complete (nexus-auth config show prints it)")
-
-
-async def _check_pylon(settings: Settings, container: Container) -> PylonCheck:
-    import dataclasses
-
-    from nexus_auth.entrypoints.container import build_container
-    from nexus_auth.entrypoints.diagnostics.pylon_checks import check_pylon
-
-    without_subnet = dataclasses.replace(
-        settings, netuid=None, identity_name=None, identity_token=None
-    )
-    first_generation = build_container(without_subnet).pylon()
-    async with container.pylon() as client, first_generation:
-        return await check_pylon(
-            client, container.pylon_api(), settings, first_generation=first_generation
-        )
+        text, next_step = "; ".join(settings.unknown), "correct or remove it; it has no effect"
+        return Finding(subject, Outcome.WARNING, text, next_step)
+    return Finding(subject, Outcome.OK, "complete (nexus-auth config show prints it)")

@@ -36,22 +36,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Shows one certificate."""
-    from nexus_auth.entrypoints.certificate_input import load_certificate
-    from nexus_auth.entrypoints.description import build_description, denial_as_json
+    from nexus_auth.entrypoints.description import (
+        build_description,
+        denial_as_json,
+        load_certificate,
+    )
 
     data = load_certificate(args.certificate)
-    now = utc_now()
     try:
-        description = build_description(data, now)
+        description = build_description(data, utc_now())
     except CertificateRejected as exc:
         denial = Denied(reason=exc.reason, detail=exc.detail)
         shown = as_json({"refusal": denial_as_json(denial)}) if args.json else _verdict(denial)
         print(shown)
         return exit_codes.FAILED
     if args.json:
-        print(as_json(description.as_json(now)))
+        print(as_json(description.document))
     else:
-        print("\n".join([*description.as_lines(now), "", _verdict(description.denial)]))
+        print("\n".join([*description.lines, "", _verdict(description.denial)]))
     return exit_codes.DONE
 
 

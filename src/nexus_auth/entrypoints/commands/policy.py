@@ -76,8 +76,7 @@ def execute(args: argparse.Namespace) -> int:
     container = build_container(settings)
     policies: LivePolicies = container.policies()
     if args.action == "check":
-        _show_policies(policies, json=args.json)
-        return exit_codes.DONE
+        return _show_policies(policies, json=args.json)
     return _explain(container, policies, args)
 
 
@@ -97,30 +96,27 @@ def chosen_policy(policies: LivePolicies, name: str | None) -> AccessPolicy:
     return policy
 
 
-def _show_policies(policies: LivePolicies, *, json: bool) -> None:
-    state = policies.health()
-    found = policies().policies
-    if json:
-        shown = {
-            "source": state.source,
-            "default": state.names[0],
-            "policies": {
-                name: {
-                    "rules": [rule.demand for rule in found[name].rules],
-                    "needs_neurons": found[name].needs_neurons,
-                }
-                for name in state.names
-            },
+def _show_policies(policies: LivePolicies, *, json: bool) -> int:
+    state, found = policies.health(), policies().policies
+    default = state.names[0]
+    shown = {
+        name: {
+            "rules": [rule.demand for rule in found[name].rules],
+            "needs_neurons": found[name].needs_neurons,
         }
-        print(as_json(shown))
-        return
+        for name in state.names
+    }
+    if json:
+        print(as_json({"source": state.source, "default": default, "policies": shown}))
+        return exit_codes.DONE
     print(f"{escaped(state.source)}: valid")
     for name in state.names:
-        print(f"\n{name}{' (default)' if name == state.names[0] else ''}")
+        print(f"\n{name}{' (default)' if name == default else ''}")
         for rule in found[name].rules:
             print(f"  {rule.demand}")
         if not found[name].rules:
             print("  every registered hotkey")
+    return exit_codes.DONE
 
 
 def _explain(container: Container, policies: LivePolicies, args: argparse.Namespace) -> int:
@@ -156,17 +152,14 @@ async def _fetch_facts(
     container: Container, hotkey: Hotkey, policy: AccessPolicy
 ) -> tuple[bool, Neuron | None]:
     """Whether the hotkey is registered, and its neuron where a rule of the policy needs one."""
-    pylon = container.pylon()
-    try:
+    async with container.pylon() as pylon:
         key = await pylon.fetch_key(hotkey)
         neurons, _ = await pylon.fetch_neurons() if policy.needs_neurons else ({}, 0)
-    finally:
-        await pylon.aclose()
     return key is not None, neurons.get(hotkey)
 
 
 def _print_explanation(shown: dict[str, Any], *, looked: bool) -> None:
-    out = sys.stdout
+    good, bad = (painted(*mark, sys.stdout) for mark in (("ok", "green"), ("no", "red")))
     print(f"{'hotkey':<12} {shown['hotkey']}")
     print(f"{'policy':<12} {shown['policy']}, from {escaped(shown['source'])}")
     print(f"{'registered':<12} {'yes' if shown['registered'] else 'no'}")
@@ -181,14 +174,13 @@ def _print_explanation(shown: dict[str, Any], *, looked: bool) -> None:
     elif looked:
         print(f"{'neuron':<12} none: no uid on the subnet")
     print()
-    for rule in shown["rules"]:
-        objection = rule["objection"]
-        mark = painted("ok", "green", out) if objection is None else painted("no", "red", out)
-        print(f"  {mark}  {rule['demand']}{'' if objection is None else f': {objection}'}")
-    if not shown["rules"]:
-        print(f"  {painted('ok', 'green', out)}  every registered hotkey")
-    print()
+    for rule in shown["rules"] or [{"demand": "every registered hotkey", "objection": None}]:
+        if rule["objection"] is None:
+            print(f"  {good}  {rule['demand']}")
+        else:
+            print(f"  {bad}  {rule['demand']}: {rule['objection']}")
     if shown["admitted"]:
-        print(painted("admitted", "green", out))
+        print("\n" + painted("admitted", "green", sys.stdout))
     else:
-        print(f"{painted('not admitted', 'red', out)}: {shown['reason']} ({shown['detail']})")
+        word = painted("not admitted", "red", sys.stdout)
+        print(f"\n{word}: {shown['reason']} ({shown['detail']})")

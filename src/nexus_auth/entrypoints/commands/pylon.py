@@ -107,8 +107,7 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _address(args: argparse.Namespace) -> TcpAddress:
-    from nexus_auth.adapters.addresses import TcpAddress
-    from nexus_auth.entrypoints.addresses import parse_listen_address
+    from nexus_auth.adapters.addresses import TcpAddress, parse_listen_address
 
     address = parsed("--listen", args.listen, parse_listen_address)
     if not isinstance(address, TcpAddress):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nexus_auth.adapters.clock import utc_now
+from nexus_auth.domain.errors import RegistryError
 from nexus_auth.entrypoints.arguments import add_switch
+from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome, as_lines, exit_code
 from nexus_auth.entrypoints.settings import PYLON_FLAGS, Settings, add_flags, load_from
 from nexus_auth.entrypoints.terminal import as_json
 
 if TYPE_CHECKING:
     from nexus_auth.domain.certificate import ClientCertificate
-    from nexus_auth.entrypoints.diagnostics.findings import Finding
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,13 +27,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "exit codes: 0 the pair is good and on chain · 1 it is not ·\n"
         "            2 wrong usage or configuration · 3 Pylon could not be reached"
     )
+    usual = Path("certs")
     parser.add_argument(
-        "folder",
-        nargs="?",
-        type=Path,
-        default=Path("certs"),
-        metavar="DIR",
-        help="default: ./certs",
+        "folder", nargs="?", type=Path, default=usual, metavar="DIR", help="default: ./certs"
     )
     add_switch(parser, "offline", "do not ask Pylon for the key on chain")
     add_switch(parser, "json", "print JSON")
@@ -39,27 +38,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Looks at the pair and reports."""
-    from datetime import timedelta
+    import asyncio
 
-    from nexus_auth.adapters.clock import utc_now
     from nexus_auth.entrypoints.diagnostics.certificate_checks import check_pair
-    from nexus_auth.entrypoints.diagnostics.findings import as_lines, exit_code
 
     settings = load_from(args)
     now = utc_now()
-    pair = check_pair(args.folder, now, timedelta(seconds=settings.leeway_seconds))
-    findings = list(pair.findings)
+    findings, certificate = check_pair(args.folder, now, timedelta(seconds=settings.leeway_seconds))
     facts: dict[str, Any] = {}
-    if pair.certificate is not None:
+    if certificate is not None:
         facts = {
-            "hotkey": pair.certificate.hotkey.address,
-            "fingerprint_sha256": pair.certificate.fingerprint,
-            "days_left": (pair.certificate.not_after - now).days,
+            "hotkey": certificate.hotkey.address,
+            "fingerprint_sha256": certificate.fingerprint,
+            "days_left": (certificate.not_after - now).days,
         }
         if not args.offline:
-            findings.append(asyncio.run(_published(settings, args.folder, pair.certificate)))
+            findings.append(asyncio.run(_published(settings, args.folder, certificate)))
     if args.json:
-        print(as_json({**facts, "findings": [finding.as_json() for finding in findings]}))
+        print(as_json({**facts, "findings": [asdict(finding) for finding in findings]}))
     else:
         for name, value in facts.items():
             print(f"{name.replace('_sha256', '').replace('_', ' '):<14}{value}")
@@ -68,17 +64,13 @@ def execute(args: argparse.Namespace) -> int:
 
 
 async def _published(settings: Settings, folder: Path, certificate: ClientCertificate) -> Finding:
-    from nexus_auth.domain.errors import RegistryError
     from nexus_auth.entrypoints.container import build_container
     from nexus_auth.entrypoints.diagnostics.certificate_checks import check_published
-    from nexus_auth.entrypoints.diagnostics.findings import unreachable
 
-    client = build_container(settings).pylon()
-    try:
-        key = await client.fetch_key(certificate.hotkey)
-    except RegistryError as exc:
-        return unreachable("on chain", str(exc), "nexus-auth doctor says more")
-    finally:
-        await client.aclose()
-    keys = {} if key is None else {certificate.hotkey: key}
-    return check_published(folder, certificate, keys)
+    async with build_container(settings).pylon() as client:
+        try:
+            key = await client.fetch_key(certificate.hotkey)
+        except RegistryError as exc:
+            text, next_step = str(exc), "nexus-auth doctor says more"
+            return Finding("on chain", Outcome.UNREACHABLE, text, next_step)
+    return check_published(folder, certificate, key)

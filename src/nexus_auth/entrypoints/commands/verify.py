@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.domain.decision import Denied, Granted
@@ -48,12 +49,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument("certificate", metavar="CERT", help="a PEM or DER file; - reads stdin")
     add_switch(parser, "json", "print JSON")
-    add_value(
-        parser,
-        "policy",
-        metavar="NAME",
-        help="the access policy to apply (default: the default one)",
-    )
+    text = "the access policy to apply (default: the default one)"
+    add_value(parser, "policy", metavar="NAME", help=text)
     add_flags(parser, (*PYLON_FLAGS, "policy_file"))
     parser.epilog = _EPILOG
 
@@ -62,37 +59,55 @@ def execute(args: argparse.Namespace) -> int:
     """Decides on one certificate and prints the decision with its reason."""
     import asyncio
 
-    from nexus_auth.entrypoints.certificate_input import load_certificate
-    from nexus_auth.entrypoints.description import build_description
+    from nexus_auth.entrypoints.description import (
+        build_description,
+        denial_as_json,
+        load_certificate,
+    )
 
     settings = load_from(args)
     warn_of_unknown(settings)
     data = load_certificate(args.certificate)
     decision, registered = asyncio.run(_decide(settings, data, args.policy))
-    now = utc_now()
     try:
-        description = build_description(data, now)
+        description = build_description(data, utc_now())
     except CertificateRejected:
         description = None  # no certificate at all: the decision says so
-    outcome = _outcome(decision)
+    word, colour, text, code = _shown(decision)
     if args.json:
+        if isinstance(decision, Granted):
+            facts = {"hotkey": decision.hotkey.address}
+        else:
+            facts = denial_as_json(decision)
         shown = {
-            "decision": outcome.word,
-            **outcome.facts,
+            "decision": word,
+            **facts,
             "registered_public_key": None if registered is None else registered.hex(),
-            "certificate": None if description is None else description.as_json(now),
+            "certificate": None if description is None else description.document,
         }
         print(as_json(shown))
-        return outcome.exit_code
-    lines = [] if description is None else description.as_lines(now)
+        return code
+    lines = [] if description is None else [*description.lines]
     if registered is not None:
         lines.append(f"{'registered':<12} Ed25519 {registered.hex()}")
     if lines:
         print("\n".join([*lines, ""]))
-    print(f"{painted(outcome.word, outcome.colour, sys.stdout)}: {outcome.text}")
-    return outcome.exit_code
+    print(f"{painted(word, colour, sys.stdout)}: {text}")
+    return code
 
 
+def _shown(decision: Decision) -> tuple[str, str, str, int]:
+    """A decision in a word, the word's colour, the text beside it, and the exit code."""
+    match decision:
+        case Granted(hotkey=hotkey):
+            return "granted", "green", hotkey.address, exit_codes.DONE
+        case Denied(reason=DenialReason.REGISTRY_UNAVAILABLE, detail=detail):
+            return "undecided", "yellow", detail, exit_codes.UNREACHABLE
+        case Denied(reason=reason, detail=detail):
+            return "denied", "red", f"{reason.value} ({detail})", exit_codes.FAILED
+
+
+@dataclass(slots=True, kw_only=True)
 class _PatientRegistry:
     """A `KeyRegistry` that remembers nothing: each lookup is one request to the source.
 
@@ -100,11 +115,10 @@ class _PatientRegistry:
     two seconds, since a caller waits for them.
     """
 
-    def __init__(self, *, source: PylonClient, clock: Clock, needs_neurons: bool) -> None:
-        self._source = source
-        self._clock = clock
-        self._needs_neurons = needs_neurons
-        self.registered: bytes | None = None
+    source: PylonClient
+    clock: Clock
+    needs_neurons: bool
+    registered: bytes | None = None
 
     def peek(self, hotkey: Hotkey) -> Registration | None:
         """See `KeyRegistry.peek`."""
@@ -117,14 +131,14 @@ class _PatientRegistry:
         from nexus_auth.domain.ports import Registration
 
         del presented
-        self.registered = await self._source.fetch_key(hotkey)
+        self.registered = await self.source.fetch_key(hotkey)
         if self.registered is None:
             return None
         if not is_usable_public_key(self.registered):
             raise RegistryAnswerInvalid(f"the key registered for {hotkey} cannot be used")
-        neurons, _ = await self._source.fetch_neurons() if self._needs_neurons else ({}, 0)
+        neurons, _ = await self.source.fetch_neurons() if self.needs_neurons else ({}, 0)
         return Registration(
-            public_key=self.registered, expires_at=self._clock(), neuron=neurons.get(hotkey)
+            public_key=self.registered, expires_at=self.clock(), neuron=neurons.get(hotkey)
         )
 
 
@@ -139,39 +153,8 @@ async def _decide(
 
     container = build_container(settings)
     policy = chosen_policy(container.policies(), policy_name)
-    source, clock = container.pylon(), container.clock()
-    try:
+    clock, leeway = container.clock(), timedelta(seconds=settings.leeway_seconds)
+    async with container.pylon() as source:
         registry = _PatientRegistry(source=source, clock=clock, needs_neurons=policy.needs_neurons)
-        verifier = CertificateVerifier(
-            registry=registry, clock=clock, leeway=timedelta(seconds=settings.leeway_seconds)
-        )
-        decision = await verifier.verify(data, policy=policy)
-    finally:
-        await source.aclose()
-    return decision, registry.registered
-
-
-class _Outcome(NamedTuple):
-    """How a decision is shown."""
-
-    word: str
-    colour: str
-    text: str
-    facts: dict[str, str]
-    exit_code: int
-
-
-def _outcome(decision: Decision) -> _Outcome:
-    from nexus_auth.entrypoints.description import denial_as_json
-
-    match decision:
-        case Granted(hotkey=hotkey):
-            facts = {"hotkey": hotkey.address}
-            return _Outcome("granted", "green", hotkey.address, facts, exit_codes.DONE)
-        case Denied(reason=DenialReason.REGISTRY_UNAVAILABLE, detail=detail):
-            facts = denial_as_json(decision)
-            return _Outcome("undecided", "yellow", detail, facts, exit_codes.UNREACHABLE)
-        case Denied(reason=reason, detail=detail):
-            facts = denial_as_json(decision)
-            text = f"{reason.value} ({detail})"
-            return _Outcome("denied", "red", text, facts, exit_codes.FAILED)
+        verifier = CertificateVerifier(registry=registry, clock=clock, leeway=leeway)
+        return await verifier.verify(data, policy=policy), registry.registered

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shlex
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -17,65 +15,53 @@ from nexus_auth.domain.errors import CertificateRejected, CredentialsError
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.issuing import parse_private_key
 from nexus_auth.entrypoints.description import judge_offline
-from nexus_auth.entrypoints.diagnostics import findings as found
-from nexus_auth.entrypoints.diagnostics.findings import Finding
+from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
 
 _SUBJECT: Final = "certificate"
 _SOON_DAYS: Final = 30
 _MAX_FILE_BYTES: Final = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairCheck:
-    """What was found of a key pair.
-
-    Attributes:
-        findings: What was found.
-        certificate: The certificate; None when there is no readable one.
-    """
-
-    findings: tuple[Finding, ...]
-    certificate: ClientCertificate | None
-
-
-def check_pair(folder: Path, now: datetime, leeway: timedelta) -> PairCheck:
+def check_pair(
+    folder: Path, now: datetime, leeway: timedelta
+) -> tuple[list[Finding], ClientCertificate | None]:
     """Looks at `client.key` and `client.crt`, offline.
 
     Args:
         folder: Where they are.
         now: The time to judge the validity by (aware, UTC).
         leeway: Tolerance on both ends of the validity.
+
+    Returns:
+        What was found, and the certificate; None where there is no readable one.
     """
     path = folder / CERTIFICATE_NAME
     try:
         certificate = ClientCertificate.from_pem(load_bytes(path, _MAX_FILE_BYTES))
-    except FileNotFoundError as exc:
-        # Beside a key, generate without -reuse-key would fail.
-        has_key = (folder / KEY_NAME).exists()
-        next_step = _generate(folder, "-reuse-key" if has_key else "") + " makes one"
-        return _no_certificate(f"{str(path)!r}: {exc.strerror}", next_step)
-    except OSError as exc:
-        return _no_certificate(
-            f"{str(path)!r}: {exc.strerror}", "let there be a file that you can read"
-        )
-    except CertificateRejected as exc:
-        return _no_certificate(f"{str(path)!r}: {exc}", _reissue(folder))
+    except (OSError, CertificateRejected) as exc:
+        problem = exc.strerror if isinstance(exc, OSError) else exc
+        if isinstance(exc, FileNotFoundError):
+            # Beside a key, generate without -reuse-key would fail.
+            has_key = (folder / KEY_NAME).exists()
+            next_step = _generate(folder, "-reuse-key" if has_key else "") + " makes one"
+        elif isinstance(exc, OSError):
+            next_step = "let there be a file that you can read"
+        else:
+            next_step = _reissue(folder)
+        return [Finding(_SUBJECT, Outcome.WRONG, f"{str(path)!r}: {problem}", next_step)], None
     days = (certificate.not_after - now).days
     # Nothing is wrong with the key: the chain, and other machines with this key, are left alone.
     renew = _generate(folder, "-reuse-key", certificate.hotkey) + " makes another around its key"
     text = f"{certificate.hotkey}, {days} days left"
     denial = judge_offline(certificate, now, leeway)
     if denial is not None:
-        validity = found.wrong(_SUBJECT, f"{denial.reason.value}: {denial.detail}", renew)
+        text = f"{denial.reason.value}: {denial.detail}"
+        validity = Finding(_SUBJECT, Outcome.WRONG, text, renew)
     elif days < _SOON_DAYS:
-        validity = found.warning(_SUBJECT, text, renew)
+        validity = Finding(_SUBJECT, Outcome.WARNING, text, renew)
     else:
-        validity = found.ok(_SUBJECT, text)
-    return PairCheck(findings=(validity, _check_key(folder, certificate)), certificate=certificate)
-
-
-def _no_certificate(text: str, next_step: str) -> PairCheck:
-    return PairCheck(findings=(found.wrong(_SUBJECT, text, next_step),), certificate=None)
+        validity = Finding(_SUBJECT, Outcome.OK, text)
+    return [validity, _check_key(folder, certificate)], certificate
 
 
 def _generate(folder: Path, how: str, hotkey: Hotkey | None = None) -> str:
@@ -91,40 +77,42 @@ def _reissue(folder: Path) -> str:
 
 
 def _check_key(folder: Path, certificate: ClientCertificate) -> Finding:
-    subject, path = "private key", folder / KEY_NAME
+    path, outcome, next_step = folder / KEY_NAME, Outcome.WRONG, _reissue(folder)
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         key = parse_private_key(load_bytes(path, _MAX_FILE_BYTES))
     except OSError as exc:
-        next_step = "without it the certificate cannot be used; " + _reissue(folder)
-        return found.wrong(subject, f"{str(path)!r}: {exc.strerror}", next_step)
+        text = f"{str(path)!r}: {exc.strerror}"
+        next_step = f"without it the certificate cannot be used; {next_step}"
     except CredentialsError as exc:
-        return found.wrong(subject, f"{str(path)!r}: {exc}", _reissue(folder))
-    if key.public_key().public_bytes_raw() != certificate.public_key:
-        text = f"{str(path)!r} is not the key of the certificate beside it"
-        return found.wrong(subject, text, _reissue(folder))
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        text = f"{str(path)!r} can be read by others (mode {mode:04o})"
-        return found.warning(subject, text, f"chmod 600 {shlex.quote(str(path))}")
-    return found.ok(subject, "belongs to the certificate")
+        text = f"{str(path)!r}: {exc}"
+    else:
+        if key.public_key().public_bytes_raw() != certificate.public_key:
+            text = f"{str(path)!r} is not the key of the certificate beside it"
+        elif mode & (stat.S_IRWXG | stat.S_IRWXO):
+            text = f"{str(path)!r} can be read by others (mode {mode:04o})"
+            outcome, next_step = Outcome.WARNING, f"chmod 600 {shlex.quote(str(path))}"
+        else:
+            text, outcome, next_step = "belongs to the certificate", Outcome.OK, ""
+    return Finding("private key", outcome, text, next_step)
 
 
 def check_published(
-    folder: Path, certificate: ClientCertificate, keys: Mapping[Hotkey, bytes]
+    folder: Path, certificate: ClientCertificate, published: bytes | None
 ) -> Finding:
-    """Says whether the chain has the key of the certificate that is in a folder."""
-    subject = "on chain"
-    published = keys.get(certificate.hotkey)
+    """Says whether the key on chain is that of the certificate in a folder.
+
+    Args:
+        folder: Where the pair is.
+        certificate: Its certificate.
+        published: What the chain has for its hotkey; None where it has no key.
+    """
     if published == certificate.public_key:
-        return found.ok(subject, "the chain has this key")
+        return Finding("on chain", Outcome.OK, "the chain has this key")
     if published is None:
-        return found.wrong(
-            subject,
-            "the chain has no key of this hotkey; its owner is refused everywhere",
-            "is it the hotkey of your Pylon identity? " + _reissue(folder),
-        )
-    return found.wrong(
-        subject,
-        "the chain has another key of this hotkey",
-        "use the newer pair, or make one: " + _reissue(folder),
-    )
+        text = "the chain has no key of this hotkey; its owner is refused everywhere"
+        next_step = "is it the hotkey of your Pylon identity? "
+    else:
+        text = "the chain has another key of this hotkey"
+        next_step = "use the newer pair, or make one: "
+    return Finding("on chain", Outcome.WRONG, text, next_step + _reissue(folder))

@@ -16,13 +16,18 @@ class Outcome(StrEnum):
     """How good a finding is."""
 
     OK = "ok"
+    """As it should be."""
     WARNING = "warning"
+    """Worth a look."""
     WRONG = "wrong"
+    """Keeps something from working."""
     UNREACHABLE = "unreachable"
+    """Something gave no answer."""
     SKIPPED = "skipped"
+    """Not looked at; the text says why."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
     """What was found of one thing.
 
@@ -37,40 +42,6 @@ class Finding:
     outcome: Outcome
     text: str
     next_step: str = ""
-
-    def as_json(self) -> dict[str, str]:
-        """The form that programs read."""
-        return {
-            "subject": self.subject,
-            "outcome": self.outcome.value,
-            "text": self.text,
-            "next_step": self.next_step,
-        }
-
-
-def ok(subject: str, text: str) -> Finding:
-    """A finding that is as it should be."""
-    return Finding(subject=subject, outcome=Outcome.OK, text=text)
-
-
-def warning(subject: str, text: str, next_step: str) -> Finding:
-    """A finding that is worth a look."""
-    return Finding(subject=subject, outcome=Outcome.WARNING, text=text, next_step=next_step)
-
-
-def wrong(subject: str, text: str, next_step: str) -> Finding:
-    """A finding that keeps something from working."""
-    return Finding(subject=subject, outcome=Outcome.WRONG, text=text, next_step=next_step)
-
-
-def unreachable(subject: str, text: str, next_step: str) -> Finding:
-    """A finding that something gave no answer."""
-    return Finding(subject=subject, outcome=Outcome.UNREACHABLE, text=text, next_step=next_step)
-
-
-def skipped(subject: str, text: str) -> Finding:
-    """A finding that something was not looked at; the text says why."""
-    return Finding(subject=subject, outcome=Outcome.SKIPPED, text=text)
 
 
 _MARKS: Final = {
@@ -99,6 +70,4 @@ def exit_code(findings: Sequence[Finding]) -> int:
     outcomes = {finding.outcome for finding in findings}
     if Outcome.WRONG in outcomes:
         return exit_codes.FAILED
-    if Outcome.UNREACHABLE in outcomes:
-        return exit_codes.UNREACHABLE
-    return exit_codes.DONE
+    return exit_codes.UNREACHABLE if Outcome.UNREACHABLE in outcomes else exit_codes.DONE

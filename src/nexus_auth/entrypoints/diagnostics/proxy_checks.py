@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import httpx
 from cryptography import x509
@@ -19,7 +20,6 @@ from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME, KEY_NAME
 from nexus_auth.adapters.headers.names import HAND_WRITTEN_HEADER, HOTKEY_HEADER, with_underscores
 from nexus_auth.adapters.proxies.table import PROXIES
 from nexus_auth.domain.certificate import ClientCertificate
-from nexus_auth.entrypoints.diagnostics import findings as found
 from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
 
 _SUBJECT: Final = "proxy"
@@ -35,37 +35,38 @@ _CERTIFICATE_HEADERS: Final = (
 
 
 async def check_proxy(
-    url: str, folder: Path | None, certificate: ClientCertificate | None, header: str | None
+    url: str, folder: Path, certificate: ClientCertificate | None
 ) -> list[Finding]:
     """Sends the proxy requests without a certificate, with forged headers, and with the key pair.
 
     Args:
         url: The proxy's address, `https://host:port/`.
-        folder: Where the key pair is; None when there is none to try.
-        certificate: The pair's certificate.
-        header: The certificate in the header form that proxies send, to forge with.
+        folder: Where the key pair is.
+        certificate: The pair's certificate; None when there is no pair to try.
     """
     without = _context(None)
     status = await _status(url, without, {})
-    as_owner = None
-    if folder is not None and certificate is not None:
-        as_owner = await _status(url, _context(folder), {})
+    if certificate is None:
+        return [_judge_unproven(status, "without a certificate", in_handshake=False)]
+    as_owner = await _status(url, _context(folder), {})
     # Where the owner gets an answer, the proxy is there: a connection that it closes without one
     # was turned away in the handshake.
     in_handshake = isinstance(as_owner, int)
-    findings = [_judge_unproven(status, "without a certificate", in_handshake=in_handshake)]
-    if findings[0].outcome is Outcome.UNREACHABLE:
-        return findings
-    if certificate is not None and header is not None:
-        forged = dict.fromkeys(_CERTIFICATE_HEADERS, header)
-        forged |= dict.fromkeys(with_underscores(HOTKEY_HEADER), certificate.hotkey.address)
-        status = await _status(url, without, forged)
-        kind = "with forged headers and no certificate"
-        findings.append(_judge_unproven(status, kind, in_handshake=in_handshake))
-    if certificate is not None and as_owner is not None:
-        findings.append(_judge_owner(as_owner))
-        findings.append(_judge_server_key(url, certificate))
-    return findings
+    first = _judge_unproven(status, "without a certificate", in_handshake=in_handshake)
+    if first.outcome is Outcome.UNREACHABLE:
+        return [first]
+    # The certificate as proxies send it, in every header in which one of them might.
+    header = quote((folder / CERTIFICATE_NAME).read_text(encoding="ascii"), safe="")
+    forged = dict.fromkeys(_CERTIFICATE_HEADERS, header)
+    forged |= dict.fromkeys(with_underscores(HOTKEY_HEADER), certificate.hotkey.address)
+    status = await _status(url, without, forged)
+    kind = "with forged headers and no certificate"
+    return [
+        first,
+        _judge_unproven(status, kind, in_handshake=in_handshake),
+        _judge_owner(as_owner),
+        _judge_server_key(url, certificate),
+    ]
 
 
 def _context(folder: Path | None) -> ssl.SSLContext:
@@ -100,38 +101,33 @@ def _judge_unproven(status: int | Exception, kind: str, *, in_handshake: bool) -
         kind: What the client did, as in "a client without a certificate".
         in_handshake: Whether a closed connection counts as a denial.
     """
-    # A timeout is no denial.
-    if isinstance(status, Exception) and (
-        not in_handshake or isinstance(status, httpx.TimeoutException)
-    ):
-        return found.unreachable(
-            _SUBJECT,
-            f"no answer to a client {kind} ({_shown(status)})",
-            "is the proxy running at that address, and does it make the client's "
-            "certificate optional?",
+    outcome, next_step = Outcome.WRONG, ""
+    if isinstance(status, int) and status in _DENIALS:
+        outcome, text = Outcome.OK, f"refuses a client {kind} ({status})"
+    elif isinstance(status, int) and status in _SERVER_ERRORS:
+        text = f"answers {status} to a client {kind}"
+        next_step = "can the proxy reach the auth service? Its error log says why not"
+    elif isinstance(status, int):
+        text = f"LETS IN a client {kind} ({status})"
+        next_step = "this address is open to everybody: start from nexus-auth proxy-config"
+    elif in_handshake and not isinstance(status, httpx.TimeoutException):
+        outcome, text = Outcome.OK, f"refuses a client {kind} (no answer)"
+    else:
+        # A timeout is no denial.
+        outcome, text = Outcome.UNREACHABLE, f"no answer to a client {kind} ({_shown(status)})"
+        next_step = (
+            "is the proxy running at that address, and does it make the client's certificate "
+            "optional?"
         )
-    if isinstance(status, Exception):
-        return found.ok(_SUBJECT, f"refuses a client {kind} (no answer)")
-    if status in _DENIALS:
-        return found.ok(_SUBJECT, f"refuses a client {kind} ({status})")
-    if status in _SERVER_ERRORS:
-        return found.wrong(
-            _SUBJECT,
-            f"answers {status} to a client {kind}",
-            "can the proxy reach the auth service? Its error log says why not",
-        )
-    return found.wrong(
-        _SUBJECT,
-        f"LETS IN a client {kind} ({status})",
-        "this address is open to everybody: start from nexus-auth proxy-config",
-    )
+    return Finding(_SUBJECT, outcome, text, next_step)
 
 
 def _judge_owner(status: int | Exception) -> Finding:
     if isinstance(status, int) and status not in _DENIALS and status not in _SERVER_ERRORS:
-        return found.ok(_SUBJECT, f"lets in the owner of the pair ({status})")
-    return found.wrong(
+        return Finding(_SUBJECT, Outcome.OK, f"lets in the owner of the pair ({status})")
+    return Finding(
         _SUBJECT,
+        Outcome.WRONG,
         f"does not let in the owner of the pair ({_shown(status)})",
         "the service's log names the reason; nexus-auth verify client.crt does as well",
     )
@@ -145,11 +141,12 @@ def _judge_server_key(url: str, certificate: ClientCertificate) -> Finding:
         pem = ssl.get_server_certificate((parts.host, parts.port or 443), timeout=_TIMEOUT_SECONDS)
         key = x509.load_pem_x509_certificate(pem.encode("ascii")).public_key()
     except (OSError, ValueError) as exc:
-        return found.skipped(subject, f"not readable ({type(exc).__name__})")
+        return Finding(subject, Outcome.SKIPPED, f"not readable ({type(exc).__name__})")
     if isinstance(key, Ed25519PublicKey) and key.public_bytes_raw() == certificate.public_key:
-        return found.ok(subject, "the proxy serves this pair, as callers pin it")
-    return found.warning(
+        return Finding(subject, Outcome.OK, "the proxy serves this pair, as callers pin it")
+    return Finding(
         subject,
+        Outcome.WARNING,
         "the proxy serves another key than this pair's; callers that pin it will not accept it",
         "if this pair is the miner's, let the proxy serve client.crt and client.key",
     )

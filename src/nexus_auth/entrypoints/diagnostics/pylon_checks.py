@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -23,7 +23,7 @@ from nexus_auth.adapters.pylon.api import (
 from nexus_auth.adapters.pylon.client import PylonClient, trusted_servers
 from nexus_auth.domain.errors import BulkNotOffered, RegistryError
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.entrypoints.diagnostics import findings as found
+from nexus_auth.entrypoints.container import Container, build_container
 from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
 from nexus_auth.entrypoints.settings import Settings
 
@@ -34,20 +34,40 @@ _ANY_HOTKEY: Final = Hotkey(bytes(32))
 """For a request whose answer does not matter, only that there is one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PylonCheck:
-    """What Pylon said.
+async def check_pylon(
+    settings: Settings, container: Container
+) -> tuple[list[Finding], Mapping[Hotkey, bytes] | None]:
+    """Fetches all certificates of the subnet, as the service does.
 
-    Attributes:
-        findings: What was found.
-        keys: The registered keys; None when they could not be had.
+    Args:
+        settings: Name the endpoint.
+        container: Was made of them.
+
+    Returns:
+        What was found, and the registered keys; None when they could not be had.
     """
+    endpoint, spoken = settings.pylon_endpoint, _api_name(container.pylon_api())
+    async with container.pylon() as client:
+        try:
+            answer = await client.fetch_keys()
+        except BulkNotOffered:
+            return [await _explain_missing_path(client, settings, spoken)], None
+        except RegistryError as exc:
+            return [_explain(exc, endpoint)], None
+    text = f"{endpoint} answers: {spoken}, {len(answer.keys)} registered keys"
+    findings = [Finding(_SUBJECT, Outcome.OK, text)]
+    if not answer.keys:
+        text = "Pylon knows no key at all on this subnet; everybody is refused"
+        next_step = "check NEXUS_PYLON_NETUID; otherwise nobody has published a key yet"
+        findings.append(Finding("subnet", Outcome.WARNING, text, next_step))
+    if answer.rejected:
+        text = f"{answer.rejected} entries cannot be used, and those hotkeys are refused"
+        next_step = "their owners should publish a new key: nexus-auth generate"
+        findings.append(Finding("subnet", Outcome.WARNING, text, next_step))
+    return findings, answer.keys
 
-    findings: tuple[Finding, ...]
-    keys: Mapping[Hotkey, bytes] | None
 
-
-def api_name(api: PylonApi) -> str:
+def _api_name(api: PylonApi) -> str:
     """An API of Pylon by the name that the documentation uses."""
     match api:
         case IdentityApi():
@@ -58,67 +78,27 @@ def api_name(api: PylonApi) -> str:
             return "first-generation API (no netuid is set)"
 
 
-async def check_pylon(
-    client: PylonClient, api: PylonApi, settings: Settings, *, first_generation: PylonClient
-) -> PylonCheck:
-    """Fetches all certificates of the subnet, as the service does.
-
-    Args:
-        client: The service's own.
-        api: What it speaks.
-        settings: Name the endpoint.
-        first_generation: Speaks the oldest API to the same endpoint; used where Pylon may know
-            no other.
-    """
-    endpoint = settings.pylon_endpoint
-    try:
-        answer = await client.fetch_keys()
-    except BulkNotOffered:
-        finding = await _explain_missing_path(client, first_generation, api, endpoint)
-        return PylonCheck(findings=(finding,), keys=None)
-    except RegistryError as exc:
-        return PylonCheck(findings=(_explain(exc, endpoint),), keys=None)
-    text = f"{endpoint} answers: {api_name(api)}, {len(answer.keys)} registered keys"
-    findings = [found.ok(_SUBJECT, text)]
-    if not answer.keys:
-        findings.append(
-            found.warning(
-                "subnet",
-                "Pylon knows no key at all on this subnet; everybody is refused",
-                "check NEXUS_PYLON_NETUID; otherwise nobody has published a key yet",
-            )
-        )
-    if answer.rejected:
-        findings.append(
-            found.warning(
-                "subnet",
-                f"{answer.rejected} entries cannot be used, and those hotkeys are refused",
-                "their owners should publish a new key: nexus-auth generate",
-            )
-        )
-    return PylonCheck(findings=tuple(findings), keys=answer.keys)
-
-
-async def _explain_missing_path(
-    client: PylonClient, first_generation: PylonClient, api: PylonApi, endpoint: str
-) -> Finding:
+async def _explain_missing_path(client: PylonClient, settings: Settings, spoken: str) -> Finding:
     """Says what it means that there is no path where all keys should be."""
-    outcome, text = Outcome.WRONG, f"{endpoint} does not speak the {api_name(api)}"
-    if isinstance(api, FirstGenerationApi):
-        next_step = "set NEXUS_PYLON_NETUID to your subnet's number"
-    elif await _answers(client.fetch_key(_ANY_HOTKEY)):
-        outcome = Outcome.WARNING
-        text = f"{endpoint} cannot give all keys at once, so that each hotkey is asked for"
-        next_step = "a newer Pylon makes the service faster and more robust"
-    elif await _answers(first_generation.fetch_keys()):
-        text += ", but the first generation's, which has neither netuids nor identities"
-        next_step = (
-            "unset NEXUS_PYLON_NETUID, NEXUS_PYLON_IDENTITY_NAME and NEXUS_PYLON_IDENTITY_TOKEN, "
-            "or get a newer Pylon"
-        )
-    else:
-        next_step = "is NEXUS_PYLON_ENDPOINT really Pylon's address?"
-    return Finding(subject=_SUBJECT, outcome=outcome, text=text, next_step=next_step)
+    endpoint = settings.pylon_endpoint
+    outcome, text = Outcome.WRONG, f"{endpoint} does not speak the {spoken}"
+    oldest = replace(settings, netuid=None, identity_name=None, identity_token=None)
+    async with build_container(oldest).pylon() as first_generation:
+        if settings.netuid is None:
+            next_step = "set NEXUS_PYLON_NETUID to your subnet's number"
+        elif await _answers(client.fetch_key(_ANY_HOTKEY)):
+            outcome = Outcome.WARNING
+            text = f"{endpoint} cannot give all keys at once, so that each hotkey is asked for"
+            next_step = "a newer Pylon makes the service faster and more robust"
+        elif await _answers(first_generation.fetch_keys()):
+            text += ", but the first generation's, which has neither netuids nor identities"
+            next_step = (
+                "unset NEXUS_PYLON_NETUID, NEXUS_PYLON_IDENTITY_NAME and "
+                "NEXUS_PYLON_IDENTITY_TOKEN, or get a newer Pylon"
+            )
+        else:
+            next_step = "is NEXUS_PYLON_ENDPOINT really Pylon's address?"
+    return Finding(_SUBJECT, outcome, text, next_step)
 
 
 async def _answers(request: Awaitable[object]) -> bool:
@@ -147,7 +127,7 @@ def _explain(exc: RegistryError, endpoint: str) -> Finding:
             next_step = "is NEXUS_PYLON_ENDPOINT really Pylon's address?"
         case _:
             next_step = "Pylon's own log says more"
-    return Finding(subject=_SUBJECT, outcome=outcome, text=text, next_step=next_step)
+    return Finding(_SUBJECT, outcome, text, next_step)
 
 
 async def fetch_date(settings: Settings) -> str | None:
@@ -177,16 +157,16 @@ def judge_clock(date_header: str | None, now: datetime, leeway: timedelta) -> Fi
     try:
         theirs = parsedate_to_datetime(date_header or "")
     except (ValueError, OverflowError):
-        return found.skipped(subject, "Pylon's answers carry no date")
+        return Finding(subject, Outcome.SKIPPED, "Pylon's answers carry no date")
     if theirs.tzinfo is None:
         theirs = theirs.replace(tzinfo=UTC)
     skew = abs(now - theirs)
     text = f"this machine and Pylon are {skew.total_seconds():.0f} s apart"
     if skew <= _NOTABLE_SKEW:
-        return found.ok(subject, text)
-    judged = found.wrong if skew > leeway else found.warning
-    return judged(
+        return Finding(subject, Outcome.OK, text)
+    return Finding(
         subject,
+        Outcome.WRONG if skew > leeway else Outcome.WARNING,
         f"{text}; the leeway for certificates is {leeway.total_seconds():.0f} s",
         "let both keep time by NTP (timedatectl set-ntp true)",
     )

@@ -8,6 +8,8 @@ import pytest
 
 from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.headers.names import CERTIFICATE_HEADERS, HeaderPreset
+from nexus_auth.adapters.proxies.configuration import HEAD
+from nexus_auth.adapters.proxies.dialects import DIALECTS
 from nexus_auth.adapters.proxies.table import CONFIGURABLE, PROXIES
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.settings import Settings
@@ -63,7 +65,8 @@ def test_every_row_names_what_exists() -> None:
         assert proxy.header.format in FORMATS
         assert all(templates.joinpath(name).is_file() for name in proxy.templates)
     used = [name for proxy in PROXIES.values() for name in proxy.templates]
-    assert sorted(used) == sorted(each.name for each in templates.iterdir())
+    assert sorted([*used, HEAD]) == sorted(each.name for each in templates.iterdir())
+    assert set(DIALECTS) <= set(CONFIGURABLE)
 
 
 def test_the_table_loads_nothing_that_makes_configurations() -> None:
@@ -75,7 +78,6 @@ def test_the_table_loads_nothing_that_makes_configurations() -> None:
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=30
     )
     loaded = set(done.stdout.split())
-    makers = {"configuration", "site", "syntax_check"}
-    makers |= {name.replace("-", "_") for name in CONFIGURABLE}
+    makers = {"configuration", "dialects", "site", "syntax_check"}
     assert not loaded & {f"nexus_auth.adapters.proxies.{name}" for name in makers}
     assert not loaded & {"importlib.resources", "ipaddress", "subprocess", "cryptography"}

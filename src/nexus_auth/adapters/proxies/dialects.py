@@ -1,0 +1,132 @@
+"""What a proxy spells in a way of its own: values of its templates beside those that all share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final
+
+from nexus_auth.adapters.addresses import Address, TcpAddress, UnixAddress
+from nexus_auth.adapters.headers.names import (
+    CERTIFICATE_HEADERS,
+    FORGEABLE_HEADERS,
+    POLICY_HEADER,
+    XFCC_HEADER,
+    with_underscores,
+)
+from nexus_auth.adapters.proxies.site import Site, UnsuitableSite
+
+_EVERY_IPV6: Final = "::"
+"""Listening there takes IPv4 as well. Without a host only IPv4 is taken, since a machine may have
+no IPv6, and the proxy would not start. (Caddy and Traefik find out by themselves.)"""
+
+
+def _nginx(site: Site, _directory: str) -> dict[str, str]:
+    listen = str(site.listen) if site.listen.host else str(site.listen.port)
+    state_dir = (site.state_dir or "/var/cache/nexus-auth-nginx").rstrip("/")
+    return {
+        "state_dir": state_dir,
+        # Where the service managers of most systems look for it.
+        "pid": "/run/nginx.pid" if site.state_dir is None else f"{state_dir}/nginx.pid",
+        "listen": f"{listen} ipv6only=off" if site.listen.host == _EVERY_IPV6 else listen,
+        "server_name": site.server_name or "_",
+        # It overwrites X-Hotkey, and drops names with dots.
+        "forged": " ".join((POLICY_HEADER, *CERTIFICATE_HEADERS)),
+    }
+
+
+def _ingress_nginx(site: Site, _directory: str) -> dict[str, str]:
+    if isinstance(site.auth, UnixAddress):
+        raise UnsuitableSite("auth", "ingress-nginx needs a Service: host:port")
+    host = "" if isinstance(site.app, UnixAddress) else site.app.host
+    if re.fullmatch(r"[a-z][a-z0-9-]{0,62}", host) is None:
+        raise UnsuitableSite(
+            "app", "ingress-nginx needs the name of a Service in its own namespace: name:port"
+        )
+    return {
+        "app_service": host,
+        "app_port": str(site.app).rpartition(":")[2],
+        "server_name": site.server_name or "app.example.com",
+    }
+
+
+def _envoy(site: Site, _directory: str) -> dict[str, str]:
+    listen_host = _without_localhost(site.listen).host or "0.0.0.0"  # noqa: S104 - no host means all
+    if not TcpAddress(listen_host, site.listen.port).is_numeric:
+        raise UnsuitableSite("listen", "Envoy listens on addresses, not on names")
+
+    def address(upstream: Address) -> str:
+        if isinstance(upstream, UnixAddress):
+            return f'{{pipe: {{path: "{upstream.path}"}}}}'
+        return f'{{socket_address: {{address: "{upstream.host}", port_value: {upstream.port}}}}}'
+
+    def discovery(upstream: Address) -> str:
+        # A name is looked up again and again, an address is not.
+        is_fixed = isinstance(upstream, UnixAddress) or upstream.is_numeric
+        return "STATIC" if is_fixed else "STRICT_DNS"
+
+    return {
+        "listen_host": listen_host,
+        "ipv4_compat": "true" if listen_host == _EVERY_IPV6 else "false",
+        # Envoy itself replaces the one header by the connection's own certificate.
+        "forged": " ".join(name.lower() for name in FORGEABLE_HEADERS if name != XFCC_HEADER),
+        "auth_type": discovery(site.auth),
+        "auth_address": address(site.auth),
+        "app_type": discovery(site.app),
+        "app_address": address(site.app),
+    }
+
+
+def _traefik(site: Site, _directory: str) -> dict[str, str]:
+    for argument, upstream in (("auth", site.auth), ("app", site.app)):
+        if isinstance(upstream, UnixAddress):
+            raise UnsuitableSite(argument, "Traefik cannot reach a unix socket; give host:port")
+    # Go keeps the case of the first letter after a hyphen only, so one spelling stands for all
+    # cases; an underscore is no hyphen to it.
+    spellings = [spelling for name in FORGEABLE_HEADERS for spelling in with_underscores(name)]
+    return {"forged": " ".join(spellings)}
+
+
+def _caddy(site: Site, _directory: str) -> dict[str, str]:
+    return {"auth": _upstream(site.auth, "unix/"), "app": _upstream(site.app, "unix/")}
+
+
+def _haproxy(site: Site, directory: str) -> dict[str, str]:
+    if isinstance(site.auth, UnixAddress):
+        auth = f'{{ url = "http://nexus-auth/", dst = "unix@{site.auth.path}" }}'
+    else:
+        # HAProxy's own client asks a name server, which need not know this name.
+        auth = f'{{ url = "http://{_without_localhost(site.auth)}/" }}'
+    listen = str(site.listen) if site.listen.host else f"*:{site.listen.port}"
+    return {
+        "unlinked": "" if directory else "yes",
+        "state_dir": directory if site.state_dir is None else f"{site.state_dir.rstrip('/')}/",
+        "listen": f"{listen} v4v6" if site.listen.host == _EVERY_IPV6 else listen,
+        "auth": auth,
+        "app": _upstream(site.app, "unix@"),
+    }
+
+
+def _upstream(address: Address, scheme: str) -> str:
+    return f"{scheme}{address.path}" if isinstance(address, UnixAddress) else str(address)
+
+
+def _without_localhost(address: TcpAddress) -> TcpAddress:
+    """The same address with a number where it has the name of this machine."""
+    return TcpAddress("127.0.0.1", address.port) if address.host == "localhost" else address
+
+
+DIALECTS: Final[Mapping[str, Callable[[Site, str], dict[str, str]]]] = MappingProxyType(
+    {
+        "nginx": _nginx,
+        "ingress-nginx": _ingress_nginx,
+        "envoy": _envoy,
+        "traefik": _traefik,
+        "caddy": _caddy,
+        "haproxy": _haproxy,
+    }
+)
+"""The functions by a proxy's name. Each takes the site and the folder of the files, as
+`build_configuration` does (with a slash at its end; empty where it is not known), and raises
+`UnsuitableSite` when the proxy cannot do that. A proxy without one needs no value of its own."""
