@@ -72,9 +72,6 @@ ADMIT_REGISTERED: Final = AccessPolicy(name="registered")
 """Admits every registered hotkey."""
 
 
-_NO_PLACE: Final = "has no uid on the subnet"
-
-
 @dataclass(frozen=True, slots=True)
 class OnlyHotkeys:
     """Admits the listed hotkeys alone. An empty list admits none."""
@@ -109,65 +106,53 @@ class NotHotkeys:
         return "is on the list of denied hotkeys" if hotkey in self.hotkeys else None
 
 
+class _NeuronRule:
+    """A rule about the neuron: without one, no such rule admits a hotkey."""
+
+    __slots__ = ()
+    needs_neuron: ClassVar[bool] = True
+
+    def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
+        """See `Rule.objection`."""
+        return "has no uid on the subnet" if neuron is None else self._problem_of(neuron)
+
+    def _problem_of(self, neuron: Neuron) -> str | None:  # noqa: ARG002 - for the rules below
+        return None
+
+
 @dataclass(frozen=True, slots=True)
-class RequireUid:
+class RequireUid(_NeuronRule):
     """Denies hotkeys that have no place on the subnet now."""
 
-    needs_neuron: ClassVar[bool] = True
-
-    @property
-    def demand(self) -> str:
-        """See `Rule.demand`."""
-        return "a uid on the subnet"
-
-    def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
-        """See `Rule.objection`."""
-        return _NO_PLACE if neuron is None else None
+    demand: ClassVar[str] = "a uid on the subnet"
 
 
 @dataclass(frozen=True, slots=True)
-class RequireValidatorPermit:
+class RequireValidatorPermit(_NeuronRule):
     """Denies hotkeys without a validator permit."""
 
-    needs_neuron: ClassVar[bool] = True
+    demand: ClassVar[str] = "a validator permit"
 
-    @property
-    def demand(self) -> str:
-        """See `Rule.demand`."""
-        return "a validator permit"
-
-    def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
-        """See `Rule.objection`."""
-        if neuron is None:
-            return _NO_PLACE
+    def _problem_of(self, neuron: Neuron) -> str | None:
         return None if neuron.validator_permit else "has no validator permit"
 
 
 @dataclass(frozen=True, slots=True)
-class RequireActive:
+class RequireActive(_NeuronRule):
     """Denies hotkeys that the chain does not count as active."""
 
-    needs_neuron: ClassVar[bool] = True
+    demand: ClassVar[str] = "active"
 
-    @property
-    def demand(self) -> str:
-        """See `Rule.demand`."""
-        return "active"
-
-    def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
-        """See `Rule.objection`."""
-        if neuron is None:
-            return _NO_PLACE
+    def _problem_of(self, neuron: Neuron) -> str | None:
         return None if neuron.active else "is not active"
 
 
 @dataclass(frozen=True, slots=True)
-class MinStake:
+class MinStake(_NeuronRule):
     """Denies hotkeys with less stake of a kind than a number of whole tokens."""
 
     kind: StakeKind
     minimum: float
-    needs_neuron: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.minimum) or self.minimum < 0:
@@ -178,10 +163,7 @@ class MinStake:
         """See `Rule.demand`."""
         return f"stake of at least {self.minimum:.12g} {self.kind.value}"
 
-    def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
-        """See `Rule.objection`."""
-        if neuron is None:
-            return _NO_PLACE
+    def _problem_of(self, neuron: Neuron) -> str | None:
         stake = neuron.stake(self.kind)
         # Written so that a stake that is no number would be denied as well.
         if stake >= self.minimum:
@@ -195,11 +177,7 @@ class AdmitNone:
 
     reason: str
     needs_neuron: ClassVar[bool] = False
-
-    @property
-    def demand(self) -> str:
-        """See `Rule.demand`."""
-        return "nobody"
+    demand: ClassVar[str] = "nobody"
 
     def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
         """See `Rule.objection`."""
