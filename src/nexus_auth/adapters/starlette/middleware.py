@@ -72,14 +72,11 @@ class HotkeyUser(BaseUser):
         return True
 
     @property
-    def display_name(self) -> str:
-        """The SS58 address."""
-        return self.hotkey.address
-
-    @property
     def identity(self) -> str:
         """The SS58 address."""
         return self.hotkey.address
+
+    display_name = identity
 
 
 class AnonymousUser(UnauthenticatedUser):
@@ -159,15 +156,15 @@ class NexusAuthMiddleware:
 
         Args:
             app: The application to protect.
-            verifier: Takes the decision, or finds who does: see `verifier_from_state` for one that
-                is opened in the application's lifespan.
+            verifier: Takes the decision, or finds the verifier: see `verifier_from_state` for one
+                that is opened in the application's lifespan.
             trusted_proxies: Addresses, networks or `unix`: the peers whose header is believed.
                 An empty list trusts no peer. The peer is what the server reports as the client:
                 do not let the server replace it from `X-Forwarded-For`.
             on_denial: `reject` answers 403; `anonymous` passes the request on with a user that is
                 not authenticated.
             header: The header that carries the certificate; no other is read.
-            header_format: How the proxy writes it: a name in `header_formats.FORMATS`.
+            header_format: How the proxy writes it: percent-encoded-pem, base64-der, rfc9440 or xfcc.
             policy: Who among the registered may enter.
             server_keeps_trailers_apart: Whether the server never puts trailers among the headers.
                 uvicorn with httptools does, so that any client could send a certificate there
@@ -193,28 +190,18 @@ class NexusAuthMiddleware:
             return
         decision = await self._gate.decide(scope)
         headers = self._without_claims(scope)
+        user: BaseUser
         match decision:
             case Granted():
                 headers.append((HOTKEY_FIELD, decision.hotkey.address.encode("ascii")))
-                scope = {
-                    **scope,
-                    "headers": headers,
-                    "user": HotkeyUser(decision),
-                    "auth": AuthCredentials([AUTHENTICATED]),
-                    _DECISION_KEY: decision,
-                }
-                await self._app(scope, receive, send)
+                user, credentials = HotkeyUser(decision), AuthCredentials([AUTHENTICATED])
             case Denied() if self._reject:
                 await _deny(decision, scope, send)
+                return
             case Denied():
-                scope = {
-                    **scope,
-                    "headers": headers,
-                    "user": AnonymousUser(decision.reason),
-                    "auth": AuthCredentials(),
-                    _DECISION_KEY: decision,
-                }
-                await self._app(scope, receive, send)
+                user, credentials = AnonymousUser(decision.reason), AuthCredentials()
+        seen = {"headers": headers, "user": user, "auth": credentials, _DECISION_KEY: decision}
+        await self._app({**scope, **seen}, receive, send)
 
     def _without_claims(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         """The request's headers without any that claim to name the caller.
