@@ -164,7 +164,7 @@ class NexusAuthMiddleware:
             on_denial: `reject` answers 403; `anonymous` passes the request on with a user that is
                 not authenticated.
             header: The header that carries the certificate; no other is read.
-            header_format: How the proxy writes it: percent-encoded-pem, base64-der, rfc9440 or xfcc.
+            header_format: How the proxy writes it: percent-encoded-pem, base64-der, rfc9440, xfcc.
             policy: Who among the registered may enter.
             server_keeps_trailers_apart: Whether the server never puts trailers among the headers.
                 uvicorn with httptools does, so that any client could send a certificate there
@@ -191,6 +191,7 @@ class NexusAuthMiddleware:
         decision = await self._gate.decide(scope)
         headers = self._without_claims(scope)
         user: BaseUser
+        credentials = AuthCredentials()
         match decision:
             case Granted():
                 headers.append((HOTKEY_FIELD, decision.hotkey.address.encode("ascii")))
@@ -199,7 +200,7 @@ class NexusAuthMiddleware:
                 await _deny(decision, scope, send)
                 return
             case Denied():
-                user, credentials = AnonymousUser(decision.reason), AuthCredentials()
+                user = AnonymousUser(decision.reason)
         seen = {"headers": headers, "user": user, "auth": credentials, _DECISION_KEY: decision}
         await self._app({**scope, **seen}, receive, send)
 
