@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from nexus_auth.adapters.clock import monotonic_seconds
-from nexus_auth.adapters.files import replace_file
+from nexus_auth.adapters.files import PRIVATE_MODE, replace_file
 from nexus_auth.adapters.store.record import LONGEST_LEASE, MAX_RECORD_BYTES, read_boot_id
 from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
 from nexus_auth.domain.ports import MonotonicClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-
-OWNER_ONLY: Final = 0o600
 
 _MAX_LEASE_BYTES: Final = 1024
 
@@ -55,11 +53,9 @@ class FileStore:
     """
 
     def __init__(self, path: Path, *, monotonic: MonotonicClock = monotonic_seconds) -> None:
-        """Names the file; nothing is opened yet.
+        """Opens nothing yet. The path is absolute; its folder exists, or can be made.
 
-        Args:
-            path: Absolute path of the snapshot. Its folder exists, or can be made.
-            monotonic: Measures spans on this machine, across processes.
+        `monotonic` measures spans on this machine, across processes.
         """
         self._path = path
         self._lease_path = path.with_name(f"{path.name}.turn")
@@ -157,7 +153,7 @@ def _open_own(path: Path, flags: int) -> int:
     """Opens a regular file of ours that only we may write."""
     # O_NONBLOCK: a FIFO that was placed here must not block the process.
     flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    descriptor = os.open(path, flags, OWNER_ONLY)
+    descriptor = os.open(path, flags, PRIVATE_MODE)
     problem = _find_problem(os.fstat(descriptor))
     if problem is not None:
         os.close(descriptor)
