@@ -39,7 +39,6 @@ class LogThrottle:
     """
 
     def __init__(self, monotonic: MonotonicClock) -> None:
-        """Starts with nothing logged; `monotonic` measures spans."""
         self._monotonic = monotonic
         self._logged: Hashable = None
         self._logged_at = float("-inf")
