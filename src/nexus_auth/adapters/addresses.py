@@ -11,7 +11,7 @@ import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from nexus_auth.domain.errors import NexusAuthError
 
@@ -60,10 +60,8 @@ class UnixAddress:
 
     path: Path
 
-    @property
-    def is_loopback(self) -> bool:
-        """Always true: only this machine can reach it."""
-        return True
+    is_loopback: ClassVar[bool] = True
+    """Only this machine can reach it."""
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
