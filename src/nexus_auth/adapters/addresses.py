@@ -75,8 +75,6 @@ class CannotListen(NexusAuthError):
 
     def __init__(self, address: Address, source: str, cause: OSError) -> None:
         super().__init__(f"cannot listen on {address} (from {source}): {cause.strerror or cause}")
-        self.address = address
-        self.source = source
 
 
 def parse_listen_address(text: str) -> Address:

@@ -81,8 +81,6 @@ def _segment(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Dialect:
-    """What all dialects have."""
-
     token: str | None = field(default=None, repr=False)
 
     credential_setting: ClassVar[str] = "NEXUS_PYLON_OPEN_ACCESS_TOKEN"

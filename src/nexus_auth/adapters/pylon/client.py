@@ -34,7 +34,6 @@ from nexus_auth.adapters.pylon.bounded_transport import MAX_BYTES_EXTENSION, Bou
 from nexus_auth.domain.errors import (
     BulkNotOffered,
     IssuerUnavailable,
-    IssuingError,
     IssuingRefused,
     RegistryError,
 )
@@ -324,21 +323,16 @@ async def _issuing(request: Awaitable[T]) -> T:
         return await request
     except RegistryError as exc:
         failure = exc
-    raise _issuing_error(failure)
-
-
-def _issuing_error(error: RegistryError) -> IssuingError:
-    match error:
+    match failure:
         case PylonFailed(status=status) if status not in _SERVER_ERRORS:
             # Redirects and client errors changed nothing; with all others that is not known.
-            return IssuingRefused(str(error), key_may_have_changed=status not in _NOTHING_DONE)
+            raise IssuingRefused(str(failure), key_may_have_changed=status not in _NOTHING_DONE)
         case PylonUnreachable() | PylonFailed():
             # Pylon's 500 comes from the chain too, and may come after the new key was sent to it.
-            return IssuerUnavailable(str(error))
-        case PylonAnswerInvalid():
-            return IssuingRefused(str(error), key_may_have_changed=True)
+            raise IssuerUnavailable(str(failure))
         case _:
-            return IssuingRefused(str(error))
+            is_invalid = isinstance(failure, PylonAnswerInvalid)
+            raise IssuingRefused(str(failure), key_may_have_changed=is_invalid)
 
 
 def trusted_servers(endpoint: str) -> ssl.SSLContext:

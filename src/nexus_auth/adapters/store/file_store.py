@@ -7,7 +7,6 @@ import errno
 import fcntl
 import functools
 import json
-import math
 import os
 import stat
 from datetime import datetime, timedelta
@@ -132,11 +131,9 @@ class FileStore:
             holder, until, boot = str(lease["holder"]), float(lease["until"]), lease["boot"]
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
-        if boot != self._boot_id or not math.isfinite(until):
-            return None
-        if not now < until <= now + LONGEST_LEASE.total_seconds():
-            return None
-        return holder, until
+        # NaN and infinity are no end either.
+        is_held = boot == self._boot_id and now < until <= now + LONGEST_LEASE.total_seconds()
+        return (holder, until) if is_held else None
 
 
 def _read_own(path: Path, limit: int) -> bytes | None:
