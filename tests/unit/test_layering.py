@@ -36,7 +36,7 @@ HOLD_PROTOCOLS: Final = {
 }
 
 TOO_HEAVY_FOR_A_LIBRARY: Final = {
-    *("dependency_injector", "dotenv", "httpx", "redis", "stamina", "starlette", "structlog"),
+    *("dependency_injector", "dotenv", "httpx", "redis", "starlette", "structlog"),
     *("uvicorn", "uvloop", "nexus_auth.entrypoints.container"),
 }
 

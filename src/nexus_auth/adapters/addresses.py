@@ -11,7 +11,7 @@ import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from nexus_auth.domain.errors import NexusAuthError
 
@@ -60,10 +60,8 @@ class UnixAddress:
 
     path: Path
 
-    @property
-    def is_loopback(self) -> bool:
-        """Always true: only this machine can reach it."""
-        return True
+    is_loopback: ClassVar[bool] = True
+    """Only this machine can reach it."""
 
     def __str__(self) -> str:
         return f"unix:{self.path}"
@@ -77,8 +75,6 @@ class CannotListen(NexusAuthError):
 
     def __init__(self, address: Address, source: str, cause: OSError) -> None:
         super().__init__(f"cannot listen on {address} (from {source}): {cause.strerror or cause}")
-        self.address = address
-        self.source = source
 
 
 def parse_listen_address(text: str) -> Address:

@@ -31,14 +31,10 @@ def load_bytes(path: Path, limit: int) -> bytes:
     Raises:
         OSError: When it cannot be read.
     """
-    with open(path, "rb", opener=_open_without_waiting) as file:
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
         # What a writer is about to write is waited for.
         os.set_blocking(file.fileno(), True)
         return file.read(limit)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class ReservedFile:
@@ -112,10 +108,7 @@ def replace_file(path: Path, data: bytes, *, mode: int = PRIVATE_MODE) -> os.sta
     """Replaces a file in one step: a reader sees the old content or the new one, never a part.
 
     The new content survives a power cut. Temporary files that killed writers of the same file
-    left behind are removed after `LEFTOVER_SECONDS`.
-
-    Returns:
-        What the system says of the new file.
+    left behind are removed after `LEFTOVER_SECONDS`. Returns what the system says of the new file.
 
     Raises:
         OSError: If it could not be written; the old content is still there.

@@ -114,8 +114,7 @@ class SyncVerifier:
     ) -> Decision:
         """Decides on one certificate, as `CertificateVerifier.verify` does.
 
-        Returns:
-            `Granted` or `Denied`; `registry-unavailable` when it took too long.
+        A decision that takes too long is a denial, `registry-unavailable`.
 
         Raises:
             RuntimeError: When this object was closed.

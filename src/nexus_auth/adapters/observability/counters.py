@@ -7,13 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from nexus_auth.adapters.observability.facts import (
-    CODES,
-    DENIED,
-    GRANTED,
-    OUTCOMES,
-    client_request,
-)
+from nexus_auth.adapters.observability.facts import CODES, DENIED, GRANTED, OUTCOMES, client_request
 from nexus_auth.adapters.observability.report import (
     CALLERS_KEPT,
     DECISION_BOUNDS,
@@ -39,17 +33,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_MAX_DETAIL: Final = 200
-_MAX_URI: Final = 200
+_MAX_TEXT: Final = 200
+"""The length of details and URIs that the status page shows."""
 
 _KNOWN_STATUSES: Final = (
     *(200, 201, 204, 301, 302, 307, 308, 400, 401, 403, 404, 405, 408, 409, 422, 429),
     *(500, 502, 503, 504),
 )
-_LABELS: Final[Mapping[int | None, str]] = {
-    None: "none",  # no whole answer came from Pylon
-    **{status: str(status) for status in _KNOWN_STATUSES},
-}
+# None: no whole answer came from Pylon.
+_LABELS: Final = {None: "none"} | {status: str(status) for status in _KNOWN_STATUSES}
 _OTHER_STATUS: Final = "other"
 """Any status that is not known here: Pylon must not be able to choose our labels."""
 STATUSES: Final = (*_LABELS.values(), _OTHER_STATUS)
@@ -71,7 +63,6 @@ class Counters:
     )
 
     def __init__(self, *, clock: Clock) -> None:
-        """Starts at zero."""
         self._clock = clock
         self.codes: dict[str, int] = dict.fromkeys(CODES, 0)
         self.seconds = {outcome: Histogram.empty(DECISION_BOUNDS) for outcome in OUTCOMES}
@@ -103,10 +94,10 @@ class Counters:
             DenialSeen(
                 at=self._clock().timestamp(),
                 code=decision.reason.value,
-                detail=decision.detail[:_MAX_DETAIL],
+                detail=decision.detail[:_MAX_TEXT],
                 hotkey=None if decision.hotkey is None else decision.hotkey.address,
                 method=request["method"],
-                uri=request["uri"][:_MAX_URI],
+                uri=request["uri"][:_MAX_TEXT],
             )
         )
 

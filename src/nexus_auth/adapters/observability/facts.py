@@ -13,7 +13,7 @@ from nexus_auth.adapters.headers.names import (
     REQUEST_ID_FIELD,
     field_name,
 )
-from nexus_auth.domain.decision import Decision, Denied, Granted
+from nexus_auth.domain.decision import Decision, Granted
 from nexus_auth.domain.reasons import DenialReason
 
 if TYPE_CHECKING:
@@ -42,31 +42,22 @@ def decision_facts(decision: Decision) -> dict[str, str | None]:
 
     A denied caller may have named no hotkey, and have shown no certificate: then these are None.
     """
-    match decision:
-        case Granted():
-            return {
-                "outcome": GRANTED,
-                "code": GRANTED,
-                "hotkey": decision.hotkey.address,
-                "certificate": decision.fingerprint,
-            }
-        case Denied():
-            return {
-                "outcome": DENIED,
-                "code": decision.reason.value,
-                "detail": decision.detail,
-                "hotkey": None if decision.hotkey is None else decision.hotkey.address,
-                "certificate": decision.fingerprint,
-            }
+    facts: dict[str, str | None]
+    if isinstance(decision, Granted):
+        facts = {"outcome": GRANTED, "code": GRANTED}
+    else:
+        code = decision.reason.value
+        facts = {"outcome": DENIED, "code": code, "detail": decision.detail}
+    facts["hotkey"] = None if decision.hotkey is None else decision.hotkey.address
+    facts["certificate"] = decision.fingerprint
+    return facts
 
 
 def client_request(method: bytes, target: bytes, headers: Headers) -> dict[str, str]:
     """The client's own request as the proxy describes it, else the request to this service.
 
-    Returns:
-        `request_id`, which is generated where the proxy sends none that is usable; `method` and
-        `uri`; `policy` where the proxy chose one. All are ASCII and of bounded length, and all
-        come from outside.
+    `request_id` is generated where the proxy sends none that is usable; there is a `policy` where
+    the proxy chose one. All are ASCII and of bounded length, and all come from outside.
     """
     found = {name.lower(): value for name, value in reversed(headers)}
     uri = next((found[name] for name in _URI_FIELDS if name in found), target)

@@ -85,15 +85,6 @@ class Histogram:
                 return self.bounds[min(index, len(self.bounds) - 1)]
         return None
 
-    def to_plain(self) -> list[float]:
-        """The counts, and the total last; the reader knows the bounds."""
-        return [*self.counts, self.total]
-
-    @classmethod
-    def from_plain(cls, bounds: tuple[float, ...], plain: list[Any]) -> Self:
-        """Reads what `to_plain` wrote."""
-        return cls(bounds, plain[:-1], plain[-1])
-
 
 # Named tuples, because JSON writes them as lists without a call of ours for each: a report is
 # written once a second, between requests.
@@ -131,13 +122,11 @@ class Report:
     """One worker at one moment. Times are seconds since the epoch.
 
     Attributes:
-        at: The time of the report.
         codes: Decisions so far by code; `granted` is one of them.
         seconds: How long decisions took, by outcome.
         fetches: How the registry's fetches ended, by cause.
         pylon: How long requests to Pylon took, by status.
         minutes: Grants and denials by minute since the epoch.
-        registry: The state of the registry.
         remembered: How many certificates are remembered.
         denials: The latest ones, the newest last.
         callers: The callers that were granted entry, the latest last.
@@ -251,7 +240,8 @@ def _to_plain(value: object) -> object:
     """What JSON cannot write by itself."""
     match value:
         case Histogram():
-            return value.to_plain()
+            # The reader knows the bounds.
+            return [*value.counts, value.total]
         case RegistryHealth():
             return asdict(value)
         case timedelta():
@@ -263,7 +253,7 @@ def _to_plain(value: object) -> object:
 
 
 def _histograms(plain: Mapping[str, Any], bounds: tuple[float, ...]) -> dict[str, Histogram]:
-    return {name: Histogram.from_plain(bounds, each) for name, each in plain.items()}
+    return {name: Histogram(bounds, counts, total) for name, (*counts, total) in plain.items()}
 
 
 def _registry(plain: dict[str, Any]) -> RegistryHealth:

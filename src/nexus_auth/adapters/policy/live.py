@@ -94,9 +94,8 @@ class LivePolicies:
     async def start(self, *, on_need: _OnNeed | None = None) -> None:
         """Begins to watch the file.
 
-        Args:
-            on_need: Called when policies come into force that look at neurons where those before
-                did not: no neurons have been fetched yet.
+        `on_need` is called when policies come into force that look at neurons where those before
+        did not: no neurons have been fetched yet.
         """
         self._on_need = on_need
         if self._path is not None and self._watcher is None:

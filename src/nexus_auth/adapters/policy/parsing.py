@@ -45,9 +45,6 @@ from nexus_auth.domain.policy import (
 MAX_FILE_BYTES: Final = 1024 * 1024
 """A policy that lists every hotkey of a subnet several times over stays far below."""
 
-SETTINGS_POLICY: Final = "default"
-"""The name of the policy that settings make."""
-
 _STAKE_PROBLEM: Final = (
     "expected an amount of total stake such as 1000, or amounts by kind such as "
     "total=1000,alpha=5 (kinds: alpha, tao, total; whole tokens, or with a unit as in 5e9 rao)"
@@ -59,7 +56,6 @@ _AMOUNT: Final = re.compile(
 _RAO_PER_TOKEN: Final = 10**9
 
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_MAX_KEY_SHOWN: Final = 64
 
 
 class PolicyInvalid(NexusAuthError, ValueError):
@@ -136,7 +132,7 @@ def _reject_unknown(place: str, table: Mapping[str, object], known: Collection[s
     for key in table:
         if key not in known:
             # A quoted key may hold anything, and the message goes to terminals.
-            shown = key if _PLAIN_KEY.fullmatch(key) else ascii(key[:_MAX_KEY_SHOWN])
+            shown = key if _PLAIN_KEY.fullmatch(key) else ascii(key[:64])
             raise PolicyInvalid(
                 f"{place}.{shown}".lstrip("."), f"unknown; expected one of {', '.join(known)}"
             )
@@ -279,4 +275,4 @@ def build_policies(
         rules += min_stake.rules
     if not rules:
         return PolicySet.of(ADMIT_REGISTERED)
-    return PolicySet.of(AccessPolicy(name=SETTINGS_POLICY, rules=tuple(rules)))
+    return PolicySet.of(AccessPolicy(name="default", rules=tuple(rules)))

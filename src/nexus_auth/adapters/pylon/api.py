@@ -30,11 +30,7 @@ class PylonUnreachable(RegistryUnavailable):
 
 
 class PylonFailed(RegistryUnavailable):
-    """Pylon answered with a status that is no answer.
-
-    Attributes:
-        status: The HTTP status.
-    """
+    """Pylon answered with a status that is no answer."""
 
     cause = "failed"
 
@@ -85,8 +81,6 @@ def _segment(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Dialect:
-    """What all dialects have."""
-
     token: str | None = field(default=None, repr=False)
 
     credential_setting: ClassVar[str] = "NEXUS_PYLON_OPEN_ACCESS_TOKEN"
@@ -104,11 +98,10 @@ class _Dialect:
 
     @property
     def certificates_path(self) -> str:
-        """The path of all certificates."""
         return f"{_ROOT}/certificates"
 
     def certificate_path(self, hotkey: Hotkey) -> str:
-        """The path of one hotkey's certificate. A checked address is never `self`."""
+        # A checked address is never `self`.
         return f"{self.certificates_path}/{_segment(hotkey.address)}"
 
 
@@ -136,7 +129,6 @@ class _SubnetDialect(_Dialect):
 
     @property
     def certificates_path(self) -> str:
-        """The path of all certificates."""
         return f"{self._subnet}/block/latest/certificates"
 
     @property

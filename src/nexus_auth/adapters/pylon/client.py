@@ -34,7 +34,6 @@ from nexus_auth.adapters.pylon.bounded_transport import MAX_BYTES_EXTENSION, Bou
 from nexus_auth.domain.errors import (
     BulkNotOffered,
     IssuerUnavailable,
-    IssuingError,
     IssuingRefused,
     RegistryError,
 )
@@ -235,18 +234,13 @@ class PylonClient:
         return await _issuing(self.fetch_key(hotkey))
 
     async def _request(
-        self,
-        path: str,
-        *,
-        max_bytes: int = MAX_SINGLE_BYTES,
-        content: dict[str, Any] | None = None,
+        self, path: str, *, max_bytes: int = MAX_SINGLE_BYTES, content: dict[str, Any] | None = None
     ) -> _Answer:
         """Reads what is at a path; or has content processed there, for which there is more time."""
         method, total_seconds = "GET", self._read_timeout_seconds
         if content is not None:
             method, total_seconds = "POST", self._generate_timeout_seconds
         pylon_timeout = max(1, min(_PYLON_TIMEOUT_CAP_SECONDS, int(total_seconds)))
-        failure: str
         status: int | None = None
         began = time.perf_counter()
         try:
@@ -325,28 +319,20 @@ async def _parsed(answer: _Answer, parse: Callable[[Any], T]) -> T:
 
 async def _issuing(request: Awaitable[T]) -> T:
     """Raises the errors of a request as errors of the issuing port, which do not refer to them."""
-    failure: RegistryError
     try:
         return await request
     except RegistryError as exc:
         failure = exc
-    raise _issuing_error(failure)
-
-
-def _issuing_error(error: RegistryError) -> IssuingError:
-    match error:
-        case PylonUnreachable():
-            return IssuerUnavailable(str(error))
-        case PylonFailed(status=status) if status in _SERVER_ERRORS:
-            # Pylon's 500 comes from the chain too, and may come after the new key was sent to it.
-            return IssuerUnavailable(str(error))
-        case PylonFailed(status=status):
+    match failure:
+        case PylonFailed(status=status) if status not in _SERVER_ERRORS:
             # Redirects and client errors changed nothing; with all others that is not known.
-            return IssuingRefused(str(error), key_may_have_changed=status not in _NOTHING_DONE)
-        case PylonAnswerInvalid():
-            return IssuingRefused(str(error), key_may_have_changed=True)
+            raise IssuingRefused(str(failure), key_may_have_changed=status not in _NOTHING_DONE)
+        case PylonUnreachable() | PylonFailed():
+            # Pylon's 500 comes from the chain too, and may come after the new key was sent to it.
+            raise IssuerUnavailable(str(failure))
         case _:
-            return IssuingRefused(str(error))
+            is_invalid = isinstance(failure, PylonAnswerInvalid)
+            raise IssuingRefused(str(failure), key_may_have_changed=is_invalid)
 
 
 def trusted_servers(endpoint: str) -> ssl.SSLContext:
@@ -355,9 +341,6 @@ def trusted_servers(endpoint: str) -> ssl.SSLContext:
     For an endpoint that speaks plain HTTP it trusts no server: reading the authorities takes time
     and memory. No redirect is followed, so that plain HTTP stays plain HTTP; a TLS handshake would
     fail.
-
-    Args:
-        endpoint: The base URL.
     """
     if not endpoint.startswith("https:"):
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Final
 
 import structlog
-import tenacity
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -20,10 +20,6 @@ RETRY_SECONDS_AT_LEAST: Final = 0.5
 RETRY_SECONDS_AT_MOST: Final = 8.0
 """The longest pause. The service recovers within this time of its source, and sends a dead one
 some 15 requests a minute at most."""
-
-WAIT: Final = tenacity.wait_random_exponential(
-    multiplier=1, min=RETRY_SECONDS_AT_LEAST, max=RETRY_SECONDS_AT_MOST
-)
 
 REMINDER_SECONDS: Final = 600.0
 """The least time between two lines that say the same."""
@@ -43,7 +39,6 @@ class LogThrottle:
     """
 
     def __init__(self, monotonic: MonotonicClock) -> None:
-        """Starts with nothing logged; `monotonic` measures spans."""
         self._monotonic = monotonic
         self._logged: Hashable = None
         self._logged_at = float("-inf")
@@ -85,7 +80,6 @@ class Backoff:
         self._outages = 0
         self._is_logged = False
         self._throttle = LogThrottle(clocks.monotonic)
-        self._retry = tenacity.RetryCallState(tenacity.AsyncRetrying(), None, (), {})
 
     @property
     def is_failing(self) -> bool:
@@ -104,8 +98,10 @@ class Backoff:
             self.since, self._began = self._clock(), now
             self._outages += 1
         self._failures += 1
-        self._retry.attempt_number = self._failures
-        self.next_try = now + WAIT(self._retry)
+        # Doubled each time; the exponent is bounded, since 2.0 ** 1024 is an error.
+        longest = min(2.0 ** min(self._failures - 1, 10), RETRY_SECONDS_AT_MOST)
+        # Jitter, so that a fleet does not return all at once. Not for secrets.
+        self.next_try = now + random.uniform(RETRY_SECONDS_AT_LEAST, longest)  # noqa: S311
         self.last_error = str(error)
         cause = type(error).__name__
         # A new outage is news, even where its cause is that of the last one.

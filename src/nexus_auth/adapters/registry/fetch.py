@@ -60,10 +60,9 @@ async def fetch_snapshot(
     needs_neurons: Callable[[], bool],
     clock: Clock,
 ) -> tuple[SubnetSnapshot, int]:
-    """Fetches a snapshot. Its age counts from the start: a slow answer is not younger for it.
+    """Fetches a snapshot; says as well how many entries were nonsense and were left out.
 
-    Returns:
-        The snapshot, and how many entries were nonsense and were left out.
+    Its age counts from the start: a slow answer is not younger for it.
 
     Raises:
         BulkNotOffered: If the source cannot give all keys at once, and no neurons are needed.

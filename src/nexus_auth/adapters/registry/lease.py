@@ -104,15 +104,11 @@ class SharedSnapshots:
     async def wait_for_lease(
         self, *, find_news: Callable[[], Awaitable[bool]], is_urgent: Callable[[], bool]
     ) -> bool:
-        """Waits until this process may fetch, or news make that needless.
+        """Waits until this process may fetch, or `find_news` finds some; says whether to fetch.
 
-        Args:
-            find_news: Looks for news, from the store or elsewhere; says whether there are any.
-            is_urgent: Whether callers wait, and nothing usable is known. Then a holder that does
-                not renew its lease is not waited for long.
-
-        Returns:
-            Whether to fetch. The lease is acquired then, unless its holder was waited for in vain.
+        The lease is acquired then, unless its holder was waited for in vain. `is_urgent` says
+        whether callers wait, and nothing usable is known: then a holder that does not renew its
+        lease is not waited for long.
         """
         began = last_sign = self._monotonic()
         while not await self.acquire_lease():

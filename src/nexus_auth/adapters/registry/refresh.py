@@ -110,11 +110,8 @@ class Refresher:
         """Waits for the fetch in flight, or for one that may begin now or soon.
 
         Returns at once while the source is known to be down, and where another early fetch would
-        come too late for the caller's patience.
-
-        Args:
-            is_enough: Whether what is known now ends the wait. Called when there is news.
-            is_known: Whether the caller's hotkey is known.
+        come too late for the caller's patience. `is_enough` is called when there is news, and says
+        whether that ends the wait; `is_known` whether the caller's hotkey is known.
         """
         patience_ends = self._monotonic() + self._patience
         in_flight = self._in_flight

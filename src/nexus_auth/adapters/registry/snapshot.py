@@ -214,7 +214,6 @@ class SnapshotRegistry:
     # Fetching, alone or for a fleet.
 
     async def _fetch(self) -> None:
-        """Fetches from the source, and takes in what comes."""
         fetched_at = self._monotonic()
         try:
             snapshot, rejected = await self._fetch_snapshot()
@@ -260,7 +259,6 @@ class SnapshotRegistry:
         return (began if confirm_at is None else confirm_at) + EARLY_SECONDS
 
     def _next_due(self, began: float) -> float:
-        """See `Refresher`."""
         if self._quarantine.confirm_at is not None:
             return self._quarantine.confirm_at
         served = self._usable()
@@ -274,7 +272,6 @@ class SnapshotRegistry:
         )
 
     async def _save(self) -> None:
-        """Hands what is served to the other processes."""
         served = self._usable()
         if self._shared is not None and served is not None:
             await self._shared.save(
@@ -312,8 +309,7 @@ class SnapshotRegistry:
     async def _adopt_news(self) -> bool:
         """Takes in what another process saved, where that is newer than what is known here.
 
-        Returns:
-            Whether it is so new that no fetch is due.
+        Says whether it is so new that no fetch is due.
         """
         if self._shared is None:
             return False

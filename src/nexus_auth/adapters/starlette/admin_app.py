@@ -109,22 +109,18 @@ class AdminGuard:
     """ASGI middleware that requires the token, or else a Host that means this machine."""
 
     def __init__(self, app: ASGIApp, *, token: str | None) -> None:
-        """Wraps an application.
+        """Wraps an application, which is called for requests that may pass.
 
-        Args:
-            app: Called for requests that may pass.
-            token: Accepted as `Authorization: Bearer TOKEN`, and for web browsers as the password
-                of `Basic`, with any user name. None: no token is required.
+        The token is accepted as `Authorization: Bearer TOKEN`, and for web browsers as the password
+        of `Basic`, with any user name. None: no token is required.
         """
         self._app = app
         self._token = None if token is None else token.encode("ascii")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection (ASGI 3)."""
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
-            await self._app(scope, receive, send)
-            return
-        denial = self._denial(scope)
+        is_open = scope["type"] != "http" or scope["path"] in OPEN_PATHS
+        denial = None if is_open else self._denial(scope)
         await (self._app if denial is None else denial)(scope, receive, send)
 
     def _denial(self, scope: Scope) -> PlainTextResponse | None:
@@ -177,9 +173,7 @@ def _means_this_machine(host: bytes) -> bool:
 
 def _deny(status: int, text: str, *, challenge: bool = False) -> PlainTextResponse:
     response = PlainTextResponse(
-        f"{text}\n",
-        status_code=status,
-        headers={**_NO_STORE, "X-Content-Type-Options": "nosniff"},
+        f"{text}\n", status_code=status, headers={**_NO_STORE, "X-Content-Type-Options": "nosniff"}
     )
     if challenge:
         # For web browsers, which cannot send a bearer token but can ask for a password.

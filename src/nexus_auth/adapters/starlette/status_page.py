@@ -91,7 +91,6 @@ def _fill(part: str, **values: object) -> _Html:
 
 
 def _text(value: str) -> str:
-    """Text for HTML: printable ASCII stays, everything else becomes a visible escape."""
     shown = "".join(
         each if " " <= each <= "~" else each.encode("unicode_escape").decode("ascii")
         for each in value

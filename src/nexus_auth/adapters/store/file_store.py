@@ -7,7 +7,6 @@ import errno
 import fcntl
 import functools
 import json
-import math
 import os
 import stat
 from datetime import datetime, timedelta
@@ -15,15 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from nexus_auth.adapters.clock import monotonic_seconds
-from nexus_auth.adapters.files import replace_file
+from nexus_auth.adapters.files import PRIVATE_MODE, replace_file
 from nexus_auth.adapters.store.record import LONGEST_LEASE, MAX_RECORD_BYTES, read_boot_id
 from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
 from nexus_auth.domain.ports import MonotonicClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-
-OWNER_ONLY: Final = 0o600
 
 _MAX_LEASE_BYTES: Final = 1024
 
@@ -55,11 +52,9 @@ class FileStore:
     """
 
     def __init__(self, path: Path, *, monotonic: MonotonicClock = monotonic_seconds) -> None:
-        """Names the file; nothing is opened yet.
+        """Opens nothing yet. The path is absolute; its folder exists, or can be made.
 
-        Args:
-            path: Absolute path of the snapshot. Its folder exists, or can be made.
-            monotonic: Measures spans on this machine, across processes.
+        `monotonic` measures spans on this machine, across processes.
         """
         self._path = path
         self._lease_path = path.with_name(f"{path.name}.turn")
@@ -136,11 +131,9 @@ class FileStore:
             holder, until, boot = str(lease["holder"]), float(lease["until"]), lease["boot"]
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
-        if boot != self._boot_id or not math.isfinite(until):
-            return None
-        if not now < until <= now + LONGEST_LEASE.total_seconds():
-            return None
-        return holder, until
+        # NaN and infinity are no end either.
+        is_held = boot == self._boot_id and now < until <= now + LONGEST_LEASE.total_seconds()
+        return (holder, until) if is_held else None
 
 
 def _read_own(path: Path, limit: int) -> bytes | None:
@@ -157,7 +150,7 @@ def _open_own(path: Path, flags: int) -> int:
     """Opens a regular file of ours that only we may write."""
     # O_NONBLOCK: a FIFO that was placed here must not block the process.
     flags |= os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    descriptor = os.open(path, flags, OWNER_ONLY)
+    descriptor = os.open(path, flags, PRIVATE_MODE)
     problem = _find_problem(os.fstat(descriptor))
     if problem is not None:
         os.close(descriptor)

@@ -170,7 +170,7 @@ def _parse_key(text: str) -> bytes:
 
 def _parse_neuron(fields: dict[str, Any]) -> Neuron:
     flags = fields["validator_permit"], fields["active"]
-    if not all(isinstance(flag, bool) for flag in flags) or not _is_whole(fields["uid"]):
+    if not all(isinstance(flag, bool) for flag in flags) or type(fields["uid"]) is not int:
         raise ValueError("no neuron")
     return Neuron(
         uid=fields["uid"],
@@ -180,10 +180,6 @@ def _parse_neuron(fields: dict[str, Any]) -> Neuron:
         tao=float(fields["tao"]),
         total=float(fields["total"]),
     )
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def scope_of(*, endpoint: str, netuid: int | None) -> str:

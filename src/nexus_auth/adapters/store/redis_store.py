@@ -53,15 +53,10 @@ class RedisStore:
     """
 
     def __init__(self, url: str, *, scope: str, clock: Clock) -> None:
-        """Makes a client; nothing is connected yet.
+        """Makes a client; nothing is connected yet. One server can hold records of many scopes.
 
-        Args:
-            url: `redis://` or `rediss://`, as the redis package takes it. May hold a password.
-            scope: What the record is about; one server can hold many.
-            clock: Tells the time (aware, UTC).
-
-        Raises:
-            ValueError: If the URL cannot be understood.
+        The URL is `redis://` or `rediss://`, as the redis package takes it, and may hold a
+        password. Raises ValueError if it cannot be understood.
         """
         self._clock = clock
         name = hashlib.sha256(scope.encode()).hexdigest()[:32]
@@ -96,16 +91,12 @@ class RedisStore:
 
     async def version(self) -> str | None:
         """See `SnapshotStore.version`."""
-        limit = str(_MAX_VERSION_BYTES)
-        said_at: bytes | None = await _bounded(self._redis.eval(_VERSION, 1, self._snapshot, limit))
+        said_at: bytes | None = await self._run(_VERSION, self._snapshot, str(_MAX_VERSION_BYTES))
         return None if said_at is None else said_at.decode("ascii", "replace")
 
     async def load(self) -> bytes | None:
         """See `SnapshotStore.load`."""
-        limit = str(MAX_RECORD_BYTES)
-        record: bytes | int | None = await _bounded(
-            self._redis.eval(_LOAD, 1, self._snapshot, limit)
-        )
+        record: bytes | int | None = await self._run(_LOAD, self._snapshot, str(MAX_RECORD_BYTES))
         if isinstance(record, int):
             raise RecordRejected(f"Redis: {_PROBLEMS[record]}")
         return record
@@ -114,21 +105,13 @@ class RedisStore:
         """See `SnapshotStore.save`."""
         version = _milliseconds(said_at - _EPOCH)
         now = _milliseconds(self._clock() + MAX_SKEW - _EPOCH)
-        is_saved = await _bounded(
-            self._redis.eval(*(_SAVE, 1, self._snapshot), version, now, record, _lifetime(keep_for))
-        )
-        return version if is_saved else None
+        values = version, now, record, _lifetime(keep_for)
+        return version if await self._run(_SAVE, self._snapshot, *values) else None
 
     async def acquire_lease(self, holder: str, span: timedelta) -> bool:
         """See `SnapshotStore.acquire_lease`."""
-        return bool(
-            await _bounded(
-                self._redis.eval(
-                    *(_ACQUIRE, 1, self._lease),
-                    *(holder, _lifetime(span), _milliseconds(LONGEST_LEASE)),
-                )
-            )
-        )
+        values = holder, _lifetime(span), _milliseconds(LONGEST_LEASE)
+        return bool(await self._run(_ACQUIRE, self._lease, *values))
 
     async def lease_remaining(self) -> timedelta | None:
         """See `SnapshotStore.lease_remaining`."""
@@ -139,6 +122,9 @@ class RedisStore:
         """See `SnapshotStore.aclose`."""
         with contextlib.suppress(StoreUnavailable):
             await _bounded(self._redis.aclose())
+
+    async def _run(self, script: str, key: str, *values: str | bytes) -> Any:
+        return await _bounded(self._redis.eval(script, 1, key, *values))
 
 
 async def _bounded(command: Awaitable[Any] | Any) -> Any:

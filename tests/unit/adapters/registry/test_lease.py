@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import structlog.testing
-import tenacity
 
 from nexus_auth.adapters.registry import backoff, lease, refresh
 from nexus_auth.adapters.registry.lease import SharedSnapshots
@@ -287,7 +286,8 @@ async def test_store_that_is_away_denies_no_caller(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each process fetches for itself; the log says so once, and once when it is over."""
-    monkeypatch.setattr(backoff, "WAIT", tenacity.wait_fixed(0.1))
+    monkeypatch.setattr(backoff, "RETRY_SECONDS_AT_LEAST", 0.1)
+    monkeypatch.setattr(backoff, "RETRY_SECONDS_AT_MOST", 0.1)
     registry = make()
     if already_refreshed:
         await registry.refresh()
