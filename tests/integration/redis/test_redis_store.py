@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from nexus_auth.adapters.clock import Clocks, utc_now
 from nexus_auth.adapters.registry.lease import SharedSnapshots
+from nexus_auth.adapters.store import redis_store
 from nexus_auth.adapters.store.record import MAX_RECORD_BYTES, RecordFormat
 from nexus_auth.adapters.store.redis_store import RedisStore
 from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
@@ -40,6 +41,11 @@ async def stores(redis_server: Server) -> AsyncIterator[tuple[RedisStore, RedisS
 
 class TestRedisStore(SnapshotStoreContract):
     """The contract that the other stores keep as well."""
+
+    @pytest.fixture(autouse=True)
+    def _patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The contract is about answers. Twenty connections at once may take a moment to open."""
+        monkeypatch.setattr(redis_store, "TIMEOUT_SECONDS", 20.0)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.store import redis_store
 from nexus_auth.adapters.store.redis_store import RedisStore
 from nexus_auth.domain.errors import StoreUnavailable
 from tests.builders import NOW
@@ -53,6 +54,11 @@ async def stores(server: tuple[Process, str]) -> AsyncIterator[tuple[RedisStore,
 
 class TestRedisStoreOverTls(SnapshotStoreContract):
     """The contract that the other stores keep as well."""
+
+    @pytest.fixture(autouse=True)
+    def _patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The contract is about answers. Twenty connections at once may take a moment to open."""
+        monkeypatch.setattr(redis_store, "TIMEOUT_SECONDS", 20.0)
 
 
 async def test_server_that_nobody_vouches_for_is_unavailable(server: tuple[Process, str]) -> None:
