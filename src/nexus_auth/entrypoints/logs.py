@@ -15,7 +15,7 @@ import traceback
 import warnings
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import structlog
 from cryptography.utils import CryptographyDeprecationWarning
@@ -23,8 +23,6 @@ from cryptography.utils import CryptographyDeprecationWarning
 from nexus_auth.entrypoints.terminal import escaped, painted
 
 if TYPE_CHECKING:
-    from typing import TextIO
-
     from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}

@@ -6,10 +6,7 @@ import json
 import os
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from typing import TextIO
+from typing import Final, TextIO
 
 _PLAIN: Final = re.compile(r"[0-9A-Za-z ._:@/+-]+")
 

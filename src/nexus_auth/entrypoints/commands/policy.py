@@ -50,9 +50,7 @@ exit codes: 0 would be admitted · 1 would not · 2 wrong usage or configuration
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the two actions and their arguments."""
     parser.epilog = _EPILOG
-    actions = parser.add_subparsers(
-        title="actions", metavar="ACTION", dest="action", required=True, parser_class=type(parser)
-    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     summary = "say whether a policy file is valid, and what it says"
     check = add_command(actions, "check", summary, epilog=_CHECK_EPILOG)
     add_switch(check, "json", "print JSON")
