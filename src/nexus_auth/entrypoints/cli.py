@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import errno
-import importlib
 import os
 import sys
+from importlib import import_module
 
 from nexus_auth.entrypoints import exit_codes
 
@@ -33,8 +33,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "completion": "print a completion script for your shell",
 }
 """Every command and what it does, in one line. Its module in `entrypoints/commands` has its name:
-`configure(parser)` adds its arguments and imports nothing heavy, `execute(args)` runs it and
-returns the exit code."""
+`configure(parser)` adds its arguments, and `execute(args)` runs it and returns the exit code; only
+there it imports what is heavier than cryptography."""
 
 _COMMANDS_PACKAGE: Final = "nexus_auth.entrypoints.commands"
 _DEFAULT_COLUMNS: Final = 80
@@ -186,7 +186,7 @@ def build_parser(*, only: str | None = None) -> argparse.ArgumentParser:
         subparser = add_command(commands, name, summary)
         if only in {name, "*"}:
             # A command that is not run is not imported, and costs nothing.
-            module = importlib.import_module(f"{_COMMANDS_PACKAGE}.{name.replace('-', '_')}")
+            module = import_module(f"{_COMMANDS_PACKAGE}.{name.replace('-', '_')}")
             module.configure(subparser)
             subparser.set_defaults(execute=module.execute)
     return parser

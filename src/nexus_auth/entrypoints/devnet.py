@@ -18,15 +18,14 @@ import uvicorn
 from starlette.types import Scope
 
 from nexus_auth.adapters.addresses import MAX_PORT, CannotListen, TcpAddress, bind
-from nexus_auth.adapters.devnet import (
-    DEFAULT_NETUID,
-    Axon,
+from nexus_auth.adapters.devnet.app import build_devnet_app
+from nexus_auth.adapters.devnet.records import DEFAULT_NETUID, Axon, IdentityRecord
+from nexus_auth.adapters.devnet.store import (
+    IN_MEMORY,
+    PUBLIC_KEY_BYTES,
     DevnetStore,
     DevnetStoreUnusable,
-    IdentityRecord,
-    build_devnet_app,
 )
-from nexus_auth.adapters.devnet.store import IN_MEMORY, PUBLIC_KEY_BYTES
 from nexus_auth.adapters.files import load_bytes, replace_file
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.domain.hotkey import Hotkey

@@ -15,15 +15,13 @@ import traceback
 import warnings
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 from cryptography.utils import CryptographyDeprecationWarning
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from nexus_auth.entrypoints.terminal import escaped, painted
-
-if TYPE_CHECKING:
-    from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 

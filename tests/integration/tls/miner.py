@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from nexus_auth.adapters.addresses import TcpAddress
-from nexus_auth.adapters.devnet import Axon
+from nexus_auth.adapters.devnet.records import Axon
 from nexus_auth.adapters.proxies.configuration import build_configuration
 from nexus_auth.adapters.proxies.site import Site
 from nexus_auth.adapters.proxies.syntax_check import write_configuration

@@ -155,8 +155,13 @@ class CredentialsDirectory:
                 sync_directory(self.path.parent)
             descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            with suppress(OSError):  # a file system without locks
-                self._lock(descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                problem = "another nexus-auth is at work in this directory; wait until it is done"
+                raise CredentialsUnusable(path=self.path, problem=problem) from None
+            except OSError:
+                pass  # a file system without locks
             yield self
         finally:
             os.close(descriptor)
@@ -292,13 +297,6 @@ class CredentialsDirectory:
                 if path.is_dir() and not path.is_symlink():
                     problem = "is a directory; move it away first"
                     raise CredentialsUnusable(path=path, problem=problem)
-
-    def _lock(self, descriptor: int) -> None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            problem = "another nexus-auth is at work in this directory; wait until it is done"
-            raise CredentialsUnusable(path=self.path, problem=problem) from None
 
 
 class Reservation:

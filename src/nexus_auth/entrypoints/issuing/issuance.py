@@ -131,7 +131,9 @@ class Issuance:
                     case Action.READ_PAIR:
                         facts = replace(facts, certificate=self._read_certificate())
                     case Action.LOOK_UP_PUBLISHED_KEY:
-                        key = await self._look_up_published_key(again=bool(facts.lookups))
+                        if facts.lookups:
+                            await asyncio.sleep(self.poll_seconds)
+                        key = await self.issuer.published_key(self.order.hotkey)
                         facts = replace(facts, lookups=(*facts.lookups, key))
                     case Action.KEEP_PAIR:
                         self._report_kept(step)
@@ -169,11 +171,6 @@ class Issuance:
         except CredentialsError as exc:
             self.reporter.say(f"The pair is unusable: {exc}.")
             return NoCertificate.UNREADABLE
-
-    async def _look_up_published_key(self, *, again: bool) -> bytes | None:
-        if again:
-            await asyncio.sleep(self.poll_seconds)
-        return await self.issuer.published_key(self.order.hotkey)
 
     # What is decided
 
@@ -220,7 +217,10 @@ class Issuance:
     async def _change_pair(self, action: Action) -> int:
         signals = HeldSignals(self.reporter.say, (_NOT_NOW, _STILL_WAITING))
         if action is Action.REUSE_KEY:
-            credentials = self._renew_certificate()
+            # A new certificate around the key that is there.
+            with self.directory.reserved() as reservation:
+                credentials = self._build(self.directory.load_private_key())
+                reservation.save(credentials)
         else:
             credentials = await self._replace_pair(signals)
         self._report_files(credentials)
@@ -235,13 +235,6 @@ class Issuance:
         code = await self._run_hook()
         await self._confirm(credentials)
         return code
-
-    def _renew_certificate(self) -> Credentials:
-        """Makes a new certificate around the key that is there."""
-        with self.directory.reserved() as reservation:
-            credentials = self._build(self.directory.load_private_key())
-            reservation.save(credentials)
-        return credentials
 
     async def _replace_pair(self, signals: HeldSignals) -> Credentials:
         """Has a new pair made, and does not let go of it before it is on disk."""
