@@ -134,19 +134,14 @@ def _discard_output() -> None:
 
 
 def _report(exc: Exception) -> int:
-    from nexus_auth.domain.errors import (
-        ConfigurationError,
-        IssuerUnavailable,
-        NexusAuthError,
-        RegistryUnavailable,
-    )
+    from nexus_auth.domain import errors
 
     match exc:
-        case ConfigurationError():
+        case errors.ConfigurationError():
             code = exit_codes.USAGE
-        case IssuerUnavailable() | RegistryUnavailable():
+        case errors.IssuerUnavailable() | errors.RegistryUnavailable():
             code = exit_codes.UNREACHABLE
-        case NexusAuthError():
+        case errors.NexusAuthError():
             code = exit_codes.FAILED
         case _:
             raise exc

@@ -32,11 +32,9 @@ _MAX_VALUE: Final = 4096
 _MAX_TRACEBACK: Final = 16 * 1024
 
 _QUIET_LIBRARIES: Final = (
-    *("uvicorn", "uvicorn.error", "uvicorn.access"),
-    *("httpx", "httpcore", "asyncio"),
+    *("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "httpcore", "asyncio"),
 )
 """What they log at INFO, our own events say better, addresses included."""
-
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +54,6 @@ class _Lines:
             self._descriptor = stream.fileno()
 
     def msg(self, line: str) -> None:
-        """Writes one line."""
         if self._lost and self._has_room():
             lost, self._lost = self._lost, 0
             # An error, so that it is written at every log level.

@@ -126,7 +126,7 @@ def _nginx(program: Path, miner: Miner, auth_port: int) -> Iterator[None]:
     folder.mkdir()
     site = Site(
         listen=TcpAddress("127.0.0.1", miner.port),
-        app=TcpAddress("127.0.0.1", miner.backend.port),
+        app=TcpAddress("127.0.0.1", miner.backend.server_port),
         auth=TcpAddress("127.0.0.1", auth_port),
         tls_cert=str(miner.directory / "miner" / "client.crt"),
         tls_key=str(miner.directory / "miner" / "client.key"),

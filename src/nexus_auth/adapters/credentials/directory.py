@@ -62,26 +62,18 @@ _MAX_FILE_BYTES: Final = 64 * 1024
 
 
 class CredentialsUnusable(CredentialsError):
-    """A file or directory cannot be read or written as it should.
+    """The file or directory at `path` cannot be read or written as it should.
 
-    Attributes:
-        path: Which.
-        problem: Why, and what to do; nothing of its content.
+    The text says why, and what to do, and has nothing of its content.
     """
 
     def __init__(self, *, path: Path, problem: str) -> None:
         super().__init__(f"{str(path)!r}: {problem}")
         self.path = path
-        self.problem = problem
 
 
 class CredentialsNotPlaced(CredentialsError):
-    """A new pair is safe in a journal, but its two files could not be replaced.
-
-    Attributes:
-        path: The journal that holds both halves.
-        problem: Why it stayed there.
-    """
+    """A new pair is safe in the journal at `path`, but its two files could not be replaced."""
 
     def __init__(self, *, path: Path, problem: str) -> None:
         super().__init__(
@@ -89,7 +81,6 @@ class CredentialsNotPlaced(CredentialsError):
             f"{str(path)!r}, and the next run finishes the work"
         )
         self.path = path
-        self.problem = problem
 
 
 class CredentialsDirectory:

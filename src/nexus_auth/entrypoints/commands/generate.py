@@ -50,42 +50,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     def add(name: str, metavar: str, explanation: str, **options: Any) -> None:
         add_value(parser, name, metavar=metavar, help=explanation, **options)
 
-    add(
-        "ss58-address",
-        "ADDR",
-        "the hotkey of the Pylon identity; becomes O in the certificate",
-        required=True,
-    )
-    add(
-        "output-dir",
-        "DIR",
-        "where client.key and client.crt are written; made if missing (default ./certs)",
-        default="./certs",
-    )
+    address = "the hotkey of the Pylon identity; becomes O in the certificate"
+    add("ss58-address", "ADDR", address, required=True)
+    folder = "where client.key and client.crt are written; made if missing (default ./certs)"
+    add("output-dir", "DIR", folder, default="./certs")
     algorithm = "1 is Ed25519, the only one there is (default 1)"
     add("algorithm", "N", algorithm, type=int, default=_ED25519)
     not_after = "how long the certificate is valid (default 3650)"
     add("not-after-days", "DAYS", not_after, type=int, default=3650)
-    add_go_switch(
-        parser, "force-recreate", "replace what is there, and the key on chain, without asking"
-    )
-    add_go_switch(
-        parser,
-        "reuse-key",
-        "make a new certificate around the key that is there; the chain is not touched",
-    )
-    add(
-        "renew-before-days",
-        "DAYS",
+    force = "replace what is there, and the key on chain, without asking"
+    add_go_switch(parser, "force-recreate", force)
+    reuse = "make a new certificate around the key that is there; the chain is not touched"
+    add_go_switch(parser, "reuse-key", reuse)
+    renew = (
         "do nothing while the certificate is valid for longer and its key is on chain; otherwise "
-        "replace the pair",
-        type=int,
+        "replace the pair"
     )
-    add(
-        "after-change",
-        "COMMAND",
-        "run after the files have changed, without a shell; a failure is exit code 1",
-    )
+    add("renew-before-days", "DAYS", renew, type=int)
+    after = "run after the files have changed, without a shell; a failure is exit code 1"
+    add("after-change", "COMMAND", after)
     confirm = "how long to wait until the chain has the new key; 0 does not ask (default 60)"
     add("confirm-timeout-seconds", "SECONDS", confirm, type=float, default=60.0)
     generating = "how long Pylon may take to make and publish the pair (default 300)"

@@ -117,12 +117,10 @@ class _PatientRegistry:
     registered: bytes | None = None
 
     def peek(self, hotkey: Hotkey) -> Registration | None:
-        """See `KeyRegistry.peek`."""
         del hotkey
         return None
 
     async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:
-        """See `KeyRegistry.lookup`."""
         del presented
         self.registered = await self.source.fetch_key(hotkey)
         if self.registered is None:

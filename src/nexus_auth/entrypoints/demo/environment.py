@@ -198,7 +198,7 @@ class Environment:
         folder = self.directory / self.proxy.name
         site = Site(
             listen=self._proxy_port.address,
-            app=TcpAddress(LOOPBACK, self.backend.port),
+            app=TcpAddress(LOOPBACK, self.backend.server_port),
             auth=self._auth_port.address,
             tls_cert=str(self.server_pair.certificate_path),
             tls_key=str(self.server_pair.key_path),

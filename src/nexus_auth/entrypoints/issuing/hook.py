@@ -32,7 +32,6 @@ class Hook:
             ConfigurationError: If it cannot be split, or there is no such program: that is
                 found out before the key on chain is replaced.
         """
-        problem: str
         try:
             words = tuple(shlex.split(text))
         except ValueError as exc:

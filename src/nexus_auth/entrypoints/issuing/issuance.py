@@ -279,7 +279,6 @@ class Issuance:
         )
 
     async def _save(self, reservation: Reservation, credentials: Credentials) -> None:
-        problem: str
         try:
             reservation.save(credentials)
         except CredentialsNotPlaced:
