@@ -24,7 +24,6 @@ from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 from nexus_auth.entrypoints.terminal import escaped, painted
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
 _FIRST: Final = ("timestamp", "level", "event")
 _MAX_VALUE: Final = 4096
 """Longer texts are cut: a line stays short enough to be written in one piece."""

@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Final, TextIO
 
 _PLAIN: Final = re.compile(r"[0-9A-Za-z ._:@/+-]+")
-
 _COLOURS: Final = {"green": "32", "red": "31", "yellow": "33", "bold": "1", "dim": "2"}
 
 

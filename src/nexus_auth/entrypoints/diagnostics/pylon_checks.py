@@ -28,11 +28,7 @@ _ANY_HOTKEY: Final = Hotkey(bytes(32))
 async def check_pylon(
     settings: Settings, container: Container
 ) -> tuple[list[Finding], Mapping[Hotkey, bytes] | None]:
-    """Fetches all certificates of the subnet, as the service does.
-
-    Args:
-        settings: Name the endpoint.
-        container: Was made of them.
+    """Fetches all certificates of the subnet, as the service with these settings does.
 
     Returns:
         What was found, and the registered keys; None when they could not be had.

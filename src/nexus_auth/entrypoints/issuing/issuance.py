@@ -52,9 +52,6 @@ from nexus_auth.entrypoints.issuing.hook import Hook
 from nexus_auth.entrypoints.reporter import Reporter
 from nexus_auth.entrypoints.signals import HeldSignals
 
-POLL_SECONDS: Final = 2.0
-"""How often Pylon is asked for the new key: a block of the chain takes twelve seconds."""
-
 _RESCUE_EVERY_SECONDS: Final = 2.0
 
 _NOT_NOW: Final = (
@@ -99,7 +96,8 @@ class Issuance:
         reporter: Shows what happens.
         after_change: Run after the files have changed.
         confirm_seconds: How long to wait until the chain has the new key; 0 does not look.
-        poll_seconds: The pause between two lookups of a key.
+        poll_seconds: The pause between two lookups of a key; a block of the chain takes twelve
+            seconds.
     """
 
     order: Order
@@ -110,7 +108,7 @@ class Issuance:
     reporter: Reporter
     after_change: Hook | None = None
     confirm_seconds: float = 60.0
-    poll_seconds: float = POLL_SECONDS
+    poll_seconds: float = 2.0
 
     async def run(self) -> int:
         """Does what is needed and returns the exit code.
