@@ -14,7 +14,7 @@ import httpx
 
 from bench.callers import Caller
 from bench.programs import find_program, free_port, running
-from nexus_auth.adapters.devnet import DevnetStore
+from nexus_auth.adapters.devnet.store import DevnetStore
 
 NETUID: Final = 1
 IDENTITY: Final = "bench"

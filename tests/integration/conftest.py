@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from nexus_auth.adapters.devnet import DevnetStore
+from nexus_auth.adapters.devnet.store import DevnetStore
 from tests.integration.pylon.running import RunningPylon, prepare, running_pylon
 
 

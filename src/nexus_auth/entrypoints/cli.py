@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import errno
-import importlib
 import os
 import sys
+from importlib import import_module
 
 from nexus_auth.entrypoints import exit_codes
 
@@ -15,7 +15,6 @@ from nexus_auth.entrypoints import exit_codes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import ModuleType
     from typing import Any, Final, NoReturn
 
 DEFAULT_COMMAND: Final = "run"
@@ -34,9 +33,10 @@ COMMANDS: Final[Mapping[str, str]] = {
     "completion": "print a completion script for your shell",
 }
 """Every command and what it does, in one line. Its module in `entrypoints/commands` has its name:
-`configure(parser)` adds its arguments and imports nothing heavy, `execute(args)` runs it and
-returns the exit code."""
+`configure(parser)` adds its arguments, and `execute(args)` runs it and returns the exit code; only
+there it imports what is heavier than cryptography."""
 
+_COMMANDS_PACKAGE: Final = "nexus_auth.entrypoints.commands"
 _DEFAULT_COLUMNS: Final = 80
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DESCRIPTION: Final = "May this certificate in? Authentication service of the Nexus Framework."
@@ -70,6 +70,12 @@ def _terminal_columns() -> int:
 
 class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with the arguments, and where to read on."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(
+            formatter_class=_HelpFormatter, allow_abbrev=False, add_help=False, **options
+        )
+        self.add_argument("-h", "-help", "--help", action="help", help="show this help and exit")
 
     def error(self, message: str) -> NoReturn:
         self.exit(exit_codes.USAGE, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
@@ -128,19 +134,14 @@ def _discard_output() -> None:
 
 
 def _report(exc: Exception) -> int:
-    from nexus_auth.domain.errors import (
-        ConfigurationError,
-        IssuerUnavailable,
-        NexusAuthError,
-        RegistryUnavailable,
-    )
+    from nexus_auth.domain import errors
 
     match exc:
-        case ConfigurationError():
+        case errors.ConfigurationError():
             code = exit_codes.USAGE
-        case IssuerUnavailable() | RegistryUnavailable():
+        case errors.IssuerUnavailable() | errors.RegistryUnavailable():
             code = exit_codes.UNREACHABLE
-        case NexusAuthError():
+        case errors.NexusAuthError():
             code = exit_codes.FAILED
         case _:
             raise exc
@@ -171,25 +172,16 @@ def build_parser(*, only: str | None = None) -> argparse.ArgumentParser:
         only: The one command whose own arguments are wanted; the others are listed by name.
             None lists all by name. Pass "*" for every command in full (completion scripts).
     """
-    parser = _Parser(
-        prog="nexus-auth",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=_HelpFormatter,
-        allow_abbrev=False,
-        add_help=False,
-    )
-    _add_help(parser)
+    parser = _Parser(prog="nexus-auth", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument(
         "-version", "--version", action=_ShowVersion, nargs=0, help="show the version and exit"
     )
-    commands = parser.add_subparsers(
-        title="commands", metavar="COMMAND", parser_class=_Parser, dest="command"
-    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for name, summary in COMMANDS.items():
         subparser = add_command(commands, name, summary)
         if only in {name, "*"}:
-            module = _load(name)
+            # A command that is not run is not imported, and costs nothing.
+            module = import_module(f"{_COMMANDS_PACKAGE}.{name.replace('-', '_')}")
             module.configure(subparser)
             subparser.set_defaults(execute=module.execute)
     return parser
@@ -197,26 +189,11 @@ def build_parser(*, only: str | None = None) -> argparse.ArgumentParser:
 
 def add_command(commands: Any, name: str, summary: str, **options: Any) -> argparse.ArgumentParser:
     """Adds a command, or an action of one, to what argparse's `add_subparsers` returned."""
+    description = summary[0].upper() + summary[1:] + "."
     parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=summary[0].upper() + summary[1:] + ".",
-        formatter_class=_HelpFormatter,
-        allow_abbrev=False,
-        add_help=False,
-        **options,
+        name, help=summary, description=description, **options
     )
-    _add_help(parser)
     return parser
-
-
-def _load(name: str) -> ModuleType:
-    """Imports a command's module; a command that is not run costs nothing."""
-    return importlib.import_module(f"nexus_auth.entrypoints.commands.{name.replace('-', '_')}")
-
-
-def _add_help(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-h", "-help", "--help", action="help", help="show this help and exit")
 
 
 class _ShowVersion(argparse.Action):

@@ -18,15 +18,14 @@ import uvicorn
 from starlette.types import Scope
 
 from nexus_auth.adapters.addresses import MAX_PORT, CannotListen, TcpAddress, bind
-from nexus_auth.adapters.devnet import (
-    DEFAULT_NETUID,
-    Axon,
+from nexus_auth.adapters.devnet.app import build_devnet_app
+from nexus_auth.adapters.devnet.records import DEFAULT_NETUID, Axon, IdentityRecord
+from nexus_auth.adapters.devnet.store import (
+    IN_MEMORY,
+    PUBLIC_KEY_BYTES,
     DevnetStore,
     DevnetStoreUnusable,
-    IdentityRecord,
-    build_devnet_app,
 )
-from nexus_auth.adapters.devnet.store import IN_MEMORY, PUBLIC_KEY_BYTES
 from nexus_auth.adapters.files import load_bytes, replace_file
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.domain.hotkey import Hotkey
@@ -237,7 +236,14 @@ def serve(seed: Seed, *, data: str, address: TcpAddress, publish_seconds: float)
             raise CannotListen(address, "--listen", exc) from exc
         store = stack.enter_context(open_store(data))
         connections = seed.apply(store)
-        _configure_logging()
+        structlog.configure(
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
+            ],
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        )
         config = uvicorn.Config(
             build_devnet_app(store, publish_seconds=publish_seconds, request_log=_log_request),
             lifespan="off",
@@ -294,17 +300,6 @@ def _print_connections(host: str, port: int, connections: Sequence[Connection]) 
         lines += settings if position == 0 else [f"# {line}" for line in settings]
         lines.append(f"# hotkey of {identity.name}: {identity.hotkey}")
     print("\n".join(lines), flush=True)
-
-
-def _configure_logging() -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def _log_request(scope: Scope, status: int, seconds: float) -> None:

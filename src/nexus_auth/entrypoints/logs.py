@@ -15,20 +15,15 @@ import traceback
 import warnings
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, TextIO
 
 import structlog
 from cryptography.utils import CryptographyDeprecationWarning
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from nexus_auth.entrypoints.terminal import escaped, painted
 
-if TYPE_CHECKING:
-    from typing import TextIO
-
-    from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
-
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-
 _FIRST: Final = ("timestamp", "level", "event")
 _MAX_VALUE: Final = 4096
 """Longer texts are cut: a line stays short enough to be written in one piece."""
@@ -36,11 +31,9 @@ _MAX_VALUE: Final = 4096
 _MAX_TRACEBACK: Final = 16 * 1024
 
 _QUIET_LIBRARIES: Final = (
-    *("uvicorn", "uvicorn.error", "uvicorn.access"),
-    *("httpx", "httpcore", "asyncio"),
+    *("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "httpcore", "asyncio"),
 )
 """What they log at INFO, our own events say better, addresses included."""
-
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +53,6 @@ class _Lines:
             self._descriptor = stream.fileno()
 
     def msg(self, line: str) -> None:
-        """Writes one line."""
         if self._lost and self._has_room():
             lost, self._lost = self._lost, 0
             # An error, so that it is written at every log level.

@@ -140,11 +140,7 @@ def _remove(path: Path, folder: int) -> None:
 
 
 def supervise(
-    count: int,
-    run_worker: RunWorker,
-    *,
-    stop_listening: Callable[[], None],
-    grace_seconds: float,
+    count: int, run_worker: RunWorker, *, stop_listening: Callable[[], None], grace_seconds: float
 ) -> int:
     """Keeps so many workers running until SIGTERM or SIGINT, and returns the exit code.
 

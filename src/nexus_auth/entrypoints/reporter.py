@@ -13,12 +13,9 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final, TextIO
 
 from nexus_auth.entrypoints.terminal import is_terminal, painted
-
-if TYPE_CHECKING:
-    from typing import TextIO
 
 _TICK_SECONDS: Final = 0.2
 _LINE_EVERY_SECONDS: Final = 15.0

@@ -20,14 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from nexus_auth.adapters.addresses import Address, parse_listen_address
-from nexus_auth.adapters.headers.names import (
-    HOTKEY_HEADER,
-    X_CLIENT_CERT,
-    CertificateFormat,
-    GrantHeader,
-    GrantHeaders,
-    HeaderPreset,
-)
+from nexus_auth.adapters.headers import names
 from nexus_auth.adapters.proxies.table import DEFAULT_PROXY, PROXIES
 from nexus_auth.adapters.pylon.api import parse_endpoint
 from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
@@ -141,7 +134,7 @@ def _header_name(text: str) -> str:
     # would name a header that a client may be able to forge.
     if re.fullmatch(r"[A-Za-z0-9-]{1,64}", text) is None:
         raise ValueError(
-            f"expected a header name: letters, digits and hyphens, such as {X_CLIENT_CERT}"
+            f"expected a header name: letters, digits and hyphens, such as {names.X_CLIENT_CERT}"
         )
     return text
 
@@ -307,7 +300,7 @@ class Settings:
     )
     cert_format: str | None = _choice(
         "NEXUS_AUTH_CERT_FORMAT",
-        tuple(each.value for each in CertificateFormat),
+        tuple(each.value for each in names.CertificateFormat),
         "The format of that header, where it is not the preset's.",
     )
     trusted_proxies: TrustedPeers | None = _flagged(
@@ -344,11 +337,11 @@ class Settings:
         "The least stake, in whole tokens: 1000 (total), or total=1000,alpha=5. Not beside a "
         "policy file.",
     )
-    grant_headers: GrantHeaders | None = _setting(
+    grant_headers: names.GrantHeaders | None = _setting(
         "NEXUS_AUTH_GRANT_HEADERS",
-        GrantHeaders.parse,
-        f"What a grant tells the application beside {HOTKEY_HEADER}: some of "
-        f"{', '.join(GrantHeader)}.",
+        names.GrantHeaders.parse,
+        f"What a grant tells the application beside {names.HOTKEY_HEADER}: some of "
+        f"{', '.join(names.GrantHeader)}.",
     )
     workers: int = _flagged(
         "NEXUS_AUTH_WORKERS=1", whole_number(1, 64), "How many processes serve the auth listener."
@@ -404,10 +397,12 @@ class Settings:
         return self.registry == "snapshot" and self.cache_duration_mins > 0
 
     @property
-    def certificate_header(self) -> HeaderPreset:
+    def certificate_header(self) -> names.HeaderPreset:
         """The header that carries the certificate: the proxy's, where no setting differs."""
         preset = PROXIES[self.proxy].header
-        return HeaderPreset(self.cert_header or preset.name, self.cert_format or preset.format)
+        return names.HeaderPreset(
+            self.cert_header or preset.name, self.cert_format or preset.format
+        )
 
     def _check_together(self) -> None:
         """Rejects combinations that have no meaning, or a dangerous one.

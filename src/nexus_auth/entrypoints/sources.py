@@ -13,13 +13,9 @@ ENV_FILE_VARIABLE: Final = "NEXUS_AUTH_ENV_FILE"
 
 _PREFIXES: Final = ("NEXUS_AUTH_", "NEXUS_PYLON_")
 # Not settings of the table: read by the loader itself, by the development Pylon, by tests.
-_OTHER_NAMES: Final = frozenset(
-    {
-        ENV_FILE_VARIABLE,
-        "NEXUS_PYLON_DEV_TOKEN",
-        "NEXUS_PYLON_DEV_OPEN_ACCESS_TOKEN",
-        "NEXUS_AUTH_REQUIRE_REAL",
-    }
+_OTHER_NAMES: Final = (
+    *(ENV_FILE_VARIABLE, "NEXUS_AUTH_REQUIRE_REAL"),
+    *("NEXUS_PYLON_DEV_TOKEN", "NEXUS_PYLON_DEV_OPEN_ACCESS_TOKEN"),
 )
 _SERVICE_HOST: Final = "_SERVICE_HOST"
 _MAX_SECRET_FILE_BYTES: Final = 16 * 1024

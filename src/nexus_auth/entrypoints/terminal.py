@@ -6,13 +6,9 @@ import json
 import os
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from typing import TextIO
+from typing import Final, TextIO
 
 _PLAIN: Final = re.compile(r"[0-9A-Za-z ._:@/+-]+")
-
 _COLOURS: Final = {"green": "32", "red": "31", "yellow": "33", "bold": "1", "dim": "2"}
 
 

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from dotenv import dotenv_values
 
-from nexus_auth.adapters.devnet import DevnetStore
+from nexus_auth.adapters.devnet.store import DevnetStore
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.real import Process, wait_until_ready
 

@@ -25,7 +25,9 @@ import uvicorn
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nexus_auth.adapters.devnet import DEFAULT_NETUID, DevnetStore, build_devnet_app
+from nexus_auth.adapters.devnet.app import build_devnet_app
+from nexus_auth.adapters.devnet.records import DEFAULT_NETUID
+from nexus_auth.adapters.devnet.store import DevnetStore
 from nexus_auth.domain.hotkey import Hotkey
 from tests.builders import a_hotkey
 from tests.integration.real import wait_until_ready

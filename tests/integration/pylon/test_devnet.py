@@ -9,7 +9,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from nexus_auth.adapters.devnet import Axon
+from nexus_auth.adapters.devnet.records import Axon
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.pylon.running import (
     OPEN_ACCESS_TOKEN,

@@ -10,7 +10,7 @@ from pylon_client.artanis import AsyncConfig, AsyncPylonClient, Config, PylonCli
 from pylon_client.artanis.v1 import Neuron
 from tenacity import AsyncRetrying, Retrying, stop_after_attempt
 
-from nexus_auth.adapters.devnet import Axon
+from nexus_auth.adapters.devnet.records import Axon
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.pylon.running import RunningPylon
 

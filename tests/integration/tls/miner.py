@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from nexus_auth.adapters.addresses import TcpAddress
-from nexus_auth.adapters.devnet import Axon
+from nexus_auth.adapters.devnet.records import Axon
 from nexus_auth.adapters.proxies.configuration import build_configuration
 from nexus_auth.adapters.proxies.site import Site
 from nexus_auth.adapters.proxies.syntax_check import write_configuration
@@ -126,7 +126,7 @@ def _nginx(program: Path, miner: Miner, auth_port: int) -> Iterator[None]:
     folder.mkdir()
     site = Site(
         listen=TcpAddress("127.0.0.1", miner.port),
-        app=TcpAddress("127.0.0.1", miner.backend.port),
+        app=TcpAddress("127.0.0.1", miner.backend.server_port),
         auth=TcpAddress("127.0.0.1", auth_port),
         tls_cert=str(miner.directory / "miner" / "client.crt"),
         tls_key=str(miner.directory / "miner" / "client.key"),

@@ -40,16 +40,16 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Puts one fake command in the place of every real one; gives the names that were loaded."""
     names: list[str] = []
 
-    def load(name: str) -> _Command:
-        names.append(name)
+    def load(module: str) -> _Command:
+        names.append(module.removeprefix("nexus_auth.entrypoints.commands.").replace("_", "-"))
         return _Command()
 
-    monkeypatch.setattr(cli, "_load", load)
+    monkeypatch.setattr(cli, "import_module", load)
     return names
 
 
 def _with(monkeypatch: pytest.MonkeyPatch, command: _Command) -> _Command:
-    monkeypatch.setattr(cli, "_load", lambda _: command)
+    monkeypatch.setattr(cli, "import_module", lambda _: command)
     return command
 
 

@@ -62,26 +62,18 @@ _MAX_FILE_BYTES: Final = 64 * 1024
 
 
 class CredentialsUnusable(CredentialsError):
-    """A file or directory cannot be read or written as it should.
+    """The file or directory at `path` cannot be read or written as it should.
 
-    Attributes:
-        path: Which.
-        problem: Why, and what to do; nothing of its content.
+    The text says why, and what to do, and has nothing of its content.
     """
 
     def __init__(self, *, path: Path, problem: str) -> None:
         super().__init__(f"{str(path)!r}: {problem}")
         self.path = path
-        self.problem = problem
 
 
 class CredentialsNotPlaced(CredentialsError):
-    """A new pair is safe in a journal, but its two files could not be replaced.
-
-    Attributes:
-        path: The journal that holds both halves.
-        problem: Why it stayed there.
-    """
+    """A new pair is safe in the journal at `path`, but its two files could not be replaced."""
 
     def __init__(self, *, path: Path, problem: str) -> None:
         super().__init__(
@@ -89,7 +81,6 @@ class CredentialsNotPlaced(CredentialsError):
             f"{str(path)!r}, and the next run finishes the work"
         )
         self.path = path
-        self.problem = problem
 
 
 class CredentialsDirectory:
@@ -155,8 +146,13 @@ class CredentialsDirectory:
                 sync_directory(self.path.parent)
             descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            with suppress(OSError):  # a file system without locks
-                self._lock(descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                problem = "another nexus-auth is at work in this directory; wait until it is done"
+                raise CredentialsUnusable(path=self.path, problem=problem) from None
+            except OSError:
+                pass  # a file system without locks
             yield self
         finally:
             os.close(descriptor)
@@ -292,13 +288,6 @@ class CredentialsDirectory:
                 if path.is_dir() and not path.is_symlink():
                     problem = "is a directory; move it away first"
                     raise CredentialsUnusable(path=path, problem=problem)
-
-    def _lock(self, descriptor: int) -> None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            problem = "another nexus-auth is at work in this directory; wait until it is done"
-            raise CredentialsUnusable(path=self.path, problem=problem) from None
 
 
 class Reservation:

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from importlib.resources import files
 from typing import Any, Final, Self
 
@@ -189,7 +189,10 @@ class DevnetStore:
             others = "SELECT 1 FROM neuron WHERE netuid = ? AND uid = ? AND hotkey != ?"
             if self._run(others, netuid, neuron.uid, hotkey):
                 raise ValueError(f"uid {neuron.uid} is another neuron's on subnet {netuid}")
-            self._write("neuron", netuid=netuid, **_columns_of(neuron))
+            columns = {each.name: getattr(neuron, each.name) for each in fields(neuron)}
+            axon = asdict(columns.pop("axon"))
+            columns |= {f"axon_{name}": value for name, value in axon.items()}
+            self._write("neuron", netuid=netuid, **columns)
         return neuron
 
     def remove_neuron(self, hotkey: Hotkey, *, netuid: int = DEFAULT_NETUID) -> None:
@@ -321,13 +324,6 @@ class DevnetStore:
         # NORMAL may lose the last moments to a power cut, which is no matter for development data.
         for setting in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
             self._run(f"PRAGMA {setting}")
-
-
-def _columns_of(neuron: NeuronRecord) -> dict[str, object]:
-    """A neuron's fields as columns, its axon's fields as `axon_...`."""
-    columns = {each.name: getattr(neuron, each.name) for each in fields(neuron)}
-    axon = columns.pop("axon")
-    return columns | {f"axon_{each.name}": getattr(axon, each.name) for each in fields(axon)}
 
 
 def _neuron_from(row: sqlite3.Row) -> NeuronRecord:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum, unique
+from functools import partial
 from itertools import product
 from typing import Final, Self
 
@@ -136,27 +137,22 @@ FACT_HEADERS: Final = tuple(each.header for each in GrantHeader)
 """What a grant says beside the hotkey, where the auth service is set up so."""
 
 
-def with_underscores(name: str) -> tuple[str, ...]:
-    """Spells a header in every way in which underscores stand for some of its hyphens.
-
-    Servers of the CGI family (WSGI among them) read all of them as the same name. The name
-    itself comes first.
-    """
-    return _spellings(name, "_")
-
-
-def with_dots(name: str) -> tuple[str, ...]:
-    """The same with dots, which some of these servers read as underscores too."""
-    return _spellings(name, ".")
-
-
-def _spellings(name: str, other: str) -> tuple[str, ...]:
+def _spellings(other: str, name: str) -> tuple[str, ...]:
     words = name.split("-")
     return tuple(
         words[0] + "".join(mark + word for mark, word in zip(marks, words[1:], strict=True))
         for marks in product(("-", other), repeat=len(words) - 1)
     )
 
+
+with_underscores: Final = partial(_spellings, "_")
+"""Spells a header in every way in which underscores stand for some of its hyphens.
+
+Servers of the CGI family (WSGI among them) read all of them as the same name. The name itself
+comes first."""
+
+with_dots: Final = partial(_spellings, ".")
+"""The same with dots, which some of these servers read as underscores too."""
 
 FORGEABLE_HEADERS: Final = (
     # With dots too: what these say of the caller, the application believes.

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
+from nexus_auth.adapters.clock import utc_now
+from nexus_auth.adapters.credentials.directory import CredentialsDirectory
 from nexus_auth.domain.errors import ConfigurationError, InvalidHotkey
+from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.issuance import Order
+from nexus_auth.domain.issuing import validity_end
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_go_switch, add_value
-from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from
-
-if TYPE_CHECKING:
-    import argparse
-
-    from nexus_auth.adapters.pylon.client import PylonClient
-    from nexus_auth.domain.issuance import Order
-    from nexus_auth.entrypoints.settings import Settings
+from nexus_auth.entrypoints.issuing.hook import Hook
+from nexus_auth.entrypoints.issuing.issuance import Issuance, is_nothing_to_do
+from nexus_auth.entrypoints.reporter import Reporter
+from nexus_auth.entrypoints.settings import PYLON_FLAGS, Settings, add_flags, load_from
 
 _ED25519: Final = 1
 _MAX_TIMEOUT_SECONDS: Final = 3600.0
@@ -46,42 +50,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     def add(name: str, metavar: str, explanation: str, **options: Any) -> None:
         add_value(parser, name, metavar=metavar, help=explanation, **options)
 
-    add(
-        "ss58-address",
-        "ADDR",
-        "the hotkey of the Pylon identity; becomes O in the certificate",
-        required=True,
-    )
-    add(
-        "output-dir",
-        "DIR",
-        "where client.key and client.crt are written; made if missing (default ./certs)",
-        default="./certs",
-    )
+    address = "the hotkey of the Pylon identity; becomes O in the certificate"
+    add("ss58-address", "ADDR", address, required=True)
+    folder = "where client.key and client.crt are written; made if missing (default ./certs)"
+    add("output-dir", "DIR", folder, default="./certs")
     algorithm = "1 is Ed25519, the only one there is (default 1)"
     add("algorithm", "N", algorithm, type=int, default=_ED25519)
     not_after = "how long the certificate is valid (default 3650)"
     add("not-after-days", "DAYS", not_after, type=int, default=3650)
-    add_go_switch(
-        parser, "force-recreate", "replace what is there, and the key on chain, without asking"
-    )
-    add_go_switch(
-        parser,
-        "reuse-key",
-        "make a new certificate around the key that is there; the chain is not touched",
-    )
-    add(
-        "renew-before-days",
-        "DAYS",
+    force = "replace what is there, and the key on chain, without asking"
+    add_go_switch(parser, "force-recreate", force)
+    reuse = "make a new certificate around the key that is there; the chain is not touched"
+    add_go_switch(parser, "reuse-key", reuse)
+    renew = (
         "do nothing while the certificate is valid for longer and its key is on chain; otherwise "
-        "replace the pair",
-        type=int,
+        "replace the pair"
     )
-    add(
-        "after-change",
-        "COMMAND",
-        "run after the files have changed, without a shell; a failure is exit code 1",
-    )
+    add("renew-before-days", "DAYS", renew, type=int)
+    after = "run after the files have changed, without a shell; a failure is exit code 1"
+    add("after-change", "COMMAND", after)
     confirm = "how long to wait until the chain has the new key; 0 does not ask (default 60)"
     add("confirm-timeout-seconds", "SECONDS", confirm, type=float, default=60.0)
     generating = "how long Pylon may take to make and publish the pair (default 300)"
@@ -92,14 +79,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Has a pair made, unless there is one: that needs neither settings nor Pylon."""
-    import asyncio
-    from pathlib import Path
-
-    from nexus_auth.adapters.credentials.directory import CredentialsDirectory
-    from nexus_auth.entrypoints.issuing.hook import Hook
-    from nexus_auth.entrypoints.issuing.issuance import Issuance, is_nothing_to_do
-    from nexus_auth.entrypoints.reporter import Reporter
-
     order = _parse_order(args)
     after_change = None if args.after_change is None else Hook.parse(args.after_change)
     directory = CredentialsDirectory(Path(args.output_dir), will_notify=after_change is not None)
@@ -119,10 +98,8 @@ def execute(args: argparse.Namespace) -> int:
     container = build_container(settings)
 
     async def issue() -> int:
-        client: PylonClient = container.pylon(
-            generate_timeout_seconds=args.generate_timeout_seconds
-        )
-        async with client:
+        timeout = args.generate_timeout_seconds
+        async with container.pylon(generate_timeout_seconds=timeout) as client:
             return await Issuance(
                 order=order,
                 directory=directory,
@@ -153,11 +130,6 @@ def _require_identity(settings: Settings) -> None:
 
 def _parse_order(args: argparse.Namespace) -> Order:
     """Checks everything that can be checked without a request."""
-    from nexus_auth.adapters.clock import utc_now
-    from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.issuance import Order
-    from nexus_auth.domain.issuing import validity_end
-
     try:
         hotkey = Hotkey.parse(args.ss58_address)
     except InvalidHotkey as exc:

@@ -10,6 +10,7 @@ from nexus_auth.domain.decision import Denied
 from nexus_auth.domain.errors import CertificateRejected
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch
+from nexus_auth.entrypoints.description import build_description, denial_as_json, load_certificate
 from nexus_auth.entrypoints.terminal import as_json, painted
 
 _EPILOG = """\
@@ -36,12 +37,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Shows one certificate."""
-    from nexus_auth.entrypoints.description import (
-        build_description,
-        denial_as_json,
-        load_certificate,
-    )
-
     data = load_certificate(args.certificate)
     try:
         description = build_description(data, utc_now())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.neuron import Neuron
+from nexus_auth.domain.policy import AccessPolicy
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch, add_value, parsed
@@ -16,11 +20,7 @@ from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from, w
 from nexus_auth.entrypoints.terminal import as_json, escaped, painted
 
 if TYPE_CHECKING:
-    import argparse
-
     from nexus_auth.adapters.policy.live import LivePolicies
-    from nexus_auth.domain.neuron import Neuron
-    from nexus_auth.domain.policy import AccessPolicy
     from nexus_auth.entrypoints.container import Container
 
 _EPILOG = """\
@@ -50,9 +50,7 @@ exit codes: 0 would be admitted · 1 would not · 2 wrong usage or configuration
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the two actions and their arguments."""
     parser.epilog = _EPILOG
-    actions = parser.add_subparsers(
-        title="actions", metavar="ACTION", dest="action", required=True, parser_class=type(parser)
-    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     summary = "say whether a policy file is valid, and what it says"
     check = add_command(actions, "check", summary, epilog=_CHECK_EPILOG)
     add_switch(check, "json", "print JSON")
@@ -120,8 +118,6 @@ def _show_policies(policies: LivePolicies, *, json: bool) -> int:
 
 
 def _explain(container: Container, policies: LivePolicies, args: argparse.Namespace) -> int:
-    import asyncio
-
     hotkey = parsed("HOTKEY", args.hotkey, Hotkey.parse, source="argument")
     policy = chosen_policy(policies, args.policy)
     is_registered, neuron = asyncio.run(_fetch_facts(container, hotkey, policy))

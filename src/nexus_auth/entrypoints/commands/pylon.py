@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from nexus_auth.adapters.addresses import TcpAddress, parse_listen_address
+from nexus_auth.adapters.devnet.records import MAX_NETUID
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch, add_value, parsed, whole_number
-
-if TYPE_CHECKING:
-    import argparse
-
-    from nexus_auth.adapters.addresses import TcpAddress
 
 _DESCRIPTION: Final = """\
 Runs a development Pylon: the same HTTP API, with a file in the place of the
@@ -77,7 +75,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Seeds the data file and serves it until a signal comes."""
-    from nexus_auth.adapters.devnet.records import MAX_NETUID
     from nexus_auth.entrypoints import devnet
 
     netuid = whole_number(0, MAX_NETUID)
@@ -107,8 +104,6 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _address(args: argparse.Namespace) -> TcpAddress:
-    from nexus_auth.adapters.addresses import TcpAddress, parse_listen_address
-
     address = parsed("--listen", args.listen, parse_listen_address)
     if not isinstance(address, TcpAddress):
         raise ConfigurationError(

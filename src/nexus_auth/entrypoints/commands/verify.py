@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from nexus_auth.adapters.clock import utc_now
-from nexus_auth.domain.decision import Denied, Granted
+from nexus_auth.domain.decision import Decision, Denied, Granted
+from nexus_auth.domain.ed25519 import is_usable_public_key
 from nexus_auth.domain.errors import CertificateRejected, RegistryAnswerInvalid
+from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.ports import Clock, Registration
 from nexus_auth.domain.reasons import DenialReason
+from nexus_auth.domain.verifier import CertificateVerifier
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch, add_value
+from nexus_auth.entrypoints.commands.policy import chosen_policy
+from nexus_auth.entrypoints.description import build_description, denial_as_json, load_certificate
 from nexus_auth.entrypoints.settings import (
     PYLON_FLAGS,
     Settings,
@@ -22,12 +31,7 @@ from nexus_auth.entrypoints.settings import (
 from nexus_auth.entrypoints.terminal import as_json, painted
 
 if TYPE_CHECKING:
-    import argparse
-
     from nexus_auth.adapters.pylon.client import PylonClient
-    from nexus_auth.domain.decision import Decision
-    from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.ports import Clock, Registration
 
 _EPILOG = """\
 Asks Pylon once, with the settings that the service would have, and remembers
@@ -57,14 +61,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Decides on one certificate and prints the decision with its reason."""
-    import asyncio
-
-    from nexus_auth.entrypoints.description import (
-        build_description,
-        denial_as_json,
-        load_certificate,
-    )
-
     settings = load_from(args)
     warn_of_unknown(settings)
     data = load_certificate(args.certificate)
@@ -121,15 +117,10 @@ class _PatientRegistry:
     registered: bytes | None = None
 
     def peek(self, hotkey: Hotkey) -> Registration | None:
-        """See `KeyRegistry.peek`."""
         del hotkey
         return None
 
     async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:
-        """See `KeyRegistry.lookup`."""
-        from nexus_auth.domain.ed25519 import is_usable_public_key
-        from nexus_auth.domain.ports import Registration
-
         del presented
         self.registered = await self.source.fetch_key(hotkey)
         if self.registered is None:
@@ -145,10 +136,6 @@ class _PatientRegistry:
 async def _decide(
     settings: Settings, data: bytes, policy_name: str | None
 ) -> tuple[Decision, bytes | None]:
-    from datetime import timedelta
-
-    from nexus_auth.domain.verifier import CertificateVerifier
-    from nexus_auth.entrypoints.commands.policy import chosen_policy
     from nexus_auth.entrypoints.container import build_container
 
     container = build_container(settings)

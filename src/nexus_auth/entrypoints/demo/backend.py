@@ -15,17 +15,15 @@ _MAX_BODY_BYTES: Final = 1024 * 1024
 
 
 class EchoBackend(ThreadingHTTPServer):
-    """A small HTTP server on loopback, in a thread of its own.
+    """A small HTTP server on a port of loopback, in a thread of its own.
 
     Attributes:
         requests: How many requests have reached it.
         received: The headers of the last one.
-        port: Where it listens, on loopback.
     """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.port = self.server_port
         self.requests = 0
         self.received = Message()
         self._thread = Thread(target=self.serve_forever, args=(0.05,), daemon=True)
@@ -50,7 +48,6 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _IDLE_SECONDS
 
     def do_GET(self) -> None:
-        """Answers with what was received."""
         self._skip_body()
         self.server.received = self.headers
         self.server.requests += 1

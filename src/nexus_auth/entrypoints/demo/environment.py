@@ -17,11 +17,7 @@ from nexus_auth.adapters.credentials.directory import CredentialsDirectory
 from nexus_auth.adapters.files import replace_file
 from nexus_auth.adapters.proxies.site import Site, parse_path
 from nexus_auth.entrypoints.demo.backend import EchoBackend
-from nexus_auth.entrypoints.demo.certificates import (
-    a_hotkey,
-    save_self_made,
-    save_server_pair,
-)
+from nexus_auth.entrypoints.demo.certificates import a_hotkey, save_self_made, save_server_pair
 from nexus_auth.entrypoints.demo.processes import (
     LOOPBACK,
     OURSELVES,
@@ -202,7 +198,7 @@ class Environment:
         folder = self.directory / self.proxy.name
         site = Site(
             listen=self._proxy_port.address,
-            app=TcpAddress(LOOPBACK, self.backend.port),
+            app=TcpAddress(LOOPBACK, self.backend.server_port),
             auth=self._auth_port.address,
             tls_cert=str(self.server_pair.certificate_path),
             tls_key=str(self.server_pair.key_path),

@@ -58,10 +58,7 @@ class Proxy:
 
 
 def find_proxy(only: str | None = None) -> Proxy:
-    """Finds a proxy on this machine.
-
-    Args:
-        only: nginx or envoy; None takes what is there.
+    """Finds a proxy on this machine: nginx or envoy, or what is there where neither is named.
 
     Raises:
         DemoFailed: When there is none; the message says how to get one.

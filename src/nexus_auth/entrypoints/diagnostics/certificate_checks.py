@@ -102,10 +102,7 @@ def check_published(
 ) -> Finding:
     """Says whether the key on chain is that of the certificate in a folder.
 
-    Args:
-        folder: Where the pair is.
-        certificate: Its certificate.
-        published: What the chain has for its hotkey; None where it has no key.
+    `published` is what the chain has for its hotkey; None where it has no key.
     """
     if published == certificate.public_key:
         return Finding("on chain", Outcome.OK, "the chain has this key")

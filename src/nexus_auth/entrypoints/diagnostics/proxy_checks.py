@@ -39,10 +39,7 @@ async def check_proxy(
 ) -> list[Finding]:
     """Sends the proxy requests without a certificate, with forged headers, and with the key pair.
 
-    Args:
-        url: The proxy's address, `https://host:port/`.
-        folder: Where the key pair is.
-        certificate: The pair's certificate; None when there is no pair to try.
+    The pair is in `folder`, with this certificate; None when there is no pair to try.
     """
     without = _context(None)
     status = await _status(url, without, {})

@@ -10,16 +10,7 @@ from typing import Final
 
 import httpx
 
-from nexus_auth.adapters.pylon.api import (
-    FirstGenerationApi,
-    IdentityApi,
-    OpenAccessApi,
-    PylonAnswerInvalid,
-    PylonApi,
-    PylonFailed,
-    PylonRefused,
-    PylonUnreachable,
-)
+from nexus_auth.adapters.pylon import api
 from nexus_auth.adapters.pylon.client import PylonClient, trusted_servers
 from nexus_auth.domain.errors import BulkNotOffered, RegistryError
 from nexus_auth.domain.hotkey import Hotkey
@@ -37,11 +28,7 @@ _ANY_HOTKEY: Final = Hotkey(bytes(32))
 async def check_pylon(
     settings: Settings, container: Container
 ) -> tuple[list[Finding], Mapping[Hotkey, bytes] | None]:
-    """Fetches all certificates of the subnet, as the service does.
-
-    Args:
-        settings: Name the endpoint.
-        container: Was made of them.
+    """Fetches all certificates of the subnet, as the service with these settings does.
 
     Returns:
         What was found, and the registered keys; None when they could not be had.
@@ -67,14 +54,14 @@ async def check_pylon(
     return findings, answer.keys
 
 
-def _api_name(api: PylonApi) -> str:
+def _api_name(spoken: api.PylonApi) -> str:
     """An API of Pylon by the name that the documentation uses."""
-    match api:
-        case IdentityApi():
-            return f"identity API, netuid {api.netuid}"
-        case OpenAccessApi():
-            return f"open-access API, netuid {api.netuid}"
-        case FirstGenerationApi():
+    match spoken:
+        case api.IdentityApi():
+            return f"identity API, netuid {spoken.netuid}"
+        case api.OpenAccessApi():
+            return f"open-access API, netuid {spoken.netuid}"
+        case api.FirstGenerationApi():
             return "first-generation API (no netuid is set)"
 
 
@@ -112,17 +99,17 @@ async def _answers(request: Awaitable[object]) -> bool:
 def _explain(exc: RegistryError, endpoint: str) -> Finding:
     outcome, text = Outcome.WRONG, str(exc)
     match exc:
-        case PylonUnreachable():
+        case api.PylonUnreachable():
             outcome = Outcome.UNREACHABLE
             next_step = f"is Pylon running at {endpoint}? NEXUS_PYLON_ENDPOINT names it"
             if endpoint.startswith("https:"):
                 next_step += "; SSL_CERT_FILE names a private authority that signed its certificate"
-        case PylonRefused():
+        case api.PylonRefused():
             next_step = "have Pylon's operator tell you the token, and set it"
-        case PylonFailed(status=status) if status in _REDIRECTS:
+        case api.PylonFailed(status=status) if status in _REDIRECTS:
             text = f"{endpoint} redirects: the netuid is not that of the identity"
             next_step = "set NEXUS_PYLON_NETUID to the netuid of your identity"
-        case PylonAnswerInvalid():
+        case api.PylonAnswerInvalid():
             text = f"{endpoint}: {exc}"
             next_step = "is NEXUS_PYLON_ENDPOINT really Pylon's address?"
         case _:

@@ -11,7 +11,6 @@ from typing import Final, Self
 
 from nexus_auth.domain.errors import ConfigurationError
 
-FLAG: Final = "-after-change"
 TIMEOUT_SECONDS: Final = 60.0
 """Reloading a proxy takes a moment; a hook that hangs must not hang a timer's job for ever."""
 
@@ -32,7 +31,6 @@ class Hook:
             ConfigurationError: If it cannot be split, or there is no such program: that is
                 found out before the key on chain is replaced.
         """
-        problem: str
         try:
             words = tuple(shlex.split(text))
         except ValueError as exc:
@@ -41,7 +39,7 @@ class Hook:
             if words and shutil.which(words[0]) is not None:
                 return cls(words)
             problem = f"{text!r}: no such program; for a shell's features write sh -c '...'"
-        raise ConfigurationError(setting=FLAG, problem=problem)
+        raise ConfigurationError(setting="-after-change", problem=problem)
 
     async def run(self, *, timeout_seconds: float = TIMEOUT_SECONDS) -> str:
         """Runs the command. Our own settings, tokens among them, are not in its environment.

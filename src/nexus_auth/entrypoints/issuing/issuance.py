@@ -52,9 +52,6 @@ from nexus_auth.entrypoints.issuing.hook import Hook
 from nexus_auth.entrypoints.reporter import Reporter
 from nexus_auth.entrypoints.signals import HeldSignals
 
-POLL_SECONDS: Final = 2.0
-"""How often Pylon is asked for the new key: a block of the chain takes twelve seconds."""
-
 _RESCUE_EVERY_SECONDS: Final = 2.0
 
 _NOT_NOW: Final = (
@@ -99,7 +96,8 @@ class Issuance:
         reporter: Shows what happens.
         after_change: Run after the files have changed.
         confirm_seconds: How long to wait until the chain has the new key; 0 does not look.
-        poll_seconds: The pause between two lookups of a key.
+        poll_seconds: The pause between two lookups of a key; a block of the chain takes twelve
+            seconds.
     """
 
     order: Order
@@ -110,7 +108,7 @@ class Issuance:
     reporter: Reporter
     after_change: Hook | None = None
     confirm_seconds: float = 60.0
-    poll_seconds: float = POLL_SECONDS
+    poll_seconds: float = 2.0
 
     async def run(self) -> int:
         """Does what is needed and returns the exit code.
@@ -131,7 +129,9 @@ class Issuance:
                     case Action.READ_PAIR:
                         facts = replace(facts, certificate=self._read_certificate())
                     case Action.LOOK_UP_PUBLISHED_KEY:
-                        key = await self._look_up_published_key(again=bool(facts.lookups))
+                        if facts.lookups:
+                            await asyncio.sleep(self.poll_seconds)
+                        key = await self.issuer.published_key(self.order.hotkey)
                         facts = replace(facts, lookups=(*facts.lookups, key))
                     case Action.KEEP_PAIR:
                         self._report_kept(step)
@@ -169,11 +169,6 @@ class Issuance:
         except CredentialsError as exc:
             self.reporter.say(f"The pair is unusable: {exc}.")
             return NoCertificate.UNREADABLE
-
-    async def _look_up_published_key(self, *, again: bool) -> bytes | None:
-        if again:
-            await asyncio.sleep(self.poll_seconds)
-        return await self.issuer.published_key(self.order.hotkey)
 
     # What is decided
 
@@ -220,7 +215,10 @@ class Issuance:
     async def _change_pair(self, action: Action) -> int:
         signals = HeldSignals(self.reporter.say, (_NOT_NOW, _STILL_WAITING))
         if action is Action.REUSE_KEY:
-            credentials = self._renew_certificate()
+            # A new certificate around the key that is there.
+            with self.directory.reserved() as reservation:
+                credentials = self._build(self.directory.load_private_key())
+                reservation.save(credentials)
         else:
             credentials = await self._replace_pair(signals)
         self._report_files(credentials)
@@ -235,13 +233,6 @@ class Issuance:
         code = await self._run_hook()
         await self._confirm(credentials)
         return code
-
-    def _renew_certificate(self) -> Credentials:
-        """Makes a new certificate around the key that is there."""
-        with self.directory.reserved() as reservation:
-            credentials = self._build(self.directory.load_private_key())
-            reservation.save(credentials)
-        return credentials
 
     async def _replace_pair(self, signals: HeldSignals) -> Credentials:
         """Has a new pair made, and does not let go of it before it is on disk."""
@@ -286,7 +277,6 @@ class Issuance:
         )
 
     async def _save(self, reservation: Reservation, credentials: Credentials) -> None:
-        problem: str
         try:
             reservation.save(credentials)
         except CredentialsNotPlaced:

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from nexus_auth.adapters.devnet import DevnetStore, build_devnet_app
+from nexus_auth.adapters.devnet.app import build_devnet_app
+from nexus_auth.adapters.devnet.store import DevnetStore
 from tests.builders import a_hotkey, public_bytes
 
 GENERATE = "/api/v1/identity/dev/subnet/1/certificates/self"

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from nexus_auth.adapters.devnet import Axon, DevnetStore, DevnetStoreUnusable, IdentityRecord
+from nexus_auth.adapters.devnet.records import Axon, IdentityRecord
+from nexus_auth.adapters.devnet.store import DevnetStore, DevnetStoreUnusable
 from tests.builders import a_hotkey, a_key, public_bytes
 
 ALICE = a_hotkey("alice")

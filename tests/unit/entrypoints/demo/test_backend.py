@@ -21,7 +21,7 @@ def backend() -> Iterator[EchoBackend]:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_application_tells_what_it_saw(backend: EchoBackend, method: str) -> None:
     """Every header comes back, repeated ones too, and the visit is counted."""
-    connection = http.client.HTTPConnection("127.0.0.1", backend.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", backend.server_port, timeout=5)
     connection.putrequest(method, "/a?b")
     connection.putheader("X-Hotkey", "one")
     connection.putheader("X-Hotkey", "two")
@@ -38,7 +38,7 @@ def test_application_tells_what_it_saw(backend: EchoBackend, method: str) -> Non
 
 def test_body_is_never_taken_for_a_request(backend: EchoBackend) -> None:
     """Proxies keep connections open and send the next caller's request on them."""
-    connection = http.client.HTTPConnection("127.0.0.1", backend.port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", backend.server_port, timeout=5)
     for expected in (1, 2):
         connection.request("POST", "/", body=b"hello")
         response = connection.getresponse()
