@@ -34,7 +34,7 @@ COMMANDS: Final[Mapping[str, str]] = {
 }
 """Every command and what it does, in one line. Its module in `entrypoints/commands` has its name:
 `configure(parser)` adds its arguments, and `execute(args)` runs it and returns the exit code; only
-there it imports what is heavier than cryptography."""
+there it imports what its arguments do not need, so that help comes at once."""
 
 _COMMANDS_PACKAGE: Final = "nexus_auth.entrypoints.commands"
 _DEFAULT_COLUMNS: Final = 80

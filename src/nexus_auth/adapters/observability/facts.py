@@ -6,13 +6,7 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Final
 
-from nexus_auth.adapters.headers.names import (
-    ORIGINAL_METHOD_HEADERS,
-    ORIGINAL_URI_HEADERS,
-    POLICY_FIELD,
-    REQUEST_ID_FIELD,
-    field_name,
-)
+from nexus_auth.adapters.headers import names
 from nexus_auth.domain.decision import Decision, Granted
 from nexus_auth.domain.reasons import DenialReason
 
@@ -29,8 +23,8 @@ _MAX_URI: Final = 512
 _MAX_METHOD: Final = 32
 _MAX_POLICY: Final = 64
 
-_URI_FIELDS: Final = tuple(map(field_name, ORIGINAL_URI_HEADERS))
-_METHOD_FIELDS: Final = tuple(map(field_name, ORIGINAL_METHOD_HEADERS))
+_URI_FIELDS: Final = tuple(map(names.field_name, names.ORIGINAL_URI_HEADERS))
+_METHOD_FIELDS: Final = tuple(map(names.field_name, names.ORIGINAL_METHOD_HEADERS))
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 """What an identifier looks like: UUIDs, hexadecimal, base64, `1-5759e988-bd862e3fe1be46a994272793`.
@@ -62,14 +56,14 @@ def client_request(method: bytes, target: bytes, headers: Headers) -> dict[str, 
     found = {name.lower(): value for name, value in reversed(headers)}
     uri = next((found[name] for name in _URI_FIELDS if name in found), target)
     verb = next((found[name] for name in _METHOD_FIELDS if name in found), method)
-    request_id = found.get(REQUEST_ID_FIELD, b"")
+    request_id = found.get(names.REQUEST_ID_FIELD, b"")
     request = {
         "request_id": request_id.decode() if _ID.fullmatch(request_id) else uuid.uuid4().hex,
         "method": _text(verb, _MAX_METHOD),
         "uri": _text(uri, _MAX_URI),
     }
-    if POLICY_FIELD in found:
-        request["policy"] = _text(found[POLICY_FIELD], _MAX_POLICY)
+    if names.POLICY_FIELD in found:
+        request["policy"] = _text(found[names.POLICY_FIELD], _MAX_POLICY)
     return request
 
 

@@ -8,13 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from nexus_auth.adapters.addresses import Address, TcpAddress, UnixAddress
-from nexus_auth.adapters.headers.names import (
-    CERTIFICATE_HEADERS,
-    FORGEABLE_HEADERS,
-    POLICY_HEADER,
-    XFCC_HEADER,
-    with_underscores,
-)
+from nexus_auth.adapters.headers import names
 from nexus_auth.adapters.proxies.site import Site, UnsuitableSite
 
 _EVERY_IPV6: Final = "::"
@@ -32,7 +26,7 @@ def _nginx(site: Site, _directory: str) -> dict[str, str]:
         "listen": f"{listen} ipv6only=off" if site.listen.host == _EVERY_IPV6 else listen,
         "server_name": site.server_name or "_",
         # It overwrites X-Hotkey, and drops names with dots.
-        "forged": " ".join((POLICY_HEADER, *CERTIFICATE_HEADERS)),
+        "forged": " ".join((names.POLICY_HEADER, *names.CERTIFICATE_HEADERS)),
     }
 
 
@@ -70,7 +64,9 @@ def _envoy(site: Site, _directory: str) -> dict[str, str]:
         "listen_host": listen_host,
         "ipv4_compat": "true" if listen_host == _EVERY_IPV6 else "false",
         # Envoy itself replaces the one header by the connection's own certificate.
-        "forged": " ".join(name.lower() for name in FORGEABLE_HEADERS if name != XFCC_HEADER),
+        "forged": " ".join(
+            name.lower() for name in names.FORGEABLE_HEADERS if name != names.XFCC_HEADER
+        ),
         "auth_type": discovery(site.auth),
         "auth_address": address(site.auth),
         "app_type": discovery(site.app),
@@ -84,7 +80,7 @@ def _traefik(site: Site, _directory: str) -> dict[str, str]:
             raise UnsuitableSite(argument, "Traefik cannot reach a unix socket; give host:port")
     # Go keeps the case of the first letter after a hyphen only, so one spelling stands for all
     # cases; an underscore is no hyphen to it.
-    spellings = [spelling for name in FORGEABLE_HEADERS for spelling in with_underscores(name)]
+    spellings = [form for name in names.FORGEABLE_HEADERS for form in names.with_underscores(name)]
     return {"forged": " ".join(spellings)}
 
 

@@ -14,11 +14,13 @@ Source: Pylon's public API, versions of October 2025 (first generation) and late
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 from urllib.parse import quote, urlsplit
 
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
-from nexus_auth.domain.hotkey import Hotkey
+
+if TYPE_CHECKING:
+    from nexus_auth.domain.hotkey import Hotkey
 
 _ROOT: Final = "/api/v1"
 

@@ -13,14 +13,7 @@ from typing import Any, Final, Self, TypeVar
 
 import httpx
 
-from nexus_auth.adapters.pylon.answers import (
-    parse_certificate,
-    parse_certificates,
-    parse_json,
-    parse_json_map,
-    parse_key_pair,
-    parse_neurons,
-)
+from nexus_auth.adapters.pylon import answers
 from nexus_auth.adapters.pylon.api import (
     IdentityApi,
     PylonAnswerInvalid,
@@ -31,12 +24,7 @@ from nexus_auth.adapters.pylon.api import (
     parse_endpoint,
 )
 from nexus_auth.adapters.pylon.bounded_transport import MAX_BYTES_EXTENSION, BoundedTransport
-from nexus_auth.domain.errors import (
-    BulkNotOffered,
-    IssuerUnavailable,
-    IssuingRefused,
-    RegistryError,
-)
+from nexus_auth.domain import errors
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
@@ -86,7 +74,7 @@ class _Answer:
     def detail(self) -> str:
         """The `detail` of an error body in lower case, or nothing where there is none."""
         try:
-            document = parse_json(self.body)
+            document = answers.parse_json(self.body)
         except PylonAnswerInvalid:
             return ""
         detail = document.get("detail") if isinstance(document, dict) else None
@@ -176,9 +164,9 @@ class PylonClient:
         """
         answer = await self._request(self._api.certificates_path, max_bytes=MAX_CERTIFICATES_BYTES)
         if answer.is_missing_path:
-            raise BulkNotOffered("this Pylon does not offer all certificates at once")
+            raise errors.BulkNotOffered("this Pylon does not offer all certificates at once")
         self._require(answer, HTTPStatus.OK)
-        return await _parsed(answer, parse_certificates)
+        return await _parsed(answer, answers.parse_certificates)
 
     async def fetch_key(self, hotkey: Hotkey) -> bytes | None:
         """Fetches one hotkey's key: `GET …/certificates/{hotkey}`.
@@ -189,7 +177,7 @@ class PylonClient:
         if answer.status == HTTPStatus.NOT_FOUND and _NO_CERTIFICATE in answer.detail:
             return None
         self._require(answer, HTTPStatus.OK)
-        return parse_certificate(parse_json(answer.body))
+        return answers.parse_certificate(answers.parse_json(answer.body))
 
     async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
         """Fetches the neurons of the subnet: `recent` where that exists, else `latest`.
@@ -204,7 +192,7 @@ class PylonClient:
             if is_unfilled or answer.is_missing_path:
                 continue
             self._require(answer, HTTPStatus.OK)
-            return await _parsed(answer, parse_neurons)
+            return await _parsed(answer, answers.parse_neurons)
         raise PylonFailed(
             f"Pylon at {self._endpoint} offers no neurons", status=HTTPStatus.NOT_FOUND
         )
@@ -215,19 +203,21 @@ class PylonClient:
         See `CertIssuer.generate`. The pair is checked: the private key belongs to the public one.
         """
         if not isinstance(self._api, IdentityApi):
-            raise IssuingRefused("issuing needs an identity: its name, its token and a netuid")
+            raise errors.IssuingRefused(
+                "issuing needs an identity: its name, its token and a netuid"
+            )
         return await _issuing(self._generate(self._api, algorithm))
 
     async def _generate(self, api: IdentityApi, algorithm: int) -> IssuedKeyPair:
         answer = await self._request(api.issuing_path, content={"algorithm": algorithm})
         if answer.status == HTTPStatus.BAD_GATEWAY and _NOT_PUBLISHED in answer.detail:
-            raise IssuingRefused(
+            raise errors.IssuingRefused(
                 f"Pylon at {self._endpoint} could not publish a key; is the hotkey of its "
                 f"identity registered on subnet {api.netuid}?"
             )
         # A pair counts with either status: there is no second copy.
         self._require(answer, HTTPStatus.OK, HTTPStatus.CREATED)
-        return parse_key_pair(parse_json(answer.body))
+        return answers.parse_key_pair(answers.parse_json(answer.body))
 
     async def published_key(self, hotkey: Hotkey) -> bytes | None:
         """Reads back which key the chain has for a hotkey. See `CertIssuer.published_key`."""
@@ -313,26 +303,27 @@ async def _bounded_body(response: httpx.Response, max_bytes: int) -> bytes:
 async def _parsed(answer: _Answer, parse: Callable[[Any], T]) -> T:
     """Parses a body of many entries; a large one in a thread, so that no request waits for it."""
     if len(answer.body) < _PARSE_ELSEWHERE_BYTES:
-        return parse(parse_json_map(answer.body))
-    return await asyncio.to_thread(lambda: parse(parse_json_map(answer.body)))
+        return parse(answers.parse_json_map(answer.body))
+    return await asyncio.to_thread(lambda: parse(answers.parse_json_map(answer.body)))
 
 
 async def _issuing(request: Awaitable[T]) -> T:
     """Raises the errors of a request as errors of the issuing port, which do not refer to them."""
     try:
         return await request
-    except RegistryError as exc:
+    except errors.RegistryError as exc:
         failure = exc
     match failure:
         case PylonFailed(status=status) if status not in _SERVER_ERRORS:
             # Redirects and client errors changed nothing; with all others that is not known.
-            raise IssuingRefused(str(failure), key_may_have_changed=status not in _NOTHING_DONE)
+            changed = status not in _NOTHING_DONE
+            raise errors.IssuingRefused(str(failure), key_may_have_changed=changed)
         case PylonUnreachable() | PylonFailed():
             # Pylon's 500 comes from the chain too, and may come after the new key was sent to it.
-            raise IssuerUnavailable(str(failure))
+            raise errors.IssuerUnavailable(str(failure))
         case _:
             is_invalid = isinstance(failure, PylonAnswerInvalid)
-            raise IssuingRefused(str(failure), key_may_have_changed=is_invalid)
+            raise errors.IssuingRefused(str(failure), key_may_have_changed=is_invalid)
 
 
 def trusted_servers(endpoint: str) -> ssl.SSLContext:

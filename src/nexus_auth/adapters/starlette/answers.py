@@ -7,13 +7,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from nexus_auth.adapters.headers.names import (
-    HOTKEY_HEADER,
-    REASON_HEADER,
-    REUSE_HEADER,
-    GrantHeader,
-    field_name,
-)
+from nexus_auth.adapters.headers import names
 from nexus_auth.domain.decision import Decision, Denied, Granted
 from nexus_auth.domain.neuron import StakeKind
 from nexus_auth.domain.reasons import GRANTED_BODY, DenialReason
@@ -25,11 +19,11 @@ if TYPE_CHECKING:
 
     from nexus_auth.domain.neuron import Neuron
 
-HOTKEY_FIELD: Final = field_name(HOTKEY_HEADER)
-REASON_FIELD: Final = field_name(REASON_HEADER)
+HOTKEY_FIELD: Final = names.field_name(names.HOTKEY_HEADER)
+REASON_FIELD: Final = names.field_name(names.REASON_HEADER)
 
-_REUSE_FIELD: Final = field_name(REUSE_HEADER)
-_GRANT_FIELDS: Final = tuple((header, field_name(header.header)) for header in GrantHeader)
+_REUSE_FIELD: Final = names.field_name(names.REUSE_HEADER)
+_GRANT_FIELDS: Final = tuple((each, names.field_name(each.header)) for each in names.GrantHeader)
 _CONTENT_TYPE: Final = (b"content-type", b"text/plain; charset=utf-8")
 _NO_STORE: Final = (b"cache-control", b"no-store")
 POLICY_VIOLATION: Final = 1008
@@ -84,16 +78,16 @@ def _answer(status: int, body: str, *headers: tuple[bytes, bytes]) -> Answer:
 
 
 def _neuron_headers(
-    neuron: Neuron | None, wanted: frozenset[GrantHeader]
+    neuron: Neuron | None, wanted: frozenset[names.GrantHeader]
 ) -> list[tuple[bytes, bytes]]:
     """The headers that are wanted, where they are known: none is better than a wrong zero."""
     if neuron is None:
         return []
     values = {
-        GrantHeader.UID: str(neuron.uid),
-        GrantHeader.VALIDATOR: "true" if neuron.validator_permit else "false",
+        names.GrantHeader.UID: str(neuron.uid),
+        names.GrantHeader.VALIDATOR: "true" if neuron.validator_permit else "false",
         # To a rao, and without an exponent.
-        GrantHeader.STAKE: f"{neuron.stake(StakeKind.TOTAL):.9f}".rstrip("0").rstrip("."),
+        names.GrantHeader.STAKE: f"{neuron.stake(StakeKind.TOTAL):.9f}".rstrip("0").rstrip("."),
     }
     return [
         (name, values[header].encode("ascii")) for header, name in _GRANT_FIELDS if header in wanted
@@ -112,7 +106,7 @@ def build_answer(
     now: datetime,
     reuse: timedelta,
     *,
-    grant_headers: frozenset[GrantHeader] = frozenset(),
+    grant_headers: frozenset[names.GrantHeader] = frozenset(),
 ) -> Answer:
     """Writes a decision as a response.
 

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch, add_value
-from nexus_auth.entrypoints.demo.certificates import public_key_pin
-from nexus_auth.entrypoints.reporter import Reporter
-from nexus_auth.entrypoints.signals import Interrupts
 
 if TYPE_CHECKING:
     from nexus_auth.entrypoints.demo.environment import Environment
+    from nexus_auth.entrypoints.reporter import Reporter
 
 _WATCH_SECONDS: Final = 0.5
 _EPILOG: Final = """\
@@ -46,6 +44,8 @@ def execute(args: argparse.Namespace) -> int:
     from nexus_auth.entrypoints.demo.environment import Environment
     from nexus_auth.entrypoints.demo.proxy import find_proxy
     from nexus_auth.entrypoints.demo.scenarios import run_scenarios
+    from nexus_auth.entrypoints.reporter import Reporter
+    from nexus_auth.entrypoints.signals import Interrupts
 
     proxy = find_proxy(args.proxy)
     reporter, interrupts = Reporter(), Interrupts()
@@ -67,6 +67,8 @@ def execute(args: argparse.Namespace) -> int:
 
 def _keep(running: Environment, reporter: Reporter) -> None:
     """Runs until a signal ends the demo, or raises when a child ends before."""
+    from nexus_auth.entrypoints.demo.certificates import public_key_pin
+
     running.start_pylon()
     pair = running.pair("validator")
     url = f"https://127.0.0.1:{running.port}/hello"

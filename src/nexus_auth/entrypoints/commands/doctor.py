@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from dataclasses import asdict
 from datetime import timedelta
@@ -11,10 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.arguments import add_switch, add_value
-from nexus_auth.entrypoints.diagnostics.certificate_checks import check_pair, check_published
 from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome, as_lines, exit_code
 from nexus_auth.entrypoints.settings import PYLON_FLAGS, Settings, add_flags, load_from
 from nexus_auth.entrypoints.terminal import as_json
@@ -47,6 +44,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Checks everything and prints what was found."""
+    import asyncio
+
     settings = load_from(args)
     if args.proxy_url is not None and not _is_https_url(args.proxy_url):
         raise ConfigurationError(setting="--proxy", problem="expected https://HOST:PORT/PATH")
@@ -75,7 +74,9 @@ def _is_missing(path: Path) -> bool:
 
 
 async def _examine(settings: Settings, certs: Path | None, proxy: str | None) -> list[Finding]:
+    from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME
     from nexus_auth.entrypoints.container import build_container
+    from nexus_auth.entrypoints.diagnostics.certificate_checks import check_pair, check_published
     from nexus_auth.entrypoints.diagnostics.proxy_checks import check_proxy
     from nexus_auth.entrypoints.diagnostics.pylon_checks import check_pylon, fetch_date, judge_clock
 

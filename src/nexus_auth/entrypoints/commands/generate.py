@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from nexus_auth.adapters.clock import utc_now
-from nexus_auth.adapters.credentials.directory import CredentialsDirectory
 from nexus_auth.domain.errors import ConfigurationError, InvalidHotkey
-from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.issuance import Order
-from nexus_auth.domain.issuing import validity_end
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_go_switch, add_value
-from nexus_auth.entrypoints.issuing.hook import Hook
-from nexus_auth.entrypoints.issuing.issuance import Issuance, is_nothing_to_do
-from nexus_auth.entrypoints.reporter import Reporter
 from nexus_auth.entrypoints.settings import PYLON_FLAGS, Settings, add_flags, load_from
+
+if TYPE_CHECKING:
+    from nexus_auth.domain.issuance import Order
 
 _ED25519: Final = 1
 _MAX_TIMEOUT_SECONDS: Final = 3600.0
@@ -79,6 +73,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Has a pair made, unless there is one: that needs neither settings nor Pylon."""
+    import asyncio
+
+    from nexus_auth.adapters.credentials.directory import CredentialsDirectory
+    from nexus_auth.entrypoints.issuing.hook import Hook
+    from nexus_auth.entrypoints.issuing.issuance import Issuance, is_nothing_to_do
+    from nexus_auth.entrypoints.reporter import Reporter
+
     order = _parse_order(args)
     after_change = None if args.after_change is None else Hook.parse(args.after_change)
     directory = CredentialsDirectory(Path(args.output_dir), will_notify=after_change is not None)
@@ -130,6 +131,11 @@ def _require_identity(settings: Settings) -> None:
 
 def _parse_order(args: argparse.Namespace) -> Order:
     """Checks everything that can be checked without a request."""
+    from nexus_auth.adapters.clock import utc_now
+    from nexus_auth.domain.hotkey import Hotkey
+    from nexus_auth.domain.issuance import Order
+    from nexus_auth.domain.issuing import validity_end
+
     try:
         hotkey = Hotkey.parse(args.ss58_address)
     except InvalidHotkey as exc:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from nexus_auth.adapters.clock import utc_now
 from nexus_auth.domain.decision import Denied
 from nexus_auth.domain.errors import CertificateRejected
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch
-from nexus_auth.entrypoints.description import build_description, denial_as_json, load_certificate
 from nexus_auth.entrypoints.terminal import as_json, painted
 
 _EPILOG = """\
@@ -37,18 +35,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Shows one certificate."""
-    data = load_certificate(args.certificate)
+    from nexus_auth.adapters.clock import utc_now
+    from nexus_auth.entrypoints import description
+
+    data = description.load_certificate(args.certificate)
     try:
-        description = build_description(data, utc_now())
+        described = description.build_description(data, utc_now())
     except CertificateRejected as exc:
         denial = Denied(reason=exc.reason, detail=exc.detail)
-        shown = as_json({"refusal": denial_as_json(denial)}) if args.json else _verdict(denial)
-        print(shown)
+        if args.json:
+            print(as_json({"refusal": description.denial_as_json(denial)}))
+        else:
+            print(_verdict(denial))
         return exit_codes.FAILED
     if args.json:
-        print(as_json(description.document))
+        print(as_json(described.document))
     else:
-        print("\n".join([*description.lines, "", _verdict(description.denial)]))
+        print("\n".join([*described.lines, "", _verdict(described.denial)]))
     return exit_codes.DONE
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
 
 from nexus_auth.domain.errors import ConfigurationError
-from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.neuron import Neuron
-from nexus_auth.domain.policy import AccessPolicy
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch, add_value, parsed
@@ -21,6 +17,9 @@ from nexus_auth.entrypoints.terminal import as_json, escaped, painted
 
 if TYPE_CHECKING:
     from nexus_auth.adapters.policy.live import LivePolicies
+    from nexus_auth.domain.hotkey import Hotkey
+    from nexus_auth.domain.neuron import Neuron
+    from nexus_auth.domain.policy import AccessPolicy
     from nexus_auth.entrypoints.container import Container
 
 _EPILOG = """\
@@ -86,18 +85,15 @@ def chosen_policy(policies: LivePolicies, name: str | None) -> AccessPolicy:
     """
     policy = policies().named(name)
     if policy is None:
-        raise ConfigurationError(
-            setting="-policy",
-            source="flag",
-            problem=f"{name!r}: there is no such policy, only {', '.join(policies.health().names)}",
-        )
+        problem = f"{name!r}: there is no such policy, only {', '.join(policies.health().names)}"
+        raise ConfigurationError(setting="-policy", source="flag", problem=problem)
     return policy
 
 
 def _show_policies(policies: LivePolicies, *, json: bool) -> int:
     state, found = policies.health(), policies().policies
     default = state.names[0]
-    shown = {
+    shown: dict[str, Any] = {
         name: {
             "rules": [rule.demand for rule in found[name].rules],
             "needs_neurons": found[name].needs_neurons,
@@ -110,14 +106,16 @@ def _show_policies(policies: LivePolicies, *, json: bool) -> int:
     print(f"{escaped(state.source)}: valid")
     for name in state.names:
         print(f"\n{name}{' (default)' if name == default else ''}")
-        for rule in found[name].rules:
-            print(f"  {rule.demand}")
-        if not found[name].rules:
-            print("  every registered hotkey")
+        for demand in shown[name]["rules"] or ["every registered hotkey"]:
+            print(f"  {demand}")
     return exit_codes.DONE
 
 
 def _explain(container: Container, policies: LivePolicies, args: argparse.Namespace) -> int:
+    import asyncio
+
+    from nexus_auth.domain.hotkey import Hotkey
+
     hotkey = parsed("HOTKEY", args.hotkey, Hotkey.parse, source="argument")
     policy = chosen_policy(policies, args.policy)
     is_registered, neuron = asyncio.run(_fetch_facts(container, hotkey, policy))

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from nexus_auth.adapters.proxies.configuration import Configuration, build_configuration
-from nexus_auth.adapters.proxies.site import PARSERS, Site, UnsuitableSite, parse_path
-from nexus_auth.adapters.proxies.syntax_check import check_configuration, write_configuration
 from nexus_auth.adapters.proxies.table import CONFIGURABLE, DEFAULT_PROXY, PROXIES
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch, add_value, parsed
+
+if TYPE_CHECKING:
+    from nexus_auth.adapters.proxies.configuration import Configuration
+    from nexus_auth.adapters.proxies.site import Site
 
 _FLAG: Final = "flag"
 _EPILOG: Final = """\
@@ -57,6 +58,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Prints or writes the configuration, and has it checked where that is wanted."""
+    from nexus_auth.adapters.proxies.configuration import build_configuration
+    from nexus_auth.adapters.proxies.site import UnsuitableSite, parse_path
+    from nexus_auth.adapters.proxies.syntax_check import check_configuration
+
     site = _parse_site(args)
     folder = None if args.output is None else Path(args.output).absolute()
     directory = None if folder is None else parsed("-output", str(folder), parse_path, source=_FLAG)
@@ -83,6 +88,8 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _parse_site(args: argparse.Namespace) -> Site:
+    from nexus_auth.adapters.proxies.site import PARSERS, Site
+
     proxy = PROXIES[args.name]
     usual = {"app": proxy.app, "auth": proxy.auth}
     values: dict[str, Any] = {}
@@ -114,6 +121,8 @@ def _print(name: str, configuration: Configuration) -> None:
 
 def _write(configuration: Configuration, folder: Path, *, force: bool) -> str:
     """Writes the files and prints their names; returns what kept it from that."""
+    from nexus_auth.adapters.proxies.syntax_check import write_configuration
+
     paths = [folder / name for name, _ in (*configuration.files, *configuration.links)]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nexus_auth.adapters.clock import utc_now
-from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.errors import RegistryError
 from nexus_auth.entrypoints.arguments import add_switch
-from nexus_auth.entrypoints.diagnostics.certificate_checks import check_pair, check_published
 from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome, as_lines, exit_code
 from nexus_auth.entrypoints.settings import PYLON_FLAGS, Settings, add_flags, load_from
 from nexus_auth.entrypoints.terminal import as_json
+
+if TYPE_CHECKING:
+    from nexus_auth.domain.certificate import ClientCertificate
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +37,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Looks at the pair and reports."""
+    import asyncio
+
+    from nexus_auth.adapters.clock import utc_now
+    from nexus_auth.entrypoints.diagnostics.certificate_checks import check_pair
+
     settings = load_from(args)
     now = utc_now()
     findings, certificate = check_pair(args.folder, now, timedelta(seconds=settings.leeway_seconds))
@@ -61,6 +65,7 @@ def execute(args: argparse.Namespace) -> int:
 
 async def _published(settings: Settings, folder: Path, certificate: ClientCertificate) -> Finding:
     from nexus_auth.entrypoints.container import build_container
+    from nexus_auth.entrypoints.diagnostics.certificate_checks import check_published
 
     async with build_container(settings).pylon() as client:
         try:

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from nexus_auth.adapters.clock import utc_now
 from nexus_auth.domain.decision import Decision, Denied, Granted
-from nexus_auth.domain.ed25519 import is_usable_public_key
 from nexus_auth.domain.errors import CertificateRejected, RegistryAnswerInvalid
-from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.ports import Clock, Registration
 from nexus_auth.domain.reasons import DenialReason
-from nexus_auth.domain.verifier import CertificateVerifier
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch, add_value
 from nexus_auth.entrypoints.commands.policy import chosen_policy
-from nexus_auth.entrypoints.description import build_description, denial_as_json, load_certificate
 from nexus_auth.entrypoints.settings import (
     PYLON_FLAGS,
     Settings,
@@ -32,6 +25,8 @@ from nexus_auth.entrypoints.terminal import as_json, painted
 
 if TYPE_CHECKING:
     from nexus_auth.adapters.pylon.client import PylonClient
+    from nexus_auth.domain.hotkey import Hotkey
+    from nexus_auth.domain.ports import Clock, Registration
 
 _EPILOG = """\
 Asks Pylon once, with the settings that the service would have, and remembers
@@ -61,29 +56,34 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Decides on one certificate and prints the decision with its reason."""
+    import asyncio
+
+    from nexus_auth.adapters.clock import utc_now
+    from nexus_auth.entrypoints import description
+
     settings = load_from(args)
     warn_of_unknown(settings)
-    data = load_certificate(args.certificate)
+    data = description.load_certificate(args.certificate)
     decision, registered = asyncio.run(_decide(settings, data, args.policy))
     try:
-        description = build_description(data, utc_now())
+        described = description.build_description(data, utc_now())
     except CertificateRejected:
-        description = None  # no certificate at all: the decision says so
+        described = None  # no certificate at all: the decision says so
     word, colour, text, code = _shown(decision)
     if args.json:
         if isinstance(decision, Granted):
             facts = {"hotkey": decision.hotkey.address}
         else:
-            facts = denial_as_json(decision)
+            facts = description.denial_as_json(decision)
         shown = {
             "decision": word,
             **facts,
             "registered_public_key": None if registered is None else registered.hex(),
-            "certificate": None if description is None else description.document,
+            "certificate": None if described is None else described.document,
         }
         print(as_json(shown))
         return code
-    lines = [] if description is None else [*description.lines]
+    lines = [] if described is None else [*described.lines]
     if registered is not None:
         lines.append(f"{'registered':<12} Ed25519 {registered.hex()}")
     if lines:
@@ -121,6 +121,9 @@ class _PatientRegistry:
         return None
 
     async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:
+        from nexus_auth.domain.ed25519 import is_usable_public_key
+        from nexus_auth.domain.ports import Registration
+
         del presented
         self.registered = await self.source.fetch_key(hotkey)
         if self.registered is None:
@@ -136,6 +139,7 @@ class _PatientRegistry:
 async def _decide(
     settings: Settings, data: bytes, policy_name: str | None
 ) -> tuple[Decision, bytes | None]:
+    from nexus_auth.domain.verifier import CertificateVerifier
     from nexus_auth.entrypoints.container import build_container
 
     container = build_container(settings)

@@ -25,14 +25,8 @@ from nexus_auth.adapters.credentials.directory import (
     CredentialsUnusable,
     Reservation,
 )
+from nexus_auth.domain import errors
 from nexus_auth.domain.certificate import ClientCertificate
-from nexus_auth.domain.errors import (
-    CredentialsError,
-    IssuerUnavailable,
-    IssuingError,
-    IssuingRefused,
-    RegistryError,
-)
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.issuance import (
     Action,
@@ -166,7 +160,7 @@ class Issuance:
     def _read_certificate(self) -> ClientCertificate | NoCertificate:
         try:
             return self.directory.load().certificate
-        except CredentialsError as exc:
+        except errors.CredentialsError as exc:
             self.reporter.say(f"The pair is unusable: {exc}.")
             return NoCertificate.UNREADABLE
 
@@ -255,14 +249,14 @@ class Issuance:
         async with self.reporter.waiting(waiting):
             try:
                 pair = await self.issuer.generate(algorithm=self.order.algorithm)
-            except IssuerUnavailable as exc:
-                raise IssuerUnavailable(
+            except errors.IssuerUnavailable as exc:
+                raise errors.IssuerUnavailable(
                     f"{exc}\nThe files were not touched. If Pylon did get the request, {_UNCLEAR}"
                 ) from None
-            except IssuingRefused as exc:
+            except errors.IssuingRefused as exc:
                 if not exc.key_may_have_changed:
                     raise
-                raise IssuingRefused(
+                raise errors.IssuingRefused(
                     f"{exc}\nThe files were not touched. As Pylon did get the request, {_UNCLEAR}",
                     key_may_have_changed=True,
                 ) from None
@@ -351,7 +345,7 @@ class Issuance:
                 if published == public_key:
                     return ""
                 holder = None
-                with suppress(RegistryError):  # a help for the reader, no more
+                with suppress(errors.RegistryError):  # a help for the reader, no more
                     keys = (await self.fetch_keys()).keys
                     holder = next((each for each, key in keys.items() if key == public_key), None)
                 if holder is not None and holder != hotkey:
@@ -366,7 +360,7 @@ class Issuance:
                     "address is not that of the Pylon identity, and the certificate will never "
                     f"work. Ask again with nexus-auth verify {self.directory.certificate_path}"
                 )
-            except IssuingError as exc:
+            except errors.IssuingError as exc:
                 problem = f"whether the chain has the key could not be found out: {exc}"
             if time.monotonic() + self.poll_seconds > deadline:
                 return problem
