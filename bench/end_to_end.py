@@ -70,11 +70,11 @@ def _without_authorisation(port: int, application: int) -> str:
   }}"""
 
 
-def _shipped(port: int, application: int, service: str, cache: Path) -> str:
+def shipped_configuration(port: int, application: int, service: str, cache: Path) -> str:
     """The configuration that the project ships, with its TLS taken out."""
     text = (_ROOT / "nginx" / "conf.d" / "default.conf").read_text()
-    # The stand-in application at its end has no part in this.
-    text = text[: text.index("# A stand-in for your application")]
+    # The example application is the last of its servers, and has no part in this.
+    text = text[: text.rindex("\nserver {")]
     text = re.sub(r"^\s*ssl_[a-z_]+ [^;]*;", "", text, flags=re.MULTILINE)
     text = re.sub(r"^\s*(access_log|error_log) [^;]*;", "", text, flags=re.MULTILINE)
     replacements = {
@@ -105,7 +105,11 @@ def subjects(stage: Stage, service: Subject, original: Subject | None) -> list[S
     add("nginx without authorisation", _without_authorisation(port, application), port)
     port = free_port()
     cache = stage.folder / "cache"
-    add("our configuration", _shipped(port, application, _address(service), cache), port)
+    add(
+        "our configuration",
+        shipped_configuration(port, application, _address(service), cache),
+        port,
+    )
     if original is not None:
         port = free_port()
         server = _original_way(port, application, _address(original))

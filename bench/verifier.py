@@ -43,17 +43,17 @@ class _Registry:
 
     def __init__(self, keys: dict[Hotkey, bytes]) -> None:
         self._known = {
-            hotkey: Registration(public_key=key, expires_at=_FOREVER)
+            hotkey.account_id: Registration(public_key=key, expires_at=_FOREVER)
             for hotkey, key in keys.items()
         }
 
     def peek(self, hotkey: Hotkey) -> Registration | None:
         """See `KeyRegistry`."""
-        return self._known.get(hotkey)
+        return self._known.get(hotkey.account_id)
 
     async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:  # noqa: ARG002 - the port
         """See `KeyRegistry`."""
-        return self._known.get(hotkey)
+        return self._known.get(hotkey.account_id)
 
 
 def _decode(value: bytes) -> ClientCertificate:

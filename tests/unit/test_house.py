@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from bench.end_to_end import shipped_configuration
 from nexus_auth.entrypoints.cli import COMMANDS, build_parser
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -200,6 +201,14 @@ def test_nginx_reuses_grants_by_certificate_and_only_as_told() -> None:
     assert "proxy_cache_valid" not in location
     assert "proxy_cache_use_stale" not in location
     assert "proxy_cache_lock" not in location  # makes callers wait for half a second at a time
+
+
+def test_the_benchmark_measures_the_nginx_configuration_that_we_ship() -> None:
+    """It still finds everything that it replaces there, and leaves TLS and the example out."""
+    text = shipped_configuration(1, 2, "127.0.0.1:3", Path("/cache"))
+    assert text.count("\nserver {") == 1
+    assert "proxy_cache_key" in text
+    assert re.search(r"^\s*ssl_|listen 8443", text, flags=re.MULTILINE) is None
 
 
 def test_make_offers_what_the_readers_of_the_readme_expect() -> None:
