@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import re
 import socket
 from dataclasses import dataclass
@@ -98,13 +99,20 @@ def parse_listen_address(text: str) -> Address:
     raise ValueError("expected :8080, host:port, [::1]:8080 or unix:/path.sock")
 
 
-def bind(address: Address) -> socket.socket:
-    """Opens a listening socket; raises OSError when the address is taken or not ours to bind.
+def bind(address: Address, *, mode: int = 0o600) -> socket.socket:
+    """Opens a listening socket.
 
     The socket file of a dead process is replaced, one on which a process listens is not.
+
+    Args:
+        address: Where to listen.
+        mode: The mode of a unix socket; until it has it, it is open to its owner alone.
+
+    Raises:
+        OSError: When the address is taken, or not ours to bind.
     """
     if isinstance(address, UnixAddress):
-        return _bind_unix(address.path)
+        return _bind_unix(address.path, mode)
     if address.host in _EVERY_INTERFACE and socket.has_dualstack_ipv6():
         return socket.create_server(
             ("", address.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG
@@ -113,20 +121,58 @@ def bind(address: Address) -> socket.socket:
     return socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
 
 
-def _bind_unix(path: Path) -> socket.socket:
+def _bind_unix(path: Path, mode: int) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if path.is_socket():
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                try:
-                    probe.connect(str(path))
-                except ConnectionRefusedError:
-                    path.unlink()
-                else:
-                    raise OSError(f"{path} is in use by a running process")
-        listener.bind(str(path))
+        _remove_abandoned(path)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+        path.chmod(mode)
         listener.listen(_BACKLOG)
     except BaseException:
         listener.close()
         raise
     return listener
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes the socket file of a dead process; raises OSError where a process listens on it."""
+    if not path.is_socket():
+        return
+    found = SocketFile(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(0)  # a busy process may have a full queue
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            found.remove()
+        except BlockingIOError:
+            raise OSError(f"{path} is in use by a busy process") from None
+        else:
+            raise OSError(f"{path} is in use by a running process")
+
+
+class SocketFile:
+    """The file of a unix socket, known by its inode: a successor's has the same name.
+
+    The inode is not used again while the socket is open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Takes the file that is there now; raises OSError when there is none."""
+        self._path = path
+        self._inode: tuple[int, int] | None = self._read()
+
+    def remove(self) -> None:
+        """Removes this file, and no other that has taken its name. Removing twice is fine."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._read() == self._inode:
+                self._path.unlink()
+        self._inode = None
+
+    def _read(self) -> tuple[int, int]:
+        status = self._path.lstat()
+        return status.st_dev, status.st_ino

@@ -94,6 +94,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     _open_missing_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = _command_named(arguments)
+    if name is None:
+        return _run(arguments, name)
+
+    from nexus_auth.entrypoints.signals import exit_on_sigterm, held_back
+
+    # Before anything else is loaded. The service has a use for SIGHUP, which would kill it.
+    with held_back() if name == DEFAULT_COMMAND else exit_on_sigterm():
+        return _run(arguments, name)
+
+
+def _run(arguments: list[str], name: str | None) -> int:
     try:
         args = build_parser(only=name).parse_args(arguments)
         code: int = args.execute(args)

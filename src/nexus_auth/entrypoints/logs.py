@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import select
 import sys
 import traceback
@@ -35,35 +36,52 @@ _QUIET_LIBRARIES: Final = (
 )
 """What they log at INFO, our own events say better, addresses included."""
 
-log = structlog.get_logger(__name__)
-
 
 class _Lines:
     """Writes whole lines to a stream, and neither fails nor waits.
 
-    A line that finds no room is left out: a reader that stops reading must not stop decisions.
-    The next line that finds room is preceded by one that says how many are missing.
+    A line that finds no room is left out: a reader that stops reading must not stop decisions, and
+    neither must a full disk. The next line that finds room is preceded by one that says how many
+    are missing. Nothing is buffered, so nothing is left to fail when the process ends.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._lost = 0
+        self._is_cut = False  # the disk was full in the middle of a line
         self._descriptor: int | None = None
         with suppress(OSError, ValueError):  # a stream in memory
             self._descriptor = stream.fileno()
 
     def msg(self, line: str) -> None:
-        if self._lost and self._has_room():
-            lost, self._lost = self._lost, 0
+        lost = self._lost
+        if lost and self._has_room():
+            self._lost = 0
             # An error, so that it is written at every log level.
-            log.error("log_lines_lost", lines=lost)  # comes back here, once
+            structlog.get_logger().error("log_lines_lost", lines=lost)  # comes back here, once
+            if self._lost:  # it was not written either
+                self._lost = lost + 1
+                return
         if not self._has_room():
             self._lost += 1
             return
-        # What fails is no reason to stop deciding, and there is nowhere to report it.
-        with suppress(OSError, ValueError):
-            self._stream.write(line + "\n")
-            self._stream.flush()
+        if not self._write(line + "\n"):
+            self._lost += 1
+
+    def _write(self, line: str) -> bool:
+        """Writes one line; returns whether all of it was written."""
+        try:
+            if self._descriptor is None:
+                self._stream.write(line)
+                return True
+            data = line.encode("utf-8", "backslashreplace")
+            if self._is_cut:
+                data = b"\n" + data
+            written = os.write(self._descriptor, data)
+        except (OSError, ValueError):
+            return False
+        self._is_cut = written < len(data)
+        return not self._is_cut
 
     def _has_room(self) -> bool:
         """Whether a line can be written without waiting.

@@ -10,7 +10,6 @@ import resource
 import signal
 import socket
 import stat
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -61,6 +60,13 @@ class Server(uvicorn.Server):
     uvicorn itself would die of a signal after it has ended well.
     """
 
+    def __init__(
+        self, config: uvicorn.Config, *, on_stop: Callable[[], None] | None = None
+    ) -> None:
+        """Makes a server that calls `on_stop`, if any, just before it stops listening."""
+        super().__init__(config)
+        self._on_stop = on_stop
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Captures none."""
@@ -69,6 +75,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends after one more pass of the loop: every accepted connection is drained, too."""
         await asyncio.sleep(0)
+        if self._on_stop is not None:
+            self._on_stop()
         for server in self.servers:
             server.close()
         await asyncio.sleep(0)
@@ -192,8 +200,6 @@ class _Supervisor:
         return None if received is None else received.si_signo
 
     def _start(self, number: int) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
         pid = os.fork()
         if pid:
             self._workers[pid] = number, time.monotonic()
@@ -201,13 +207,12 @@ class _Supervisor:
         code = exit_codes.FAILED
         try:
             os.close(self._alive_write)
-            # The worker's event loop handles them from here on.
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+            # The others stay blocked until the worker's event loop handles them.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
             code = self._run_worker(number, self._alive_read)
         except BaseException:
             log.exception("worker_failed")
         finally:
-            sys.stdout.flush()
             os._exit(code)
 
     def _ended(self) -> Iterator[tuple[int, int, float, int]]:

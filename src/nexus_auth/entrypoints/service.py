@@ -17,7 +17,7 @@ import structlog
 import uvicorn
 import uvloop
 
-from nexus_auth.adapters.addresses import Address, CannotListen, UnixAddress, bind
+from nexus_auth.adapters.addresses import Address, CannotListen, SocketFile, UnixAddress, bind
 from nexus_auth.adapters.observability.decision_log import SUMMARY_SECONDS, DecisionLog
 from nexus_auth.adapters.uvicorn.head_protocol import HeadProtocol, Shared
 from nexus_auth.entrypoints import exit_codes
@@ -30,7 +30,7 @@ from nexus_auth.entrypoints.process import (
     supervise,
 )
 from nexus_auth.entrypoints.settings import DEFAULT_ORIGIN
-from nexus_auth.entrypoints.signals import STOPPING
+from nexus_auth.entrypoints.signals import STOPPING, let_through
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -80,7 +80,7 @@ def serve(settings: Settings) -> int:
             # The first one answers for health and readiness, and so does its replacement.
             own_admin = admin if number == 0 else None
             if admin is not None and own_admin is None:
-                admin.close()
+                admin.socket.close()
             worker = _Worker(effective, number, reports, parent_gone)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(worker.run(auth, own_admin))
@@ -95,7 +95,7 @@ def serve(settings: Settings) -> int:
         )
 
 
-def _admin_listener(settings: Settings, stack: contextlib.ExitStack) -> socket.socket | None:
+def _admin_listener(settings: Settings, stack: contextlib.ExitStack) -> _Listener | None:
     """Opens the admin listener until the stack ends; None where there is none.
 
     The default address may be taken: a second service on this machine has the same, and a
@@ -137,29 +137,33 @@ def _shared_among_workers(settings: Settings) -> Iterator[Settings]:
             yield dataclasses.replace(settings, snapshot_store=f"file:{folder}/snapshot.json")
 
 
+class _Listener:
+    """A listening socket, and the file by which a unix socket is found."""
+
+    def __init__(self, opened: socket.socket, address: Address) -> None:
+        self.socket = opened
+        self._file = SocketFile(address.path) if isinstance(address, UnixAddress) else None
+
+    def remove_file(self) -> None:
+        """Removes the file of a unix socket. Comes before the socket is closed."""
+        if self._file is not None:
+            self._file.remove()
+
+
 @contextlib.contextmanager
-def _listening(attribute: str, settings: Settings) -> Iterator[socket.socket]:
+def _listening(attribute: str, settings: Settings) -> Iterator[_Listener]:
     """Listens on the address that a setting names, until the block ends."""
     address: Address = getattr(settings, attribute)
     try:
-        if isinstance(address, UnixAddress):
-            # Open to its owner alone until it has its mode.
-            mask = os.umask(0o177)
-            try:
-                listener = bind(address)
-            finally:
-                os.umask(mask)
-            address.path.chmod(settings.socket_mode)
-        else:
-            listener = bind(address)
+        opened = bind(address, mode=settings.socket_mode)
     except OSError as exc:
         raise CannotListen(address, settings.origins[attribute], exc) from exc
-    with listener:
+    with opened:
+        listener = _Listener(opened, address)
         try:
             yield listener
         finally:
-            if isinstance(address, UnixAddress):
-                address.path.unlink(missing_ok=True)
+            listener.remove_file()
 
 
 class _Worker:
@@ -175,7 +179,7 @@ class _Worker:
         self._servers: list[Server] = []
         self._draining = False
 
-    async def run(self, auth: socket.socket, admin: socket.socket | None) -> int:
+    async def run(self, auth: _Listener, admin: _Listener | None) -> int:
         """Serves until a signal ends it."""
         loop = asyncio.get_running_loop()
         for number in STOPPING:
@@ -185,10 +189,11 @@ class _Worker:
             loop.add_reader(self._parent_gone, self._stop_alone)
 
         app = self._container.auth_app(lifespan=self._open)
-        auth_server = self._server(app, fast_path=app.fast_path, lifespan="on")
+        auth_server = self._server(app, auth, fast_path=app.fast_path, lifespan="on")
         try:
-            async with self._admin_server(admin):
-                await auth_server.serve(sockets=[auth])
+            with let_through():
+                async with self._admin_server(admin):
+                    await auth_server.serve(sockets=[auth.socket])
         except SystemExit:
             # uvicorn's way to say that the lifespan failed, which is in the log.
             return exit_codes.FAILED
@@ -196,14 +201,14 @@ class _Worker:
         return exit_codes.DONE
 
     @contextlib.asynccontextmanager
-    async def _admin_server(self, admin: socket.socket | None) -> AsyncIterator[None]:
+    async def _admin_server(self, admin: _Listener | None) -> AsyncIterator[None]:
         """Answers for health and readiness, to the very end."""
         if admin is None:
             yield
             return
         app = self._container.admin_app(monitor=self._monitor, is_draining=lambda: self._draining)
-        server = self._server(app, fast_path=None, lifespan="off")
-        task = asyncio.create_task(server.serve(sockets=[admin]))
+        server = self._server(app, admin, fast_path=None, lifespan="off")
+        task = asyncio.create_task(server.serve(sockets=[admin.socket]))
         try:
             yield
         finally:
@@ -211,7 +216,12 @@ class _Worker:
             await task
 
     def _server(
-        self, app: ASGIApp, *, fast_path: FastPath | None, lifespan: Literal["on", "off"]
+        self,
+        app: ASGIApp,
+        listener: _Listener,
+        *,
+        fast_path: FastPath | None,
+        lifespan: Literal["on", "off"],
     ) -> Server:
         config = uvicorn.Config(
             app,
@@ -225,7 +235,9 @@ class _Worker:
             server_header=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
-        server = Server(config)
+        # A worker that ends is replaced, and its replacement listens on the same file.
+        is_alone = self._parent_gone is None
+        server = Server(config, on_stop=listener.remove_file if is_alone else None)
         self._servers.append(server)
         return server
 

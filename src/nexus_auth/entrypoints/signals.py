@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -38,6 +37,46 @@ def handled_by(
             signal.signal(each, handler)
 
 
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """Has SIGTERM end the process with its exit code for the length of the block.
+
+    Without a handler it ends a process as well, but not the first one of a container: for that
+    one the kernel drops the signal for good.
+    """
+    with handled_by(_exit, (signal.SIGTERM,)):
+        yield
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(exit_code_of(number))
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Keeps signals waiting until a `let_through` inside the block; none is lost, none kills.
+
+    What still waits at the end of the block is dropped: the process ends then.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        while signal.sigtimedwait(ENDING, 0) is not None:
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def let_through() -> Iterator[None]:
+    """Delivers signals for the length of the block; their handlers are there before."""
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class HeldSignals:
     """Notes the signals that would end a process, and explains why they have to wait.
 
@@ -67,6 +106,8 @@ class HeldSignals:
 
         The Ctrl-C that is obeyed cancels the task.
         """
+        import asyncio  # here, since every command imports this module first
+
         task, loop = asyncio.current_task(), asyncio.get_running_loop()
         if task is not None:
             self._give_up = lambda: loop.call_soon_threadsafe(task.cancel)

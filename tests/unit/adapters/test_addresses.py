@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from nexus_auth.adapters.addresses import TcpAddress, UnixAddress, bind, parse_listen_address
+from nexus_auth.adapters.addresses import (
+    SocketFile,
+    TcpAddress,
+    UnixAddress,
+    bind,
+    parse_listen_address,
+)
 
 
 @pytest.mark.parametrize(
@@ -153,3 +159,28 @@ def test_only_this_machine_is_loopback(host: str, *, is_numeric: bool, is_loopba
     """A name is believed to be this machine's only where it is `localhost` itself."""
     address = TcpAddress(host, 80)
     assert (address.is_numeric, address.is_loopback) == (is_numeric, is_loopback)
+
+
+def test_socket_file_is_removed_once_and_only_while_it_is_ours(tmp_path: Path) -> None:
+    """A successor's file of the same name stays, also where it was given the same inode."""
+    path = tmp_path / "auth.sock"
+    with bind(UnixAddress(path)):
+        ours = SocketFile(path)
+        path.rename(tmp_path / "moved.sock")
+        with bind(UnixAddress(path)):
+            ours.remove()
+            assert path.is_socket()
+        theirs = SocketFile(path)
+        theirs.remove()
+        assert not path.exists()
+    (tmp_path / "moved.sock").rename(path)
+    theirs.remove()
+    ours.remove()
+    assert path.is_socket()
+
+
+def test_unix_socket_has_its_mode_and_no_more_before(tmp_path: Path) -> None:
+    """It is never open to others than those of its mode."""
+    path = tmp_path / "auth.sock"
+    with bind(UnixAddress(path), mode=0o660):
+        assert path.stat().st_mode & 0o777 == 0o660

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,26 @@ def test_unit_is_hardened() -> None:
         "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
     ):
         assert line in lines
+
+
+def can_mount() -> bool:
+    """Whether this user may mount a /proc of its own, as the unit's options have systemd do."""
+    tried = ["unshare", "--mount", "true"]
+    return shutil.which("unshare") is not None and not subprocess.run(tried, check=False).returncode
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs the right to mount")
+def test_boot_id_is_visible_under_the_options_of_the_unit() -> None:
+    """Without it the age of a record in the store hangs on the wall clock alone."""
+    options = dict(line.split("=", 1) for line in UNIT.read_text().splitlines() if "Proc" in line)
+    mount = f"hidepid={options['ProtectProc']},subset={options.get('ProcSubset', '')}"
+    mount = mount.removesuffix(",subset=")
+    read = "from nexus_auth.adapters.store.record import read_boot_id; print(read_boot_id())"
+    inside = 'mount -t proc -o "$0" proc /proc && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", inside, mount, sys.executable, "-c", read],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert len(done.stdout.strip()) == 36

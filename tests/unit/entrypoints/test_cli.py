@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from nexus_auth.domain.errors import (
     RegistryUnavailable,
 )
 from nexus_auth.entrypoints import cli, exit_codes
+from nexus_auth.entrypoints.signals import ENDING
 
 
 class _Command:
@@ -264,3 +266,51 @@ def test_help_imports_nothing_heavy() -> None:
         "nexus_auth.entrypoints.cli",
         "nexus_auth.entrypoints.exit_codes",
     }
+
+
+def test_signals_count_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service keeps them waiting, SIGHUP too; every other command ends on SIGTERM.
+
+    The first process of a container would otherwise never see a SIGTERM that comes early.
+    """
+    seen: dict[str, tuple[set[int], bool]] = {}
+
+    def load(module: str) -> _Command:
+        held = {*signal.pthread_sigmask(signal.SIG_BLOCK, ())} & {*ENDING}
+        handled = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        seen[module.rpartition(".")[2]] = held, handled
+        return _Command()
+
+    monkeypatch.setattr(cli, "import_module", load)
+    before = signal.getsignal(signal.SIGTERM), signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert (cli.main(["run"]), cli.main(["doctor"])) == (exit_codes.DONE, exit_codes.DONE)
+    assert seen == {"run": ({*ENDING}, False), "doctor": (set(), True)}
+    assert before == (
+        signal.getsignal(signal.SIGTERM),
+        signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+    )
+
+
+def test_signal_that_waits_at_the_end_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second SIGTERM as the service ends does not turn a good end into a killed process."""
+
+    def end() -> int:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+        return exit_codes.DONE
+
+    _with(monkeypatch, _Command(end))
+    assert cli.main(["run"]) == exit_codes.DONE
+
+
+def test_sigterm_ends_a_command_as_a_shell_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the exit code 143, and with everything closed on the way."""
+
+    def end() -> int:
+        signal.raise_signal(signal.SIGTERM)
+        return exit_codes.DONE
+
+    _with(monkeypatch, _Command(end))
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["doctor"])
+    assert ended.value.code == 128 + signal.SIGTERM

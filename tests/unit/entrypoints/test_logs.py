@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -10,6 +11,7 @@ import logging.config
 import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -158,6 +160,37 @@ def test_warnings_become_events() -> None:
         warnings.simplefilter("always")
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     assert "old" in json.loads(stream.getvalue())["message"]
+
+
+def test_full_disk_loses_whole_lines_and_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the line in whose middle it became full; nothing waits in a buffer for the end."""
+    room = 300
+    really_write = os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = really_write(descriptor, data[:room])
+        room -= written
+        return written
+
+    path = tmp_path / "log"
+    with path.open("w") as stream:
+        configure_logging(log_format="json", level="info", stream=stream)
+        log = structlog.get_logger()
+        monkeypatch.setattr(os, "write", write)
+        for number in range(10):
+            log.info("decision", number=number)
+        monkeypatch.setattr(os, "write", really_write)
+        log.info("decision", number=10)
+    *before, cut, notice, last = path.read_text().splitlines()
+    assert [json.loads(line)["number"] for line in before] == list(range(len(before)))
+    assert cut.startswith("{")
+    assert json.loads(notice)["lines"] == 10 - len(before)
+    assert json.loads(last)["number"] == 10
 
 
 def test_unwritable_log_raises_nothing() -> None:
