@@ -47,6 +47,9 @@ PYLON_FLAGS: Final = ("pylon_endpoint", "netuid", "identity_name", "identity_tok
 DEFAULT_ORIGIN: Final = "default"
 """The origin of a value that was not given."""
 
+_MIN_SECRET_CHARACTERS: Final = 16
+"""Ours: 64 random bits even in hexadecimal. Records with a seal can be tried against guesses."""
+
 _MAX_METAVAR: Final = 24
 """Longer ones, twice in a line, would not fit into 80 columns."""
 
@@ -129,6 +132,15 @@ def _identity_name(text: str) -> str:
     return text
 
 
+def _own_secret(text: str) -> str:
+    """A secret that is ours to choose, and so to judge."""
+    if len(text.strip()) < _MIN_SECRET_CHARACTERS:
+        raise ValueError(
+            f"expected at least {_MIN_SECRET_CHARACTERS} characters; make one: openssl rand -hex 32"
+        )
+    return text
+
+
 def _header_name(text: str) -> str:
     # RFC 9110 §5.1, without the characters that some servers merge with others: an underscore
     # would name a header that a client may be able to forge.
@@ -185,9 +197,9 @@ class Settings:
     )
     admin_token: str | None = _setting(
         "NEXUS_AUTH_ADMIN_TOKEN",
-        token,
-        "Bearer token of the admin listener; needed when it listens beyond loopback. The health "
-        "paths answer without it.",
+        lambda text: _own_secret(token(text)),
+        f"Bearer token of the admin listener, {_MIN_SECRET_CHARACTERS} characters or more; needed "
+        "when it listens beyond loopback. The health paths answer without it.",
         secret=True,
     )
     pylon_endpoint: str = _flagged(
@@ -261,10 +273,18 @@ class Settings:
     )
     snapshot_store_secret: str | None = _setting(
         "NEXUS_AUTH_SNAPSHOT_STORE_SECRET",
-        str,
+        _own_secret,
         "Seals what is kept in the store, so that nobody else can change it; the same for all "
-        "replicas. Where it is not set, the Pylon token serves.",
+        f"replicas, {_MIN_SECRET_CHARACTERS} characters or more. Where it is not set, the Pylon "
+        "token serves.",
         secret=True,
+    )
+    unsafe_unsealed_store: bool = _setting(
+        "NEXUS_AUTH_UNSAFE_UNSEALED_STORE=false",
+        true_or_false,
+        "Whether Redis may be used with neither that secret nor a Pylon token: then any client "
+        "that can write to it decides who is granted.",
+        choices=("true", "false"),
     )
     log_format: str = _choice(
         "NEXUS_AUTH_LOG_FORMAT=auto",
@@ -395,6 +415,17 @@ class Settings:
     def offers_neurons(self) -> bool:
         """Whether neurons can be had: they come with a snapshot of all keys."""
         return self.registry == "snapshot" and self.cache_duration_mins > 0
+
+    @property
+    def sealing_secrets(self) -> tuple[str | None, ...]:
+        """What may seal the records of a store: the first that is given does."""
+        return (self.snapshot_store_secret, self.identity_token, self.open_access_token)
+
+    @property
+    def has_unsealed_network_store(self) -> bool:
+        """Whether a change that others make to the store would not be noticed."""
+        is_local = self.snapshot_store is None or self.snapshot_store.startswith("file:")
+        return not is_local and not any(self.sealing_secrets)
 
     @property
     def certificate_header(self) -> names.HeaderPreset:

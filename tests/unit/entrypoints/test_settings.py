@@ -274,7 +274,7 @@ def test_rule_that_is_misspelt_is_refused(name: str, value: str, problem: str) -
         ("[::1]:8081", None),
         ("unix:/run/nexus-auth/admin.sock", None),
         ("off", None),
-        (":8081", "an-admin-token"),
+        (":8081", "an-admin-token-1"),
     ],
 )
 def test_admin_listener_needs_no_token_on_loopback(address: str, token: str | None) -> None:
