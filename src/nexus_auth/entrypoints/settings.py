@@ -34,7 +34,7 @@ from nexus_auth.entrypoints.arguments import (
     whole_number,
 )
 from nexus_auth.entrypoints.defaults import LEEWAY, MAX_AGE, REFRESH_EVERY
-from nexus_auth.entrypoints.sources import Sources
+from nexus_auth.entrypoints.sources import ENV_FILE_VARIABLE, Sources
 
 if TYPE_CHECKING:
     from nexus_auth.adapters.policy.parsing import HotkeyList, StakeMinimums
@@ -74,6 +74,7 @@ class Setting:
         secret: Whether the value must never be shown.
         choices: The accepted values, where they are few.
         write: Writes a value as a user would: what comes out can be put in again.
+        sent_to: The attribute that says where this credential is sent to.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Setting:
     secret: bool = False
     choices: tuple[str, ...] = ()
     write: Callable[[Any], str] = _plain
+    sent_to: str | None = None
 
 
 def _setting(
@@ -221,12 +223,14 @@ class Settings:
         "environment or NEXUS_PYLON_IDENTITY_TOKEN_FILE).",
         flag="identity-token",
         secret=True,
+        sent_to="pylon_endpoint",
     )
     open_access_token: str | None = _setting(
         "NEXUS_PYLON_OPEN_ACCESS_TOKEN",
         token,
         "Bearer token of Pylon's open-access API.",
         secret=True,
+        sent_to="pylon_endpoint",
     )
     pylon_connect_timeout_seconds: float = _setting(
         "NEXUS_PYLON_CONNECT_TIMEOUT_SECONDS=2",
@@ -387,15 +391,21 @@ class Settings:
         Raises:
             ConfigurationError: For the first value that is wrong, naming it and its source.
         """
-        sources = Sources.load(os.environ if environ is None else environ)
         rows = list(all_settings())
+        sources = Sources.load(
+            os.environ if environ is None else environ, {row.name: row.secret for row in rows}
+        )
         values: dict[str, Any] = {}
         origins: dict[str, str] = {}
+        implicit = set()
         for setting in rows:
             text, origin = (flags or {}).get(setting.attribute), f"flag -{setting.flag}"
             if not text:
                 found = sources.find(setting.name, is_secret=setting.secret)
-                text, origin = found or (setting.default, DEFAULT_ORIGIN)
+                text, origin = setting.default, DEFAULT_ORIGIN
+                if found is not None:
+                    text, origin = found.text, found.origin
+                    implicit |= {setting.attribute} if found.is_implicit else set()
             origins[setting.attribute] = origin
             try:
                 values[setting.attribute] = None if text is None else setting.parse(text)
@@ -406,8 +416,9 @@ class Settings:
                 raise ConfigurationError(
                     setting=setting.name, source=origin, problem=f"{shown}{exc}"
                 ) from None
-        unknown = tuple(sources.unknown_names({row.name: row.secret for row in rows}))
+        unknown = tuple(sources.unknown_names())
         settings = cls(**values, origins=MappingProxyType(origins), unknown=unknown)
+        settings._check_destinations(implicit)
         settings._check_together()
         return settings
 
@@ -434,6 +445,29 @@ class Settings:
         return names.HeaderPreset(
             self.cert_header or preset.name, self.cert_format or preset.format
         )
+
+    def _check_destinations(self, implicit: set[str]) -> None:
+        """Rejects a credential whose destination comes from a weaker source than itself.
+
+        A `.env` may have come with the folder, as in a checkout. It may not choose who is shown a
+        token that the user gave by other means.
+
+        Args:
+            implicit: The attributes for which only the `.env` of the working directory speaks.
+
+        Raises:
+            ConfigurationError: For the first that is found; it names both sources.
+        """
+        for row in all_settings():
+            is_given = getattr(self, row.attribute) is not None
+            if row.sent_to in implicit and is_given and row.attribute not in implicit:
+                name = _name_of(row.sent_to)
+                raise self._wrong(
+                    row.attribute,
+                    f"is not sent to an address that only {self.origins[row.sent_to]} in the "
+                    f"working directory names. Set {name} where you set this, or "
+                    f"{ENV_FILE_VARIABLE}={self.origins[row.sent_to]} if you trust that file",
+                )
 
     def _check_together(self) -> None:
         """Rejects combinations that have no meaning, or a dangerous one.
