@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import os
@@ -265,10 +264,6 @@ def test_other_name_with_our_prefix_in_the_environment_is_a_warning(name: str) -
     assert Settings.load(environ={"APP_NEXUS_AUTH_URL": "x"}).unknown == ()
 
 
-def _mode(path: Path, mode: int) -> None:
-    path.chmod(mode)
-
-
 @pytest.mark.parametrize(
     ("file_mode", "folder_mode", "is_read"),
     [
@@ -283,15 +278,19 @@ def _mode(path: Path, mode: int) -> None:
     ],
 )
 def test_env_file_that_others_may_write_is_not_read(
-    tmp_path: Path, file_mode: int, folder_mode: int, *, is_read: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    file_mode: int,
+    folder_mode: int,
+    is_read: bool,
 ) -> None:
     """Or replace. Which file, its mode, and what to do are in the message."""
     Path(".env").write_text("NEXUS_AUTH_REUSE_SECONDS=7\n")
     # Not the group that is the owner's alone.
-    for path, mode in ((Path(".env"), file_mode), (tmp_path, folder_mode)):
-        with contextlib.suppress(PermissionError):
-            os.chown(path, -1, 54321)
-        path.chmod(mode)
+    monkeypatch.setattr("grp.getgrgid", lambda _: SimpleNamespace(gr_mem=["www-data"]))
+    Path(".env").chmod(file_mode)
+    tmp_path.chmod(folder_mode)
     if is_read:
         assert Settings.load(environ={}).reuse_seconds == 7
         return
