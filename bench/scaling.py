@@ -126,7 +126,7 @@ async def measure_redis(count: int) -> dict[str, float]:
             settings = Settings.load(
                 environ={
                     "NEXUS_AUTH_SNAPSHOT_STORE": url,
-                    "NEXUS_AUTH_SNAPSHOT_STORE_SECRET": "bench",
+                    "NEXUS_AUTH_SNAPSHOT_STORE_SECRET": "the secret of the benchmark",
                     "NEXUS_PYLON_NETUID": "1",
                 }
             )

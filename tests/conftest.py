@@ -11,6 +11,9 @@ import pytest
 
 from tests.virtual_time import VirtualTimeLoop
 
+# Whatever the developer's own is: an env file that others may write is not read.
+os.umask(0o022)
+
 # No deadline: a slow moment of a busy machine is not a defect. What matters most has tables and
 # examples of its own; on a developer's machine new ones come with every run.
 hypothesis.settings.register_profile("default", deadline=None, max_examples=40)

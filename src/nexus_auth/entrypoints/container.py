@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nexus_auth.adapters.clock import SYSTEM_CLOCKS, Clocks
 from nexus_auth.adapters.headers.formats import FORMATS
@@ -49,18 +49,29 @@ with hidden(
     from dependency_injector import containers, providers
 
 
+UNSEALED_STORE: Final = (
+    "no secret seals the records, so any client that can write to Redis decides who is granted; "
+    "set NEXUS_AUTH_SNAPSHOT_STORE_SECRET (make one: openssl rand -hex 32)"
+)
+
+
 def build_shared_snapshots(settings: Settings, clocks: Clocks) -> SharedSnapshots | None:
-    """Makes what processes share of their snapshots, where a store is configured."""
+    """Makes what processes share of their snapshots, where a store is configured.
+
+    Raises:
+        ConfigurationError: When the store cannot be used, or only unsafely and that is not wanted.
+    """
     if settings.snapshot_store is None:
         return None
+    if settings.has_unsealed_network_store and not settings.unsafe_unsealed_store:
+        raise ConfigurationError(
+            setting="NEXUS_AUTH_SNAPSHOT_STORE",
+            source=settings.origins["snapshot_store"],
+            problem=UNSEALED_STORE,
+        )
     scope = scope_of(endpoint=settings.pylon_endpoint, netuid=settings.netuid)
     # The Pylon token seals the records where no other secret is set.
-    secret = derive_secret(
-        settings.snapshot_store_secret,
-        settings.identity_token,
-        settings.open_access_token,
-        scope=scope,
-    )
+    secret = derive_secret(*settings.sealing_secrets, scope=scope)
     return SharedSnapshots(
         store=_build_store(settings.snapshot_store, scope=scope, clock=clocks.wall),
         codec=RecordFormat(scope=scope, secret=secret, clocks=clocks),

@@ -21,7 +21,12 @@ from nexus_auth.adapters.addresses import Address, CannotListen, SocketFile, Uni
 from nexus_auth.adapters.observability.decision_log import SUMMARY_SECONDS, DecisionLog
 from nexus_auth.adapters.uvicorn.head_protocol import HeadProtocol, Shared
 from nexus_auth.entrypoints import exit_codes
-from nexus_auth.entrypoints.container import Container, build_container, build_shared_reports
+from nexus_auth.entrypoints.container import (
+    UNSEALED_STORE,
+    Container,
+    build_container,
+    build_shared_reports,
+)
 from nexus_auth.entrypoints.logs import configure_logging
 from nexus_auth.entrypoints.process import (
     Server,
@@ -60,6 +65,8 @@ def serve(settings: Settings) -> int:
     container.traces()
     for problem in settings.unknown:
         log.warning("unknown_setting", problem=problem)
+    if settings.has_unsealed_network_store:
+        log.warning("unsealed_store", problem=UNSEALED_STORE)
     if settings.trusted_proxies is None and not settings.listen_addr.is_loopback:
         log.warning(
             "anybody_may_ask",

@@ -34,7 +34,7 @@ from nexus_auth.entrypoints.arguments import (
     whole_number,
 )
 from nexus_auth.entrypoints.defaults import LEEWAY, MAX_AGE, REFRESH_EVERY
-from nexus_auth.entrypoints.sources import Sources
+from nexus_auth.entrypoints.sources import ENV_FILE_VARIABLE, Sources
 
 if TYPE_CHECKING:
     from nexus_auth.adapters.policy.parsing import HotkeyList, StakeMinimums
@@ -46,6 +46,9 @@ PYLON_FLAGS: Final = ("pylon_endpoint", "netuid", "identity_name", "identity_tok
 
 DEFAULT_ORIGIN: Final = "default"
 """The origin of a value that was not given."""
+
+_MIN_SECRET_CHARACTERS: Final = 16
+"""Ours: 64 random bits even in hexadecimal. Records with a seal can be tried against guesses."""
 
 _MAX_METAVAR: Final = 24
 """Longer ones, twice in a line, would not fit into 80 columns."""
@@ -71,6 +74,7 @@ class Setting:
         secret: Whether the value must never be shown.
         choices: The accepted values, where they are few.
         write: Writes a value as a user would: what comes out can be put in again.
+        sent_to: The attribute that says where this credential is sent to.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Setting:
     secret: bool = False
     choices: tuple[str, ...] = ()
     write: Callable[[Any], str] = _plain
+    sent_to: str | None = None
 
 
 def _setting(
@@ -126,6 +131,15 @@ def _stake(text: str) -> StakeMinimums:
 def _identity_name(text: str) -> str:
     if text != text.strip() or not text.isprintable():
         raise ValueError("expected a name, without white space around it")
+    return text
+
+
+def _own_secret(text: str) -> str:
+    """A secret that is ours to choose, and so to judge."""
+    if len(text.strip()) < _MIN_SECRET_CHARACTERS:
+        raise ValueError(
+            f"expected at least {_MIN_SECRET_CHARACTERS} characters; make one: openssl rand -hex 32"
+        )
     return text
 
 
@@ -185,9 +199,9 @@ class Settings:
     )
     admin_token: str | None = _setting(
         "NEXUS_AUTH_ADMIN_TOKEN",
-        token,
-        "Bearer token of the admin listener; needed when it listens beyond loopback. The health "
-        "paths answer without it.",
+        lambda text: _own_secret(token(text)),
+        f"Bearer token of the admin listener, {_MIN_SECRET_CHARACTERS} characters or more; needed "
+        "when it listens beyond loopback. The health paths answer without it.",
         secret=True,
     )
     pylon_endpoint: str = _flagged(
@@ -209,12 +223,14 @@ class Settings:
         "environment or NEXUS_PYLON_IDENTITY_TOKEN_FILE).",
         flag="identity-token",
         secret=True,
+        sent_to="pylon_endpoint",
     )
     open_access_token: str | None = _setting(
         "NEXUS_PYLON_OPEN_ACCESS_TOKEN",
         token,
         "Bearer token of Pylon's open-access API.",
         secret=True,
+        sent_to="pylon_endpoint",
     )
     pylon_connect_timeout_seconds: float = _setting(
         "NEXUS_PYLON_CONNECT_TIMEOUT_SECONDS=2",
@@ -261,10 +277,18 @@ class Settings:
     )
     snapshot_store_secret: str | None = _setting(
         "NEXUS_AUTH_SNAPSHOT_STORE_SECRET",
-        str,
+        _own_secret,
         "Seals what is kept in the store, so that nobody else can change it; the same for all "
-        "replicas. Where it is not set, the Pylon token serves.",
+        f"replicas, {_MIN_SECRET_CHARACTERS} characters or more. Where it is not set, the Pylon "
+        "token serves.",
         secret=True,
+    )
+    unsafe_unsealed_store: bool = _setting(
+        "NEXUS_AUTH_UNSAFE_UNSEALED_STORE=false",
+        true_or_false,
+        "Whether Redis may be used with neither that secret nor a Pylon token: then any client "
+        "that can write to it decides who is granted.",
+        choices=("true", "false"),
     )
     log_format: str = _choice(
         "NEXUS_AUTH_LOG_FORMAT=auto",
@@ -367,15 +391,21 @@ class Settings:
         Raises:
             ConfigurationError: For the first value that is wrong, naming it and its source.
         """
-        sources = Sources.load(os.environ if environ is None else environ)
         rows = list(all_settings())
+        sources = Sources.load(
+            os.environ if environ is None else environ, {row.name: row.secret for row in rows}
+        )
         values: dict[str, Any] = {}
         origins: dict[str, str] = {}
+        implicit = set()
         for setting in rows:
             text, origin = (flags or {}).get(setting.attribute), f"flag -{setting.flag}"
             if not text:
                 found = sources.find(setting.name, is_secret=setting.secret)
-                text, origin = found or (setting.default, DEFAULT_ORIGIN)
+                text, origin = setting.default, DEFAULT_ORIGIN
+                if found is not None:
+                    text, origin = found.text, found.origin
+                    implicit |= {setting.attribute} if found.is_implicit else set()
             origins[setting.attribute] = origin
             try:
                 values[setting.attribute] = None if text is None else setting.parse(text)
@@ -386,8 +416,9 @@ class Settings:
                 raise ConfigurationError(
                     setting=setting.name, source=origin, problem=f"{shown}{exc}"
                 ) from None
-        unknown = tuple(sources.unknown_names({row.name: row.secret for row in rows}))
+        unknown = tuple(sources.unknown_names())
         settings = cls(**values, origins=MappingProxyType(origins), unknown=unknown)
+        settings._check_destinations(implicit)
         settings._check_together()
         return settings
 
@@ -397,12 +428,46 @@ class Settings:
         return self.registry == "snapshot" and self.cache_duration_mins > 0
 
     @property
+    def sealing_secrets(self) -> tuple[str | None, ...]:
+        """What may seal the records of a store: the first that is given does."""
+        return (self.snapshot_store_secret, self.identity_token, self.open_access_token)
+
+    @property
+    def has_unsealed_network_store(self) -> bool:
+        """Whether a change that others make to the store would not be noticed."""
+        is_local = self.snapshot_store is None or self.snapshot_store.startswith("file:")
+        return not is_local and not any(self.sealing_secrets)
+
+    @property
     def certificate_header(self) -> names.HeaderPreset:
         """The header that carries the certificate: the proxy's, where no setting differs."""
         preset = PROXIES[self.proxy].header
         return names.HeaderPreset(
             self.cert_header or preset.name, self.cert_format or preset.format
         )
+
+    def _check_destinations(self, implicit: set[str]) -> None:
+        """Rejects a credential whose destination comes from a weaker source than itself.
+
+        A `.env` may have come with the folder, as in a checkout. It may not choose who is shown a
+        token that the user gave by other means.
+
+        Args:
+            implicit: The attributes for which only the `.env` of the working directory speaks.
+
+        Raises:
+            ConfigurationError: For the first that is found; it names both sources.
+        """
+        for row in all_settings():
+            is_given = getattr(self, row.attribute) is not None
+            if row.sent_to in implicit and is_given and row.attribute not in implicit:
+                name = _name_of(row.sent_to)
+                raise self._wrong(
+                    row.attribute,
+                    f"is not sent to an address that only {self.origins[row.sent_to]} in the "
+                    f"working directory names. Set {name} where you set this, or "
+                    f"{ENV_FILE_VARIABLE}={self.origins[row.sent_to]} if you trust that file",
+                )
 
     def _check_together(self) -> None:
         """Rejects combinations that have no meaning, or a dangerous one.

@@ -27,7 +27,7 @@ from tests.integration.service.running import (
     service_environment,
 )
 
-TOKEN = "an-admin-token"
+TOKEN = "an-admin-token-of-32-characters!"
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ class Soak:
             "NEXUS_PYLON_ENDPOINT": self.pylon.endpoint,
             "NEXUS_PYLON_NETUID": str(NETUID),
             "NEXUS_AUTH_SNAPSHOT_STORE": redis_url(self.redis_port),
-            "NEXUS_AUTH_SNAPSHOT_STORE_SECRET": "a secret",
+            "NEXUS_AUTH_SNAPSHOT_STORE_SECRET": "shared by the replicas",
         }
 
     # The people.

@@ -14,6 +14,7 @@ from nexus_auth.adapters.pylon.api import FirstGenerationApi, IdentityApi, OpenA
 from nexus_auth.adapters.registry.lookup import LookupRegistry
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.starlette.auth_app import AuthApp
+from nexus_auth.adapters.store.record import RecordFormat
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.container import Container, build_container
 from nexus_auth.entrypoints.settings import Settings
@@ -23,6 +24,8 @@ IDENTITY = {
     "NEXUS_PYLON_IDENTITY_NAME": "miner",
     "NEXUS_PYLON_IDENTITY_TOKEN": "secret",
 }
+
+_SECRET = {"NEXUS_AUTH_SNAPSHOT_STORE_SECRET": "shared by the replicas"}
 
 
 def a_container(**environ: str) -> Container:
@@ -110,7 +113,7 @@ def test_no_store_is_opened_unless_one_is_named() -> None:
 )
 async def test_store_is_the_one_that_is_named(location: str, store: str) -> None:
     """Files and Redis, with and without TLS; nothing is opened yet."""
-    settings = Settings.load(environ={"NEXUS_AUTH_SNAPSHOT_STORE": location})
+    settings = Settings.load(environ=_SECRET | {"NEXUS_AUTH_SNAPSHOT_STORE": location})
     shared = build_container(settings).shared_snapshots()
     assert shared is not None
     assert type(shared._store).__name__ == store
@@ -130,11 +133,53 @@ async def test_store_is_the_one_that_is_named(location: str, store: str) -> None
 )
 def test_redis_url_that_cannot_be_read_is_a_configuration_error(location: str) -> None:
     """Said in one line, without the password."""
-    settings = Settings.load(environ={"NEXUS_AUTH_SNAPSHOT_STORE": location})
+    settings = Settings.load(environ=_SECRET | {"NEXUS_AUTH_SNAPSHOT_STORE": location})
     with pytest.raises(ConfigurationError) as caught:
         build_container(settings).shared_snapshots()
     assert caught.value.setting == "NEXUS_AUTH_SNAPSHOT_STORE"
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["redis://localhost", "rediss://:pw@localhost:6380/1"])
+@pytest.mark.parametrize("netuid", [{}, {"NEXUS_PYLON_NETUID": "12"}])
+def test_redis_without_any_secret_is_refused(url: str, netuid: dict[str, str]) -> None:
+    """Whoever can write to it would decide who is granted; TLS and a password do not seal."""
+    store = {"NEXUS_AUTH_SNAPSHOT_STORE": url, **netuid}
+    with pytest.raises(ConfigurationError, match="set NEXUS_AUTH_SNAPSHOT_STORE_SECRET") as caught:
+        a_container(**store).shared_snapshots()
+    assert caught.value.setting == "NEXUS_AUTH_SNAPSHOT_STORE"
+    assert caught.value.source == "environment"
+    assert "pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_sealed"),
+    [
+        (_SECRET, True),
+        (IDENTITY, True),
+        ({"NEXUS_PYLON_NETUID": "12", "NEXUS_PYLON_OPEN_ACCESS_TOKEN": "secret"}, True),
+        ({"NEXUS_AUTH_UNSAFE_UNSEALED_STORE": "true"}, False),
+    ],
+    ids=["secret", "identity", "open access", "unsafe"],
+)
+async def test_redis_is_sealed_unless_the_contrary_is_asked_for_by_name(
+    more: dict[str, str], *, is_sealed: bool
+) -> None:
+    """With the secret of the store, or else a Pylon token."""
+    settings = Settings.load(environ={"NEXUS_AUTH_SNAPSHOT_STORE": "redis://localhost", **more})
+    assert settings.has_unsealed_network_store is not is_sealed
+    shared = build_container(settings).shared_snapshots()
+    assert shared is not None
+    assert isinstance(shared._codec, RecordFormat)
+    assert (shared._codec.secret is not None) is is_sealed
+    await shared.aclose()
+
+
+async def test_file_needs_no_secret() -> None:
+    """It is its owner's alone, and is not believed otherwise."""
+    settings = Settings.load(environ={"NEXUS_AUTH_SNAPSHOT_STORE": "file:/nowhere/snapshot"})
+    assert not settings.has_unsealed_network_store
+    assert build_container(settings).shared_snapshots() is not None
 
 
 async def test_traces_are_made_only_where_they_are_wanted() -> None:

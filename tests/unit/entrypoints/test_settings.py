@@ -267,6 +267,123 @@ def test_rule_that_is_misspelt_is_refused(name: str, value: str, problem: str) -
         Settings.load(environ={name: value})
 
 
+_OF_OURS: Final = ("NEXUS_AUTH_ADMIN_TOKEN", "NEXUS_AUTH_SNAPSHOT_STORE_SECRET")
+
+
+@pytest.mark.parametrize("name", _OF_OURS)
+@pytest.mark.parametrize("value", ["?", "hunter2", "123456789012345", " " * 20, f"short{' ' * 20}"])
+@pytest.mark.parametrize("by_file", [False, True])
+def test_secret_of_ours_is_not_short(name: str, value: str, *, by_file: bool) -> None:
+    """A guess must not find it; the message says how to make one and does not repeat it."""
+    environ = {name: value}
+    if by_file:
+        Path("secret").write_text(f"{value}\n")
+        environ = {f"{name}_FILE": "secret"}
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load(environ=environ)
+    assert value not in str(caught.value)
+    if value.strip():
+        assert name in str(caught.value)
+    if value.strip() == value:
+        assert "at least 16 characters" in str(caught.value)
+        assert "openssl rand -hex 32" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", _OF_OURS)
+def test_secret_of_ours_is_long_enough_with_16_characters(name: str) -> None:
+    """One fewer is refused, see above."""
+    settings = Settings.load(environ={name: "1234567890123456"})
+    assert "1234567890123456" in {settings.admin_token, settings.snapshot_store_secret}
+
+
+def test_token_of_pylon_may_be_short() -> None:
+    """Its operator chooses it."""
+    environ = _IDENTITY | {"NEXUS_PYLON_IDENTITY_TOKEN": "x"}
+    assert Settings.load(environ=environ).identity_token == "x"
+
+
+_KEEPS_CALLERS_OUT: Final = (
+    "NEXUS_AUTH_ADMIN_TOKEN",
+    "NEXUS_AUTH_SNAPSHOT_STORE_SECRET",
+    "NEXUS_AUTH_UNSAFE_UNSEALED_STORE",
+    "NEXUS_AUTH_TRUSTED_PROXIES",
+    "NEXUS_AUTH_ALLOW_HOTKEYS",
+    "NEXUS_AUTH_DENY_HOTKEYS",
+    "NEXUS_AUTH_REQUIRE_VALIDATOR_PERMIT",
+    "NEXUS_AUTH_MIN_STAKE",
+)
+
+
+@pytest.mark.parametrize("name", _KEEPS_CALLERS_OUT)
+@pytest.mark.parametrize("value", [" ", "\t", "\n", "\r", "\xa0", "\u200b", ",", '""', "#"])
+@pytest.mark.parametrize("in_file", [False, True])
+def test_security_setting_without_content_is_an_error(
+    name: str, value: str, *, in_file: bool
+) -> None:
+    """Only the empty value means unset; nothing that looks empty does."""
+    environ = {name: value}
+    if in_file:
+        escaped = {"\n": "\\n", "\r": "\\r", '""': '\\"\\"'}.get(value, value)
+        Path(".env").write_text(f'{name}="{escaped}"\n')
+        environ = {}
+    with pytest.raises(ConfigurationError, match=name):
+        Settings.load(environ=environ)
+
+
+def test_policy_file_without_content_is_not_the_default() -> None:
+    """It is a file that cannot be read, at the start."""
+    assert Settings.load(environ={"NEXUS_AUTH_POLICY_FILE": " "}).policy_file == Path(" ")
+
+
+@pytest.mark.parametrize("row", [row for row in all_settings() if row.secret], ids=lambda r: r.name)
+def test_every_secret_says_where_it_is_sent(row: Setting) -> None:
+    """A new one is either listed here as sent nowhere, or protected."""
+    # The store's URL is its own destination. A seal is sent, the secret is not.
+    if row.attribute in {"admin_token", "snapshot_store", "snapshot_store_secret"}:
+        assert row.sent_to is None
+    else:
+        assert row.sent_to == "pylon_endpoint"
+
+
+_TOKENS: Final = {"identity_token": _IDENTITY, "open_access_token": {"NEXUS_PYLON_NETUID": "1"}}
+
+
+@pytest.mark.parametrize("attribute", _TOKENS)
+@pytest.mark.parametrize("given", ["flag", "environment", "environment's file"])
+@pytest.mark.parametrize("endpoint", ["flag", "environment", "named file", "default", ".env"])
+def test_token_goes_to_no_endpoint_of_a_weaker_source(
+    attribute: str, given: str, endpoint: str, tmp_path: Path
+) -> None:
+    """Only the `.env` that happens to be here is weaker than what gives the token."""
+    name = f"NEXUS_PYLON_{attribute.upper()}"
+    environ = {**_TOKENS[attribute], name: ""}
+    flags = {}
+    (tmp_path / "token").write_text(SECRET)
+    if given == "flag":
+        flags[attribute] = SECRET
+    elif given == "environment":
+        environ[name] = SECRET
+    else:
+        environ[f"{name}_FILE"] = "token"
+    if endpoint == "flag":
+        flags["pylon_endpoint"] = "http://elsewhere"
+    elif endpoint == "environment":
+        environ["NEXUS_PYLON_ENDPOINT"] = "http://elsewhere"
+    elif endpoint != "default":
+        Path(".env").write_text("NEXUS_PYLON_ENDPOINT=http://elsewhere\n")
+        environ |= {"NEXUS_AUTH_ENV_FILE": ".env"} if endpoint == "named file" else {}
+    if endpoint != ".env":
+        settings = Settings.load(flags=flags, environ=environ)
+        assert getattr(settings, attribute) == SECRET
+        return
+    with pytest.raises(ConfigurationError, match=r"NEXUS_AUTH_ENV_FILE=\.env") as caught:
+        Settings.load(flags=flags, environ=environ)
+    assert caught.value.setting == name
+    assert caught.value.source != ".env"
+    assert "NEXUS_PYLON_ENDPOINT" in caught.value.problem
+    assert SECRET not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("address", "token"),
     [
@@ -274,7 +391,7 @@ def test_rule_that_is_misspelt_is_refused(name: str, value: str, problem: str) -
         ("[::1]:8081", None),
         ("unix:/run/nexus-auth/admin.sock", None),
         ("off", None),
-        (":8081", "an-admin-token"),
+        (":8081", "an-admin-token-1"),
     ],
 )
 def test_admin_listener_needs_no_token_on_loopback(address: str, token: str | None) -> None:

@@ -84,7 +84,7 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
     leeway = timedelta(seconds=settings.leeway_seconds)
     clock = container.clock()
     now = clock()
-    findings = [await _check_configuration(settings, container)]
+    findings = await _check_configuration(settings, container)
     pylon, keys = await check_pylon(settings, container)
     findings += pylon
     if all(finding.outcome is not Outcome.UNREACHABLE for finding in pylon):
@@ -107,7 +107,9 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
     return findings + await check_proxy(proxy, folder, certificate)
 
 
-async def _check_configuration(settings: Settings, container: Container) -> Finding:
+async def _check_configuration(settings: Settings, container: Container) -> list[Finding]:
+    from nexus_auth.entrypoints.container import UNSEALED_STORE
+
     subject = "configuration"
     try:
         # What the service makes before it opens anything: a policy file is read, a URL taken apart.
@@ -116,10 +118,17 @@ async def _check_configuration(settings: Settings, container: Container) -> Find
         shared = container.shared_snapshots()
     except ConfigurationError as exc:
         next_step = "correct it; the service does not start with it"
-        return Finding(subject, Outcome.WRONG, str(exc), next_step)
+        return [Finding(subject, Outcome.WRONG, str(exc), next_step)]
     if shared is not None:
         await shared.aclose()
+    findings = []
+    if settings.has_unsealed_network_store:
+        text, _, next_step = UNSEALED_STORE.partition("; ")
+        findings.append(Finding("store", Outcome.WARNING, text, next_step))
     if settings.unknown:
         text, next_step = "; ".join(settings.unknown), "correct or remove it; it has no effect"
-        return Finding(subject, Outcome.WARNING, text, next_step)
-    return Finding(subject, Outcome.OK, "complete (nexus-auth config show prints it)")
+        return [Finding(subject, Outcome.WARNING, text, next_step), *findings]
+    return [
+        Finding(subject, Outcome.OK, "complete (nexus-auth config show prints it)"),
+        *findings,
+    ]

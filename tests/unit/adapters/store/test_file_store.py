@@ -76,6 +76,19 @@ async def test_file_that_others_may_write_is_not_believed(path: Path) -> None:
         await FileStore(path).load()
 
 
+async def test_file_of_another_user_is_not_believed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that others may write, they can place one; ours and closed to others is read."""
+    await save(path)
+    assert await FileStore(path).load() == b"record"
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(RecordRejected, match="belongs to somebody else"):
+        await FileStore(path).load()
+    with pytest.raises(StoreUnavailable, match="belongs to somebody else"):
+        await FileStore(path).acquire_lease("me", KEEP)
+
+
 async def test_file_that_is_too_large_is_not_read(path: Path) -> None:
     """A file cannot fill the memory."""
     await save(path, b"x" * (MAX_RECORD_BYTES + 1))
