@@ -57,8 +57,9 @@ class _Lines:
         lost = self._lost
         if lost and self._has_room():
             self._lost = 0
+            log = structlog.get_logger()
             # An error, so that it is written at every log level.
-            structlog.get_logger().error("log_lines_lost", lines=lost)  # comes back here, once
+            log.error("log_lines_lost", lines=lost)  # comes back here, once
             if self._lost:  # it was not written either
                 self._lost = lost + 1
                 return
