@@ -39,8 +39,10 @@ _ADDRESS: Final = re.compile(r"[\w.:-]+")
 """What an address without a zone, perhaps with a port, is written with. Anything else parts one
 from the next: commas, brackets, quotes, `for=`."""
 
+_MAX_LOOKED_THROUGH: Final = 32 * 1024
 _MAX_ADDRESSES: Final = 64
-"""How many different addresses are compared. A list with more is not looked through."""
+"""How much of headers, in bytes, is looked through for a port, and how many different addresses are
+compared. More than that counts as naming the peer. nginx takes 32 KiB of headers by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,8 @@ def is_rewritten(client: Endpoint, headers: Headers) -> bool:
     text = b"\n".join(values)
     if text.isascii() and b"%d" % port not in text.replace(b"_", b""):
         return False
+    if len(text) > _MAX_LOOKED_THROUGH:
+        return True
     # Some servers read Latin-1. What is left out here can only be white space to them.
     decoded = text.decode("utf-8", "ignore")
     if not any(_number(found) == port for found in set(_PORT.findall(decoded))):

@@ -158,10 +158,23 @@ def test_address_and_port_that_stand_in_headers_are_rewritten(
             )
 
 
-def test_too_many_addresses_beside_the_port_count_as_rewritten() -> None:
-    """A list that no proxy writes is not looked through."""
-    listed = ",".join(f"192.0.2.{number}" for number in range(200)).encode()
-    assert is_rewritten((ADDRESS, PORT), [(b"a", listed), (b"b", b"12345")])
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"12345", False),
+        (b"12345," + b",".join(b"192.0.2.%d" % number for number in range(63)), False),
+        (b"12345," + b",".join(b"192.0.2.%d" % number for number in range(65)), True),
+        # Without the port nothing is looked through; what could hold it, only so far.
+        (b"a," * 40_000, False),
+        (b"a," * 15_000 + b"\xc3\xa9", False),
+        (b"a," * 40_000 + b"\xc3\xa9", True),
+    ],
+)
+def test_more_than_is_looked_through_counts_as_naming_the_peer(
+    value: bytes, *, expected: bool
+) -> None:
+    """A request costs no more than a few milliseconds, and what is not read is not believed."""
+    assert is_rewritten((ADDRESS, PORT), [(b"x", value)]) is expected
 
 
 @pytest.mark.parametrize(
