@@ -107,7 +107,7 @@ def request(
     connection: socket.socket, path: str, headers: Mapping[str, str], method: str = "GET"
 ) -> Answered:
     """Makes one request over a connection and closes it."""
-    client = http.client.HTTPConnection("service")
+    client = http.client.HTTPConnection("localhost")
     client.sock = connection
     try:
         client.request(method, path, headers=dict(headers))

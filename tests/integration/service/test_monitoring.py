@@ -117,7 +117,10 @@ def test_workers_are_added_up_and_no_counter_goes_back(pylon: RunningPylon, tmp_
 def test_admin_token_guards_all_but_the_probes(pylon: RunningPylon, tmp_path: Path) -> None:
     """Beyond loopback too, where it is needed to start at all."""
     with running_service(tmp_path, pylon.url, NEXUS_AUTH_ADMIN_TOKEN=TOKEN) as service:
-        assert admin(service, "/readyz").status == 200
+        assert admin(service, "/readyz").body == b'{"status":"serving"}'
+        assert admin(service, "/readyz", Host=f"10.244.1.7:{service.admin_port}").status == 200
+        assert admin(service, "/readyz", Host="evil.example").status == 421
+        assert b"hotkeys" in admin(service, "/readyz", Authorization=f"Bearer {TOKEN}").body
         assert admin(service, "/metrics").status == 401
         assert admin(service, "/", Authorization="Bearer wrong").status == 401
         assert admin(service, "/metrics", Authorization=f"Bearer {TOKEN}").status == 200
@@ -129,7 +132,9 @@ def test_page_from_elsewhere_cannot_read_the_status(pylon: RunningPylon, tmp_pat
     with running_service(tmp_path, pylon.url) as service:
         assert admin(service, "/", Host="evil.example").status == 421
         assert admin(service, "/metrics", Host="evil.example:8081").status == 421
+        assert admin(service, "/readyz", Host="evil.example").status == 421
         assert admin(service, "/", Host="localhost").status == 200
+        assert b"hotkeys" in admin(service, "/readyz", Host="localhost").body
 
 
 @pytest.mark.parametrize("address", [":0", "0.0.0.0:0", "[::]:0"])

@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+import signal
+import socket
+import struct
 from pathlib import Path
 
 from tests.integration.pylon.running import running_pylon
 from tests.integration.real import free_port
-from tests.integration.service.running import a_header, register, running_service
+from tests.integration.service.running import (
+    TIMEOUT_SECONDS,
+    a_header,
+    register,
+    request,
+    running_service,
+)
 
 
 def test_only_a_trusted_proxy_is_answered(tmp_path: Path) -> None:
@@ -36,6 +45,39 @@ def test_unix_socket_is_trusted_by_what_it_is(tmp_path: Path) -> None:
                 granted = service.ask(a_header("alice"))
                 assert (granted.status, granted.reason) == (200, None)
             assert service.ask(a_header("bob")).reason == "not-registered"
+
+
+def test_connection_that_was_reset_before_it_was_accepted_is_no_unix_socket(
+    tmp_path: Path,
+) -> None:
+    """It has no peer's name, and nothing makes a peer without a name trusted."""
+    count = 50
+    head = b"GET / HTTP/1.1\r\nHost: auth\r\nX-Client-Cert: " + a_header("alice") + b"\r\n\r\n"
+    with running_pylon() as pylon:
+        register(pylon, "alice")
+        for listen in ("127.0.0.1:{}", ":{}"):
+            port = free_port()
+            with running_service(
+                tmp_path,
+                pylon.url,
+                NEXUS_AUTH_LISTEN_ADDR=listen.format(port),
+                NEXUS_AUTH_TRUSTED_PROXIES="192.0.2.1",
+                NEXUS_AUTH_LOG_GRANTS="all",
+            ) as service:
+                # Nothing is accepted until every connection is gone again.
+                service.process.send_signal(signal.SIGSTOP)
+                for _ in range(count):
+                    with socket.create_connection(("127.0.0.1", port)) as connection:
+                        linger = struct.pack("ii", 1, 0)
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                        connection.sendall(head)
+                service.process.send_signal(signal.SIGCONT)
+                connection = socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS)
+                answered = request(connection, "/", {"X-Client-Cert": a_header("alice").decode()})
+                assert answered.reason == "untrusted-peer"
+                codes = [line["code"] for line in service.lines("decision")]
+                assert set(codes) == {"untrusted-peer"}
+                assert len(codes) > 1, "what was reset was not read"
 
 
 def test_listening_to_everybody_is_warned_of_once(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """The admin listener's application: health, readiness, metrics and the status page.
 
-Health and readiness are open to every client, because probes carry no token. With a token,
-everything else needs it. Without one the listener is on loopback, and web browsers are the danger
-that is left: a page from elsewhere can have its own name resolve to 127.0.0.1 (DNS rebinding) and
-would then read ours, if the Host header, which holds that name, were not checked.
+Health and readiness are open to every client, because probes carry no token; they say in a word how
+the service is. With a token, everything else needs it. Without one the listener is on loopback, and
+web browsers are the danger that is left: a page from elsewhere can have its own name resolve to our
+address (DNS rebinding) and would then read ours, if the Host header, which holds that name, were
+not checked. So where no token is shown, it is checked on every path. Probes name an address
+(kubelet and load balancers do), or send no Host, as browsers cannot.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from nexus_auth.domain.health import PolicyHealth
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
+_MAY_SEE_ALL: Final = "nexus_auth.may_see_all"
 
 _HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::[0-9]{1,5})?")
 
@@ -63,10 +66,11 @@ def build_admin_app(
     async def health(_: Request) -> Response:
         return JSONResponse({"status": "alive"}, headers=_NO_STORE)
 
-    async def readiness(_: Request) -> Response:
+    async def readiness(request: Request) -> Response:
         registry, policy, draining = monitor.health(), policy_health(), is_draining()
         age, since = registry.age, registry.failing_since
-        body = {
+        word = "draining" if draining else _STATUSES[registry.freshness]
+        details = {
             "policy": {
                 "source": policy.source,
                 "default": policy.names[0],
@@ -74,7 +78,6 @@ def build_admin_app(
                 "loaded_at": policy.loaded_at.isoformat(timespec="seconds"),
                 "problem": policy.problem,
             },
-            "status": "draining" if draining else _STATUSES[registry.freshness],
             "registry": {
                 "mode": registry.mode,
                 "hotkeys": registry.size,
@@ -83,6 +86,7 @@ def build_admin_app(
                 "last_error": registry.last_error,
             },
         }
+        body = {"status": word, **(details if request.scope.get(_MAY_SEE_ALL) else {})}
         status_code = 200 if registry.can_serve and not draining else 503
         return JSONResponse(body, status_code=status_code, headers=_NO_STORE)
 
@@ -106,7 +110,10 @@ def build_admin_app(
 
 
 class AdminGuard:
-    """ASGI middleware that requires the token, or else a Host that means this machine."""
+    """ASGI middleware that requires the token, or else a Host that means this machine.
+
+    Tells the application who may see everything; probes may not, and pass.
+    """
 
     def __init__(self, app: ASGIApp, *, token: str | None) -> None:
         """Wraps an application, which is called for requests that may pass.
@@ -119,22 +126,26 @@ class AdminGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one connection (ASGI 3)."""
-        is_open = scope["type"] != "http" or scope["path"] in OPEN_PATHS
-        denial = None if is_open else self._denial(scope)
-        await (self._app if denial is None else denial)(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        hosts = _values(scope, b"host")
+        names_us = len(hosts) == 1 and _means_this_machine(hosts[0])
+        may_see_all = names_us if self._token is None else self._has_token(scope)
+        if may_see_all or (scope["path"] in OPEN_PATHS and (names_us or not hosts)):
+            await self._app({**scope, _MAY_SEE_ALL: may_see_all}, receive, send)
+            return
+        if self._token is None or scope["path"] in OPEN_PATHS:
+            denial = _deny(421, "ask for this page by address, or as localhost")
+        else:
+            denial = _deny(401, "this page needs the admin token", challenge=True)
+        await denial(scope, receive, send)
 
-    def _denial(self, scope: Scope) -> PlainTextResponse | None:
-        if self._token is None:
-            hosts = _values(scope, b"host")
-            if len(hosts) == 1 and _means_this_machine(hosts[0]):
-                return None
-            return _deny(421, "ask for this page by address, or as localhost")
+    def _has_token(self, scope: Scope) -> bool:
         given = _values(scope, b"authorization")
         # An empty or doubled header carries no token, and an empty text never equals ours.
         credential = _credential(given[0]) if len(given) == 1 else b""
-        if credential and hmac.compare_digest(credential, self._token):
-            return None
-        return _deny(401, "this page needs the admin token", challenge=True)
+        return bool(credential) and hmac.compare_digest(credential, self._token or b"")
 
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:

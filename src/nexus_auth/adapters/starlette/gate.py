@@ -9,9 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import structlog
+
+from nexus_auth.adapters.clock import monotonic_seconds
 from nexus_auth.adapters.headers.names import POLICY_FIELD, field_name
+from nexus_auth.adapters.log_throttle import LogThrottle
+from nexus_auth.adapters.starlette.trusted_peers import is_rewritten, is_unnamed
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import Decision, Denied, Granted
+from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.domain.policy import ADMIT_REGISTERED, PolicySet
 from nexus_auth.domain.reasons import DenialReason
 
@@ -26,9 +32,25 @@ if TYPE_CHECKING:
     """Finds the verifier for a connection."""
 
 HEAD_ONLY: Final = "nexus_auth.head_only"
-"""The ASGI extension by which a server says that `headers` hold no trailers, ever."""
+"""The ASGI extension by which a server says that `headers` hold no trailers, and that `client` is
+the connection's own peer, ever. The service's own protocol does."""
 
 TRAILERS_DETAIL: Final = "a chunked request, whose trailers may be among the headers"
+UNTRUSTED_DETAIL: Final = "the peer is no trusted proxy"
+REWRITTEN_DETAIL: Final = "the peer may have been named by a header"
+
+PEER_REWRITTEN: Final = (
+    "the server or a middleware seems to take the peer from X-Forwarded-For or the like, which any "
+    "client can write; have it leave the peer alone: uvicorn --no-proxy-headers "
+    "(proxy_headers=False), hypercorn without ProxyFixMiddleware, granian without "
+    "wrap_asgi_with_proxy_headers, daphne without --proxy-headers"
+)
+PEER_UNNAMED: Final = (
+    "the server names no peer, so that none can be trusted; on a unix socket, uvicorn alone says "
+    "that it is one: use uvicorn, or listen on an address and trust the proxy's"
+)
+
+log = structlog.get_logger(__name__)
 
 _TRANSFER_ENCODING: Final = b"transfer-encoding"
 _POLICY_FIELD_BYTES: Final = len(POLICY_FIELD)
@@ -80,7 +102,8 @@ class Gate:
             header: The one header that carries the certificate.
             der_from: Takes the DER out of that header's value, as `headers.formats` do.
             trusted_peers: The peers whose header is believed; None believes every peer, for a
-                listener that only the proxy can reach.
+                listener that only the proxy can reach. A peer that may have been named by a header
+                is never believed, unless the server offers the extension `HEAD_ONLY`.
             policies: Gives the policies in force; called at every decision.
             reads_policy_header: Whether `X-Nexus-Auth-Policy` chooses among them; else the
                 default applies.
@@ -96,6 +119,7 @@ class Gate:
         self._policies = policies
         self._reads_policy_header = reads_policy_header
         self._trailers_kept_apart = trailers_kept_apart
+        self._throttle = LogThrottle(monotonic_seconds)
 
     def trusts(self, client: Endpoint, server: Endpoint) -> bool:
         """Whether the peer of a connection is believed; see `TrustedPeers.include`."""
@@ -103,12 +127,14 @@ class Gate:
 
     async def decide(self, scope: Scope) -> Decision:
         """Decides on the caller of one HTTP request or WebSocket handshake (ASGI 3)."""
-        # 0. The peer is a trusted proxy.
-        if not self.trusts(scope.get("client"), scope.get("server")):
-            return Denied(reason=DenialReason.UNTRUSTED_PEER, detail="the peer is no trusted proxy")
         # Taken before anything is awaited: a server may go on adding to the list.
         headers = [(name.lower(), value) for name, value in scope["headers"]]
-        if not self._trailers_kept_apart and may_hold_trailers(headers, scope.get("extensions")):
+        extensions = scope.get("extensions")
+        # 0. The peer is a trusted proxy.
+        distrust = self._find_distrust(scope, headers, vouched=_vouches(extensions))
+        if distrust is not None:
+            return Denied(reason=DenialReason.UNTRUSTED_PEER, detail=distrust)
+        if not self._trailers_kept_apart and may_hold_trailers(headers, extensions):
             return Denied(reason=DenialReason.NO_CERTIFICATE, detail=TRAILERS_DETAIL)
         # 1. Exactly one certificate header. (That it is not empty, the verifier checks.)
         claim = self.read(headers)
@@ -118,12 +144,40 @@ class Gate:
                 reason=DenialReason.NO_CERTIFICATE,
                 detail=f"{count} certificate headers, expected one",
             )
+        try:
+            verifier = self._verifier_source(scope)
+        except ConfigurationError as exc:
+            if self._throttle.allow(exc.problem):
+                log.error("no_verifier", problem=str(exc))  # noqa: TRY400 - a setting, no defect
+            return Denied(reason=DenialReason.REGISTRY_UNAVAILABLE, detail="there is no verifier")
         # 2 to 12.
-        return await self._verifier_source(scope).verify_encoded(
+        return await verifier.verify_encoded(
             claim.certificate,
             decode=self._decode,
             policy=self._policies().chosen(claim.policies),
         )
+
+    def _find_distrust(self, scope: Scope, headers: Headers, *, vouched: bool) -> str | None:
+        """Why the peer is not believed, for the log; None where it is.
+
+        Args:
+            scope: The request.
+            headers: Its headers, with names in lower case.
+            vouched: Whether the server says that the peer is the connection's own.
+        """
+        if self._trusted_peers is None:
+            return None
+        client, server = scope.get("client"), scope.get("server")
+        detail, problem = UNTRUSTED_DETAIL, None
+        if not vouched and is_unnamed(client, server):
+            problem = PEER_UNNAMED
+        elif not vouched and is_rewritten(client, headers):
+            detail, problem = REWRITTEN_DETAIL, PEER_REWRITTEN
+        elif self.trusts(client, server):
+            return None
+        if problem is not None and self._throttle.allow(problem):
+            log.warning("peer_not_believed", problem=problem)
+        return detail
 
     def read(self, headers: Headers) -> Claim | None:
         """Finds what counts among headers, trailers excluded, of a trusted peer.
@@ -176,5 +230,8 @@ def may_hold_trailers(headers: Iterable[tuple[bytes, bytes]], extensions: object
         headers: Names in lower case.
         extensions: The ASGI extensions that the server offers.
     """
-    promised = isinstance(extensions, dict) and HEAD_ONLY in extensions
-    return not promised and any(name == _TRANSFER_ENCODING for name, _ in headers)
+    return not _vouches(extensions) and any(name == _TRANSFER_ENCODING for name, _ in headers)
+
+
+def _vouches(extensions: object) -> bool:
+    return isinstance(extensions, dict) and HEAD_ONLY in extensions

@@ -28,6 +28,7 @@ from nexus_auth.adapters.starlette.answers import DENIALS, HOTKEY_FIELD, POLICY_
 from nexus_auth.adapters.starlette.gate import Gate
 from nexus_auth.adapters.starlette.trusted_peers import UNIX_SOCKET, TrustedPeers
 from nexus_auth.domain.decision import Denied, Granted
+from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.policy import ADMIT_REGISTERED, AccessPolicy, PolicySet
 from nexus_auth.domain.reasons import DenialReason
@@ -96,12 +97,22 @@ def verifier_from_state(name: str = "verifier") -> VerifierSource:
             async with nexus_auth.connect(...) as verifier:
                 yield {"verifier": verifier}
 
+    Where the state holds none, every caller is denied as `registry-unavailable`, and the log says
+    why: Daphne runs no lifespan.
+
     Args:
         name: Its name in the state.
     """
 
     def find(scope: Scope) -> CertificateVerifier:
-        verifier: CertificateVerifier = scope["state"][name]
+        verifier: CertificateVerifier | None = (scope.get("state") or {}).get(name)
+        if verifier is None:
+            raise ConfigurationError(
+                setting=f"verifier_from_state({name!r})",
+                problem="the lifespan left no such verifier: it yields none under this name, or "
+                "the server runs no lifespan (Daphne; uvicorn --lifespan off). Run it, or give "
+                "the middleware a verifier that is opened elsewhere",
+            )
         return verifier
 
     return find
@@ -159,8 +170,11 @@ class NexusAuthMiddleware:
             verifier: Takes the decision, or finds the verifier: see `verifier_from_state` for one
                 that is opened in the application's lifespan.
             trusted_proxies: Addresses, networks or `unix`: the peers whose header is believed.
-                An empty list trusts no peer. The peer is what the server reports as the client:
-                do not let the server replace it from `X-Forwarded-For`.
+                An empty list trusts no peer. The peer is what the server reports as the client;
+                one that may come from `X-Forwarded-For` or the like is denied as
+                `untrusted-peer`, and the log says which option of the server to change. `unix`
+                works with uvicorn alone: no other server that we know says that a connection came
+                in through a unix socket.
             on_denial: `reject` answers 403; `anonymous` passes the request on with a user that is
                 not authenticated.
             header: The header that carries the certificate; no other is read.

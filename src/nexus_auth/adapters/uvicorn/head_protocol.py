@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import unquote
 
@@ -174,12 +175,12 @@ class HeadProtocol(asyncio.Protocol):
         # uvicorn's types name its own protocols only.
         self._server.connections.add(self)  # type: ignore[arg-type]
         peer, name = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        if isinstance(peer, tuple):
-            self._client = (peer[0], peer[1])
-        if isinstance(name, tuple):
-            self._server_name = (name[0], name[1])
-        elif name:
+        # The family alone says what a connection is: one that was reset has no peer's name either.
+        if getattr(transport.get_extra_info("socket"), "family", None) == socket.AF_UNIX:
             self._server_name = (str(name), None)
+        else:
+            self._client = peer[:2] if isinstance(peer, tuple) else None
+            self._server_name = name[:2] if isinstance(name, tuple) else None
         self._is_trusted = self._fast_path is not None and self._fast_path.trusts(
             self._client, self._server_name
         )

@@ -43,6 +43,8 @@ async def ask(
     draining: bool = False,
     token: str | None = None,
     policy: PolicyHealth | None = None,
+    authorization: str | None = None,
+    host: str | None = "localhost:8081",
 ) -> httpx.Response:
     """One request to the admin application."""
     app = build_admin_app(
@@ -53,7 +55,14 @@ async def ask(
     )
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8081") as client:
-        return await client.get(path)
+        sent = client.build_request("GET", path)
+        if host is None:
+            del sent.headers["host"]
+        else:
+            sent.headers["host"] = host
+        if authorization is not None:
+            sent.headers["authorization"] = authorization
+        return await client.send(sent)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +159,7 @@ async def test_token_is_needed_for_everything_but_the_probes(path: str, status: 
 async def visit(
     path: str = "/", *, token: str | None = None, headers: list[tuple[str, str]] | None = None
 ) -> httpx.Response:
-    """One request to a guarded application that answers everything."""
+    """One request to a guarded application that answers everything; without headers, not any."""
 
     async def page(_: Request) -> PlainTextResponse:
         return PlainTextResponse("the page")
@@ -158,7 +167,10 @@ async def visit(
     app = AdminGuard(Starlette(routes=[Route("/{path:path}", page)]), token=token)
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8081") as client:
-        return await client.get(path, headers=headers or [])
+        sent = client.build_request("GET", path, headers=headers or [])
+        if headers is None:
+            del sent.headers["host"]
+        return await client.send(sent)
 
 
 def basic(password: str, user: str = "") -> str:
@@ -166,11 +178,67 @@ def basic(password: str, user: str = "") -> str:
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
+PROBES = ("127.0.0.1:8081", "localhost:8081", "10.244.1.7:8081", "[fd00::7]:8081", None)
+"""How probes name the service: kubelet by the pod's address, HAProxy with HTTP/1.0 not at all."""
+
+
+@pytest.mark.parametrize("token", [TOKEN, None])
+@pytest.mark.parametrize("host", PROBES)
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-async def test_probes_need_no_token_and_may_name_any_host(path: str) -> None:
+async def test_probes_need_no_token(path: str, host: str | None, token: str | None) -> None:
     """Kubernetes has no token to send."""
-    answer = await visit(path, token=TOKEN, headers=[("Host", "anything.example")])
+    answer = await visit(path, token=token, headers=[("Host", host)] if host else None)
     assert answer.text == "the page"
+
+
+@pytest.mark.parametrize("token", [TOKEN, None])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+@pytest.mark.parametrize("hosts", [["evil.example:8081"], [""], ["localhost", "evil.example"]])
+async def test_probes_of_a_foreign_host_are_refused(
+    path: str, hosts: list[str], token: str | None
+) -> None:
+    """DNS rebinding reaches these paths like any other."""
+    answer = await visit(path, token=token, headers=[("Host", host) for host in hosts])
+    assert answer.status_code == 421
+
+
+@pytest.mark.parametrize(
+    ("freshness", "draining", "status", "word"),
+    [
+        (Freshness.STARTING, False, 503, "starting"),
+        (Freshness.FRESH, False, 200, "serving"),
+        (Freshness.STALE, False, 200, "serving stale"),
+        (Freshness.EXPIRED, False, 503, "closed"),
+        (Freshness.FRESH, True, 503, "draining"),
+    ],
+)
+@pytest.mark.parametrize("authorization", [None, "Bearer wrong"])
+async def test_readiness_without_the_token_is_a_status_and_a_word(
+    freshness: Freshness, *, draining: bool, status: int, word: str, authorization: str | None
+) -> None:
+    """No names of policies, no paths, no counts, and nothing of Pylon; with it, everything."""
+    answer = await ask(
+        "/readyz", freshness, draining=draining, token=TOKEN, authorization=authorization
+    )
+    assert (answer.status_code, answer.json()) == (status, {"status": word})
+    for authorized in (
+        await ask("/readyz", freshness, draining=draining),
+        await ask(
+            "/readyz",
+            freshness,
+            draining=draining,
+            token=TOKEN,
+            authorization=f"Bearer {TOKEN}",
+            host="auth.internal",
+        ),
+    ):
+        assert authorized.status_code == status
+        assert authorized.json().keys() == {"status", "policy", "registry"}
+
+
+async def test_readiness_without_a_host_is_a_status_and_a_word() -> None:
+    """What names nothing passes as a probe, and sees no more than one."""
+    assert (await ask("/readyz", host=None)).json() == {"status": "serving"}
 
 
 @pytest.mark.parametrize(

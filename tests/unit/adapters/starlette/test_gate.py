@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import structlog.testing
 from starlette.types import Scope
 
 from nexus_auth.adapters.headers.formats import der_from_percent_encoded_pem
-from nexus_auth.adapters.starlette.gate import HEAD_ONLY, Claim, Gate, may_hold_trailers
+from nexus_auth.adapters.starlette.gate import (
+    HEAD_ONLY,
+    REWRITTEN_DETAIL,
+    UNTRUSTED_DETAIL,
+    Claim,
+    Gate,
+    may_hold_trailers,
+)
 from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.domain.decision import Denied, Granted
 from nexus_auth.domain.policy import AccessPolicy, OnlyHotkeys, PolicySet
@@ -95,6 +103,50 @@ async def test_anything_else_is_denied(scope: Scope, reason: DenialReason) -> No
     decision = await a_gate().decide(scope)
     assert isinstance(decision, Denied)
     assert decision.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("scope", "detail", "remedy"),
+    [
+        (a_scope(HEADER, client=("10.0.0.7", 0)), REWRITTEN_DETAIL, "--no-proxy-headers"),
+        (a_scope(HEADER, client=("192.0.2.1", 0)), REWRITTEN_DETAIL, "--no-proxy-headers"),
+        (
+            a_scope(HEADER, (b"X-Forwarded-For", b"10.0.0.7"), (b"X-Forwarded-Port", b"1234")),
+            REWRITTEN_DETAIL,
+            "--no-proxy-headers",
+        ),
+        (a_scope(HEADER, client=None, server=None), UNTRUSTED_DETAIL, "uvicorn alone"),
+        (a_scope(HEADER, client=("", "0")), UNTRUSTED_DETAIL, "uvicorn alone"),
+        (a_scope(HEADER, client=("192.0.2.1", 1)), UNTRUSTED_DETAIL, None),
+        (a_scope(HEADER, client=None, server=("10.0.0.1", 80)), UNTRUSTED_DETAIL, None),
+    ],
+)
+async def test_peer_that_a_header_may_have_named_is_not_believed(
+    scope: Scope, detail: str, remedy: str | None
+) -> None:
+    """Where the server is the cause, the log says once what to change."""
+    gate = a_gate()
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3):
+            decision = await gate.decide(scope)
+            assert isinstance(decision, Denied)
+            assert decision.reason is DenialReason.UNTRUSTED_PEER
+            assert decision.detail == detail
+    assert [line["event"] for line in lines] == (["peer_not_believed"] if remedy else [])
+    assert all(remedy in line["problem"] for line in lines)
+
+
+async def test_server_that_vouches_for_the_peer_is_believed() -> None:
+    """The service's own protocol takes no peer from a header, whatever stands in one."""
+    forwarded = [(b"X-Forwarded-For", b"10.0.0.7"), (b"X-Forwarded-Port", b"1234")]
+    vouched: dict[str, Any] = {HEAD_ONLY: {}}
+    gate = a_gate()
+    assert isinstance(await gate.decide(a_scope(HEADER, *forwarded)), Denied)
+    assert isinstance(await gate.decide(a_scope(HEADER, *forwarded, extensions=vouched)), Granted)
+    decision = await gate.decide(
+        a_scope(HEADER, *forwarded, extensions=vouched, client=("192.0.2.1", 1))
+    )
+    assert isinstance(decision, Denied)
 
 
 async def test_peer_is_checked_before_anything_is_read() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import httpx
 import pytest
+import structlog.testing
 from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -21,6 +22,7 @@ from nexus_auth.adapters.starlette.middleware import (
     NexusAuthBackend,
     NexusAuthMiddleware,
     require_hotkey,
+    verifier_from_state,
 )
 from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.domain.hotkey import Hotkey
@@ -189,6 +191,33 @@ async def test_websocket_of_a_stranger_is_closed_before_it_opens() -> None:
     scope = {"type": "websocket", "headers": [], "client": (PROXY, 1), "server": ("app", 80)}
     await middleware(scope, receive, send)
     assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize("state", [None, {}, {"other": 1}, {"verifier": None}])
+async def test_missing_verifier_is_a_denial_whose_cause_is_logged(state: Any) -> None:
+    """Daphne runs no lifespan, and leaves no state; the caller learns nothing of it."""
+    seen: list[Scope] = []
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        seen.append(scope)
+
+    async def with_state(scope: Scope, receive: Any, send: Any) -> None:
+        own = {} if state is None else {"state": state}
+        await middleware({**scope, **own}, receive, send)
+
+    middleware = NexusAuthMiddleware(
+        app, verifier=verifier_from_state(), trusted_proxies=["10.0.0.0/8"]
+    )
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            answer = await ask(with_state, [(b"X-Client-Cert", CERTIFICATE)])
+            assert answer.status_code == 403
+            assert answer.headers["x-nexus-auth-reason"] == "registry-unavailable"
+    (line,) = lines
+    assert (line["event"], line["log_level"]) == ("no_verifier", "error")
+    assert line["problem"].startswith("verifier_from_state('verifier'): ")
+    assert "Daphne" in line["problem"]
+    assert seen == []
 
 
 async def test_lifespan_passes_through() -> None:

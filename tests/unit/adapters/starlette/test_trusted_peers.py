@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
+from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers, is_rewritten, is_unnamed
 
 
 @pytest.mark.parametrize(
@@ -22,6 +25,13 @@ from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
         ("127.0.0.1", "localhost", False),
         ("127.0.0.1", "", False),
         ("0.0.0.0/0", "::1", False),
+        ("::ffff:10.0.0.0/104", "10.1.2.3", True),
+        ("::ffff:10.0.0.0/104", "::ffff:10.1.2.3", True),
+        ("::ffff:10.0.0.0/104", "11.1.2.3", False),
+        ("::ffff:10.0.0.7", "10.0.0.7", True),
+        ("::ffff:10.0.0.7", "10.0.0.8", False),
+        ("::ffff:0:0/96", "192.0.2.1", True),
+        ("64:ff9b::/96", "192.0.2.1", False),
     ],
 )
 def test_a_peer_is_trusted_by_its_address(text: str, host: str, *, expected: bool) -> None:
@@ -40,6 +50,149 @@ def test_a_wrong_list_is_refused(text: str) -> None:
     """A slip of the pen is told, not guessed at."""
     with pytest.raises(ValueError, match="addresses or networks"):
         TrustedPeers.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ("::/0", "2000::/3"),
+        ("::/80", "one family"),
+        ("::fffe:0:0/95", "one family"),
+        ("fe80::1%eth0", "zone"),
+        ("fe80::%eth0/64", "zone"),
+        ("::ffff:10.0.0.1/104", "is neither"),
+    ],
+)
+def test_entry_that_cannot_mean_what_it_says_is_refused(entry: str, problem: str) -> None:
+    """Peers are compared without zone and mapping: these would match too much, or nothing."""
+    for read in (TrustedPeers.parse, lambda text: TrustedPeers.of([text])):
+        with pytest.raises(ValueError, match=f"addresses or networks.*{problem}"):
+            read(entry)
+
+
+ADDRESS = "127.0.0.1"
+PORT = 12345
+V6 = "fe80::1"
+FULL_WIDTH = "12345".translate({ord(digit): 0xFF10 + int(digit) for digit in "12345"})
+ARABIC = "12345".translate({ord(digit): 0x0660 + int(digit) for digit in "12345"})
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        (ADDRESS, 0),
+        [ADDRESS, 0],
+        (ADDRESS, "0"),
+        (ADDRESS, None),
+        (ADDRESS, ""),
+        (ADDRESS, "http"),
+        (ADDRESS, -1),
+        (ADDRESS, 65536),
+        (ADDRESS, True),
+        (ADDRESS,),
+        (),
+    ],
+)
+def test_peer_without_a_port_is_rewritten(client: Any) -> None:
+    """Every peer of TCP has a port, from 1 to 65535; none that stands in a header has to."""
+    assert is_rewritten(client, [])
+
+
+@pytest.mark.parametrize("client", [(ADDRESS, PORT), [ADDRESS, PORT], (ADDRESS, str(PORT)), None])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        # A caller on this machine, behind a proxy on this machine.
+        [("x-forwarded-for", ADDRESS), ("x-real-ip", ADDRESS), ("x-forwarded-port", "443")],
+        [("x-forwarded-for", f"{ADDRESS}:443"), ("forwarded", f"for={ADDRESS}")],
+        [("host", f"{ADDRESS}:{PORT}"), ("content-length", str(PORT))],
+        [("x-forwarded-for", f"192.0.2.1:{PORT}")],
+        [("x-forwarded-for", ADDRESS), ("x-serial", f"{PORT}6"), ("x-span", f"a{PORT}")],
+        [("x-forwarded-for", ADDRESS), ("x-serial", f"{PORT}.5"), ("x-span", f"1.{PORT}")],
+        [("x-forwarded-for", ADDRESS), ("cookie", "a=caf\u00e9; b=\u0665")],
+        [("x-forwarded-for", "127.0.0.11"), ("x-forwarded-port", str(PORT))],
+    ],
+)
+def test_peer_of_the_connection_is_none_of_a_header(
+    client: Any, headers: list[tuple[str, str]]
+) -> None:
+    """A forwarding header may name the same address: the port is the connection's own."""
+    assert not is_rewritten(client, [(name.encode(), value.encode()) for name, value in headers])
+
+
+@pytest.mark.parametrize(
+    "port",
+    ["12345", "+12345", "0012345", "1_2_345", " 12345\t", FULL_WIDTH, ARABIC, "12345\xa0"],
+)
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        (ADDRESS, ADDRESS),
+        (ADDRESS, f" {ADDRESS} "),
+        (ADDRESS, f"192.0.2.1, {ADDRESS}"),
+        (ADDRESS, "::ffff:127.0.0.1"),
+        (ADDRESS, "[::ffff:7f00:1]"),
+        (ADDRESS, f'for="{ADDRESS}";by=x'),
+        ("::ffff:127.0.0.1", ADDRESS),
+        (V6, V6),
+        (V6, "[fe80:0::0001]"),
+        (f"{V6}%eth0", f"[{V6}%eth0]"),
+        (f"{V6}%=a b", f"[{V6}%=a b]"),
+        (V6, f'for="[{V6}]"'),
+    ],
+)
+def test_address_and_port_that_stand_in_headers_are_rewritten(
+    peer: str, address: str, port: str
+) -> None:
+    """Under whatever name, spelt in any way that some server reads, in one header or in two."""
+    for headers in (
+        [("x-forwarded-for", f"{address.strip()}:{port}")],
+        [("x-real-ip", address), ("x-real-port", port)],
+        [("a", "1"), ("x-forwarded-for", address), ("x-forwarded-port", "80"), ("b", port)],
+    ):
+        assert is_rewritten((peer, PORT), [(name.encode(), v.encode()) for name, v in headers])
+        with contextlib.suppress(UnicodeEncodeError):
+            assert is_rewritten(
+                (peer, PORT), [(name.encode(), v.encode("latin-1")) for name, v in headers]
+            )
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"12345", False),
+        (b"12345," + b",".join(b"192.0.2.%d" % number for number in range(63)), False),
+        (b"12345," + b",".join(b"192.0.2.%d" % number for number in range(65)), True),
+        # Without the port nothing is looked through; what could hold it, only so far.
+        (b"a," * 40_000, False),
+        (b"a," * 15_000 + b"\xc3\xa9", False),
+        (b"a," * 40_000 + b"\xc3\xa9", True),
+    ],
+)
+def test_more_than_is_looked_through_counts_as_naming_the_peer(
+    value: bytes, *, expected: bool
+) -> None:
+    """A request costs no more than a few milliseconds, and what is not read is not believed."""
+    assert is_rewritten((ADDRESS, PORT), [(b"x", value)]) is expected
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "expected"),
+    [
+        (None, None, True),
+        (None, ("/run/app.sock", None), False),
+        (None, (ADDRESS, 80), False),
+        (("", "0"), ("/run/app.sock", "0"), True),
+        ((), None, True),
+        ((ADDRESS, 0), None, False),
+    ],
+)
+def test_server_that_names_no_peer_is_told_from_one_that_has_none(
+    client: Any, server: Any, *, expected: bool
+) -> None:
+    """Only the former is worth a line in the log: it can never be trusted."""
+    assert is_unnamed(client, server) is expected
 
 
 @given(text=st.text(max_size=40))

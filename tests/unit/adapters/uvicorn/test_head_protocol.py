@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from uvicorn.server import ServerState
 from nexus_auth.adapters.starlette.answers import Answer
 from nexus_auth.adapters.starlette.auth_app import FastPath
 from nexus_auth.adapters.starlette.gate import Claim
+from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.adapters.uvicorn.head_protocol import (
     DRAIN_IDLE_SECONDS,
     HEADS_NOT_LOOKED_UP,
@@ -26,21 +29,32 @@ from nexus_auth.adapters.uvicorn.head_protocol import (
 from nexus_auth.adapters.uvicorn.known_heads import HEADS_KEPT
 from nexus_auth.domain.ports import Headers
 
+UNIX = ("/run/auth.sock", None)
 REQUEST = b"GET /a%20b?c=d HTTP/1.1\r\nHost: auth\r\nX-Client-Cert: \tc \r\n\r\n"
 
 
 class Transport(asyncio.Transport):
     """Remembers what was done to it."""
 
-    def __init__(self, peer: object = ("10.0.0.7", 1234)) -> None:
+    def __init__(
+        self,
+        peer: object = ("10.0.0.7", 1234),
+        *,
+        name: object = ("127.0.0.1", 8080),
+        family: int = socket.AF_INET,
+    ) -> None:
         super().__init__()
-        self.peer = peer
+        self.info = {
+            "peername": peer,
+            "sockname": name,
+            "socket": SimpleNamespace(family=family),
+        }
         self.written = b""
         self.done: list[str] = []
         self.unsent = 0
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self.peer if name == "peername" else ("127.0.0.1", 8080)
+        return self.info.get(name, default)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += bytes(data)
@@ -100,14 +114,14 @@ def connected(
     app: ASGIApp,
     grants: Grants | None = None,
     shared: Shared | None = None,
-    **peer: object,
+    **ends: Any,
 ) -> tuple[HeadProtocol, Transport]:
     """A protocol with a connection."""
     config = uvicorn.Config(app, interface="asgi3", log_config=None)
     config.load()
     fast_path = None if grants is None else grants.fast_path
     protocol = HeadProtocol(config, ServerState(), {}, fast_path=fast_path, shared=shared)
-    transport = Transport(**peer)
+    transport = Transport(**ends)
     protocol.connection_made(transport)
     return protocol, transport
 
@@ -131,6 +145,42 @@ async def test_peer_that_is_not_trusted_has_no_fast_path() -> None:
     protocol.data_received(REQUEST)
     await rest()
     assert transport.written.startswith(b"HTTP/1.1 403 Forbidden\r\nX-A-B: c\r\n")
+
+
+@pytest.mark.parametrize(
+    ("ends", "client", "server"),
+    [
+        ({}, ("10.0.0.7", 1234), ("127.0.0.1", 8080)),
+        (
+            {"peer": ("fd00::7", 1, 0, 0), "name": ("::1", 2, 0, 0), "family": socket.AF_INET6},
+            ("fd00::7", 1),
+            ("::1", 2),
+        ),
+        # Reset before it was accepted: the peer's name, and on some systems ours, is lost.
+        ({"peer": None}, None, ("127.0.0.1", 8080)),
+        ({"peer": None, "name": None}, None, None),
+        ({"peer": None, "name": ""}, None, None),
+        ({"peer": "", "name": "/run/auth.sock"}, None, None),
+        ({"peer": "", "name": "/run/auth.sock", "family": socket.AF_UNIX}, None, UNIX),
+        ({"peer": None, "name": "/run/auth.sock", "family": socket.AF_UNIX}, None, UNIX),
+    ],
+)
+async def test_connection_is_a_unix_sockets_by_its_family_alone(
+    ends: dict[str, Any], client: object, server: object
+) -> None:
+    """A missing name says nothing, and only a unix socket has a path."""
+    seen: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope)
+
+    protocol, _ = connected(app, **ends)
+    protocol.data_received(REQUEST)
+    await rest()
+    assert [(scope["client"], scope["server"]) for scope in seen] == [(client, server)]
+    is_unix = ends.get("family") == socket.AF_UNIX
+    trusted = TrustedPeers.parse("192.0.2.1")
+    assert trusted.include(seen[0]["client"], seen[0]["server"]) is is_unix
 
 
 async def test_failing_fast_path_leaves_the_decision_to_the_application() -> None:
