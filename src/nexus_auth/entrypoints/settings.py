@@ -244,7 +244,7 @@ class Settings:
     leeway_seconds: int = _setting(
         f"NEXUS_AUTH_LEEWAY_SECONDS={LEEWAY.total_seconds():g}",
         whole_number(0, 86_400),
-        "How far the clocks of a certificate's issuer and this service may differ.",
+        "How much later than now a certificate's validity may begin; its end has no leeway.",
     )
     registry: str = _choice(
         "NEXUS_AUTH_REGISTRY=snapshot",

@@ -35,7 +35,7 @@ def check_pair(
     Args:
         folder: Where they are.
         now: The time to judge the validity by (aware, UTC).
-        leeway: Tolerance on both ends of the validity.
+        leeway: By how much the validity may begin later than now.
 
     Returns:
         What was found, and the certificate; None where there is no readable one.
