@@ -282,6 +282,12 @@ class Settings:
         "Which grants are logged; sampled is the first of each certificate, then a count every "
         "minute. Denials always are.",
     )
+    log_query: bool = _setting(
+        "NEXUS_AUTH_LOG_QUERY=false",
+        true_or_false,
+        "Whether logs and traces have the query of a client's URI, which may hold tokens.",
+        choices=("true", "false"),
+    )
     traces: str = _choice(
         "NEXUS_AUTH_TRACES=off",
         ("off", "otlp"),
