@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.integration.pylon.running import running_pylon
-from tests.integration.real import free_port
+from tests.integration.real import free_port, wait_until_ready
 from tests.integration.service.running import a_header, register, running_service
 
 
@@ -36,6 +38,30 @@ def test_unix_socket_is_trusted_by_what_it_is(tmp_path: Path) -> None:
                 granted = service.ask(a_header("alice"))
                 assert (granted.status, granted.reason) == (200, None)
             assert service.ask(a_header("bob")).reason == "not-registered"
+
+
+@pytest.mark.parametrize(
+    ("named", "keeps_query", "vouched"),
+    [("127.0.0.0/8", "false", True), ("10.0.0.1", "true", False), (None, "false", False)],
+)
+def test_log_says_whether_a_trusted_proxy_vouched_for_the_request(
+    tmp_path: Path, named: str | None, keeps_query: str, *, vouched: bool
+) -> None:
+    """For a grant and for denials; the query is there only where it was asked for."""
+    settings = {} if named is None else {"NEXUS_AUTH_TRUSTED_PROXIES": named}
+    headers = {"X-Original-URI": "/a?token=s3cret", "X-Request-ID": "7f3a"}
+    with running_pylon() as pylon:
+        register(pylon, "alice")
+        with running_service(
+            tmp_path, pylon.url, NEXUS_AUTH_LOG_QUERY=keeps_query, **settings
+        ) as service:
+            for certificate in (a_header("alice"), a_header("bob"), None):
+                service.ask(certificate, **headers)
+            wait_until_ready(lambda: len(service.lines("decision")) == 3, what="the lines")
+            lines = service.lines("decision")
+    assert {line["vouched"] for line in lines} == {vouched}
+    assert {line["request_id"] for line in lines} == {"7f3a"}
+    assert {line["uri"] for line in lines} == {"/a?token=s3cret" if keeps_query == "true" else "/a"}
 
 
 def test_listening_to_everybody_is_warned_of_once(tmp_path: Path) -> None:
