@@ -399,7 +399,7 @@ class TestAwkwardMoments:
         slow_pylon.serve(slow_pylon.store)
         assert generate(slow_pylon, certs).returncode == 0
         old = load(certs)
-        slow_pylon.serve(slow_pylon.store, publish_seconds=20)
+        slow_pylon.serve(slow_pylon.store, publish_seconds=600)  # longer than this test
         kill_while_pylon_works(slow_pylon, certs, tmp_path, "-force-recreate")
         assert key_on_chain(slow_pylon) != old.certificate.public_key
         slow_pylon.serve(slow_pylon.store)
