@@ -280,7 +280,7 @@ def _proves(data: bytes, address: str, key: bytes, now: datetime, leeway: timede
         and begin <= end
         # Year 9999 has no room for a leeway: it is `now` that moves.
         and begin <= now + leeway
-        and now - leeway <= end
+        and now <= end
         and (usage is None or oid(CLIENT_AUTH_OID) in usage)
         and tlv(BOOLEAN, b"\xff") not in constraints
         and signature.tag == BIT_STRING

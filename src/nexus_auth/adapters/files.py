@@ -75,7 +75,8 @@ class ReservedFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
+        with suppress(OSError):  # What `fill` wrote is on the disk already.
+            os.close(self._descriptor)
         if not self._is_kept:
             with suppress(OSError):
                 self.path.unlink(missing_ok=True)
@@ -94,7 +95,7 @@ class ReservedFile:
 
     def publish(self, target: Path) -> None:
         """Puts the file in its place, where it replaces what is there in one step."""
-        self.path.replace(target)
+        self.path = self.path.replace(target)
         self._is_kept = True
 
     def _write(self, data: bytes) -> None:

@@ -23,6 +23,9 @@ from nexus_auth.domain.reasons import DenialReason
 MAX_DER_BYTES: Final = 16 * 1024
 """A client certificate has about 350 bytes; this is a wide bound."""
 
+MORE_THAN_ONE: Final = "more than one certificate"
+"""How several of them are named, in whichever form they come: neither could be chosen."""
+
 # RFC 7468 §3, strict: one block, its label, base64 lines; white space around it is harmless.
 _PEM_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _PEM_END: Final = b"-----END CERTIFICATE-----"
@@ -55,22 +58,23 @@ _ORGANIZATION_OID: Final = bytes.fromhex("0603 55040a")
 # The version field of a v3 certificate: [0] EXPLICIT INTEGER 2 (RFC 5280 §4.1.2.1).
 _VERSION_3: Final = bytes.fromhex("a003020102")
 _SERIAL_ZERO: Final = bytes.fromhex("020100")
+_SEQUENCE: Final = 0x30
 # X.690 §8.3: the first bit of an INTEGER's contents is set when it is negative.
 _SIGN_BIT: Final = 0x80
 # X.690 §8.1.3: from here on, a length byte says how many length bytes follow.
 _LONG_FORM: Final = 0x80
 
 
-def _silence_parser() -> None:
-    """Ignores the parser's warnings about what it reads for this module.
+def silence_parser(module: str = __name__) -> None:
+    """Ignores the parser's warnings about what it reads for a module.
 
     They concern oddities such as a serial number of zero or a country of three letters, which are
     rejected below or do no harm. Unknown callers must not be able to fill a log with them.
     """
-    warnings.filterwarnings("ignore", module=rf"{re.escape(__name__)}\Z")
+    warnings.filterwarnings("ignore", module=rf"{re.escape(module)}\Z")
 
 
-_silence_parser()
+silence_parser()
 
 # RFC 5280 §4.2: an unrecognised critical extension means that the certificate must be rejected.
 _RECOGNISED_EXTENSIONS: Final = frozenset(
@@ -88,6 +92,18 @@ _RECOGNISED_EXTENSIONS: Final = frozenset(
 
 def _malformed(detail: str) -> CertificateRejected:
     return CertificateRejected(DenialReason.MALFORMED_CERTIFICATE, detail)
+
+
+def unparsable(der: bytes) -> CertificateRejected:
+    """Says why bytes that the parser has rejected are no certificate."""
+    try:
+        places = _elements_at(der, 0, 2)
+    except IndexError:
+        places = [0]
+    # Whole elements in a row: a file of several certificates, without what separates them.
+    if len(places) > 1 and places[-1] <= len(der) and der[places[1]] == der[0] == _SEQUENCE:
+        return _malformed(MORE_THAN_ONE)
+    return _malformed("not a well-formed X.509 certificate")
 
 
 def parse_base64_der(body: bytes) -> bytes:
@@ -119,6 +135,8 @@ def parse_pem(text: bytes) -> bytes:
         raise _malformed(f"longer than {MAX_DER_BYTES} bytes")
     block = text.strip()
     body = block[len(_PEM_BEGIN) : -len(_PEM_END)]
+    if block.count(_PEM_BEGIN) > 1:
+        raise _malformed(MORE_THAN_ONE)
     if not (block.startswith(_PEM_BEGIN) and block.endswith(_PEM_END) and body[:1] in _LINE_ENDS):
         raise _malformed("not exactly one PEM certificate")
     return parse_base64_der(body)
@@ -183,11 +201,11 @@ class ClientCertificate:
             raise
         except Exception:  # noqa: BLE001 - any failure to parse is a rejection
             # The parser reports bad input by several exception types, and decodes lazily.
-            raise _malformed("not a well-formed X.509 certificate") from None
+            raise unparsable(der) from None
         except BaseException as exc:
             # A panic in the parser's native code arrives as a BaseException of this name.
             if type(exc).__name__ == "PanicException":
-                raise _malformed("not a well-formed X.509 certificate") from None
+                raise unparsable(der) from None
             raise
 
     @classmethod

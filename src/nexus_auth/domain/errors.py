@@ -92,7 +92,16 @@ class IssuingError(NexusAuthError):
 
 
 class IssuerUnavailable(IssuingError):
-    """The issuer could not be reached, or failed; whether the key on chain changed is not known."""
+    """The issuer could not be reached, or failed.
+
+    Attributes:
+        key_may_have_changed: Whether the key on chain may be another one now; False only where
+            the request was never sent.
+    """
+
+    def __init__(self, message: str, *, key_may_have_changed: bool = True) -> None:
+        super().__init__(message)
+        self.key_may_have_changed = key_may_have_changed
 
 
 class IssuingRefused(IssuingError):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nexus_auth.domain.ports import Registration
 
 DEFAULT_LEEWAY: Final = timedelta(seconds=300)
-"""How far the clocks of issuer and verifier may differ."""
+"""How far the issuer's clock may be ahead of the verifier's."""
 
 
 def evaluate_alone(
@@ -30,9 +30,10 @@ def evaluate_alone(
     Returns:
         The denial, or None where there is no reason for one yet. None is no grant.
     """
-    # 7. Valid now, within the leeway. `now` is moved, since the certificate's dates may lie at
-    #    the very end of what a datetime can hold.
-    if now - leeway > certificate.not_after or certificate.not_after < certificate.not_before:
+    # 7. Valid now: until the end, which counts to the second (RFC 5280 §4.1.2.5 includes it), as
+    #    for every other verifier; from the beginning, within the leeway. `now` is moved, since
+    #    the certificate's dates may lie at the very end of what a datetime can hold.
+    if now > certificate.not_after or certificate.not_after < certificate.not_before:
         return denied(certificate, DenialReason.EXPIRED, "its validity is over")
     if now + leeway < certificate.not_before:
         return denied(certificate, DenialReason.NOT_YET_VALID, "its validity has not begun")
@@ -58,7 +59,7 @@ def evaluate(
         registration: What the registry knows of `certificate.hotkey`; None when it is not
             registered.
         now: The time to decide for (aware, UTC).
-        leeway: Tolerance on both ends of the validity.
+        leeway: By how much the validity may begin later than now; its end has no leeway.
         policy: Who among the registered may enter.
         already_proven: True only when `certificate.is_self_signed()` was seen to hold for this
             very object; it saves the costly repetition.
@@ -117,7 +118,7 @@ class StandingGrant:
         return (
             # 9 to 11. The very registration that held this certificate's key; it cannot change.
             registration is self.registration
-            # 7. Valid now, within the leeway. (8 cannot change.)
+            # 7. Valid now. (8 cannot change.)
             and self.valid_from <= now <= self.valid_until
             # 12. The policy admits the hotkey.
             and policy.objection(self.granted.hotkey, registration.neuron) is None
@@ -125,7 +126,6 @@ class StandingGrant:
 
 
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
-_LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 def build_standing_grant(
@@ -136,15 +136,15 @@ def build_standing_grant(
     leeway: timedelta = DEFAULT_LEEWAY,
 ) -> StandingGrant:
     """Makes a standing grant of what `evaluate` granted, from what it was given."""
-    begin, end = certificate.not_before, certificate.not_after
+    begin = certificate.not_before
     return StandingGrant(
         granted=granted,
         certificate=certificate,
         registration=registration,
-        # A date at the very end of what a datetime can hold gets no leeway here: within it, the
-        # certificate is evaluated anew.
+        # A date at the very beginning of what a datetime can hold gets no leeway here: within it,
+        # the certificate is evaluated anew.
         valid_from=begin - leeway if begin - _EARLIEST > leeway else begin,
-        valid_until=end + leeway if _LATEST - end > leeway else end,
+        valid_until=certificate.not_after,
     )
 
 

@@ -1,10 +1,12 @@
 """What an issuing run does next, given what is on disk, what is on chain, and what was ordered.
 
-`next_step` is pure. It is called with what is known, and again with what its first three actions
+`next_step` is pure. It is called with what is known, and again with what its first four actions
 find out; any other action ends the run.
 
 Asked for a key pair, the issuer replaces the key on chain, and every certificate made before
 becomes worthless. So `REPLACE_PAIR` is the last resort, and nothing that is unknown leads to it.
+A request without an answer on disk may have done just that: then a pair is not believed to be good
+because it is there, and the chain is looked at.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ ABSENT_CONFIRMATIONS: Final = 3
 """How often the chain must be found without a key before that is believed: to Pylon, "not
 registered" and "cannot read the chain now" are one answer, and a good key must not be replaced
 because of it."""
+
+SETTLING: Final = timedelta(minutes=15)
+"""How long a request may still take effect after it was sent. Ours: Pylon works for five minutes at
+most (the cap of `X-Pylon-Timeout`); the rest is for blocks, and for clocks that differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +94,8 @@ class Facts:
         now: The present moment (aware, UTC).
         holdings: Which files are there.
         leftovers: What earlier runs left to do.
+        requested_at: When the latest request for a key pair was sent whose answer is not on disk
+            (aware, UTC); None where there is none.
         certificate: That of the pair on disk, once it was read.
         lookups: What the chain had for the ordered hotkey each time it was looked up; None where
             it had no key.
@@ -97,6 +105,7 @@ class Facts:
     now: datetime
     holdings: Holdings
     leftovers: Leftovers = Leftovers.NONE
+    requested_at: datetime | None = None
     certificate: ClientCertificate | NoCertificate = NoCertificate.NOT_READ
     lookups: tuple[bytes | None, ...] = ()
 
@@ -112,18 +121,26 @@ class Problem(Enum):
     NOT_PUBLISHED = "not-published"
     """The chain has another key than that of the pair, or surely none: no certificate around it
     can work."""
+    KEY_LOST = "key-lost"
+    """The same, after a request without an answer: the chain's key is that of the answer."""
+    UNREADABLE = "unreadable"
+    """After such a request: the pair cannot be compared with the chain."""
+    UNSETTLED = "unsettled"
+    """Such a request has not taken effect so far, and still may."""
 
 
 @unique
 class Action(Enum):
     """What a run can do."""
 
-    # After these three, more is known.
+    # After these four, more is known.
     FINISH_EARLIER_RUNS = "finish-earlier-runs"
     """Do what they left to do; then look at the files anew."""
     READ_PAIR = "read-pair"
     LOOK_UP_PUBLISHED_KEY = "look-up-published-key"
     """Look up which key the chain has for the ordered hotkey; wait between two lookups."""
+    FORGET_REQUESTS = "forget-requests"
+    """Remove what earlier requests left: they never took effect."""
     KEEP_PAIR = "keep-pair"
     """Change nothing: what was ordered is there."""
     CONFIRM_PAIR = "confirm-pair"
@@ -169,31 +186,45 @@ def next_step(facts: Facts) -> Step:
 
 def _step_for_pair(facts: Facts) -> Step:
     order, certificate = facts.order, facts.certificate
-    if order.renew_before is None:
+    is_believed = facts.requested_at is None or order.reuse_key
+    if order.renew_before is None and is_believed:
         if facts.leftovers is Leftovers.PAIR_PLACED:
             return Step(Action.CONFIRM_PAIR)
         return Step(Action.REUSE_KEY if order.reuse_key else Action.KEEP_PAIR)
+    if isinstance(certificate, ClientCertificate):
+        return _step_for_certificate(facts, certificate)
     if certificate is NoCertificate.NOT_READ:
         return Step(Action.READ_PAIR)
-    if certificate is NoCertificate.UNREADABLE:
-        return _new_certificate(order)
-    if certificate.hotkey != order.hotkey:
+    if order.accepts_any_pair:
+        return Step(Action.STOP, Problem.UNREADABLE)
+    return _new_certificate(order)
+
+
+def _step_for_certificate(facts: Facts, certificate: ClientCertificate) -> Step:
+    if certificate.hotkey != facts.order.hotkey:
         return Step(Action.STOP, Problem.OTHER_HOTKEY, certificate.hotkey)
-    return _step_by_lookups(facts, certificate, order.renew_before)
-
-
-def _step_by_lookups(facts: Facts, certificate: ClientCertificate, renew_before: timedelta) -> Step:
-    order = facts.order
     published = next((key for key in facts.lookups if key is not None), None)
     if published is None and len(facts.lookups) < ABSENT_CONFIRMATIONS:
         return Step(Action.LOOK_UP_PUBLISHED_KEY)
-    if published != certificate.public_key:
-        if order.reuse_key:
-            return Step(Action.STOP, Problem.NOT_PUBLISHED)
-        return _new_certificate(order, Problem.NOT_PUBLISHED)
-    remaining = certificate.not_after - facts.now
-    if remaining > renew_before:
-        return Step(Action.KEEP_PAIR, remaining=remaining)
+    if published == certificate.public_key:
+        return _step_for_published_pair(facts, certificate.not_after - facts.now)
+    if facts.order.accepts_any_pair:
+        return Step(Action.STOP, Problem.KEY_LOST)
+    if facts.order.reuse_key:
+        return Step(Action.STOP, Problem.NOT_PUBLISHED)
+    return _new_certificate(facts.order, Problem.NOT_PUBLISHED)
+
+
+def _step_for_published_pair(facts: Facts, remaining: timedelta) -> Step:
+    order, unsettled = facts.order, None
+    if facts.requested_at is not None:
+        if facts.now - facts.requested_at >= SETTLING:
+            return Step(Action.FORGET_REQUESTS)
+        unsettled = Problem.UNSETTLED
+    if order.renew_before is None:
+        return Step(Action.KEEP_PAIR, unsettled)
+    if remaining > order.renew_before:
+        return Step(Action.KEEP_PAIR, unsettled, remaining=remaining)
     return _new_certificate(order, remaining=remaining)
 
 

@@ -69,7 +69,8 @@ class CertificateVerifier:
         Args:
             registry: Who is registered.
             clock: Gives the time (aware, UTC).
-            leeway: Tolerance on both ends of a certificate's validity.
+            leeway: By how much a certificate's validity may begin later than now, since its
+                issuer's clock may be ahead; the end of its validity has no leeway.
             remember: How many granted certificates are remembered at most; 0 remembers none.
         """
         if leeway < timedelta(0) or remember < 0:

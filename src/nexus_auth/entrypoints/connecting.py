@@ -49,7 +49,8 @@ async def connect(
         open_access_token: For the open-access API, where it needs one.
         max_age: How long keys may be used without news from Pylon; zero fetches every time.
         refresh_every: How often they are renewed.
-        leeway: Tolerance on both ends of a certificate's validity.
+        leeway: By how much a certificate's validity may begin later than now; its end has no
+            leeway.
         remember: How many certificates are remembered at most.
         neurons: Whether neurons are fetched along with the keys. Policies with rules about stake,
             permits, activity or uids need them, and deny every caller without.

@@ -17,6 +17,7 @@ from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.headers.names import GrantHeader
 from nexus_auth.adapters.observability.counters import Counters, ObservedSource
 from nexus_auth.adapters.observability.decision_log import DecisionLog
+from nexus_auth.adapters.observability.facts import RequestView
 from nexus_auth.adapters.observability.monitor import Monitor
 from nexus_auth.adapters.observability.shared_memory import SharedReports
 from nexus_auth.adapters.policy.live import LivePolicies
@@ -168,7 +169,14 @@ def build_shared_reports(workers: int) -> SharedReports | None:
     return SharedReports(workers) if workers > 1 else None
 
 
-def build_traces(traces: str) -> DecisionTraces | None:
+def build_view(settings: Settings) -> RequestView:
+    """Says what logs and traces have of requests."""
+    return RequestView(
+        with_query=settings.log_query, knows_proxies=settings.trusted_proxies is not None
+    )
+
+
+def build_traces(traces: str, view: RequestView) -> DecisionTraces | None:
     """Makes the observer that sends spans to an OpenTelemetry collector, where that is configured.
 
     Raises:
@@ -183,7 +191,7 @@ def build_traces(traces: str) -> DecisionTraces | None:
             setting="NEXUS_AUTH_TRACES",
             problem="otlp needs the extra otel: pip install 'nexus-auth[otel]'",
         ) from None
-    return DecisionTraces()
+    return DecisionTraces(view=view)
 
 
 def _observers(*observers: DecisionObserver | None) -> tuple[DecisionObserver, ...]:
@@ -251,9 +259,11 @@ class Container(containers.DeclarativeContainer):
         leeway=providers.Callable(_seconds, settings.provided.leeway_seconds),
     )
 
-    decision_log = providers.Singleton(DecisionLog, grants=settings.provided.log_grants)
+    view = providers.Singleton(build_view, settings)
 
-    traces = providers.Singleton(build_traces, settings.provided.traces)
+    decision_log = providers.Singleton(DecisionLog, grants=settings.provided.log_grants, view=view)
+
+    traces = providers.Singleton(build_traces, settings.provided.traces, view)
     """None where they are off. Start it and close it."""
 
     # The policies themselves, which are called at every decision.

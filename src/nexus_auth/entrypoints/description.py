@@ -21,7 +21,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
 from nexus_auth.adapters.files import load_bytes
-from nexus_auth.domain.certificate import MAX_DER_BYTES, ClientCertificate, parse_pem
+from nexus_auth.domain.certificate import (
+    MAX_DER_BYTES,
+    ClientCertificate,
+    parse_pem,
+    silence_parser,
+    unparsable,
+)
 from nexus_auth.domain.decision import Denied
 from nexus_auth.domain.errors import CertificateRejected, CredentialsError, InvalidHotkey
 from nexus_auth.domain.evaluate import evaluate_alone
@@ -29,6 +35,8 @@ from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints.defaults import LEEWAY
 from nexus_auth.entrypoints.terminal import escaped
+
+silence_parser(__name__)
 
 T = TypeVar("T")
 Attributes = list[tuple[str, str]]
@@ -138,7 +146,7 @@ def build_description(data: bytes, now: datetime) -> Description:
         raise _malformed(f"longer than {MAX_DER_BYTES} bytes")
     certificate = _attempt(lambda: x509.load_der_x509_certificate(der))
     if certificate is None:
-        raise _malformed("not a well-formed X.509 certificate")
+        raise unparsable(der)
     is_self_signed: bool | None = None
     denial: Denied | None
     try:

@@ -260,7 +260,7 @@ class Settings:
     leeway_seconds: int = _setting(
         f"NEXUS_AUTH_LEEWAY_SECONDS={LEEWAY.total_seconds():g}",
         whole_number(0, 86_400),
-        "How far the clocks of a certificate's issuer and this service may differ.",
+        "How much later than now a certificate's validity may begin; its end has no leeway.",
     )
     registry: str = _choice(
         "NEXUS_AUTH_REGISTRY=snapshot",
@@ -305,6 +305,12 @@ class Settings:
         ("all", "sampled", "none"),
         "Which grants are logged; sampled is the first of each certificate, then a count every "
         "minute. Denials always are.",
+    )
+    log_query: bool = _setting(
+        "NEXUS_AUTH_LOG_QUERY=false",
+        true_or_false,
+        "Whether logs and traces have the query of a client's URI, which may hold tokens.",
+        choices=("true", "false"),
     )
     traces: str = _choice(
         "NEXUS_AUTH_TRACES=off",

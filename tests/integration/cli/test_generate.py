@@ -252,12 +252,13 @@ class TestPylonsAnswers:
 
     @pytest.mark.parametrize(("status", "code"), [(403, 1), (503, 3)])
     def test_statuses(self, pylon: RunningPylon, certs: Path, status: int, code: int) -> None:
-        """Nothing is written, and the status is named."""
+        """Nothing is written but a record that Pylon may have done it; the status is named."""
         pylon.fail_with(status)
         finished = generate(pylon, certs)
         assert finished.returncode == code
         assert str(status) in finished.stderr
-        assert names(certs) == []
+        assert names(certs) == [each.name for each in records(certs)]
+        assert bool(records(certs)) is (status >= 500)
 
     def test_pylon_that_failed_may_have_replaced_the_key(
         self, pylon: RunningPylon, certs: Path
@@ -310,6 +311,36 @@ def started(
     return process, wait
 
 
+def kill_while_pylon_works(
+    pylon: RunningPylon, certs: Path, tmp_path: Path, *arguments: str
+) -> None:
+    """Kills a run whose new key is on chain, while Pylon has not answered yet."""
+    process, wait_for_request = started(pylon, certs, tmp_path, *arguments)
+    with process:
+        wait_for_request()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def records(certs: Path) -> list[Path]:
+    """What says that a request was sent."""
+    return list(certs.glob(".client-pair.*.requested.tmp"))
+
+
+def run_other(pylon: RunningPylon, directory: Path, *arguments: str) -> tuple[int, str]:
+    """Runs another command, and returns its exit code and what it printed."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "nexus_auth", *arguments],
+        env=environment(pylon),
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    return finished.returncode, finished.stdout
+
+
 def says(process: Process, words: str) -> bool:
     """Tells whether words have been written."""
     return words in process.output
@@ -345,22 +376,81 @@ class TestAwkwardMoments:
                 process.send_signal(signal.SIGINT)
                 wait_until_ready(functools.partial(says, process, words), what=words)
             assert process.wait() == 130
-        assert names(certs) == []
+        [record] = names(certs)
+        assert record.endswith(".requested.tmp")
 
-    def test_kill_while_pylon_works_changes_nothing(
+    def test_kill_while_pylon_makes_the_first_pair_is_named(
         self, slow_pylon: RunningPylon, certs: Path, tmp_path: Path
     ) -> None:
         """What the killed run left behind is removed by the next, which makes a new pair."""
-        process, wait_for_request = started(slow_pylon, certs, tmp_path)
-        with process:
-            wait_for_request()
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        kill_while_pylon_works(slow_pylon, certs, tmp_path)
         assert names(certs) != []
         assert not any(name.startswith("client.") for name in names(certs))
-        assert generate(slow_pylon, certs).returncode == 0
+        finished = generate(slow_pylon, certs)
+        assert finished.returncode == 0
+        assert "its answer is lost" in finished.stderr
         assert names(certs) == ["client.crt", "client.key"]
         assert load(certs).certificate.public_key == key_on_chain(slow_pylon)
+
+    def test_kill_while_pylon_replaces_the_key_is_found_by_every_next_run(
+        self, slow_pylon: RunningPylon, certs: Path, tmp_path: Path
+    ) -> None:
+        """The pair on disk is worthless: generate, status and doctor say so, and change nothing."""
+        slow_pylon.serve(slow_pylon.store)
+        assert generate(slow_pylon, certs).returncode == 0
+        old = load(certs)
+        slow_pylon.serve(slow_pylon.store, publish_seconds=600)  # longer than this test
+        kill_while_pylon_works(slow_pylon, certs, tmp_path, "-force-recreate")
+        assert key_on_chain(slow_pylon) != old.certificate.public_key
+        slow_pylon.serve(slow_pylon.store)
+        before = records(certs)
+        for _ in range(2):
+            finished = generate(slow_pylon, certs)
+            assert finished.returncode == 1
+            for words in ("has been replaced", "another key", "is lost", "-force-recreate"):
+                assert words in finished.stderr
+        for other in (["status", str(certs)], ["doctor", "--certs", str(certs)]):
+            code, said = run_other(slow_pylon, tmp_path, *other)
+            assert code == 1
+            assert "ended without the answer" in said
+            assert "the chain has another key" in said
+        assert records(certs) == before
+        assert posts(slow_pylon) == 0
+        assert load(certs).certificate_pem == old.certificate_pem
+        assert generate(slow_pylon, certs, "-force-recreate").returncode == 0
+        assert load(certs).certificate.public_key == key_on_chain(slow_pylon)
+        assert names(certs) == ["client.crt", "client.key"]
+        assert generate(slow_pylon, certs).returncode == 0
+
+    def test_kill_before_pylon_begins_is_forgotten_once_it_cannot_begin_any_more(
+        self, pylon: RunningPylon, certs: Path, tmp_path: Path
+    ) -> None:
+        """The chain has the pair's key: it is good; but for a while the request may be at work."""
+        assert generate(pylon, certs).returncode == 0
+        pylon.answer_after(20)
+        process = started(pylon, certs, tmp_path, "-force-recreate")[0]
+        with process:
+            wait_until_ready(lambda: bool(records(certs)), what="the record", process=process)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        pylon.stop()
+        finished = generate(pylon, certs)
+        assert finished.returncode == 3
+        assert pylon.url in finished.stderr
+        [record] = records(certs)
+        pylon.serve(pylon.store)
+        pylon.start()
+        finished = generate(pylon, certs)
+        assert (finished.returncode, records(certs)) == (0, [record])
+        assert "may still take effect" in finished.stderr
+        os.utime(record, (record.stat().st_mtime - 900,) * 2)
+        finished = generate(pylon, certs)
+        assert finished.returncode == 0
+        assert "changed nothing" in finished.stderr
+        assert names(certs) == ["client.crt", "client.key"]
+        asked = len(pylon.requests)
+        assert generate(pylon, certs).returncode == 0
+        assert (len(pylon.requests), posts(pylon)) == (asked, 0)
 
     def test_kill_after_the_answer_is_made_good_by_the_next_run(
         self, pylon: RunningPylon, certs: Path

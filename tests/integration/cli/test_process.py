@@ -15,7 +15,17 @@ from typing import Final
 import pytest
 
 from nexus_auth.entrypoints.cli import COMMANDS
+from tests import der
 from tests.builders import a_certificate, to_der, to_pem
+from tests.der import (
+    Parts,
+    attribute,
+    ed25519_key_info,
+    extended_key_usage,
+    extension,
+    name,
+    tlv,
+)
 from tests.integration.real import require_program
 
 NEXUS_AUTH: Final = (sys.executable, "-m", "nexus_auth")
@@ -54,6 +64,55 @@ def test_every_command_explains_itself(command: str) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"usage: nexus-auth {command} ".encode())
     assert b"\x1b" not in done.stdout
+
+
+ODD_CERTIFICATES: Final = {
+    "serial number 0": Parts(serial=der.integer(0)),
+    "negative serial number": Parts(serial=tlv(der.INTEGER, b"\x80")),
+    "country of three letters": Parts(subject=name(attribute(der.C_OID, b"abc"))),
+    "issuer's country of three letters": Parts(issuer=name(attribute(der.C_OID, b"abc"))),
+    "O of 66 characters": Parts(subject=name(attribute(der.O_OID, b"x" * 66))),
+    "empty O": Parts(subject=name(attribute(der.O_OID, b""))),
+    "NULL as parameters": Parts(
+        inner_algorithm=tlv(der.SEQUENCE, der.oid("1.3.101.112"), tlv(der.NULL)),
+        outer_algorithm=tlv(der.SEQUENCE, der.oid("1.3.101.112"), tlv(der.NULL)),
+    ),
+    "SHA-1 with RSA": Parts(
+        outer_algorithm=tlv(der.SEQUENCE, der.oid("1.2.840.113549.1.1.5"), tlv(der.NULL))
+    ),
+    "version 1": Parts(version=b"", extensions=None),
+    "address of three bytes": Parts(
+        extensions=tlv(
+            der.SEQUENCE,
+            extension(der.SUBJECT_ALTERNATIVE_NAME_OID, tlv(der.SEQUENCE, tlv(0x87, b"123"))),
+        )
+    ),
+    "year 9999": Parts(
+        validity=tlv(
+            der.SEQUENCE,
+            tlv(der.UTC_TIME, b"500101000000Z"),
+            tlv(der.GENERALIZED_TIME, b"99991231235959Z"),
+        )
+    ),
+    "unknown key": Parts(key_info=ed25519_key_info(bytes(32))),
+    "twice the same extension": Parts(
+        extensions=tlv(der.SEQUENCE, *[extended_key_usage(der.CLIENT_AUTH_OID)] * 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("oddity", ODD_CERTIFICATES)
+def test_inspecting_an_odd_certificate_prints_nothing_but_our_own_words(
+    oddity: str, tmp_path: Path
+) -> None:
+    """The parser has warnings of its own, which would be the caller's text in a reader's log."""
+    path = tmp_path / "client.crt"
+    path.write_bytes(ODD_CERTIFICATES[oddity].certificate())
+    for flags in ([], ["--json"]):
+        done = _run("inspect", *flags, str(path))
+        assert done.stderr == b""
+        assert done.returncode in {0, 1}
+        assert done.stdout
 
 
 def test_reader_that_goes_away_is_no_error_message() -> None:

@@ -331,6 +331,32 @@ def test_advice_for_a_certificate_with_a_good_key_leaves_the_chain_alone(
     assert pylon.store.certificate(ALICE) == public_bytes(a_key("alice"))
 
 
+@pytest.mark.parametrize("has_pair", [True, False])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (".client-pair.1.requested.tmp", "ended without the answer"),
+        (".client-pair.pending", "left a newer pair"),
+    ],
+)
+def test_what_an_interrupted_run_left_is_a_warning(
+    capsys: pytest.CaptureFixture[str], name: str, words: str, *, has_pair: bool
+) -> None:
+    """Even offline: the pair on disk may be worthless, and `generate` knows what to do."""
+    folder = Path("certs")
+    save_pair(folder)
+    halves = [folder / "client.key", folder / "client.crt"]
+    is_pair = name.endswith("pending")
+    (folder / name).write_bytes(b"".join(each.read_bytes() for each in halves if is_pair))
+    for each in halves:
+        if not has_pair:
+            each.unlink()
+    _, found = examine(capsys, "status", "--offline", str(folder))
+    assert found["earlier runs"]["outcome"] == Outcome.WARNING
+    assert words in found["earlier runs"]["text"]
+    assert "nexus-auth generate" in found["earlier runs"]["next_step"]
+
+
 @pytest.mark.parametrize(
     ("name", "subject"), [("client.crt", "certificate"), ("client.key", "private key")]
 )

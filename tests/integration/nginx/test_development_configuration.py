@@ -110,7 +110,12 @@ class House:
     application: Recorder
 
     def request(
-        self, caller: str | None, *, method: str = "GET", headers: dict[str, str] | None = None
+        self,
+        caller: str | None,
+        *,
+        method: str = "GET",
+        headers: dict[str, str] | None = None,
+        target: str = "/some/path",
     ) -> int:
         """Makes one request over TLS as a caller, and gives the status."""
         context = ssl.create_default_context(cafile=self.folder / "nginx.crt")
@@ -120,7 +125,7 @@ class House:
             "127.0.0.1", self.port, context=context, timeout=10
         )
         try:
-            connection.request(method, "/some/path", headers=headers or {})
+            connection.request(method, target, headers=headers or {})
             return connection.getresponse().status
         finally:
             connection.close()
@@ -184,6 +189,25 @@ def house(tmp_path: Path) -> Iterator[House]:
         with Process(command, log_file=tmp_path / "nginx.out") as process:
             wait_until_ready(lambda: accepts_connections(port), what="nginx", process=process)
             yield House(port, tmp_path, auth, application)
+
+
+def test_auth_service_learns_of_the_request_from_nginx_alone(house: House) -> None:
+    """Its log would otherwise hold a client's words as the proxy's."""
+    names = ("X-Original-URI", "X-Original-Method", "X-Forwarded-Uri", "X-Forwarded-Method")
+    forged = dict.fromkeys((*names, "X-Request-ID", "traceparent"), "/forged")
+    assert house.request(None, headers=forged) == 403
+    (seen,) = house.auth.seen
+    assert "/forged" not in seen.values()
+    assert (seen["x-original-uri"], seen["x-original-method"]) == ("/some/path", "GET")
+
+
+def test_access_log_has_no_query(house: House) -> None:
+    """Applications put tokens there."""
+    log = house.folder / "access.log"
+    assert house.request("alice", target="/some/path?token=s3cret") == 200
+    wait_until_ready(lambda: "/some/path" in log.read_text("utf-8"), what="the line")
+    assert '"GET /some/path HTTP/1.1" 200' in log.read_text("utf-8")
+    assert "s3cret" not in log.read_text("utf-8")
 
 
 def test_registered_caller_reaches_the_application_under_its_own_name(house: House) -> None:

@@ -13,10 +13,13 @@ import uvicorn
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.headers.names import GrantHeader
+from nexus_auth.adapters.observability.facts import RequestView
 from nexus_auth.adapters.proxies.table import PROXIES
 from nexus_auth.adapters.starlette.auth_app import AuthApp
 from nexus_auth.adapters.starlette.gate import Gate, admit_registered
+from nexus_auth.domain.decision import Decision
 from nexus_auth.domain.policy import PolicySet
+from nexus_auth.domain.ports import Headers
 from nexus_auth.domain.verifier import CertificateVerifier
 from tests.fakes import FakeRegistry
 from tests.integration.real import wait_until_ready
@@ -74,6 +77,23 @@ class MoodyAuthService:
         self._thread.join()
 
 
+class Listener:
+    """A `DecisionObserver` that keeps what it was told, and what the log would say of it."""
+
+    def __init__(self) -> None:
+        self.headers: list[Headers] = []
+        self.facts: list[dict[str, str | bool | None]] = []
+        self._view = RequestView(knows_proxies=True)
+
+    def decided(
+        self, decision: Decision, *, seconds: float, method: bytes, target: bytes, headers: Headers
+    ) -> None:
+        """See `DecisionObserver`."""
+        del seconds
+        self.headers.append(headers)
+        self.facts.append(self._view.facts(decision, method, target, headers))
+
+
 class AuthService:
     """The real auth application, in a thread; its `registry` can be changed under way."""
 
@@ -88,6 +108,7 @@ class AuthService:
     ) -> None:
         preset = PROXIES[proxy].header
         self.registry = FakeRegistry(expires_at=datetime.now(UTC) + timedelta(days=1))
+        self.listener = Listener()
         gate = Gate(
             verifier=CertificateVerifier(registry=self.registry, clock=utc_now),
             header=preset.name,
@@ -100,6 +121,7 @@ class AuthService:
             gate=gate,
             clock=utc_now,
             reuse=timedelta(seconds=reuse_seconds),
+            observers=[self.listener],
             grant_headers=tell,
         )
         self._server = uvicorn.Server(

@@ -53,6 +53,40 @@ def test_a_rotated_key_ends_the_old_one_within_the_time_of_reuse(stack: Stack) -
     assert stack.ask("dora").status == 403
 
 
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+CLIENTS_WORDS = [
+    *((name, "/forged") for name in ("X-Original-URI", "X-Forwarded-Uri", "X_Original_URI")),
+    *((name, "FORGED") for name in ("X-Original-Method", "X-Forwarded-Method")),
+    ("X-Request-ID", "forged"),
+    ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01"),
+]
+
+
+@pytest.mark.parametrize("who", ["nobody", "carol"])
+@pytest.mark.parametrize("sends_twice", [False, True])
+def test_what_a_client_says_of_its_request_is_never_logged_as_the_proxys_word(
+    stack: Stack, who: str, *, sends_twice: bool
+) -> None:
+    """Not its path, not its method, not its id, not its trace; and no query, where tokens are."""
+    words = CLIENTS_WORDS * (1 + sends_twice)
+    target, listener = "/real?token=s3cret", stack.auth.listener
+    before = len(listener.facts)
+    assert stack.ask(who, http1_request(target=target, headers=words)).status == 403
+    over_http2 = [(name.lower(), value) for name, value in words]
+    answer = ask_http2(stack.port, stack.people[who], target=target, headers=over_http2)
+    assert answer.status in {0, 400, 403}
+    facts, headers = listener.facts[before:], listener.headers[before:]
+    assert len(facts) >= 1
+    for each in facts:
+        assert each["uri"] in {"/", "/real"}
+        assert each["method"] in {"GET", "HEAD"}
+        assert "forged" not in str(each).lower()
+        assert "s3cret" not in str(each)
+    for sent in headers:
+        assert not [value for _, value in sent if b"forged" in value.lower()]
+        assert not [value for _, value in sent if TRACE.encode() in value]
+
+
 def test_two_callers_never_share_an_answer(stack: Stack) -> None:
     """Whatever a proxy remembers, it remembers by certificate."""
     for _ in range(3):

@@ -5,8 +5,10 @@ import socket
 import struct
 from pathlib import Path
 
+import pytest
+
 from tests.integration.pylon.running import running_pylon
-from tests.integration.real import free_port
+from tests.integration.real import free_port, wait_until_ready
 from tests.integration.service.running import (
     TIMEOUT_SECONDS,
     a_header,
@@ -78,6 +80,32 @@ def test_connection_that_was_reset_before_it_was_accepted_is_no_unix_socket(
                 codes = [line["code"] for line in service.lines("decision")]
                 assert set(codes) == {"untrusted-peer"}
                 assert len(codes) > 1, "what was reset was not read"
+
+
+@pytest.mark.parametrize(
+    ("named", "keeps_query", "vouched"),
+    [("127.0.0.0/8", "false", True), ("10.0.0.1", "true", False), ("", "false", False)],
+)
+def test_log_says_whether_a_trusted_proxy_vouched_for_the_request(
+    tmp_path: Path, named: str, keeps_query: str, *, vouched: bool
+) -> None:
+    """For a grant and for denials; the query is there only where it was asked for."""
+    headers = {"X-Original-URI": "/a?token=s3cret", "X-Request-ID": "7f3a"}
+    with running_pylon() as pylon:
+        register(pylon, "alice")
+        with running_service(
+            tmp_path,
+            pylon.url,
+            NEXUS_AUTH_LOG_QUERY=keeps_query,
+            NEXUS_AUTH_TRUSTED_PROXIES=named,  # empty is unset
+        ) as service:
+            for certificate in (a_header("alice"), a_header("bob"), None):
+                service.ask(certificate, **headers)
+            wait_until_ready(lambda: len(service.lines("decision")) == 3, what="the lines")
+            lines = service.lines("decision")
+    assert {line["vouched"] for line in lines} == {vouched}
+    assert {line["request_id"] for line in lines} == {"7f3a"}
+    assert {line["uri"] for line in lines} == {"/a?token=s3cret" if keeps_query == "true" else "/a"}
 
 
 def test_listening_to_everybody_is_warned_of_once(tmp_path: Path) -> None:

@@ -679,7 +679,7 @@ def test_parser_warnings_reach_nobody(data: bytes) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.resetwarnings()
         warnings.simplefilter("always")
-        module._silence_parser()
+        module.silence_parser()
         reason_for(data)
     assert not caught
 

@@ -90,13 +90,15 @@ def test_standing_grant_holds_only_where_it_would_be_given_again(
 
 
 def test_standing_grant_holds_where_nothing_has_changed() -> None:
-    """Until the end of the leeway; another registration object, equal or not, is evaluated anew."""
+    """From the leeway's begin to the certificate's end; another registration is evaluated anew."""
     registration = REGISTRATIONS[0]
     granted = evaluate(CERTIFICATE, registration, NOW, already_proven=True)
     assert isinstance(granted, Granted)
     standing = build_standing_grant(granted, CERTIFICATE, registration)
-    end = CERTIFICATE.not_after + DEFAULT_LEEWAY
+    begin, end = CERTIFICATE.not_before - DEFAULT_LEEWAY, CERTIFICATE.not_after
     assert standing.holds(registration, NOW, ADMIT_REGISTERED)
+    assert standing.holds(registration, begin, ADMIT_REGISTERED)
+    assert not standing.holds(registration, begin - timedelta(microseconds=1), ADMIT_REGISTERED)
     assert standing.holds(registration, end, ADMIT_REGISTERED)
     assert not standing.holds(registration, end + timedelta(microseconds=1), ADMIT_REGISTERED)
     assert not standing.holds(dataclasses.replace(registration), NOW, ADMIT_REGISTERED)

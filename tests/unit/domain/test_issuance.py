@@ -13,6 +13,7 @@ from hypothesis import given
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.issuance import (
     ABSENT_CONFIRMATIONS,
+    SETTLING,
     Action,
     Facts,
     Holdings,
@@ -177,6 +178,84 @@ def test_renewal_looks_before_it_replaces(
     assert next_step(facts("reuse, renew", **known)) == reusing
 
 
+# A request without an answer on disk: it may still take effect, or it has settled.
+YOUNG: Final = NOW - SETTLING + timedelta(seconds=1)
+SETTLED: Final = NOW - SETTLING
+
+AFTER_A_REQUEST: Final[list[tuple[dict[str, Any], Step, Step]]] = [
+    # what is known; the next step of a plain order, and of a renewal
+    ({}, Step(Action.READ_PAIR), Step(Action.READ_PAIR)),
+    (
+        {"certificate": NoCertificate.UNREADABLE},
+        Step(Action.STOP, Problem.UNREADABLE),
+        Step(Action.REPLACE_PAIR),
+    ),
+    (
+        {"certificate": LONG, "hotkey": BOB},
+        Step(Action.STOP, Problem.OTHER_HOTKEY, ALICE),
+        Step(Action.STOP, Problem.OTHER_HOTKEY, ALICE),
+    ),
+    *(
+        (
+            {"certificate": LONG, "lookups": lookups},
+            Step(Action.LOOK_UP_PUBLISHED_KEY),
+            Step(Action.LOOK_UP_PUBLISHED_KEY),
+        )
+        for lookups in ((), (None, None))
+    ),
+    *(
+        (
+            {"certificate": LONG, "lookups": lookups},
+            Step(Action.STOP, Problem.KEY_LOST),
+            Step(Action.REPLACE_PAIR, Problem.NOT_PUBLISHED),
+        )
+        for lookups in ((None,) * ABSENT_CONFIRMATIONS, (OTHER_KEY,), (None, OTHER_KEY))
+    ),
+    (
+        {"certificate": LONG, "lookups": (KEY,)},
+        Step(Action.KEEP_PAIR, Problem.UNSETTLED),
+        Step(Action.KEEP_PAIR, Problem.UNSETTLED, remaining=100 * DAY),
+    ),
+    *(
+        (
+            {"certificate": LONG, "lookups": (KEY,), "requested_at": at},
+            Step(Action.FORGET_REQUESTS),
+            Step(Action.FORGET_REQUESTS),
+        )
+        for at in (SETTLED, SETTLED - DAY)
+    ),
+]
+
+
+@pytest.mark.parametrize(("known", "plain", "renewing"), AFTER_A_REQUEST)
+@pytest.mark.parametrize("leftovers", [Leftovers.NONE, Leftovers.PAIR_PLACED])
+def test_request_without_an_answer_makes_every_run_look_at_the_chain(
+    known: dict[str, Any], plain: Step, renewing: Step, leftovers: Leftovers
+) -> None:
+    """A pair is not believed to be good because it is there; nothing is replaced unasked."""
+    known = {"requested_at": YOUNG, "leftovers": leftovers, **known}
+    assert next_step(facts("plain", **known)) == plain
+    assert next_step(facts("renew", **known)) == renewing
+
+
+@pytest.mark.parametrize("order", ["force", "reuse", "force, renew"])
+@pytest.mark.parametrize("holdings", Holdings)
+def test_request_without_an_answer_changes_nothing_of_what_is_ordered_by_name(
+    order: str, holdings: Holdings
+) -> None:
+    """A new pair answers it; a certificate around the same key is looked up afterwards."""
+    without = facts(order, holdings=holdings)
+    assert next_step(replace(without, requested_at=YOUNG)) == next_step(without)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("holdings", [each for each in Holdings if each is not Holdings.BOTH])
+def test_request_without_an_answer_completes_no_pair(order: str, holdings: Holdings) -> None:
+    """Where a file is missing, the files decide as ever."""
+    without = facts(order, holdings=holdings)
+    assert next_step(replace(without, requested_at=YOUNG)) == next_step(without)
+
+
 @st.composite
 def any_facts(draw: st.DrawFn) -> Facts:
     """Everything that can be known, in every combination."""
@@ -193,6 +272,7 @@ def any_facts(draw: st.DrawFn) -> Facts:
         now=NOW,
         holdings=draw(st.sampled_from(Holdings)),
         leftovers=draw(st.sampled_from(Leftovers)),
+        requested_at=draw(st.sampled_from([None, YOUNG, SETTLED])),
         certificate=draw(st.sampled_from(certificates)),
         lookups=tuple(draw(st.lists(st.sampled_from([None, KEY, OTHER_KEY]), max_size=4))),
     )
@@ -222,12 +302,13 @@ def test_key_on_chain_is_replaced_for_a_reason_only(known: Facts) -> None:
 
 @given(any_facts())
 def test_pair_that_is_there_is_enough_where_no_more_is_ordered(known: Facts) -> None:
-    """Whatever is in the files, and whatever is on chain."""
+    """Whatever is in the files, and whatever is on chain, where no request is without answer."""
     settled = replace(
         known,
         order=Order(hotkey=known.order.hotkey, valid_for=DAY),
         holdings=Holdings.BOTH,
         leftovers=Leftovers.NONE,
+        requested_at=None,
     )
     assert next_step(settled) == Step(Action.KEEP_PAIR)
 
@@ -243,6 +324,8 @@ def test_every_run_ends(known: Facts, chain: list[bytes | None]) -> None:
                 known = replace(known, certificate=LONG)
             case Action.LOOK_UP_PUBLISHED_KEY:
                 known = replace(known, lookups=(*known.lookups, chain[len(known.lookups)]))
+            case Action.FORGET_REQUESTS:
+                known = replace(known, requested_at=None)
             case _:
                 return
     pytest.fail("the run does not end")

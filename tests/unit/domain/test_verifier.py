@@ -218,13 +218,13 @@ async def test_decoders_refusal_is_the_decision(
 async def test_validity_counts_to_the_second(
     registry: FakeRegistry, clock: FakeClock, leeway: timedelta, reason: DenialReason
 ) -> None:
-    """The last moment within the leeway is granted, the next microsecond is not."""
+    """The end has no leeway, the beginning has: one microsecond more, and it is denied."""
     registry.expires_at = NOW + timedelta(days=9)
     verifier = CertificateVerifier(registry=registry, clock=clock, leeway=leeway)
     certificate = to_der(a_certificate(not_before=NOW, not_after=NOW))
-    away = -1 if reason is DenialReason.NOT_YET_VALID else 1
+    away, last = (1, NOW) if reason is DenialReason.EXPIRED else (-1, NOW - leeway)
     for _ in range(2):  # Parsed, then remembered.
-        clock.now = NOW + away * leeway
+        clock.now = last
         assert reason_of(await verifier.verify(certificate)) is None
         assert verifier.verify_remembered(certificate) is not None
         clock.now += away * timedelta(microseconds=1)
@@ -430,7 +430,7 @@ async def test_grant_is_not_made_anew_while_nothing_has_changed(
     clock.now = later.expires_at + timedelta(microseconds=1)
     assert verifier.verify_remembered(certificate) is None
     found = dataclasses.replace(found, expires_at=datetime.max.replace(tzinfo=UTC))
-    end = built.not_valid_after_utc + DEFAULT_LEEWAY
+    end = built.not_valid_after_utc
     begin = built.not_valid_before_utc - DEFAULT_LEEWAY
     for clock.now, is_granted in (
         (end, True),

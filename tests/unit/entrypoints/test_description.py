@@ -91,6 +91,16 @@ def test_any_bytes_are_described_or_refused(data: bytes) -> None:
             build_description(presented, NOW)
 
 
+def test_end_of_a_certificate_counts_to_the_second() -> None:
+    """As in the decision; `status` and `doctor` judge by the same."""
+    certificate = a_certificate()
+    end = certificate.not_valid_after_utc
+    for now, is_over in ((end, False), (end + timedelta(seconds=1), True)):
+        described = build_description(to_der(certificate), now)
+        assert (described.denial is not None) is is_over
+        assert any("over for 0 days" in line for line in described.lines) is is_over
+
+
 @given(st.data())
 def test_damaged_certificate_is_described_or_refused(data: st.DataObject) -> None:
     """No damage makes it raise anything but the refusal, or show anything but plain text."""

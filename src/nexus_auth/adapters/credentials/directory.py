@@ -6,10 +6,18 @@ beside as `.old`, and the new ones put in their places. Whatever is interrupted 
 next run, from the journal:
 
     killed while                        what the next run finds         and does
-    the journal is being written        zeros, or half a pair           removes it
+    room is set aside                   zeros in a `.tmp`               removes it
+    a request for a pair is under way   zeros in a `.requested.tmp`     looks at the chain
+    the journal is being written        the same, or half a pair        looks at the chain
       (or whole, but without its name)  a whole pair in a `.tmp`        takes it for the journal
     the files are being replaced        the journal, and one new file   replaces both again
     the journal is being removed        the journal, and both files     replaces both again
+
+The journal's file is there before the request, under a name that says so: it becomes the journal in
+the one step in which the answer is saved, and until then it is the record of the request.
+
+The newest pair wins. The time of a pair is that of its journal's content, which its key file keeps;
+no pair is put in the place of a newer one, and no journal is removed before its pair is in place.
 
 Where the user wants a command to be run after a change, an empty file, `.client-pair-changed`,
 is there from before the journal is removed until the command has succeeded: it marks a pending
@@ -24,6 +32,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
 
@@ -48,6 +57,7 @@ NOTIFICATION_NAME: Final = ".client-pair-changed"
 
 # How temporary names begin.
 _JOURNAL_PREFIX: Final = ".client-pair."
+_REQUESTED_SUFFIX: Final = f".requested{TEMPORARY_SUFFIX}"
 _KEY_PREFIX: Final = f".{KEY_NAME}."
 _CERTIFICATE_PREFIX: Final = f".{CERTIFICATE_NAME}."
 _NOTIFICATION_PREFIX: Final = f"{NOTIFICATION_NAME}."
@@ -111,6 +121,36 @@ class CredentialsDirectory:
         """Says whether an earlier run was interrupted after it got a new pair."""
         return any(_parse_journal(each) is not None for each in self._journals())
 
+    def requests(self) -> list[Path]:
+        """The records of requests for a pair, the oldest first.
+
+        One that holds a whole pair has become the journal, and is none.
+        """
+        return [
+            each
+            for each in self._journals()
+            if each.name.endswith(_REQUESTED_SUFFIX) and _parse_journal(each) is None
+        ]
+
+    def requested_at(self) -> datetime | None:
+        """Says when the latest request for a pair was sent whose answer is not on disk.
+
+        Returns:
+            The wall clock's time then (aware, UTC), or None where there is no such request.
+
+        Raises:
+            CredentialsUnusable: If that cannot be found out.
+        """
+        with _explained(self.path):
+            times = [each.lstat().st_mtime for each in self.requests()]
+        return datetime.fromtimestamp(max(times), UTC) if times else None
+
+    def forget_requests(self) -> None:
+        """Removes the records of requests: they took no effect, or a newer pair is in place."""
+        with _explained(self.path):
+            for path in self.requests():
+                _remove(path)
+
     def load(self) -> Credentials:
         """Reads the pair.
 
@@ -161,30 +201,28 @@ class CredentialsDirectory:
         """Puts a pair in its place that an interrupted run left, and removes the run's remains.
 
         Returns:
-            The pair, or None where there was nothing to finish.
+            The newest pair, which is in place now, or None where there was nothing to finish.
 
         Raises:
             CredentialsNotPlaced: If that failed; the pair stays where it is.
         """
         finished = None
-        # All are read first: the first one that is put in its place replaces the journal.
-        for path, credentials in [(each, _parse_journal(each)) for each in self._journals()]:
+        for path in self._journals():
+            credentials = _parse_journal(path)
             if credentials is None:
                 continue
             try:
                 with self.reserved() as reservation:
-                    reservation.save(credentials)
-                path.unlink(missing_ok=True)
+                    finished = reservation.finish(path, credentials)
             except (OSError, CredentialsUnusable) as exc:
                 raise CredentialsNotPlaced(path=path, problem=_words(exc)) from None
-            finished = credentials
         with _explained(self.path):
             # What the temporary files of ended runs hold is in the journal too, which was read.
             for prefix in (_KEY_PREFIX, _CERTIFICATE_PREFIX, _NOTIFICATION_PREFIX):
                 for path in self.path.glob(f"{prefix}*{TEMPORARY_SUFFIX}"):
                     path.unlink(missing_ok=True)
-            for path in self._journals():
-                if not _read(path).strip(b"\0"):
+            for path in set(self._journals()).difference(self.requests()):
+                if _is_empty(path):
                     path.unlink(missing_ok=True)
         return finished
 
@@ -299,13 +337,35 @@ class Reservation:
             return stack.enter_context(file)
 
         self._directory = directory
-        self._journal = journal = reserve(_JOURNAL_PREFIX)
+        self._journal = reserve(_JOURNAL_PREFIX)
         self._key = reserve(_KEY_PREFIX)
         self._certificate = reserve(_CERTIFICATE_PREFIX)
         self._notification = reserve(_NOTIFICATION_PREFIX) if directory.will_notify else None
-        # The renaming is tried as well: some file systems can create but not rename.
-        journal.path = journal.path.rename(journal.path.with_suffix(f".1{TEMPORARY_SUFFIX}"))
         sync_directory(directory.path)
+
+    def note_request(self) -> None:
+        """Records, on the disk, that a request for a pair is about to be sent.
+
+        The record stays, whatever happens, until the pair is saved, or `withdraw_request` or
+        `CredentialsDirectory.forget_requests` is called.
+
+        Raises:
+            CredentialsUnusable: If that failed. (Some file systems can create but not rename.)
+        """
+        journal, directory = self._journal, self._directory
+        with _explained(directory.path):
+            earlier = [each for each in directory.requests() if _is_empty(each)]
+            journal.path = journal.path.rename(journal.path.with_suffix(_REQUESTED_SUFFIX))
+            journal.keep()
+            sync_directory(directory.path)
+            for path in earlier:  # This one stands for all.
+                path.unlink(missing_ok=True)
+
+    def withdraw_request(self) -> None:
+        """Removes the record: the request was not sent, or surely changed nothing."""
+        with suppress(OSError):  # Then the next run looks at the chain.
+            self._journal.path.unlink()
+            sync_directory(self._directory.path)
 
     def save(self, credentials: Credentials) -> None:
         """Writes a new pair; the old one, where there is one, is kept beside it as `.old`.
@@ -318,18 +378,48 @@ class Reservation:
         with _explained(directory.path):
             self._journal.keep()
             self._journal.fill(credentials.key_pem + credentials.certificate_pem)
-            self._journal.publish(directory.pending_path)
+            # The journal of another run is not replaced: it may be the only copy of its key.
+            if not os.path.lexists(directory.pending_path):
+                self._journal.publish(directory.pending_path)
             sync_directory(directory.path)
         try:
-            self._place(credentials)
+            self._place(self._journal.path, credentials)
         except OSError as exc:
-            raise CredentialsNotPlaced(path=directory.pending_path, problem=_words(exc)) from None
+            raise CredentialsNotPlaced(path=self._journal.path, problem=_words(exc)) from None
 
-    def _place(self, credentials: Credentials) -> None:
-        """Replaces both files by what the journal holds, and removes the journal."""
+    def finish(self, journal: Path, credentials: Credentials) -> Credentials:
+        """Puts the pair of a journal in its place, or beside it where a newer pair is there.
+
+        A newer one is there when another user's run, whose files were not ours to read, ended in
+        between. Then the pair of the journal is kept as the old one.
+
+        Returns:
+            The pair that is in place now.
+
+        Raises:
+            OSError: If that failed; the journal is still there.
+        """
+        directory = self._directory
+        with suppress(CredentialsError):
+            placed = directory.load()
+            is_another = placed.key_pem != credentials.key_pem
+            placed_ns = directory.key_path.stat().st_mtime_ns
+            if is_another and placed_ns > journal.stat().st_mtime_ns:
+                replace_file(_old(directory.key_path), credentials.key_pem, mode=PRIVATE_MODE)
+                old = _old(directory.certificate_path)
+                replace_file(old, credentials.certificate_pem, mode=PUBLIC_MODE)
+                _remove(journal)
+                return placed
+        self._place(journal, credentials)
+        return credentials
+
+    def _place(self, journal: Path, credentials: Credentials) -> None:
+        """Replaces both files by what a journal holds, and removes the journal."""
         directory = self._directory
         self._key.fill(credentials.key_pem)
         self._certificate.fill(credentials.certificate_pem, mode=PUBLIC_MODE)
+        written = journal.stat().st_mtime_ns
+        os.utime(self._key.path, ns=(written, written))
         _keep_old(directory.key_path, credentials.key_pem, mode=PRIVATE_MODE)
         _keep_old(directory.certificate_path, credentials.certificate_pem, mode=PUBLIC_MODE)
         self._key.publish(directory.key_path)
@@ -338,8 +428,12 @@ class Reservation:
             self._notification.fill(b"")
             self._notification.publish(directory.notification_path)
         sync_directory(directory.path)
-        directory.pending_path.unlink(missing_ok=True)
-        sync_directory(directory.path)
+        _remove(journal)
+
+
+def _remove(journal: Path) -> None:
+    journal.unlink(missing_ok=True)
+    sync_directory(journal.parent)
 
 
 def _save_recovery_file(credentials: Credentials, directory: Path) -> Path:
@@ -372,6 +466,11 @@ def _parse_journal(path: Path) -> Credentials | None:
     with suppress(CredentialsError):
         return Credentials.from_pem(key_pem=key_pem, certificate_pem=begin + rest)
     return None
+
+
+def _is_empty(journal: Path) -> bool:
+    """Whether there is nothing in it but the room that was set aside."""
+    return not _read(journal).strip(b"\0")
 
 
 def _read(path: Path) -> bytes:

@@ -17,7 +17,12 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from nexus_auth.adapters.headers.names import CertificateFormat
-from nexus_auth.domain.certificate import MAX_DER_BYTES, parse_base64_der, parse_pem
+from nexus_auth.domain.certificate import (
+    MAX_DER_BYTES,
+    MORE_THAN_ONE,
+    parse_base64_der,
+    parse_pem,
+)
 from nexus_auth.domain.errors import CertificateRejected
 from nexus_auth.domain.reasons import DenialReason
 
@@ -90,6 +95,8 @@ def der_from_percent_encoded_pem(header: bytes) -> bytes:
         raise _bad_encoding("not percent-encoded ASCII")
     text = unquote_to_bytes(value)
     if b"-----BEGIN" not in text:
+        if b"," in text:
+            raise _malformed(MORE_THAN_ONE)  # the form of a list, which others send
         return parse_base64_der(text)
     return parse_pem(text)
 
@@ -109,7 +116,7 @@ def der_from_base64_der(header: bytes) -> bytes:
     if _CADDY_PLACEHOLDER.fullmatch(value) is not None:
         raise _no_certificate("the proxy had no certificate to put in")
     if b"," in value:
-        raise _malformed("a list, not exactly one certificate")
+        raise _malformed(MORE_THAN_ONE)
     return _parse_canonical_base64(value)
 
 
@@ -127,7 +134,7 @@ def der_from_rfc9440(header: bytes) -> bytes:
     """
     value = _field_value(header)
     if b"," in value:
-        raise _malformed("a list, not exactly one certificate")
+        raise _malformed(MORE_THAN_ONE)
     if len(value) < len(b"::") or value[:1] != b":" or value[-1:] != b":":
         raise _bad_encoding("not a byte sequence (RFC 9651 §3.3.5)")
     inner = value[1:-1]
@@ -149,8 +156,9 @@ def der_from_xfcc(header: bytes) -> bytes:
 
     Raises:
         CertificateRejected: `no-certificate` when the last element has no `Cert`, `bad-encoding`
-            when the header does not keep to the format, names `Cert` twice in an element or after
-            a `URI` or `DNS`, and what `der_from_percent_encoded_pem` raises.
+            when the header does not keep to the format or names `Cert` after a `URI` or `DNS`,
+            `malformed-certificate` when an element names `Cert` twice, and what
+            `der_from_percent_encoded_pem` raises.
     """
     certificate: bytes | None = None
     written_by_client = False
@@ -161,7 +169,7 @@ def der_from_xfcc(header: bytes) -> bytes:
             written_by_client = True
         elif key == b"cert":
             if certificate is not None:
-                raise _bad_encoding("an element with two certificates")
+                raise _malformed(MORE_THAN_ONE)
             if written_by_client:
                 raise _bad_encoding("a certificate after a URI or DNS, which are not quoted")
             certificate = value

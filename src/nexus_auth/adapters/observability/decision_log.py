@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
 
-from nexus_auth.adapters.observability.facts import client_request, decision_facts
+from nexus_auth.adapters.observability.facts import RequestView
 from nexus_auth.domain.decision import Decision, Granted
 
 if TYPE_CHECKING:
@@ -42,10 +42,21 @@ class DecisionLog:
     """
 
     def __init__(
-        self, *, grants: GrantLogging = "sampled", monotonic: MonotonicClock = time.monotonic
+        self,
+        *,
+        grants: GrantLogging = "sampled",
+        view: RequestView = RequestView(),  # noqa: B008 - immutable
+        monotonic: MonotonicClock = time.monotonic,
     ) -> None:
-        """Starts with no counts. `grants` says which grants are logged; denials always are."""
+        """Starts with no counts.
+
+        Args:
+            grants: Which grants are logged; denials always are.
+            view: What is logged of requests.
+            monotonic: A clock that is never set, in seconds.
+        """
         self._grants = grants
+        self._view = view
         self._monotonic = monotonic
         self._counts: OrderedDict[str, _Count] = OrderedDict()
 
@@ -59,8 +70,7 @@ class DecisionLog:
             return
         log.info(
             "decision",
-            **decision_facts(decision),
-            **client_request(method, target, headers),
+            **self._view.facts(decision, method, target, headers),
             duration_ms=round(seconds * 1000, 3),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from nexus_auth.adapters.headers import names
@@ -47,14 +48,56 @@ def decision_facts(decision: Decision) -> dict[str, str | None]:
     return facts
 
 
-def client_request(method: bytes, target: bytes, headers: Headers) -> dict[str, str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestView:
+    """What is repeated of a request, and whose words it is.
+
+    Attributes:
+        with_query: Whether `uri` has its query, in which applications put tokens.
+        knows_proxies: Whether proxies are named that alone may ask.
+    """
+
+    with_query: bool = False
+    knows_proxies: bool = False
+
+    def facts(
+        self, decision: Decision, method: bytes, target: bytes, headers: Headers
+    ) -> dict[str, str | bool | None]:
+        """The facts of a decision and of its request.
+
+        `vouched` says whether a trusted proxy sent what the request's facts were taken from. False
+        also where it is not known who sent it.
+        """
+        is_untrusted = not isinstance(decision, Granted) and (
+            decision.reason is DenialReason.UNTRUSTED_PEER
+        )
+        return {
+            **decision_facts(decision),
+            **client_request(method, target, headers, with_query=self.with_query),
+            "vouched": self.knows_proxies and not is_untrusted,
+        }
+
+
+def client_request(
+    method: bytes, target: bytes, headers: Headers, *, with_query: bool = False
+) -> dict[str, str]:
     """The client's own request as the proxy describes it, else the request to this service.
 
     `request_id` is generated where the proxy sends none that is usable; there is a `policy` where
-    the proxy chose one. All are ASCII and of bounded length, and all come from outside.
+    the proxy chose one. All are ASCII and of bounded length, and all come from outside. A header
+    that comes twice with two values may be the client's beside the proxy's: it is not used.
     """
-    found = {name.lower(): value for name, value in reversed(headers)}
+    found: dict[bytes, bytes] = {}
+    ambiguous = set()
+    for name, value in headers:
+        field = name.lower()
+        if found.setdefault(field, value) != value:
+            ambiguous.add(field)
+    for field in ambiguous:
+        del found[field]
     uri = next((found[name] for name in _URI_FIELDS if name in found), target)
+    if not with_query:
+        uri = uri.partition(b"?")[0]
     verb = next((found[name] for name in _METHOD_FIELDS if name in found), method)
     request_id = found.get(names.REQUEST_ID_FIELD, b"")
     request = {

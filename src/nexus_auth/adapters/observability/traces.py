@@ -5,26 +5,29 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 import nexus_auth
 from nexus_auth.adapters.headers.names import TRACE_PARENT_HEADER, field_name
-from nexus_auth.adapters.observability.facts import client_request, decision_facts
+from nexus_auth.adapters.observability.facts import RequestView
 from nexus_auth.domain.decision import Decision, Denied
 from nexus_auth.domain.reasons import DenialReason
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
     from opentelemetry.sdk.trace.export import SpanExporter
-    from opentelemetry.trace import Tracer
+    from opentelemetry.trace import Link, Tracer, TraceState
+    from opentelemetry.util.types import Attributes
 
     from nexus_auth.domain.ports import Headers
 
@@ -40,7 +43,8 @@ class DecisionTraces:
     """A `DecisionObserver` that makes a span of each decision.
 
     The span's parent is the proxy's, where the proxy sends `traceparent`. That header proves
-    nothing and decides nothing: it only says where the span belongs.
+    nothing and decides nothing, since a client may have written it: it only says where the span
+    belongs. Which spans are kept is decided as for a trace that begins here, at random.
 
     Spans wait in a bounded queue for a thread that sends them; a collector that is slow or away
     costs spans, never decisions. OpenTelemetry's own variables say where spans go, which are kept,
@@ -51,13 +55,16 @@ class DecisionTraces:
         self,
         *,
         build_exporter: Callable[[], SpanExporter] = OTLPSpanExporter,
+        view: RequestView = RequestView(),  # noqa: B008 - immutable
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """Opens nothing yet, so that processes may still be forked.
 
-        What `build_exporter` builds sends the spans, and is closed with this object.
+        What `build_exporter` builds sends the spans, and is closed with this object. The `view`
+        says what they have of requests.
         """
         self._build_exporter = build_exporter
+        self._view = view
         self._wall_ns = wall_ns
         self._provider: TracerProvider | None = None
         self._tracer: Tracer | None = None
@@ -70,6 +77,7 @@ class DecisionTraces:
             resource=ours.merge(OTELResourceDetector().detect()),
             shutdown_on_exit=False,
         )
+        self._provider.sampler = _OwnSampler(self._provider.sampler)
         self._provider.add_span_processor(BatchSpanProcessor(self._build_exporter()))
         self._tracer = self._provider.get_tracer("nexus_auth", nexus_auth.__version__)
 
@@ -100,7 +108,7 @@ class DecisionTraces:
         if self._tracer is None:
             return
         ended = self._wall_ns()
-        facts = decision_facts(decision) | client_request(method, target, headers)
+        facts = self._view.facts(decision, method, target, headers)
         span = self._tracer.start_span(
             SPAN_NAME,
             context=_parent(headers),
@@ -114,6 +122,36 @@ class DecisionTraces:
             # The only denial that is a fault of the service, or of what it depends on.
             span.set_status(StatusCode.ERROR)
         span.end(end_time=ended)
+
+
+class _OwnSampler(Sampler):
+    """Asks the configured sampler without the parent, and with a trace id that we made.
+
+    A client may have chosen both: the parent's flag, and an id below or above any ratio.
+    """
+
+    def __init__(self, configured: Sampler) -> None:
+        self._configured = configured
+        self._ids = RandomIdGenerator()
+
+    def should_sample(  # noqa: PLR0917 - OpenTelemetry's own signature
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        """See `Sampler`."""
+        del parent_context, trace_id, trace_state
+        own_id = self._ids.generate_trace_id()
+        return self._configured.should_sample(Context(), own_id, name, kind, attributes, links)
+
+    def get_description(self) -> str:
+        """See `Sampler`."""
+        return f"Own({self._configured.get_description()})"
 
 
 def _parent(headers: Headers) -> Context:

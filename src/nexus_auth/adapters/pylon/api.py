@@ -26,9 +26,17 @@ _ROOT: Final = "/api/v1"
 
 
 class PylonUnreachable(RegistryUnavailable):
-    """Pylon could not be reached, or did not answer in time."""
+    """Pylon could not be reached, or did not answer in time.
+
+    Attributes:
+        was_sent: Whether the request may have reached Pylon.
+    """
 
     cause = "unreachable"
+
+    def __init__(self, message: str, *, was_sent: bool = True) -> None:
+        super().__init__(message)
+        self.was_sent = was_sent
 
 
 class PylonFailed(RegistryUnavailable):

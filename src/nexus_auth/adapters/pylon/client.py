@@ -232,6 +232,7 @@ class PylonClient:
             method, total_seconds = "POST", self._generate_timeout_seconds
         pylon_timeout = max(1, min(_PYLON_TIMEOUT_CAP_SECONDS, int(total_seconds)))
         status: int | None = None
+        was_sent = True
         began = time.perf_counter()
         try:
             # httpx's read timeout starts anew with every byte; this one does not.
@@ -250,10 +251,12 @@ class PylonClient:
                 status = response.status_code
                 return _Answer(status=status, body=body)
         except (TimeoutError, httpx.TimeoutException) as exc:
+            was_sent = not isinstance(exc, httpx.ConnectTimeout)
             failure = f"did not answer in time ({type(exc).__name__})"
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as exc:
             # The cause's own text may quote what was sent or received; its type is enough.
-            reason = f": {exc}" if isinstance(exc, httpx.ConnectError) else ""
+            was_sent = not isinstance(exc, httpx.ConnectError)
+            reason = "" if was_sent else f": {exc}"
             failure = f"could not be asked ({type(exc).__name__}{reason})"
         except RuntimeError as exc:
             # httpx raises it once its client is closed, and has no type of its own for it.
@@ -263,7 +266,7 @@ class PylonClient:
                 self._observe(status, time.perf_counter() - began)
         # Raised outside of the except blocks, so that it does not refer to its cause: a frame of
         # httpx's in the traceback of that one holds the token.
-        raise PylonUnreachable(f"Pylon at {self._endpoint} {failure}")
+        raise PylonUnreachable(f"Pylon at {self._endpoint} {failure}", was_sent=was_sent)
 
     def _require(self, answer: _Answer, *expected: int) -> None:
         """Raises an error for any other status, with what to check where the status says it."""
@@ -318,6 +321,8 @@ async def _issuing(request: Awaitable[T]) -> T:
             # Redirects and client errors changed nothing; with all others that is not known.
             changed = status not in _NOTHING_DONE
             raise errors.IssuingRefused(str(failure), key_may_have_changed=changed)
+        case PylonUnreachable(was_sent=False):
+            raise errors.IssuerUnavailable(str(failure), key_may_have_changed=False)
         case PylonUnreachable() | PylonFailed():
             # Pylon's 500 comes from the chain too, and may come after the new key was sent to it.
             raise errors.IssuerUnavailable(str(failure))

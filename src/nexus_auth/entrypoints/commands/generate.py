@@ -21,8 +21,9 @@ _MAX_TIMEOUT_SECONDS: Final = 3600.0
 _EPILOG: Final = """\
 Asking Pylon for a key pair REPLACES THE KEY ON CHAIN: certificates made before
 stop working. So everything that can fail is tried first, Ctrl-C waits until the
-answer is on disk, and an interrupted run is finished by the next one. Both
-files present: nothing happens.
+answer is on disk, and the next run finishes what an interrupted one left, or
+looks at the chain where its answer was lost. Both files present otherwise:
+nothing happens.
 
 examples:
   nexus-auth generate -ss58-address 5F...

@@ -8,7 +8,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME, KEY_NAME
+from nexus_auth.adapters.credentials.directory import (
+    CERTIFICATE_NAME,
+    KEY_NAME,
+    CredentialsDirectory,
+    CredentialsUnusable,
+)
 from nexus_auth.adapters.files import load_bytes
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.errors import CertificateRejected, CredentialsError
@@ -30,7 +35,7 @@ def check_pair(
     Args:
         folder: Where they are.
         now: The time to judge the validity by (aware, UTC).
-        leeway: Tolerance on both ends of the validity.
+        leeway: By how much the validity may begin later than now.
 
     Returns:
         What was found, and the certificate; None where there is no readable one.
@@ -48,7 +53,9 @@ def check_pair(
             next_step = "let there be a file that you can read"
         else:
             next_step = _reissue(folder)
-        return [Finding(_SUBJECT, Outcome.WRONG, f"{str(path)!r}: {problem}", next_step)], None
+        text = f"{str(path)!r}: {problem}"
+        wrong = Finding(_SUBJECT, Outcome.WRONG, text, next_step)
+        return [wrong, *_check_earlier_runs(folder)], None
     days = (certificate.not_after - now).days
     # Nothing is wrong with the key: the chain, and other machines with this key, are left alone.
     renew = _generate(folder, "-reuse-key", certificate.hotkey) + " makes another around its key"
@@ -61,7 +68,26 @@ def check_pair(
         validity = Finding(_SUBJECT, Outcome.WARNING, text, renew)
     else:
         validity = Finding(_SUBJECT, Outcome.OK, text)
-    return [validity, _check_key(folder, certificate)], certificate
+    findings = [validity, _check_key(folder, certificate)]
+    return findings + _check_earlier_runs(folder, certificate.hotkey), certificate
+
+
+def _check_earlier_runs(folder: Path, hotkey: Hotkey | None = None) -> list[Finding]:
+    """What interrupted runs of `generate` left: a new pair, or a request without an answer."""
+    directory = CredentialsDirectory(folder)
+    try:
+        if directory.has_unfinished_work():
+            text = "an interrupted run left a newer pair, which is not in its place"
+            next_step = _generate(folder, "", hotkey) + " finishes it"
+        elif (at := directory.requested_at()) is not None:
+            text = f"a run asked Pylon for a key pair at {at:%Y-%m-%d %H:%M:%S} UTC, and ended "
+            text += "without the answer: the key on chain may be another one"
+            next_step = _generate(folder, "", hotkey) + " looks, and says what to do"
+        else:
+            return []
+    except CredentialsUnusable as exc:
+        text, next_step = str(exc), "let it be readable"
+    return [Finding("earlier runs", Outcome.WARNING, text, next_step)]
 
 
 def _generate(folder: Path, how: str, hotkey: Hotkey | None = None) -> str:

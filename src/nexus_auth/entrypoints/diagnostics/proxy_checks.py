@@ -19,8 +19,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from nexus_auth.adapters.credentials.directory import CERTIFICATE_NAME, KEY_NAME
 from nexus_auth.adapters.headers.names import HAND_WRITTEN_HEADER, HOTKEY_HEADER, with_underscores
 from nexus_auth.adapters.proxies.table import PROXIES
-from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.domain.certificate import ClientCertificate, silence_parser
 from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
+
+silence_parser(__name__)
 
 _SUBJECT: Final = "proxy"
 _TIMEOUT_SECONDS: Final = 10.0

@@ -138,7 +138,7 @@ def judge_clock(date_header: str | None, now: datetime, leeway: timedelta) -> Fi
     Args:
         date_header: The header as it came; None where there was none.
         now: This machine's time (aware, UTC).
-        leeway: By how much certificates may be off.
+        leeway: By how much a certificate's validity may begin later than now.
     """
     subject = "clock"
     try:

@@ -29,6 +29,7 @@ from nexus_auth.domain import errors
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.issuance import (
+    SETTLING,
     Action,
     Facts,
     Holdings,
@@ -57,8 +58,8 @@ _STILL_WAITING: Final = (
     "and a new one would have to be made. Press Ctrl-C once more to end all the same."
 )
 _UNCLEAR: Final = (
-    "the key on chain may be another one now: the old certificate would be refused. Then run this "
-    "again, with -force-recreate where files exist."
+    "the key on chain may be another one now: the old certificate would be refused. The next run "
+    "of generate looks at the chain and says so; -force-recreate has a new pair made."
 )
 
 
@@ -73,7 +74,13 @@ def is_nothing_to_do(order: Order, directory: CredentialsDirectory) -> bool:
     holdings = directory.holdings()
     is_unfinished = directory.has_unfinished_work() or directory.is_notification_due()
     leftovers = Leftovers.UNFINISHED if is_unfinished else Leftovers.NONE
-    facts = Facts(order=order, now=utc_now(), holdings=holdings, leftovers=leftovers)
+    facts = Facts(
+        order=order,
+        now=utc_now(),
+        holdings=holdings,
+        leftovers=leftovers,
+        requested_at=directory.requested_at(),
+    )
     return next_step(facts).action is Action.KEEP_PAIR
 
 
@@ -123,10 +130,11 @@ class Issuance:
                     case Action.READ_PAIR:
                         facts = replace(facts, certificate=self._read_certificate())
                     case Action.LOOK_UP_PUBLISHED_KEY:
-                        if facts.lookups:
-                            await asyncio.sleep(self.poll_seconds)
-                        key = await self.issuer.published_key(self.order.hotkey)
-                        facts = replace(facts, lookups=(*facts.lookups, key))
+                        facts = await self._look_up_key(facts)
+                    case Action.FORGET_REQUESTS:
+                        self.directory.forget_requests()
+                        self.reporter.say(f"{_request_of(facts)}; it changed nothing on chain.")
+                        facts = replace(facts, requested_at=None)
                     case Action.KEEP_PAIR:
                         self._report_kept(step)
                         return code
@@ -135,15 +143,20 @@ class Issuance:
                         return code
                     case Action.REUSE_KEY | Action.REPLACE_PAIR:
                         self._explain(step)
-                        return await self._change_pair(step.action)
+                        return await self._change_pair(step.action, facts)
                     case Action.STOP:
-                        raise self._error_of(step, facts.holdings)
+                        raise self._error_of(step, facts)
 
     # What is there
 
     def _look(self, leftovers: Leftovers) -> Facts:
-        holdings = self.directory.holdings()
-        return Facts(order=self.order, now=self.clock(), holdings=holdings, leftovers=leftovers)
+        return Facts(
+            order=self.order,
+            now=self.clock(),
+            holdings=self.directory.holdings(),
+            leftovers=leftovers,
+            requested_at=self.directory.requested_at(),
+        )
 
     async def _finish_earlier_runs(self) -> tuple[Leftovers, int]:
         """Returns what is left, and the exit code of the user's command."""
@@ -151,11 +164,17 @@ class Issuance:
         is_due = self.directory.is_notification_due()
         if placed is not None:
             self.reporter.say("Finished what an interrupted run had left to do.")
-            self._report_files(placed)
+            self._report_files(placed, "In place are")
         elif is_due:
             self.reporter.say("An earlier run changed the pair, and its command did not succeed.")
         code = await self._run_hook() if is_due else exit_codes.DONE
         return Leftovers.NONE if placed is None else Leftovers.PAIR_PLACED, code
+
+    async def _look_up_key(self, facts: Facts) -> Facts:
+        if facts.lookups:
+            await asyncio.sleep(self.poll_seconds)
+        key = await self.issuer.published_key(self.order.hotkey)
+        return replace(facts, lookups=(*facts.lookups, key))
 
     def _read_certificate(self) -> ClientCertificate | NoCertificate:
         try:
@@ -167,6 +186,12 @@ class Issuance:
     # What is decided
 
     def _report_kept(self, step: Step) -> None:
+        if step.problem is Problem.UNSETTLED:
+            self.reporter.warn(
+                "an earlier run asked Pylon for a key pair, and ended without the answer. So far "
+                "the chain has the key on disk, but the request may still take effect: run this "
+                f"again in {SETTLING.total_seconds() / 60:.0f} minutes"
+            )
         if step.remaining is not None:
             self.directory.discard_old()
             self.reporter.result(
@@ -180,12 +205,12 @@ class Issuance:
         elif step.remaining is not None:
             self.reporter.say(f"The certificate has {max(step.remaining.days, 0)} days left.")
 
-    def _error_of(self, step: Step, holdings: Holdings) -> CredentialsUnusable:
+    def _error_of(self, step: Step, facts: Facts) -> CredentialsUnusable:
         self._explain(step)
         directory = self.directory
         if step.problem is Problem.HALF_A_PAIR:
             path = directory.path
-            name = KEY_NAME if holdings is Holdings.KEY_ONLY else CERTIFICATE_NAME
+            name = KEY_NAME if facts.holdings is Holdings.KEY_ONLY else CERTIFICATE_NAME
             problem = (
                 f"holds only {name}; -force-recreate replaces the pair, and the key on chain with "
                 "it; -reuse-key makes a certificate for a key"
@@ -195,6 +220,21 @@ class Issuance:
             problem = (
                 f"is the certificate of {step.found}, not of {self.order.hotkey}; "
                 "-force-recreate replaces it all the same"
+            )
+        elif step.problem is Problem.KEY_LOST:
+            path = directory.certificate_path
+            found = "another key" if any(facts.lookups) else "no key"
+            problem = (
+                f"the key on chain has been replaced: the chain has {found} for this hotkey. "
+                f"{_request_of(facts)}. Its private key is lost, unless that run named a recovery "
+                "file (nexus-auth-recovered-....pem), and callers with this pair are refused. "
+                "-force-recreate has a new pair made"
+            )
+        elif step.problem is Problem.UNREADABLE:
+            path = directory.path
+            problem = (
+                "the pair cannot be read, so that it cannot be compared with the chain. "
+                f"{_request_of(facts)}. -force-recreate has a new pair made"
             )
         else:
             path = directory.key_path
@@ -206,7 +246,9 @@ class Issuance:
 
     # Doing it
 
-    async def _change_pair(self, action: Action) -> int:
+    async def _change_pair(self, action: Action, facts: Facts) -> int:
+        if facts.requested_at is not None and action is Action.REPLACE_PAIR:
+            self.reporter.say(f"{_request_of(facts)}; its answer is lost.")
         signals = HeldSignals(self.reporter.say, (_NOT_NOW, _STILL_WAITING))
         if action is Action.REUSE_KEY:
             # A new certificate around the key that is there.
@@ -234,8 +276,10 @@ class Issuance:
         self._build(Ed25519PrivateKey.generate().private_bytes_raw())
         with self.directory.reserved() as reservation, signals.held():
             try:
-                credentials = self._build(await self._have_key_made())
+                credentials = self._build(await self._have_key_made(reservation))
                 await self._save(reservation, credentials)
+                with suppress(CredentialsUnusable):  # Then the next run looks at the chain.
+                    self.directory.forget_requests()
             except asyncio.CancelledError:
                 self.reporter.warn(
                     "given up. If Pylon has replaced the key on chain, the new one is lost: run "
@@ -244,17 +288,22 @@ class Issuance:
                 raise
         return credentials
 
-    async def _have_key_made(self) -> bytes:
+    async def _have_key_made(self, reservation: Reservation) -> bytes:
+        reservation.note_request()
         waiting = "Waiting for Pylon to make and publish a key pair; this can take a minute"
         async with self.reporter.waiting(waiting):
             try:
                 pair = await self.issuer.generate(algorithm=self.order.algorithm)
             except errors.IssuerUnavailable as exc:
+                if not exc.key_may_have_changed:
+                    reservation.withdraw_request()
+                    raise
                 raise errors.IssuerUnavailable(
                     f"{exc}\nThe files were not touched. If Pylon did get the request, {_UNCLEAR}"
                 ) from None
             except errors.IssuingRefused as exc:
                 if not exc.key_may_have_changed:
+                    reservation.withdraw_request()
                     raise
                 raise errors.IssuingRefused(
                     f"{exc}\nThe files were not touched. As Pylon did get the request, {_UNCLEAR}",
@@ -296,10 +345,10 @@ class Issuance:
             "file for both in your proxy's configuration",
         )
 
-    def _report_files(self, credentials: Credentials) -> None:
+    def _report_files(self, credentials: Credentials, what: str = "Wrote") -> None:
         ends = credentials.certificate.not_after
         self.reporter.result(
-            f"Wrote {self.directory.key_path} and {self.directory.certificate_path}, "
+            f"{what} {self.directory.key_path} and {self.directory.certificate_path}, "
             f"valid until {ends:%Y-%m-%d}."
         )
 
@@ -365,3 +414,9 @@ class Issuance:
             if time.monotonic() + self.poll_seconds > deadline:
                 return problem
             await asyncio.sleep(self.poll_seconds)
+
+
+def _request_of(facts: Facts) -> str:
+    """Names the latest request whose answer is not on disk."""
+    at = facts.requested_at
+    return f"A run asked Pylon for a key pair{at and f' at {at:%Y-%m-%d %H:%M:%S} UTC'}"

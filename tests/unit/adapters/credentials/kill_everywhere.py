@@ -1,7 +1,8 @@
 """Saves a pair again and again, killed before another system call each time.
 
-With a name as argument, finishes an interrupted run with such a journal instead. Run as a program
-of its own, because it forks. Prints what was found each time, as JSON.
+With `request` as argument, it records the request for the pair first. With journals, as
+`NAME=PAIR` from the oldest to the newest, it finishes the interrupted runs that left them instead.
+Run as a program of its own, because it forks. Prints what was found each time, as JSON.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,11 @@ from nexus_auth.adapters.credentials.directory import CredentialsDirectory
 from tests.unit.adapters.credentials.pairs import a_pair, save
 
 KILLED = 9
-PAIRS = {name: a_pair(name) for name in ("old", "new")}
+PAIRS = {name: a_pair(name) for name in ("old", "older", "new")}
+REQUEST = "request"
 CALLS = [
     *("open", "write", "fsync", "ftruncate", "fchmod", "close", "replace", "rename", "unlink"),
-    *("mkdir", "lseek", "link"),
+    *("mkdir", "lseek", "link", "utime"),
 ]
 
 
@@ -58,19 +61,21 @@ def what_is_left(path: Path) -> dict[str, Any]:
     known = {pair.certificate.fingerprint: name for name, pair in PAIRS.items()}
     return {
         "before": before,
+        "requested": directory.requested_at() is not None,
         "finished": finished is not None,
         "pair": known[directory.load().certificate.fingerprint],
         "key_mode": oct(directory.key_path.stat().st_mode & 0o777),
         "names": names,
-        "old": [
-            (path / f"client.{each}.old").is_file()
-            and (path / f"client.{each}.old").read_bytes() == content
-            for each, content in (
-                ("key", PAIRS["old"].key_pem),
-                ("crt", PAIRS["old"].certificate_pem),
-            )
-        ],
+        "old": old_pair(path),
     }
+
+
+def old_pair(path: Path) -> str | None:
+    """The name of the whole pair that is kept as the old one."""
+    halves = [path / f"client.{each}.old" for each in ("key", "crt")]
+    kept = [each.read_bytes() for each in halves if each.is_file()]
+    found = [n for n, pair in PAIRS.items() if kept == [pair.key_pem, pair.certificate_pem]]
+    return found[0] if found else None
 
 
 def finish(path: Path) -> None:
@@ -79,7 +84,7 @@ def finish(path: Path) -> None:
         directory.finish_interrupted_work()
 
 
-def main(journal: str | None = None) -> None:
+def main(*arguments: str) -> None:
     """Tries every moment until the work is over before the blow falls."""
     call, code = 0, KILLED
     results = []
@@ -89,16 +94,20 @@ def main(journal: str | None = None) -> None:
             path = Path(folder)
             save(path, PAIRS["old"])
             (path / "client.key").chmod(0o644)
-            if journal is not None:
-                pair = PAIRS["new"]
-                (path / journal).write_bytes(pair.key_pem + pair.certificate_pem)
+            journals = [each.split("=") for each in arguments if each != REQUEST]
+            now = time.time() - len(journals)
+            os.utime(path / "client.key", (now, now))
+            for later, (journal, name) in enumerate(journals, 1):
+                (path / journal).write_bytes(PAIRS[name].key_pem + PAIRS[name].certificate_pem)
+                os.utime(path / journal, (now + later, now + later))
             child = os.fork()
             if child == 0:
                 kill_before(call)
-                if journal is None:
-                    save(path, PAIRS["new"], will_notify=True)
-                else:
+                if journals:
                     finish(path)
+                else:
+                    is_requested = REQUEST in arguments
+                    save(path, PAIRS["new"], will_notify=True, is_requested=is_requested)
                 os._exit(0)
             _, status = os.waitpid(child, 0)
             code = os.waitstatus_to_exitcode(status)

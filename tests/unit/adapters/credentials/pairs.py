@@ -21,10 +21,14 @@ def a_pair(name: str) -> Credentials:
     )
 
 
-def save(path: Path, pair: Credentials, *, will_notify: bool = False) -> CredentialsDirectory:
-    """Saves a pair the regular way."""
+def save(
+    path: Path, pair: Credentials, *, will_notify: bool = False, is_requested: bool = False
+) -> CredentialsDirectory:
+    """Saves a pair the regular way; after a request for it, where it was requested."""
     with CredentialsDirectory(path, will_notify=will_notify).opened_for_writing() as directory:
         directory.finish_interrupted_work()
         with directory.reserved() as reservation:
+            if is_requested:
+                reservation.note_request()
             reservation.save(pair)
     return directory

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -21,6 +22,7 @@ from nexus_auth.adapters.credentials.directory import (
 )
 from nexus_auth.domain.errors import CredentialsError
 from nexus_auth.domain.issuance import Holdings
+from nexus_auth.domain.issuing import Credentials
 from tests.builders import a_key
 from tests.unit.adapters.credentials.pairs import a_pair, save
 
@@ -136,17 +138,45 @@ CHANGED = [
 ]
 
 
-@pytest.mark.parametrize("journal", [PENDING, ".client-pair.1.tmp"])
+@pytest.mark.parametrize("journal", [PENDING, ".client-pair.1.requested.tmp"])
 def test_kill_while_an_interrupted_run_is_finished_loses_nothing(
     tmp_path: Path, journal: str
 ) -> None:
-    """The run after that puts the new pair in its place, and leaves nothing behind."""
-    moments = kill_everywhere(tmp_path, journal)
-    assert len(moments) > 50
+    """The run after that puts the new pair in its place, and keeps the old one beside it."""
+    moments = kill_everywhere(tmp_path, f"{journal}=new")
+    assert len(moments) > 40
     for each in moments:
-        assert (each["pair"], each["old"]) == ("new", [True, True]), each
+        assert (each["pair"], each["old"], each["requested"]) == ("new", "old", False), each
         assert each["key_mode"] == "0o600", each
         assert each["names"] == CHANGED, each
+
+
+@pytest.mark.parametrize(
+    ("older", "newer"), [(".client-pair.1.tmp", PENDING), (PENDING, ".client-pair.2.tmp")]
+)
+def test_kill_while_two_interrupted_runs_are_finished_loses_neither(
+    tmp_path: Path, older: str, newer: str
+) -> None:
+    """The newest pair wins by time; none replaces the journal of another before that is placed."""
+    moments = kill_everywhere(tmp_path, f"{older}=older", f"{newer}=new")
+    assert len(moments) > 80
+    for each in moments:
+        assert (each["pair"], each["old"]) == ("new", "older"), each
+        assert each["names"] == CHANGED, each
+
+
+def test_kill_after_a_request_was_recorded_leaves_the_record_or_the_pair(tmp_path: Path) -> None:
+    """From the moment it is recorded, there is the one or the other: never neither, never both."""
+    moments = kill_everywhere(tmp_path, "request")
+    turns = [each["requested"] for each in moments]
+    first, last = turns.index(True), len(turns) - 1 - turns[::-1].index(True)
+    assert first > 10
+    assert last - first > 3
+    for place, each in enumerate(moments):
+        assert each["requested"] is (first <= place <= last), each
+        assert each["pair"] == ("new" if place > last else "old"), each
+        if place > last:
+            assert (each["old"], each["names"]) == ("old", CHANGED), each
 
 
 def test_kill_at_any_moment_leaves_the_old_pair_or_the_new_one(tmp_path: Path) -> None:
@@ -164,9 +194,209 @@ def test_kill_at_any_moment_leaves_the_old_pair_or_the_new_one(tmp_path: Path) -
     for each in moments[:turn]:
         assert each["names"] == ["client.crt", "client.key"], each
     for each in moments[turn:]:
-        assert each["old"] == [True, True], each
+        assert each["old"] == "old", each
         assert each["key_mode"] == "0o600", each
         assert each["names"] == CHANGED, each
+
+
+CALLS = [
+    *("open", "write", "fsync", "ftruncate", "fchmod", "replace", "rename", "unlink", "utime"),
+    *("lseek", "link", "close"),
+]
+
+
+class Calls:
+    """The system calls of a block in their order; one of them can be made to fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, failing: int | None = None) -> None:
+        self.made: list[tuple[str, str]] = []
+        self.failing = failing
+        self.paths: dict[int, str] = {}
+        self.ours = True
+        for name in CALLS:
+            monkeypatch.setattr(os, name, self._noting(name, getattr(os, name)))
+
+    def _noting(self, name: str, original: Any) -> Any:
+        def called(target: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self.ours:
+                return original(target, *args, **kwargs)
+            subject = args[0] if name in {"replace", "rename", "link"} else target
+            path = self.paths.get(target, "") if isinstance(target, int) else str(subject)
+            self.made.append((name, Path(path).name))
+            if len(self.made) == self.failing:
+                if name == "close":
+                    original(target)  # Linux closes it all the same
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            result = original(target, *args, **kwargs)
+            if name == "open":
+                self.paths[result] = path
+            return result
+
+        return called
+
+
+def kind_of(name: str) -> str:
+    """A file's name without the random digits."""
+    return re.sub(r"\.[0-9a-f]{16}\.", ".*.", name)
+
+
+def test_order_of_the_system_calls_survives_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content before name, name before the step that relies on it; the journal goes last.
+
+    Each file is synced before it is renamed; the directory is synced after the journal has its
+    name, after both files have theirs, and before and after the journal is removed.
+    """
+    save(tmp_path, a_pair("old"))
+    directory = CredentialsDirectory(tmp_path, will_notify=True)
+    with monkeypatch.context() as patch:
+        calls = Calls(patch)
+        with directory.reserved() as reservation:
+            reservation.note_request()
+            reservation.save(a_pair("new"))
+            made = [(n, kind_of(path)) for n, path in calls.made if n in MOVING or n == "fsync"]
+    here = tmp_path.name
+    assert made[made.index(("rename", ".client-pair.*.requested.tmp")) :] == [
+        ("rename", ".client-pair.*.requested.tmp"),
+        ("fsync", here),
+        # Here the request is sent.
+        ("fsync", ".client-pair.*.tmp"),
+        ("replace", PENDING),
+        ("fsync", here),
+        ("fsync", ".client.key.*.tmp"),
+        ("fsync", ".client.crt.*.tmp"),
+        *(
+            call
+            for name in ("client.key.old", "client.crt.old")
+            for call in (("fsync", f".{name}.*.tmp"), ("replace", name), ("fsync", here))
+        ),
+        ("replace", "client.key"),
+        ("replace", "client.crt"),
+        ("fsync", ".client-pair-changed.*.tmp"),
+        ("replace", ".client-pair-changed"),
+        ("fsync", here),
+        ("unlink", PENDING),
+        ("fsync", here),
+    ]
+
+
+MOVING = {"replace", "rename", "unlink"}
+
+
+def test_any_system_call_may_fail_and_the_pair_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each in turn: the caller still has the pair, or it is on disk for the next run.
+
+    What fails before the answer fails before the request is sent.
+    """
+    outcome, outcomes, journal = "", dict[str, int](), b""
+    for failing in range(1, 500):
+        certs = tmp_path / str(failing)
+        save(certs, a_pair("old"))
+        directory = CredentialsDirectory(certs, will_notify=True)
+        is_sent = False
+        with monkeypatch.context() as patch:
+            calls = Calls(patch, failing=failing)
+            try:
+                with directory.reserved() as reservation:
+                    reservation.note_request()
+                    is_sent = True
+                    reservation.save(a_pair("new"))
+                outcome = "saved"
+            except CredentialsNotPlaced as exc:
+                outcome, journal = "not placed", exc.path.read_bytes()
+            except CredentialsUnusable:
+                outcome = "not written" if is_sent else "not sent"
+            calls.ours = False
+        if outcome == "not placed":
+            assert journal == a_pair("new").key_pem + a_pair("new").certificate_pem
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        with directory.opened_for_writing():
+            finished = directory.finish_interrupted_work()
+        expected = a_pair("old" if outcome == "not sent" else "new")
+        if outcome == "not written":
+            # The caller has it; its file says at least that there was a request.
+            assert finished is not None or directory.requested_at() is not None, calls.made[-1]
+            continue
+        placed = directory.load().certificate.fingerprint
+        assert placed == expected.certificate.fingerprint, (outcome, calls.made[failing - 1])
+        if outcome != "not sent":
+            assert (certs / "client.key.old").read_bytes() == a_pair("old").key_pem
+        if len(calls.made) < failing:
+            break
+    assert outcome == "saved"
+    assert set(outcomes) == {"saved", "not placed", "not written", "not sent"}, outcomes
+
+
+def test_older_pair_of_another_user_does_not_replace_the_newer_one(tmp_path: Path) -> None:
+    """Its run could not read the other's files; what is placed and what is pending both stay.
+
+    A pair in place is as old as its journal, however late it was put there.
+    """
+    write_journal(tmp_path / ".client-pair.1.tmp", a_pair("old"), age=9)
+    placed = CredentialsDirectory(tmp_path)
+    placed.key_path.write_bytes(a_pair("new").key_pem)
+    placed.certificate_path.write_bytes(a_pair("new").certificate_pem)
+    os.utime(placed.key_path, (1_000_000 - 5, 1_000_000 - 5))
+    finished = placed.finish_interrupted_work()
+    assert finished is not None
+    assert finished.key_pem == placed.load().key_pem == a_pair("new").key_pem
+    assert (tmp_path / "client.key.old").read_bytes() == a_pair("old").key_pem
+    assert (tmp_path / "client.crt.old").read_bytes() == a_pair("old").certificate_pem
+    assert names(tmp_path) == ["client.crt", "client.crt.old", "client.key", "client.key.old"]
+    write_journal(tmp_path / PENDING, a_pair("newer"), age=1)
+    assert placed.finish_interrupted_work() is not None
+    assert placed.load().key_pem == a_pair("newer").key_pem
+    assert placed.key_path.stat().st_mtime == 1_000_000 - 1
+
+
+def test_journal_of_another_run_is_not_replaced_by_a_newer_one(tmp_path: Path) -> None:
+    """Where locks do not work, or it is another user's: it may be the only copy of a key."""
+    directory = CredentialsDirectory(tmp_path)
+    with directory.reserved() as reservation:
+        write_journal(tmp_path / PENDING, a_pair("old"), age=1)
+        reservation.save(a_pair("new"))
+    assert directory.load().key_pem == a_pair("new").key_pem
+    assert directory.pending_path.read_bytes().startswith(a_pair("old").key_pem)
+    assert names(tmp_path) == [PENDING, "client.crt", "client.key"]
+
+
+def test_request_is_recorded_until_its_answer_is_on_disk(tmp_path: Path) -> None:
+    """Whatever goes wrong in between; only what is known to have changed nothing removes it."""
+    directory = CredentialsDirectory(tmp_path)
+    with directory.reserved() as reservation:
+        reservation.note_request()  # and no answer comes
+    assert directory.requested_at() is not None
+    assert directory.finish_interrupted_work() is None
+    [earlier] = directory.requests()
+    with directory.reserved() as reservation:
+        reservation.note_request()
+        [now] = directory.requests()
+        assert now != earlier
+        assert now.stat().st_mode & 0o777 == 0o600
+        reservation.withdraw_request()
+        assert directory.requested_at() is None
+    assert names(tmp_path) == []
+
+
+def test_whole_pair_in_a_record_is_no_request(tmp_path: Path) -> None:
+    """It is the answer: it is put in its place, and never forgotten."""
+    directory = CredentialsDirectory(tmp_path)
+    write_journal(tmp_path / ".client-pair.1.requested.tmp", a_pair("new"), age=1)
+    (tmp_path / ".client-pair.2.requested.tmp").write_bytes(a_pair("old").key_pem)
+    assert [each.name for each in directory.requests()] == [".client-pair.2.requested.tmp"]
+    directory.forget_requests()
+    assert names(tmp_path) == [".client-pair.1.requested.tmp"]
+    assert directory.finish_interrupted_work() is not None
+    assert names(tmp_path) == ["client.crt", "client.key"]
+
+
+def write_journal(path: Path, pair: Credentials, *, age: int) -> None:
+    """A whole journal, written so many seconds before a moment."""
+    path.write_bytes(pair.key_pem + pair.certificate_pem)
+    os.utime(path, (1_000_000 - age, 1_000_000 - age))
 
 
 def test_interrupted_work_is_finished_once(tmp_path: Path) -> None:
@@ -187,8 +417,7 @@ def test_interrupted_work_is_finished_once(tmp_path: Path) -> None:
 def test_latest_of_two_journals_wins(tmp_path: Path) -> None:
     """Its key is the one on chain; the other pair is kept as the old one."""
     for name, pair, age in ((".client-pair.1.tmp", a_pair("old"), 9), (PENDING, a_pair("new"), 1)):
-        (tmp_path / name).write_bytes(pair.key_pem + pair.certificate_pem)
-        os.utime(tmp_path / name, (1_000_000 - age, 1_000_000 - age))
+        write_journal(tmp_path / name, pair, age=age)
     directory = CredentialsDirectory(tmp_path)
     with directory.opened_for_writing():
         directory.finish_interrupted_work()

@@ -185,7 +185,7 @@ REFUSALS: list[tuple[str, Callable[[bytes], bytes], bytes, DenialReason]] = [
         b'Subject="Cert=\\"' + ESCAPED + b'\\""',
         DenialReason.NO_CERTIFICATE,
     ),
-    ("two in one element", der_from_xfcc, b"Cert=a;cert=b", DenialReason.BAD_ENCODING),
+    ("two in one element", der_from_xfcc, b"Cert=a;cert=b", DenialReason.MALFORMED_CERTIFICATE),
     ("ends in a comma", der_from_xfcc, as_envoy(DER) + b",", DenialReason.BAD_ENCODING),
     ("ends in a semicolon", der_from_xfcc, as_envoy(DER) + b";", DenialReason.BAD_ENCODING),
     ("open quote", der_from_xfcc, b'Cert="' + ESCAPED, DenialReason.BAD_ENCODING),
@@ -218,6 +218,40 @@ def test_a_deviation_is_refused(
     with pytest.raises(CertificateRejected) as caught:
         unwrap(header)
     assert caught.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("unwrap", "header"),
+    [
+        (der_from_percent_encoded_pem, ESCAPED + ESCAPED),
+        (der_from_percent_encoded_pem, ESCAPED + b"," + ESCAPED),
+        (der_from_percent_encoded_pem, b"%23%20my chain%0A" + ESCAPED + b"%0A%0A" + ESCAPED),
+        (der_from_percent_encoded_pem, quote(B64 + b"," + B64).encode()),
+        (der_from_percent_encoded_pem, quote(base64.b64encode(DER * 2)).encode()),
+        (der_from_base64_der, B64 + b"," + B64),
+        (der_from_base64_der, base64.b64encode(DER * 2)),
+        (der_from_rfc9440, b":" + B64 + b":, :" + B64 + b":"),
+        (der_from_rfc9440, b":" + B64 + b":,:" + B64 + b":"),
+        (der_from_rfc9440, b":" + base64.b64encode(DER * 2) + b":"),
+        (der_from_xfcc, b'Cert="' + ESCAPED + ESCAPED + b'"'),
+        (der_from_xfcc, b'Cert="' + ESCAPED + b'";Hash=ab;Cert="' + ESCAPED + b'"'),
+    ],
+)
+def test_two_certificates_are_named_as_such(
+    unwrap: Callable[[bytes], bytes], header: bytes
+) -> None:
+    """In every format, whichever way they are joined; never as bad base64."""
+    with pytest.raises(CertificateRejected) as caught:
+        ClientCertificate.from_der(unwrap(header))
+    assert caught.value.reason is DenialReason.MALFORMED_CERTIFICATE
+    assert caught.value.detail == "more than one certificate"
+
+
+def test_text_around_one_certificate_is_not_another_one() -> None:
+    """It is refused as what it is."""
+    for header in (b"%23 note%0A" + ESCAPED, ESCAPED + b"%0Anote"):
+        with pytest.raises(CertificateRejected, match="not exactly one PEM certificate"):
+            der_from_percent_encoded_pem(header)
 
 
 def test_the_last_hop_s_certificate_counts() -> None:

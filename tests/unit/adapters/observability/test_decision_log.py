@@ -60,7 +60,8 @@ def test_denial_is_written_with_all_its_facts() -> None:
             "certificate": "aa",
             "request_id": "7f3a",
             "method": "POST",
-            "uri": "/x?y=z",
+            "uri": "/x",
+            "vouched": False,
             "duration_ms": 1.234,
         }
     ]

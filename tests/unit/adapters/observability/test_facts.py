@@ -6,7 +6,11 @@ import re
 
 import pytest
 
-from nexus_auth.adapters.observability.facts import client_request, decision_facts
+from nexus_auth.adapters.observability.facts import (
+    RequestView,
+    client_request,
+    decision_facts,
+)
 from nexus_auth.domain.decision import Denied, Granted
 from nexus_auth.domain.reasons import DenialReason
 from tests.builders import NOW, a_hotkey
@@ -40,7 +44,10 @@ def test_facts_of_a_denial_that_names_no_hotkey() -> None:
         ((), "/auth", "GET"),
         ([(b"X-Forwarded-Uri", b"/f"), (b"X-Forwarded-Method", b"PUT")], "/f", "PUT"),
         ([(b"x-forwarded-uri", b"/f"), (b"x-original-uri", b"/o")], "/o", "GET"),
-        ([(b"x-original-uri", b"/first"), (b"x-original-uri", b"/second")], "/first", "GET"),
+        ([(b"x-original-uri", b"/same"), (b"X-Original-URI", b"/same")], "/same", "GET"),
+        # One of them may be the client's: neither is believed.
+        ([(b"x-original-uri", b"/first"), (b"x-original-uri", b"/second")], "/auth", "GET"),
+        ([(b"x-original-method", b"A"), (b"X-Original-Method", b"B")], "/auth", "GET"),
         ([(b"x-original-uri", b"/\xff\xe2\x80\xae")], "/\\xff\\xe2\\x80\\xae", "GET"),
         ([(b"x-original-uri", b"a" * 600)], "a" * 512 + "… (600 bytes)", "GET"),
         ([(b"x-original-method", b"M" * 33)], "/auth", "M" * 32 + "… (33 bytes)"),
@@ -66,6 +73,50 @@ def test_original_request_is_described_within_bounds(
 def test_request_id_of_the_proxy_is_taken_over(given: bytes) -> None:
     """So that our line can be found from the proxy's, and the other way round."""
     assert client_request(b"GET", b"/", [(b"x-request-id", given)])["request_id"] == given.decode()
+
+
+def test_request_id_of_two_hands_is_not_taken_over() -> None:
+    """A proxy that adds its own to the client's says nothing about which is which."""
+    twice = [(b"x-request-id", b"clients"), (b"x-request-id", b"proxys")]
+    assert client_request(b"GET", b"/", twice)["request_id"] not in {"clients", "proxys"}
+
+
+@pytest.mark.parametrize(
+    ("target", "headers"),
+    [
+        (b"/a?token=s3cret&x=/?", ()),
+        (b"/a?", ()),
+        (b"/sub", [(b"x-original-uri", b"/a?token=s3cret")]),
+        (b"/sub", [(b"x-forwarded-uri", b"/a?token=s3cret?")]),
+    ],
+)
+def test_query_is_left_out_unless_asked_for(
+    target: bytes, headers: list[tuple[bytes, bytes]]
+) -> None:
+    """Applications put tokens there: wherever the URI came from, it ends before the query."""
+    assert client_request(b"GET", target, headers)["uri"] == "/a"
+    whole = client_request(b"GET", target, headers, with_query=True)["uri"]
+    assert whole.startswith("/a?")
+    view = RequestView(with_query=True)
+    assert view.facts(UNTRUSTED, b"GET", target, headers)["uri"] == whole
+    assert RequestView().facts(UNTRUSTED, b"GET", target, headers)["uri"] == "/a"
+
+
+UNTRUSTED = Denied(reason=DenialReason.UNTRUSTED_PEER, detail="the peer is no trusted proxy")
+
+
+@pytest.mark.parametrize("knows_proxies", [True, False])
+def test_only_a_trusted_proxy_vouches(*, knows_proxies: bool) -> None:
+    """Where none is named, or another peer asked, the words may be anybody's."""
+    view = RequestView(knows_proxies=knows_proxies)
+    no_certificate = Denied(reason=DenialReason.NO_CERTIFICATE, detail="none")
+    granted = Granted(hotkey=a_hotkey("alice"), fingerprint="aa", expires_at=NOW)
+    for decision, expected in (
+        (UNTRUSTED, False),
+        (no_certificate, knows_proxies),
+        (granted, knows_proxies),
+    ):
+        assert view.facts(decision, b"GET", b"/", ())["vouched"] is expected
 
 
 @pytest.mark.parametrize("given", [None, b"", b"x" * 129, b"a b", b"a\nb", b'a"b', b"\xff"])

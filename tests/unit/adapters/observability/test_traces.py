@@ -49,6 +49,7 @@ async def test_grant_is_one_span_with_the_fields_of_its_log_line() -> None:
         "nexus_auth.request_id": "7f3a",
         "nexus_auth.method": "GET",
         "nexus_auth.uri": "/auth",
+        "nexus_auth.vouched": False,
     }
     assert (span.start_time, span.end_time) == (ENDED_NS - 2_000_000, ENDED_NS)
     assert span.parent is None
@@ -78,6 +79,57 @@ async def test_span_belongs_to_the_proxys_trace() -> None:
     assert span.parent is not None
     assert f"{span.parent.trace_id:032x}" == TRACE
     assert f"{span.parent.span_id:016x}" == PARENT
+
+
+@pytest.mark.parametrize(
+    ("sampler", "share", "is_kept"),
+    [
+        (None, None, True),
+        ("always_on", None, True),
+        ("always_off", None, False),
+        ("parentbased_always_off", None, False),
+        ("traceidratio", "0", False),
+        ("traceidratio", "1", True),
+        ("parentbased_traceidratio", "0", False),
+        ("parentbased_traceidratio", "1", True),
+    ],
+)
+@pytest.mark.parametrize("flags", ["00", "01"])
+async def test_client_does_not_decide_which_spans_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+    sampler: str | None,
+    share: str | None,
+    flags: str,
+    *,
+    is_kept: bool,
+) -> None:
+    """Neither by the parent's flag nor by the trace id; the span is in the trace all the same."""
+    if sampler is not None:
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+    if share is not None:
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", share)
+    spans = await spans_of(
+        ALICE, headers=[(b"traceparent", f"00-{TRACE}-{PARENT}-{flags}".encode())]
+    )
+    assert [f"{span.context.trace_id:032x}" for span in spans if span.context] == [TRACE] * is_kept
+
+
+async def test_lowest_and_highest_trace_id_are_sampled_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A ratio compares the trace id, which a client can choose; ours is at random."""
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    for trace in ("0" * 31 + "1", "f" * 32):
+        exporter = InMemorySpanExporter()
+        traces = DecisionTraces(build_exporter=lambda exporter=exporter: exporter)  # type: ignore[misc]
+        await traces.start()
+        headers = [(b"traceparent", f"00-{trace}-{PARENT}-01".encode())]
+        for _ in range(400):
+            traces.decided(ALICE, seconds=0.0, method=b"GET", target=b"/", headers=headers)
+        await traces.aclose()
+        # 400 throws of a coin: 100 or fewer, or 300 or more, come once in 10^23 times.
+        assert 100 < len(exporter.get_finished_spans()) < 300
 
 
 @pytest.mark.parametrize("value", [b"", b"\xff\x00", b"00-0-0-01", b"x" * 5000])

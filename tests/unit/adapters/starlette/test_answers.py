@@ -42,7 +42,7 @@ def a_grant(expires_in: timedelta) -> Granted:
         (timedelta(seconds=1), timedelta(seconds=5), b"1"),
         (timedelta(seconds=0.9), timedelta(seconds=5), None),
         (timedelta(0), timedelta(seconds=5), None),
-        # Within the leeway, after the end of its validity.
+        # The end passed while the answer was being written.
         (timedelta(seconds=-100), timedelta(seconds=5), None),
         (timedelta(minutes=15), timedelta(0), None),
     ],

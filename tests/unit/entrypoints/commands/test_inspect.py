@@ -87,6 +87,17 @@ def test_what_is_no_certificate_fails(
     assert "\x1b" not in out
 
 
+@pytest.mark.parametrize("data", [to_pem(a_certificate()) * 2, to_der(a_certificate()) * 2])
+def test_two_certificates_in_one_file_are_named_as_such(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes
+) -> None:
+    """A chain, or the wrong file: which of them was meant cannot be known."""
+    path = tmp_path / "both.crt"
+    path.write_bytes(data)
+    assert main(["inspect", str(path)]) == exit_codes.FAILED
+    assert "malformed-certificate (more than one certificate)" in capsys.readouterr().out
+
+
 def test_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A hostile file name is shown harmless."""
     assert main(["inspect", str(tmp_path / "\x1b[31mno")]) == exit_codes.FAILED

@@ -12,7 +12,7 @@ from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.cli import main
-from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_pem
+from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_der, to_pem
 
 _NOW = datetime.now(UTC)
 
@@ -114,6 +114,17 @@ def test_pylon_is_not_asked_in_vain(
     assert main(["verify", _saved(tmp_path, expired)]) == exit_codes.FAILED
     assert capsys.readouterr().out.splitlines()[-1].startswith("denied: expired")
     assert chain.asked == []
+
+
+@pytest.mark.parametrize("data", [to_pem(a_certificate()) * 2, to_der(a_certificate()) * 2])
+def test_two_certificates_in_one_file_are_named_as_such(
+    chain: _Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes
+) -> None:
+    """A chain, or the wrong file: which of them was meant cannot be known."""
+    path = tmp_path / "both.crt"
+    path.write_bytes(data)
+    assert main(["verify", str(path)]) == exit_codes.FAILED
+    assert "malformed-certificate (more than one certificate)" in capsys.readouterr().out
 
 
 def test_what_is_no_certificate_is_denied(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import signal
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,11 +19,11 @@ from nexus_auth.domain.errors import (
     RegistryUnavailable,
 )
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.issuance import Order
+from nexus_auth.domain.issuance import ABSENT_CONFIRMATIONS, Order
 from nexus_auth.domain.issuing import Credentials
 from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
 from nexus_auth.entrypoints.issuing.hook import Hook
-from nexus_auth.entrypoints.issuing.issuance import Issuance
+from nexus_auth.entrypoints.issuing.issuance import Issuance, is_nothing_to_do
 from nexus_auth.entrypoints.reporter import Reporter
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock, FakeIssuer
@@ -119,16 +120,143 @@ async def test_pair_that_is_there_is_enough(scene: Scene) -> None:
     assert (scene.issuer.made, scene.issuer.asked) == (1, asked)
 
 
-@pytest.mark.parametrize("error", [IssuingRefused("no"), IssuerUnavailable("away")])
-async def test_failure_leaves_what_is_there(scene: Scene, error: IssuingError) -> None:
-    """To the last file."""
+@pytest.mark.parametrize(
+    ("error", "is_recorded"),
+    [
+        (IssuingRefused("no"), False),
+        (IssuingRefused("nonsense", key_may_have_changed=True), True),
+        (IssuerUnavailable("cannot connect", key_may_have_changed=False), False),
+        (IssuerUnavailable("away"), True),
+    ],
+)
+async def test_failure_leaves_what_is_there(
+    scene: Scene, error: IssuingError, *, is_recorded: bool
+) -> None:
+    """To the last file, and the record of a request that may have replaced the key on chain."""
     await scene.run()
     before = scene.pair.certificate.fingerprint
     scene.issuer.error = error
-    with pytest.raises(type(error)):
-        await scene.run(force=True)
+    for _ in range(2):  # A second request has one record more, which stands for both.
+        with pytest.raises(type(error)):
+            await scene.run(force=True)
     assert scene.pair.certificate.fingerprint == before
-    assert scene.names == PAIR
+    assert scene.names[-2:] == PAIR
+    assert len(scene.names) == 2 + is_recorded
+    assert (scene.directory.requested_at() is not None) is is_recorded
+
+
+class TestRequestWithoutAnAnswer:
+    """An earlier run asked Pylon for a pair, and its answer is not on disk."""
+
+    async def leave_request(self, scene: Scene, *, minutes_ago: float = 60) -> None:
+        """A pair that was good, and a request that failed without saying whether it did a thing."""
+        await scene.run()
+        scene.issuer.error = IssuerUnavailable("took too long")
+        with pytest.raises(IssuerUnavailable):
+            await scene.run(force=True)
+        scene.issuer.error = None
+        [record] = scene.directory.requests()
+        at = (scene.clock.now - timedelta(minutes=minutes_ago)).timestamp()
+        os.utime(record, (at, at))
+
+    async def test_replaced_key_is_named_and_nothing_else_is_done(self, scene: Scene) -> None:
+        """As often as the command is run without a flag that asks for more."""
+        await self.leave_request(scene)
+        scene.issuer.chain[ALICE] = public_bytes(a_key("lost"))
+        for _ in range(2):
+            with pytest.raises(CredentialsError) as caught:
+                await scene.run()
+            text = str(caught.value)
+            assert "the key on chain has been replaced" in text
+            assert "another key" in text
+            assert "lost" in text
+            assert "refused" in text
+            assert "-force-recreate" in text
+        assert scene.issuer.made == 1
+        assert await scene.run(force=True) == 0
+        assert scene.is_on_chain
+        assert scene.names == PAIR
+
+    async def test_key_that_is_nowhere_is_looked_for_more_than_once(self, scene: Scene) -> None:
+        """Pylon says the same when it cannot read the chain."""
+        await self.leave_request(scene)
+        asked = scene.issuer.asked
+        del scene.issuer.chain[ALICE]
+        with pytest.raises(CredentialsError, match="no key"):
+            await scene.run()
+        assert scene.issuer.asked == asked + ABSENT_CONFIRMATIONS
+
+    @pytest.mark.parametrize("renew_before", [None, 30 * DAY])
+    async def test_request_that_changed_nothing_is_forgotten(
+        self, scene: Scene, renew_before: timedelta | None
+    ) -> None:
+        """Once it is old enough: from then on, the pair is enough again."""
+        await self.leave_request(scene, minutes_ago=15)
+        assert await scene.run(renew_before=renew_before) == 0
+        assert "changed nothing" in scene.err.getvalue()
+        assert scene.names == PAIR
+        assert scene.issuer.made == 1
+        asked = scene.issuer.asked
+        assert await scene.run() == 0
+        assert scene.issuer.asked == asked
+
+    @pytest.mark.parametrize("renew_before", [None, 30 * DAY])
+    async def test_request_that_may_still_take_effect_is_remembered(
+        self, scene: Scene, renew_before: timedelta | None
+    ) -> None:
+        """Pylon may be at work on it: the pair is good now, and the next run looks again."""
+        await self.leave_request(scene, minutes_ago=14)
+        assert await scene.run(renew_before=renew_before) == 0
+        assert "may still take effect" in scene.err.getvalue()
+        assert scene.directory.requested_at() is not None
+        scene.issuer.chain[ALICE] = public_bytes(a_key("lost"))
+        with pytest.raises(CredentialsError, match="has been replaced"):
+            await scene.run()
+
+    async def test_chain_that_cannot_be_read_decides_nothing(self, scene: Scene) -> None:
+        """The record stays; the exit code tells of Pylon."""
+        await self.leave_request(scene)
+        scene.issuer.error = IssuerUnavailable("away")
+        with pytest.raises(IssuerUnavailable):
+            await scene.run()
+        assert scene.directory.requested_at() is not None
+        assert scene.issuer.made == 1
+
+    async def test_renewal_replaces_a_key_that_is_lost(self, scene: Scene) -> None:
+        """As it does whenever the chain has another one: that is what it is for."""
+        await self.leave_request(scene)
+        scene.issuer.chain[ALICE] = public_bytes(a_key("lost"))
+        assert await scene.run(renew_before=30 * DAY) == 0
+        assert "its answer is lost" in scene.err.getvalue()
+        assert scene.is_on_chain
+        assert scene.names == PAIR
+
+    async def test_first_pair_that_was_lost_is_named_and_made_again(self, scene: Scene) -> None:
+        """There is nothing that could be compared, and nothing that a new pair could spoil."""
+        scene.issuer.error = IssuerUnavailable("took too long")
+        with pytest.raises(IssuerUnavailable):
+            await scene.run()
+        scene.issuer.error = None
+        assert await scene.run() == 0
+        assert "its answer is lost" in scene.err.getvalue()
+        assert scene.is_on_chain
+        assert scene.names == PAIR
+
+    async def test_pair_that_cannot_be_read_is_reported(self, scene: Scene) -> None:
+        """It cannot be compared with the chain, and only a flag has it replaced."""
+        await self.leave_request(scene)
+        scene.directory.certificate_path.write_text("damaged")
+        with pytest.raises(CredentialsError, match=r"cannot be compared.*-force-recreate"):
+            await scene.run()
+        assert scene.issuer.made == 1
+
+    async def test_directory_is_not_done_while_there_is_one(self, scene: Scene) -> None:
+        """Else `generate` would end before it looks at anything."""
+        order = Order(hotkey=ALICE, valid_for=DAY)
+        await scene.run()
+        assert is_nothing_to_do(order, scene.directory)
+        await self.leave_request(scene)
+        assert not is_nothing_to_do(order, scene.directory)
 
 
 @pytest.mark.parametrize(
@@ -458,7 +586,7 @@ async def test_pair_that_could_not_be_had_is_no_change(scene: Scene) -> None:
     scene.issuer.error = IssuerUnavailable("away")
     with pytest.raises(IssuerUnavailable):
         await scene.run(after_change="false")
-    assert scene.names == []
+    assert not scene.directory.notification_path.exists()
 
 
 @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("/dev/null")])
