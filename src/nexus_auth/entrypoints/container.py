@@ -128,7 +128,7 @@ def build_registry(
         clocks=clocks,
     )
     if settings.registry == "lookup":
-        return LookupRegistry(source=source, timing=timing)
+        return LookupRegistry(source=source, timing=timing, neuron_source=source)
     sends_neurons = bool(_grant_headers(settings))
     return SnapshotRegistry(
         source=source,

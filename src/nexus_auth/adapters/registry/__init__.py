@@ -8,6 +8,7 @@
 | `plausibility` | quarantines an answer that lost half the subnet |
 | `lease` | shares snapshots with other processes; the lease to fetch for all of them |
 | `lookup` | fetches each hotkey on its own while the source cannot give all keys at once |
+| `allowance` | bounds the fetches that callers cause, and shares them out among hotkeys |
 | `backoff` | the pause after failures; a limit on repeated lines |
 
 No module here knows a source by name. A new source implements `KeySource` (and `NeuronSource`,

@@ -88,7 +88,12 @@ class SnapshotRegistry:
         self._fetch_snapshot = partial(
             fetch_snapshot, source, neuron_source, needs_neurons, self._clock
         )
-        self._fallback = LookupFallback(source=source, timing=timing, needs_neurons=needs_neurons)
+        self._fallback = LookupFallback(
+            source=source,
+            timing=timing,
+            neuron_source=neuron_source,
+            needs_neurons=needs_neurons,
+        )
         self._refresher = Refresher(
             fetch=self._fetch if shared is None else partial(self._fetch_for_all, shared),
             next_due=self._next_due,

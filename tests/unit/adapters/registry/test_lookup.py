@@ -367,6 +367,7 @@ class Scene:
         self.fallback = LookupFallback(
             source=source,
             timing=a_timing(clocks, max_age=max_age),
+            neuron_source=source,
             needs_neurons=lambda: self.needs_neurons,
         )
 
