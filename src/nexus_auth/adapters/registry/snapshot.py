@@ -17,6 +17,7 @@ from nexus_auth.adapters.registry.refresh import EARLY_SECONDS, JITTER, Refreshe
 from nexus_auth.domain.errors import BulkNotOffered, RegistryUnavailable
 from nexus_auth.domain.health import Freshness, RegistryHealth
 from nexus_auth.domain.ports import Registration
+from nexus_auth.domain.snapshot import Suspicion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -300,15 +301,17 @@ class SnapshotRegistry:
         if verdict is Verdict.SUSPICIOUS and self._suspicion_throttle.allow(fetched_at):
             _log.warning(
                 "suspicious_snapshot",
+                kind=str(self._quarantine.suspicion),
                 size=len(snapshot.keys),
                 size_before=len(served.snapshot.keys),
                 neurons=len(snapshot.neurons or ()),
                 neurons_before=len(served.snapshot.neurons or ()),
                 confirm_seconds=CONFIRM_SECONDS,
             )
-        # What it says counts at once. What it leaves out counts when that is confirmed.
-        updated = served.snapshot.updated_by(snapshot)
-        self._serve(updated, served.fetched_at, is_ours=served.is_ours)
+        if self._quarantine.suspicion is Suspicion.LOST:
+            # What it says counts at once. What it leaves out counts when that is confirmed.
+            updated = served.snapshot.updated_by(snapshot)
+            self._serve(updated, served.fetched_at, is_ours=served.is_ours)
         return False
 
     async def _adopt_news(self) -> bool:

@@ -15,6 +15,7 @@ from nexus_auth.adapters.registry.refresh import EARLY_SECONDS, MAX_WAITING
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
 from nexus_auth.domain.health import Freshness
+from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.ports import Registration
 from tests.builders import NOW, a_hotkey
 from tests.unit.adapters.registry.sources import (
@@ -403,6 +404,109 @@ async def test_rotation_within_a_suspicious_snapshot_counts_at_once(
     assert at_hand is not None
     assert at_hand.public_key == key_of("alice's new")
     assert registry.peek(BOB) is not None
+
+
+MINERS = [f"miner {number}" for number in range(10)]
+
+
+def rotated_keys(*names: str) -> dict[Hotkey, bytes]:
+    """New keys for these people."""
+    return {a_hotkey(name): key_of(f"{name}'s new") for name in names}
+
+
+def same_keys(*names: str) -> dict[Hotkey, bytes]:
+    """One key for all of them."""
+    return {a_hotkey(name): key_of("one for all") for name in names}
+
+
+@pytest.mark.parametrize("change", [rotated_keys, same_keys])
+async def test_keys_that_change_for_most_count_only_when_they_are_said_again(
+    change: Callable[..., dict[Hotkey, bytes]],
+    make: Make,
+    source: FakeSource,
+    clocks: FakeClocks,
+) -> None:
+    """A source that mixes keys up shuts nobody out; where everyone rotated, the next answer counts.
+
+    Nothing in the first answer counts: a changed key may belong to somebody else.
+    """
+    source.keys = keys_of(*MINERS)
+    registry = make()
+    await registry.refresh()
+    source.keys = change(*MINERS) | keys_of("newcomer")
+    clocks.advance(30)
+    with structlog.testing.capture_logs() as lines:
+        await registry.refresh()
+    assert [(line["event"], line["kind"]) for line in lines] == [("suspicious_snapshot", "changed")]
+    for seconds in (2, 3):
+        for name in MINERS:
+            found = registry.peek(a_hotkey(name))
+            assert found is not None
+            assert found.public_key == key_of(name)
+        assert registry.peek(a_hotkey("newcomer")) is None
+        clocks.advance(seconds)
+        await registry.refresh()
+    assert [registry.peek(a_hotkey(name)) for name in MINERS] == [
+        Registration(public_key=key, expires_at=clocks.wall() + MAX_AGE)
+        for key in list(source.keys.values())[:-1]
+    ]
+    assert registry.peek(a_hotkey("newcomer")) is not None
+
+
+async def test_hiccup_that_mixes_keys_up_and_passes_changes_nothing(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Whatever it alternates with, no caller is shut out."""
+    source.keys = keys_of(*MINERS)
+    registry = make()
+    for keys in [keys_of(*MINERS), same_keys(*MINERS), {}, rotated_keys(*MINERS)] * 3:
+        source.keys = dict(keys)
+        await registry.refresh()
+        found = registry.peek(a_hotkey("miner 3"))
+        assert found is not None
+        assert found.public_key == key_of("miner 3")
+        clocks.advance(30)
+
+
+@pytest.mark.parametrize("names", [MINERS[:1], MINERS[:5], ["alice", "bob"]])
+async def test_rotations_of_some_count_at_once(
+    names: list[str], make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """One of ten, half of ten, two of three."""
+    source.keys = keys_of(*MINERS) if "alice" not in names else keys_of("alice", "bob", "carol")
+    registry = make()
+    await registry.refresh()
+    source.keys |= rotated_keys(*names)
+    clocks.advance(2)
+    for name in names:
+        found = await registry.lookup(a_hotkey(name), presented=key_of(f"{name}'s new"))
+        assert found is not None
+        assert found.public_key == key_of(f"{name}'s new")
+
+
+async def test_first_answer_counts_whatever_it_is(make: Make, source: FakeSource) -> None:
+    """A subnet of one owner with one key is like any other at the start."""
+    source.keys = same_keys(*MINERS)
+    registry = make()
+    await registry.refresh()
+    assert registry.peek(a_hotkey("miner 9")) is not None
+
+
+async def test_started_registry_confirms_keys_that_changed_by_itself(
+    make: Make, source: FakeSource
+) -> None:
+    """The second fetch begins some seconds later, not at the next refresh."""
+    source.keys = keys_of(*MINERS)
+    registry = make(monotonic=asyncio.get_running_loop().time)
+    async with registry:
+        await registry.refresh()
+        source.keys = rotated_keys(*MINERS)
+        await registry.refresh()
+        await asyncio.sleep(CONFIRM_SECONDS + 0.1)
+        found = registry.peek(a_hotkey("miner 3"))
+        assert found is not None
+        assert found.public_key == key_of("miner 3's new")
+    assert source.bulk_fetches == 3
 
 
 async def test_key_that_cannot_be_one_is_left_out(make: Make, source: FakeSource) -> None:
