@@ -24,7 +24,7 @@ from nexus_auth.adapters.policy.parsing import PolicyInvalid, build_policies
 from nexus_auth.adapters.pylon.api import build_api
 from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.adapters.registry.fetch import Timing
-from nexus_auth.adapters.registry.lease import SharedSnapshots
+from nexus_auth.adapters.registry.lease import NewsSign, SharedSnapshots
 from nexus_auth.adapters.registry.lookup import LookupRegistry
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.starlette.admin_app import build_admin_app
@@ -49,7 +49,9 @@ with hidden(
     from dependency_injector import containers, providers
 
 
-def build_shared_snapshots(settings: Settings, clocks: Clocks) -> SharedSnapshots | None:
+def build_shared_snapshots(
+    settings: Settings, clocks: Clocks, sign: NewsSign | None = None
+) -> SharedSnapshots | None:
     """Makes what processes share of their snapshots, where a store is configured."""
     if settings.snapshot_store is None:
         return None
@@ -65,6 +67,7 @@ def build_shared_snapshots(settings: Settings, clocks: Clocks) -> SharedSnapshot
         store=_build_store(settings.snapshot_store, scope=scope, clock=clocks.wall),
         codec=RecordFormat(scope=scope, secret=secret, clocks=clocks),
         clocks=clocks,
+        sign=sign,
     )
 
 
@@ -157,6 +160,11 @@ def build_shared_reports(workers: int) -> SharedReports | None:
     return SharedReports(workers) if workers > 1 else None
 
 
+def build_news_sign(workers: int) -> NewsSign | None:
+    """Makes the sign by which workers see each other's news; to be called before they fork."""
+    return NewsSign() if workers > 1 else None
+
+
 def build_traces(traces: str) -> DecisionTraces | None:
     """Makes the observer that sends spans to an OpenTelemetry collector, where that is configured.
 
@@ -192,6 +200,8 @@ class Container(containers.DeclarativeContainer):
     """Everything that the commands are made of, made when it is first used."""
 
     settings = providers.Dependency(instance_of=Settings)
+    news_sign: providers.Object[NewsSign | None] = providers.Object(None)
+    """That of all workers, where there are several."""
 
     clocks = providers.Object(SYSTEM_CLOCKS)
     clock = clocks.provided.wall
@@ -226,7 +236,7 @@ class Container(containers.DeclarativeContainer):
     policies = providers.Singleton(build_live_policies, settings, clock)
     """Gives the policies in force. Start it and close it."""
 
-    shared_snapshots = providers.Singleton(build_shared_snapshots, settings, clocks)
+    shared_snapshots = providers.Singleton(build_shared_snapshots, settings, clocks, news_sign)
 
     registry = providers.Singleton(
         build_registry, settings, key_source, clocks, shared_snapshots, policies
@@ -273,8 +283,8 @@ class Container(containers.DeclarativeContainer):
     """Needs `monitor` and `is_draining`."""
 
 
-def build_container(settings: Settings) -> Container:
-    """Fills a container with the effective settings."""
-    container = Container(settings=settings)
+def build_container(settings: Settings, *, news_sign: NewsSign | None = None) -> Container:
+    """Fills a container with the effective settings, and what its workers share."""
+    container = Container(settings=settings, news_sign=providers.Object(news_sign))
     container.check_dependencies()
     return container

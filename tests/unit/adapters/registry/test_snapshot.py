@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 import structlog.testing
 
-from nexus_auth.adapters.registry.fetch import CONFIRM_SECONDS, PATIENCE_SECONDS
+from nexus_auth.adapters.registry.backoff import RETRY_SECONDS_AT_MOST
+from nexus_auth.adapters.registry.fetch import CONFIRM_SECONDS, FETCH_SECONDS, PATIENCE_SECONDS
 from nexus_auth.adapters.registry.refresh import EARLY_SECONDS, MAX_WAITING
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
@@ -627,3 +628,65 @@ async def test_health_follows_what_happens(
     assert state.freshness is Freshness.FRESH
     assert (state.size, state.age, state.last_error) == (2, timedelta(seconds=3), None)
     assert state.can_serve
+
+
+async def test_source_that_hangs_for_a_minute_is_given_up_and_asked_again(
+    make: Make, source: FakeSource
+) -> None:
+    """What is known serves meanwhile, and keys are renewed again once it answers."""
+    registry = make(monotonic=asyncio.get_running_loop().time)
+    async with registry:
+        await registry.refresh()
+        source.open.clear()
+        await asyncio.sleep(REFRESH_EVERY.total_seconds() + FETCH_SECONDS - 3)
+        assert registry.peek(ALICE) is not None
+        assert source.bulk_fetches == 2
+        assert registry.health().failing_since is None
+        await asyncio.sleep(4)
+        assert registry.health().last_error == "the source did not answer in time"
+        source.keys[ALICE] = key_of("alice's new")
+        source.open.set()
+        await asyncio.sleep(RETRY_SECONDS_AT_MOST)
+        found = registry.peek(ALICE)
+        assert found is not None
+        assert found.public_key == key_of("alice's new")
+
+
+async def test_source_that_crashes_at_every_fetch_is_asked_again_and_again(
+    make: Make, source: FakeSource
+) -> None:
+    """No exception ends the refreshing, in the background either."""
+    registry = make(monotonic=asyncio.get_running_loop().time)
+    source.error = ZeroDivisionError("a defect")
+    with structlog.testing.capture_logs():
+        await registry.start()
+        await asyncio.sleep(60)
+        assert source.bulk_fetches >= 60 / RETRY_SECONDS_AT_MOST
+        assert registry.health().last_error == "a defect"
+        source.error = None
+        await asyncio.sleep(RETRY_SECONDS_AT_MOST)
+        assert registry.peek(ALICE) is not None
+
+
+async def test_switch_to_single_keys_crashes_nothing(make: Make, source: FakeSource) -> None:
+    """After what was known is too old: callers, health and refreshes go on, and so back."""
+    registry = make(monotonic=asyncio.get_running_loop().time, max_age=timedelta(seconds=20))
+    with structlog.testing.capture_logs() as lines:
+        async with registry:
+            await registry.refresh()
+            assert registry.peek(ALICE) is not None
+            source.offers_bulk = False
+            for _ in range(3):
+                await asyncio.sleep(REFRESH_EVERY.total_seconds() + RETRY_SECONDS_AT_MOST)
+                assert await find(registry, "alice") is not None
+                assert await find(registry, "bob") is None
+                assert registry.peek(ALICE) is not None
+                await registry.refresh()
+                state = registry.health()
+                assert (state.mode, state.size, state.freshness) == ("lookup", 1, Freshness.FRESH)
+            source.offers_bulk = True
+            await asyncio.sleep(REFRESH_EVERY.total_seconds() + 1)
+            assert registry.health().mode == "snapshot"
+            assert await find(registry, "alice") is not None
+    events = [line["event"] for line in lines]
+    assert events == ["bulk_not_offered", "bulk_offered_again"]
