@@ -622,34 +622,49 @@ async def test_only_newer_news_replace_what_is_known(
         assert now is known
 
 
+async def test_news_end_the_quarantine_of_an_answer(
+    make: Make, source: FakeSource, store: FakeStore
+) -> None:
+    """What is said after them is compared with them, and needs a confirmation of its own."""
+    clocks = FakeClocks()
+    one, other = make(clocks=clocks), make(clocks=clocks)
+    await one.refresh()
+    full = dict(source.keys)
+    for keys, process in [({}, one), (full, other), ({}, one)]:
+        clocks.advance(4)
+        store.lease = None
+        source.keys = dict(keys)
+        await process.refresh()
+        assert one.peek(ALICE) is not None
+
+
 # The workers of one service: what one has learned, the others know before they deny.
 
 
 async def two_workers_of_which_one_has_news(
-    make: Make, source: FakeSource
-) -> tuple[SnapshotRegistry, SnapshotRegistry]:
-    """Two workers, right after the first of them has fetched a newcomer and another's new key.
+    make: Make, source: FakeSource, store: FakeStore
+) -> SnapshotRegistry:
+    """The worker that has fetched, looked for news and may not fetch for now.
 
-    The second has looked for news just before, and may not fetch for now.
+    After that, the other one has fetched a newcomer, and another's new key.
     """
     sign = NewsSign()
     one, other = make(sign=sign), make(sign=sign)
-    await one.refresh()
-    await asyncio.sleep(refresh.EARLY_SECONDS)
     await other.refresh()
     source.keys |= {a_hotkey("bob"): key_of("bob"), ALICE: key_of("alice's new")}
-    await asyncio.sleep(refresh.EARLY_SECONDS)
+    await asyncio.sleep(0.5)
+    store.lease = None
     await one.refresh()
     assert one.peek(a_hotkey("bob")) is not None
-    return one, other
+    return other
 
 
 @pytest.mark.parametrize(("name", "key"), [("bob", "bob"), ("alice", "alice's new")])
 async def test_worker_knows_what_another_granted_by_before_it_denies(
-    make: Make, source: FakeSource, name: str, key: str
+    make: Make, source: FakeSource, store: FakeStore, name: str, key: str
 ) -> None:
     """A newcomer, or a rotated key, is granted by all from its first grant on, without a fetch."""
-    _, other = await two_workers_of_which_one_has_news(make, source)
+    other = await two_workers_of_which_one_has_news(make, source, store)
     fetches, began = source.bulk_fetches, asyncio.get_running_loop().time()
     callers = (other.lookup(a_hotkey(name), presented=key_of(key)) for _ in range(500))
     for found in await asyncio.gather(*callers):
@@ -681,7 +696,7 @@ async def test_look_that_began_too_early_is_followed_by_another(
     make: Make, source: FakeSource, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is saved during a look is seen by the next one, which a caller waits for as well."""
-    _, other = await two_workers_of_which_one_has_news(make, source)
+    other = await two_workers_of_which_one_has_news(make, source, store)
     version, looks = store.version, 0
 
     async def slow_version() -> str | None:
@@ -707,7 +722,7 @@ async def test_store_that_is_silent_holds_no_worker_up_for_long(
     make: Make, source: FakeSource, store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A caller waits for it as long as for a source, and then no caller waits for it."""
-    _, other = await two_workers_of_which_one_has_news(make, source)
+    other = await two_workers_of_which_one_has_news(make, source, store)
 
     async def hang() -> None:
         await asyncio.sleep(3600)
@@ -716,9 +731,11 @@ async def test_store_that_is_silent_holds_no_worker_up_for_long(
         monkeypatch.setattr(store, method, lambda *_, **__: hang())
     loop = asyncio.get_running_loop()
     began = loop.time()
-    await other.lookup(a_hotkey("bob"), presented=key_of("bob"))
-    assert loop.time() - began == pytest.approx(PATIENCE_SECONDS)
-    await asyncio.sleep(lease.STORE_SECONDS - PATIENCE_SECONDS + 0.1)
+    with structlog.testing.capture_logs() as lines:
+        await other.lookup(a_hotkey("bob"), presented=key_of("bob"))
+        assert loop.time() - began == pytest.approx(PATIENCE_SECONDS)
+        await asyncio.sleep(lease.STORE_SECONDS - PATIENCE_SECONDS + 0.1)
+    assert [line["error"] for line in lines] == ["it did not answer in time"]
     assert other._shared is not None
     assert not other._shared.is_behind()
 

@@ -22,6 +22,7 @@ from tests.unit.adapters.registry.sources import (
     key_of,
     keys_of,
     neurons_of,
+    until_idle,
 )
 from tests.virtual_time import LoopClocks
 
@@ -239,3 +240,47 @@ async def test_silent_source_of_neurons_holds_nobody_up_and_ends_with_the_regist
     assert source.neuron_fetches == 1
     await registry.aclose()
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_hotkey_with_a_neuron_does_not_wait_in_the_queue_of_strangers(
+    make: Make, source: FakeSource
+) -> None:
+    """Where the source is slow, that queue is long."""
+    registry = make()
+    await flood(registry, [f"stranger {number}" for number in range(200)], seconds=1)
+    source.open.clear()
+    waiting = [
+        asyncio.create_task(is_granted(registry, f"another {number}"))
+        for number in range(2 * lookup.MAX_FETCHES)
+    ]
+    await until_idle()
+    waiting.append(asyncio.create_task(is_granted(registry, "miner 0")))
+    await until_idle()
+    assert source.fetches[a_hotkey("miner 0")] == 1
+    source.open.set()
+    assert (await asyncio.gather(*waiting))[-1]
+
+
+async def test_number_of_neurons_that_are_remembered_is_bounded(
+    make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a source says."""
+    monkeypatch.setattr(lookup, "MAX_KNOWN", 3)
+    registry = make()
+    await flood(registry, [f"stranger {number}" for number in range(200)], seconds=1)
+    assert source.neuron_fetches == 1
+    assert len(registry._neurons.hotkeys) == 3
+
+
+async def test_key_long_unused_is_fetched_before_it_is_used_also_during_an_attack(
+    make: Make, source: FakeSource
+) -> None:
+    """That fetch is due, and needs no allowance: the key may have been replaced since."""
+    registry = make()
+    for name in MINERS:
+        assert await is_granted(registry, name)
+    source.keys[a_hotkey("miner 200")] = key_of("miner 200's new")
+    await asyncio.sleep(2 * REFRESH_EVERY.total_seconds() + 1)
+    while registry._rechecks.take():
+        pass  # As an attack on many names does.
+    assert not await is_granted(registry, "miner 200")
