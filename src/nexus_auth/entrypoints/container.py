@@ -25,7 +25,7 @@ from nexus_auth.adapters.policy.parsing import PolicyInvalid, build_policies
 from nexus_auth.adapters.pylon.api import build_api
 from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.adapters.registry.fetch import Timing
-from nexus_auth.adapters.registry.lease import SharedSnapshots
+from nexus_auth.adapters.registry.lease import NewsSign, SharedSnapshots
 from nexus_auth.adapters.registry.lookup import LookupRegistry
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.starlette.admin_app import build_admin_app
@@ -56,7 +56,9 @@ UNSEALED_STORE: Final = (
 )
 
 
-def build_shared_snapshots(settings: Settings, clocks: Clocks) -> SharedSnapshots | None:
+def build_shared_snapshots(
+    settings: Settings, clocks: Clocks, sign: NewsSign | None = None
+) -> SharedSnapshots | None:
     """Makes what processes share of their snapshots, where a store is configured.
 
     Raises:
@@ -77,6 +79,7 @@ def build_shared_snapshots(settings: Settings, clocks: Clocks) -> SharedSnapshot
         store=_build_store(settings.snapshot_store, scope=scope, clock=clocks.wall),
         codec=RecordFormat(scope=scope, secret=secret, clocks=clocks),
         clocks=clocks,
+        sign=sign,
     )
 
 
@@ -140,7 +143,7 @@ def build_registry(
         clocks=clocks,
     )
     if settings.registry == "lookup":
-        return LookupRegistry(source=source, timing=timing)
+        return LookupRegistry(source=source, timing=timing, neuron_source=source)
     sends_neurons = bool(_grant_headers(settings))
     return SnapshotRegistry(
         source=source,
@@ -174,6 +177,11 @@ def build_view(settings: Settings) -> RequestView:
     return RequestView(
         with_query=settings.log_query, knows_proxies=settings.trusted_proxies is not None
     )
+
+
+def build_news_sign(workers: int) -> NewsSign | None:
+    """Makes the sign by which workers see each other's news; to be called before they fork."""
+    return NewsSign() if workers > 1 else None
 
 
 def build_traces(traces: str, view: RequestView) -> DecisionTraces | None:
@@ -211,6 +219,8 @@ class Container(containers.DeclarativeContainer):
     """Everything that the commands are made of, made when it is first used."""
 
     settings = providers.Dependency(instance_of=Settings)
+    news_sign: providers.Object[NewsSign | None] = providers.Object(None)
+    """That of all workers, where there are several."""
 
     clocks = providers.Object(SYSTEM_CLOCKS)
     clock = clocks.provided.wall
@@ -245,7 +255,7 @@ class Container(containers.DeclarativeContainer):
     policies = providers.Singleton(build_live_policies, settings, clock)
     """Gives the policies in force. Start it and close it."""
 
-    shared_snapshots = providers.Singleton(build_shared_snapshots, settings, clocks)
+    shared_snapshots = providers.Singleton(build_shared_snapshots, settings, clocks, news_sign)
 
     registry = providers.Singleton(
         build_registry, settings, key_source, clocks, shared_snapshots, policies
@@ -294,8 +304,8 @@ class Container(containers.DeclarativeContainer):
     """Needs `monitor` and `is_draining`."""
 
 
-def build_container(settings: Settings) -> Container:
-    """Fills a container with the effective settings."""
-    container = Container(settings=settings)
+def build_container(settings: Settings, *, news_sign: NewsSign | None = None) -> Container:
+    """Fills a container with the effective settings, and what its workers share."""
+    container = Container(settings=settings, news_sign=providers.Object(news_sign))
     container.check_dependencies()
     return container

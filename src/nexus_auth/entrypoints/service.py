@@ -25,6 +25,7 @@ from nexus_auth.entrypoints.container import (
     UNSEALED_STORE,
     Container,
     build_container,
+    build_news_sign,
     build_shared_reports,
 )
 from nexus_auth.entrypoints.logs import configure_logging
@@ -82,13 +83,15 @@ def serve(settings: Settings) -> int:
         # As it turned out, so that what is logged is what is so.
         effective = shared if admin is not None else dataclasses.replace(shared, admin_addr=None)
         reports = build_shared_reports(settings.workers)
+        sign = build_news_sign(settings.workers)
 
         def run_worker(number: int, parent_gone: int | None) -> int:
             # The first one answers for health and readiness, and so does its replacement.
             own_admin = admin if number == 0 else None
             if admin is not None and own_admin is None:
                 admin.socket.close()
-            worker = _Worker(effective, number, reports, parent_gone)
+            own = build_container(effective, news_sign=sign)
+            worker = _Worker(own, number, reports, parent_gone)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(worker.run(auth, own_admin))
 
@@ -177,11 +180,15 @@ class _Worker:
     """Both listeners in one event loop."""
 
     def __init__(
-        self, settings: Settings, number: int, board: SharedReports | None, parent_gone: int | None
+        self,
+        container: Container,
+        number: int,
+        board: SharedReports | None,
+        parent_gone: int | None,
     ) -> None:
-        self._settings = settings
+        self._settings: Settings = container.settings()
         self._parent_gone = parent_gone
-        self._container: Container = build_container(settings)
+        self._container = container
         self._monitor = self._container.monitor(shared_reports=board, worker=number)
         self._servers: list[Server] = []
         self._draining = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tests.builders import a_hotkey
@@ -28,10 +28,13 @@ class Fault:
     Attributes:
         name: As it stands in the table.
         begin: Makes a Pylon misbehave.
+        changes_keys: Whether callers have another key, which a registry that fetches one key after
+            the other cannot find suspicious.
     """
 
     name: str
     begin: Callable[[FaultyPylon], Awaitable[None]]
+    changes_keys: bool = False
 
 
 async def end(pylon: FaultyPylon) -> None:
@@ -78,6 +81,16 @@ def _map(name: str, change: Callable[[Entries], object]) -> Fault:
 def _entry(name: str, **fields: object) -> Fault:
     """What is told of all hotkeys, with one entry wrong."""
     return _map(name, lambda entries: entries[OWNER.address].update(fields))
+
+
+def _change_keys(name: str, *, changed: int, key_of_hotkey: Callable[[int], bytes]) -> Fault:
+    """What is told of all hotkeys, with another key for the first so many of them."""
+
+    def change(entries: Entries) -> None:
+        for number, entry in enumerate(list(entries.values())[:changed]):
+            entry["public_key"] = key_of_hotkey(number).hex()
+
+    return replace(_map(name, change), changes_keys=True)
 
 
 def _keep(*names: str) -> Callable[[Entries], None]:
@@ -130,4 +143,6 @@ FAULTS: Final = (
     _map("some entries nonsense", _add_nonsense),
     _map("suddenly empty", _keep()),
     _map("most hotkeys lost", _keep("miner 1", "miner 2")),
+    _change_keys("every hotkey the same key", changed=99, key_of_hotkey=lambda _: key_of("no one")),
+    _change_keys("most keys changed", changed=9, key_of_hotkey=lambda n: key_of(f"another {n}")),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import statistics
 import time
 import tracemalloc
@@ -18,6 +19,7 @@ from nexus_auth.adapters.registry.fetch import Timing
 from nexus_auth.adapters.registry.refresh import EARLY_SECONDS
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.ports import Registration
+from nexus_auth.domain.reasons import DenialReason
 from tests.builders import a_hotkey
 from tests.integration.children import resident_bytes
 from tests.integration.faults.faulty_pylon import NETUID, FaultyPylon
@@ -139,6 +141,34 @@ async def test_ten_thousand_strangers_over_http_cost_one_request_per_interval(
     assert answers == {(403, "not-registered"): STRANGERS}
     assert asked <= 2 + spent / EARLY_SECONDS
     assert whole - half < 10_000_000
+
+
+@pytest.mark.timeout(60)
+async def test_registered_callers_get_in_among_strangers_where_keys_come_one_by_one(
+    tmp_path: Path,
+) -> None:
+    """The whole service in lookup mode, when strangers have used up what unknown callers have."""
+    strangers = (a_header(f"stranger {n}", key_of="stranger") for n in itertools.count())
+    miners = [f"miner {n}" for n in range(20)]
+    with running_pylon() as pylon:
+        register(pylon, *miners)
+        for name in miners:
+            pylon.store.set_neuron(a_hotkey(name))
+        with running_service(tmp_path, pylon.url, NEXUS_AUTH_REGISTRY="lookup") as service:
+            knocker = Knocker(*await asyncio.open_connection("127.0.0.1", service.port))
+            while (await knocker.ask(next(strangers)))[1] != DenialReason.REGISTRY_UNAVAILABLE:
+                pass
+            # It was asked for when half of that was used up.
+            while not any(request.path.endswith("/neurons") for request in pylon.requests):  # noqa: ASYNC110 - there is no event to wait for.
+                await asyncio.sleep(0.01)
+            outcomes = Counter[int]()
+            for name in miners:
+                outcomes[(await knocker.ask(a_header(name)))[0]] += 1
+                for _ in range(10):
+                    assert (await knocker.ask(next(strangers)))[0] == 403
+            knocker.close()
+    # The first of them may come before the answer about neurons has been read.
+    assert outcomes[200] >= len(miners) - 1
 
 
 @pytest.mark.parametrize("when", ["started", "not started"])

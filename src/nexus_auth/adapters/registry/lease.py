@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import mmap
 import uuid
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
@@ -40,10 +41,34 @@ time, and has the answer sooner than a process that begins to fetch now."""
 LEASE_POLL_SECONDS: Final = 0.1
 """How often to look for news, and for the end of the lease, meanwhile."""
 
+STORE_SECONDS: Final = 2.0
+"""When an access to the store is given up. A store ends by itself before that; this holds if it
+does not."""
+
 _RENEWED_SECONDS: Final = 0.1
 """A lease that ends so much later than it did was renewed; less is a difference of clocks."""
 
+T = TypeVar("T")
+
 _log = structlog.get_logger(__name__)
+
+
+class NewsSign:
+    """Tells the workers of one service at once that one of them saved a snapshot.
+
+    Plain shared memory, made before the workers fork. To look at it costs a request nothing.
+    """
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, len(uuid.uuid4().bytes))
+
+    def change(self) -> None:
+        """Makes it another one than every worker has seen."""
+        self._memory[:] = uuid.uuid4().bytes
+
+    def read(self) -> bytes:
+        """What it is now; a value that is read while another is written is another one, too."""
+        return self._memory[:]
 
 
 class SharedSnapshots:
@@ -54,18 +79,29 @@ class SharedSnapshots:
     """
 
     def __init__(
-        self, *, store: SnapshotStore, codec: SnapshotCodec, clocks: Clocks = SYSTEM_CLOCKS
+        self,
+        *,
+        store: SnapshotStore,
+        codec: SnapshotCodec,
+        clocks: Clocks = SYSTEM_CLOCKS,
+        sign: NewsSign | None = None,
     ) -> None:
-        """Takes a store, which it closes in `aclose`, and what writes and reads its records."""
+        """Takes a store, which it closes in `aclose`, and what writes and reads its records.
+
+        `sign` is that of all workers of this service; None where there is one process only.
+        """
         self.is_empty = False
         """Whether the store was seen to hold no record at all."""
         self._store = store
         self._codec = codec
         self._monotonic = clocks.monotonic
+        self._sign = sign
+        self._seen_sign = None if sign is None else sign.read()
         self._holder = uuid.uuid4().hex
         self._seen_version: str | None = None
         self._lease_ends: float | None = None
         self._ignored = LogThrottle(clocks.monotonic)
+        self._crashed = LogThrottle(clocks.monotonic)
         self._is_read_only = False
         self._backoff = Backoff(source="snapshot store", clocks=clocks)
 
@@ -74,15 +110,22 @@ class SharedSnapshots:
         """Whether the store is known to be away, and the next attempt is not due yet."""
         return self._backoff.is_waiting
 
+    def is_behind(self) -> bool:
+        """Says whether another worker saved a snapshot since `fetch_news` last looked."""
+        return self._sign is not None and self._sign.read() != self._seen_sign and not self.is_away
+
     async def fetch_news(self) -> StoredSnapshot | None:
         """Reads what another process saved since the last time, if it is to be believed."""
         if self.is_away:
             return None
         news = None
+        # Read first: what is saved from now on changes it again.
+        sign = None if self._sign is None else self._sign.read()
         with self._counted(writing=False):
-            version = await self._store.version()
+            version = await _in_time(self._store.version())
             news = None if version == self._seen_version else await self._load()
             self._seen_version = version
+            self._seen_sign = sign
             self.is_empty = version is None
         return news
 
@@ -95,12 +138,15 @@ class SharedSnapshots:
         """
         if self.is_away:
             return
-        record = await asyncio.to_thread(self._codec.build, snapshot, fetched_at=fetched_at)
         with self._counted(writing=True):
-            version = await self._store.save(record, said_at=snapshot.said_at, keep_for=keep_for)
+            record = await asyncio.to_thread(self._codec.build, snapshot, fetched_at=fetched_at)
+            saving = self._store.save(record, said_at=snapshot.said_at, keep_for=keep_for)
+            version = await _in_time(saving)
             self.is_empty = False
             # Where the record of another process was left in place, that is news.
             self._seen_version = version or self._seen_version
+            if self._sign is not None:
+                self._sign.change()
 
     async def wait_for_lease(
         self, *, find_news: Callable[[], Awaitable[bool]], is_urgent: Callable[[], bool]
@@ -130,7 +176,7 @@ class SharedSnapshots:
         granted = True
         if not self.is_away:
             with self._counted(writing=True):
-                granted = await self._store.acquire_lease(self._holder, span)
+                granted = await _in_time(self._store.acquire_lease(self._holder, span))
         return granted
 
     @contextlib.asynccontextmanager
@@ -151,14 +197,15 @@ class SharedSnapshots:
 
     async def aclose(self) -> None:
         """Closes the store."""
-        await self._store.aclose()
+        with self._counted(writing=False):
+            await _in_time(self._store.aclose())
 
     async def _is_lease_renewed(self) -> bool:
         """Says whether the lease's holder has renewed it since the last call."""
         before = ends = None
         if not self.is_away:
             with self._counted(writing=False):
-                remaining = await self._store.lease_remaining()
+                remaining = await _in_time(self._store.lease_remaining())
                 before = self._lease_ends
                 if remaining is not None:
                     ends = self._monotonic() + remaining.total_seconds()
@@ -173,7 +220,7 @@ class SharedSnapshots:
     async def _load(self) -> StoredSnapshot | None:
         """Reads the record; None when it is gone, or not to be believed."""
         try:
-            record = await self._store.load()
+            record = await _in_time(self._store.load())
             return None if record is None else await asyncio.to_thread(self._codec.parse, record)
         except RecordRejected as exc:
             if self._ignored.allow(str(exc)):
@@ -190,9 +237,28 @@ class SharedSnapshots:
         try:
             yield
         except StoreUnavailable as exc:
-            self._is_read_only = self._is_read_only or writing
-            self._backoff.failed(exc)
+            failure = exc
+        except TimeoutError:
+            failure = StoreUnavailable("it did not answer in time")
+        except Exception as exc:  # noqa: BLE001 - the edge to a store, which keeps no registry from its source.
+            # A defect of the store, or an answer that nobody thought of.
+            if self._crashed.allow(type(exc).__name__):
+                _log.exception("store_crashed")
+            failure = StoreUnavailable(f"it crashed: {type(exc).__name__}")
         else:
             self._is_read_only = self._is_read_only and not writing
             if not self._is_read_only:
                 self._backoff.succeeded()
+            return
+        self._is_read_only = self._is_read_only or writing
+        self._backoff.failed(failure)
+
+
+async def _in_time(access: Awaitable[T]) -> T:
+    """Waits for an access to the store, and gives it up after a while.
+
+    Raises:
+        TimeoutError: If it did not end.
+    """
+    async with asyncio.timeout(STORE_SECONDS):
+        return await access

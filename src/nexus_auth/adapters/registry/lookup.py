@@ -9,11 +9,13 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 
 from nexus_auth.adapters.log_throttle import LogThrottle
+from nexus_auth.adapters.registry.allowance import Allowance
 from nexus_auth.adapters.registry.backoff import Backoff
 from nexus_auth.adapters.registry.fetch import (
     CONFIRM_SECONDS,
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.ports import KeySource
+    from nexus_auth.domain.ports import KeySource, MonotonicClock, NeuronSource
 
 MAX_KNOWN: Final = 16_384
 """Registered hotkeys remembered: far more than a subnet has."""
@@ -54,7 +56,18 @@ UNKNOWN_AT_ONCE: Final = 256
 """How many hotkeys never seen before may be fetched at once: as many as a subnet has."""
 
 UNKNOWN_PER_SECOND: Final = 8.0
-"""How many a second after that, so that a flood of unknown hotkeys does not reach the source."""
+"""How many a second after that, so that a flood of unknown hotkeys does not reach the source.
+Hotkeys with a neuron on the subnet have an allowance of the same size for themselves."""
+
+RECHECKS_AT_ONCE: Final = 16
+"""How many known hotkeys may be fetched again at once because another key was presented."""
+
+RECHECKS_PER_SECOND: Final = 8.0
+"""How many a second after that, for all hotkeys together: a forged certificate costs nothing."""
+
+NEURONS_SECONDS: Final = 60.0
+"""The least time between two fetches of the neurons. There is none while few unknown hotkeys
+come."""
 
 _FAILURES_IN_A_ROW: Final = 3
 """After how many failures the source counts as down: a failure may concern one hotkey only."""
@@ -87,11 +100,17 @@ class LookupRegistry:
 
     Keys in use are renewed in the background when they are due. A `max_age` of zero remembers
     nothing, fetches every time, and lets only callers that come while a fetch is in flight share
-    its answer. Safe for concurrent use within one event loop. The source stays its creator's to
+    its answer. Safe for concurrent use within one event loop. The sources stay their creator's to
     close.
+
+    Certificates cost nothing to forge, so three allowances bound what callers can cause: for known
+    hotkeys with another key, for unknown ones that have a neuron on the subnet, and for the others.
+    Without a `neuron_source`, or while it has no answer, every unknown hotkey is one of the others.
     """
 
-    def __init__(self, *, source: KeySource, timing: Timing) -> None:
+    def __init__(
+        self, *, source: KeySource, timing: Timing, neuron_source: NeuronSource | None = None
+    ) -> None:
         self._source = source
         self._clock = timing.clocks.wall
         self._monotonic = timing.clocks.monotonic
@@ -106,8 +125,11 @@ class LookupRegistry:
         # Two queues, so that unknown hotkeys cannot delay the renewal of known ones.
         self._slots = asyncio.Semaphore(MAX_FETCHES)
         self._slots_for_unknown = asyncio.Semaphore(MAX_FETCHES)
-        self._allowance = float(UNKNOWN_AT_ONCE)
-        self._allowance_at = self._monotonic()
+        self._neurons = _Neurons(neuron_source, self._monotonic)
+        allow = partial(Allowance, monotonic=self._monotonic, distance=UNKNOWN_SECONDS)
+        self._rechecks = allow(RECHECKS_AT_ONCE, RECHECKS_PER_SECOND)
+        self._with_neuron = allow(UNKNOWN_AT_ONCE, UNKNOWN_PER_SECOND)
+        self._others = allow(UNKNOWN_AT_ONCE, UNKNOWN_PER_SECOND)
         self._invalid_throttle = LogThrottle(self._monotonic)
         self._backoff = Backoff(
             source=source.name, clocks=timing.clocks, threshold=_FAILURES_IN_A_ROW
@@ -120,9 +142,10 @@ class LookupRegistry:
         """Ends the fetches in flight."""
         await asyncio.gather(*self.close(), return_exceptions=True)
 
-    def close(self) -> list[asyncio.Task[_Outcome]]:
+    def close(self) -> list[asyncio.Task[Any]]:
         """Cancels the fetches in flight, and returns them: their ends are to come."""
-        in_flight = [task for task, _ in self._in_flight.values()]
+        in_flight: list[asyncio.Task[Any]] = [task for task, _ in self._in_flight.values()]
+        in_flight += self._neurons.in_flight
         for task in in_flight:
             task.cancel()
         return in_flight
@@ -150,7 +173,7 @@ class LookupRegistry:
         """See `KeyRegistry.lookup`.
 
         Raises `RegistryUnavailable` as well when so many unknown hotkeys come that not all of them
-        can be fetched.
+        can be fetched. A known hotkey that cannot be fetched again yet keeps the known key.
         """
         known = self.peek(hotkey)
         if known is not None and known.public_key == presented:
@@ -196,7 +219,7 @@ class LookupRegistry:
         in_flight = self._in_flight.get(hotkey)
         if in_flight is None:
             known = self._usable(hotkey)
-            if known is not None and self._monotonic() < known.fetched_at + UNKNOWN_SECONDS:
+            if known is not None and not self._may_recheck(known):
                 return known.registration
             ended, counts_until = self._unknown.get(hotkey, (None, float("-inf")))
             if self._monotonic() < counts_until:
@@ -219,18 +242,27 @@ class LookupRegistry:
     def _down(self) -> RegistryUnavailable:
         return RegistryUnavailable(self._backoff.last_error or "the source is down")
 
+    def _may_recheck(self, known: _Known) -> bool:
+        """Whether a known hotkey may be fetched again, for a key other than the known one."""
+        now = self._monotonic()
+        idle = now - known.fetched_at
+        if idle < UNKNOWN_SECONDS or self._backoff.is_waiting:
+            return False
+        # One that is due is fetched in any case.
+        return now >= known.renew_at or self._rechecks.take(idle=idle, among=len(self._known))
+
     def _take_allowance(self, hotkey: Hotkey) -> bool:
         """Lets through so many unknown hotkeys at once, and so many a second."""
         if not self._max_age or hotkey in self._known:
             return True
-        now = self._monotonic()
-        earned = (now - self._allowance_at) * UNKNOWN_PER_SECOND
-        self._allowance = min(float(UNKNOWN_AT_ONCE), self._allowance + earned)
-        self._allowance_at = now
-        if self._allowance < 1:
-            return False
-        self._allowance -= 1
-        return True
+        if hotkey in self._neurons.hotkeys:
+            _, counted_until = self._unknown.get(hotkey, (None, float("-inf")))
+            idle = self._monotonic() - counted_until + UNKNOWN_SECONDS
+            return self._with_neuron.take(idle=idle, among=len(self._neurons.hotkeys))
+        is_taken = self._others.take()
+        if self._others.is_short:
+            self._neurons.refresh()
+        return is_taken
 
     # Fetching.
 
@@ -262,7 +294,8 @@ class LookupRegistry:
         return self._failed(hotkey, RegistryUnavailable(str(error)))
 
     async def _fetch(self, hotkey: Hotkey) -> _Outcome:
-        slots = self._slots if hotkey in self._known else self._slots_for_unknown
+        comes_first = hotkey in self._known or hotkey in self._neurons.hotkeys
+        slots = self._slots if comes_first else self._slots_for_unknown
         async with slots, asyncio.timeout(FETCH_SECONDS):
             if self._backoff.is_waiting:
                 # It went down while this fetch was in the queue.
@@ -322,6 +355,40 @@ class LookupRegistry:
             _remember(self._unknown, hotkey, ended, limit=MAX_UNKNOWN)
 
 
+class _Neurons:
+    """Which hotkeys have a neuron on the subnet, where the source can tell."""
+
+    def __init__(self, source: NeuronSource | None, monotonic: MonotonicClock) -> None:
+        self.hotkeys: frozenset[Hotkey] = frozenset()
+        self._source = source
+        self._monotonic = monotonic
+        self._due = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def in_flight(self) -> list[asyncio.Task[None]]:
+        """The fetch in flight, where there is one."""
+        return [] if self._task is None or self._task.done() else [self._task]
+
+    def refresh(self) -> None:
+        """Begins to fetch them, where that is due."""
+        if self._source is not None and self._monotonic() >= self._due and not self.in_flight:
+            self._due = self._monotonic() + NEURONS_SECONDS
+            self._task = asyncio.create_task(self._fetch(self._source), name="registry-neurons")
+
+    async def _fetch(self, source: NeuronSource) -> None:
+        """Fetches them; what is known stays where that fails. Raises nothing."""
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                neurons, _ = await source.fetch_neurons()
+        except (RegistryError, TimeoutError):
+            return  # This source has none, or none now. Its other fetches say what is wrong.
+        except Exception:  # noqa: BLE001 - the edge of a task that nothing awaits.
+            _log.exception("lookup_crashed")
+            return
+        self.hotkeys = frozenset(islice(neurons, MAX_KNOWN))
+
+
 def _remember(table: OrderedDict[Hotkey, T], hotkey: Hotkey, value: T, *, limit: int) -> None:
     """Puts an entry at the end; the one that was put there longest ago makes room."""
     table[hotkey] = value
@@ -338,9 +405,16 @@ class LookupFallback:
     """
 
     def __init__(
-        self, *, source: KeySource, timing: Timing, needs_neurons: Callable[[], bool]
+        self,
+        *,
+        source: KeySource,
+        timing: Timing,
+        neuron_source: NeuronSource | None,
+        needs_neurons: Callable[[], bool],
     ) -> None:
-        self._build = partial(LookupRegistry, source=source, timing=timing)
+        self._build = partial(
+            LookupRegistry, source=source, timing=timing, neuron_source=neuron_source
+        )
         self._needs_neurons = needs_neurons
         self._registry = None if timing.max_age else self._build()
 

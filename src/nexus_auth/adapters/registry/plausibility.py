@@ -1,4 +1,4 @@
-"""Quarantines an answer that lost half the subnet until a later answer confirms it.
+"""Quarantines an answer that is too unlike the last one until a later answer confirms it.
 
 Pure: keeps one answer, and neither fetches, logs nor looks at a clock.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from nexus_auth.adapters.registry.fetch import CONFIRM_SECONDS
 
 if TYPE_CHECKING:
-    from nexus_auth.domain.snapshot import SubnetSnapshot
+    from nexus_auth.domain.snapshot import SubnetSnapshot, Suspicion
 
 _EARLY_PART: Final = 0.05
 """A confirmation may come this part of the span early: timers and clocks are not exact."""
@@ -35,6 +35,8 @@ class Quarantine:
 
     def __init__(self) -> None:
         self._held: tuple[SubnetSnapshot, float] | None = None
+        self.suspicion: Suspicion | None = None
+        """How the quarantined answer is suspicious; None while there is none."""
 
     @property
     def confirm_at(self) -> float | None:
@@ -49,22 +51,22 @@ class Quarantine:
         Where nothing may be served (None), there is nothing to lose, and any answer is plausible.
         `fetched_at` is when the answer's fetch began, by the monotonic clock.
         """
-        if current is None or not answer.is_suspicious_after(current):
-            self._held = None
+        suspicion = None if current is None else answer.suspicion_after(current)
+        if suspicion is None:
+            self.clear()
             return Verdict.PLAUSIBLE
-        if self._held is None:
-            self._held = answer, fetched_at
+        held, held_as = self._held, self.suspicion
+        self._held, self.suspicion = (answer, fetched_at), suspicion
+        if held is None:
             return Verdict.SUSPICIOUS
-        held, held_since = self._held
-        if not answer.is_suspicious_after(held):
-            if fetched_at - held_since >= CONFIRM_SECONDS * (1 - _EARLY_PART):
-                self._held = None
+        if suspicion is held_as and answer.suspicion_after(held[0]) is None:
+            if fetched_at - held[1] >= CONFIRM_SECONDS * (1 - _EARLY_PART):
+                self.clear()
                 return Verdict.CONFIRMED
             # The same again, too soon to count. The span counts from the first of them.
-            fetched_at = held_since
-        self._held = answer, fetched_at
+            self._held = answer, held[1]
         return Verdict.UNCONFIRMED
 
     def clear(self) -> None:
         """Forgets the quarantined answer: another process settled the matter."""
-        self._held = None
+        self._held = self.suspicion = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -18,6 +20,7 @@ from nexus_auth.adapters.registry.refresh import EARLY_SECONDS, JITTER, Refreshe
 from nexus_auth.domain.errors import BulkNotOffered, RegistryUnavailable
 from nexus_auth.domain.health import Freshness, RegistryHealth
 from nexus_auth.domain.ports import Registration
+from nexus_auth.domain.snapshot import Suspicion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,9 +80,11 @@ class SnapshotRegistry:
         self._monotonic = timing.clocks.monotonic
         self._max_age = timing.max_age
         self._refresh_every = timing.refresh_every.total_seconds()
+        self._patience = timing.patience.total_seconds()
         self._shared = shared
         self._needs_neurons = needs_neurons
         self._served: _Served | None = None
+        self._catching_up: asyncio.Task[bool] | None = None
         self._quarantine = Quarantine()
         self._rejected = 0
         self._rejected_throttle = LogThrottle(self._monotonic)
@@ -89,7 +94,12 @@ class SnapshotRegistry:
         self._fetch_snapshot = partial(
             fetch_snapshot, source, neuron_source, needs_neurons, self._clock
         )
-        self._fallback = LookupFallback(source=source, timing=timing, needs_neurons=needs_neurons)
+        self._fallback = LookupFallback(
+            source=source,
+            timing=timing,
+            neuron_source=neuron_source,
+            needs_neurons=needs_neurons,
+        )
         self._refresher = Refresher(
             fetch=self._fetch if shared is None else partial(self._fetch_for_all, shared),
             next_due=self._next_due,
@@ -119,6 +129,9 @@ class SnapshotRegistry:
     async def aclose(self) -> None:
         """Ends what runs in the background. What is known stays usable."""
         await self._refresher.aclose()
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+            await asyncio.gather(self._catching_up, return_exceptions=True)
         await self._fallback.aclose()
         if self._shared is not None:
             await self._shared.aclose()
@@ -143,10 +156,11 @@ class SnapshotRegistry:
         Never waits while the source is known to be down, nor longer than `patience`. Where a
         snapshot may be used, it is the answer, whether or not it could be renewed.
         """
+        has_waited = self._shared is not None and not await self._catch_up(self._shared)
         known = self.peek(hotkey)
         if known is not None and known.public_key == presented:
             return known
-        if self._fallback.registry is None or self._usable() is not None:
+        if not has_waited and (self._fallback.registry is None or self._usable() is not None):
             await self._refresher.wait_for_news(
                 lambda: (now := self.peek(hotkey)) is not None and now.public_key == presented,
                 is_known=known is not None,
@@ -191,14 +205,14 @@ class SnapshotRegistry:
 
     def _usable(self) -> _Served | None:
         served = self._served
-        if (
-            served is None
-            or self._monotonic() >= served.usable_until_monotonic
-            or self._clock() >= served.usable_until
-            or self._lacks_neurons(served.snapshot)
-        ):
-            return None
-        return served
+        return served if served is not None and self._is_usable(served) else None
+
+    def _is_usable(self, served: _Served) -> bool:
+        return (
+            self._monotonic() < served.usable_until_monotonic
+            and self._clock() < served.usable_until
+            and not self._lacks_neurons(served.snapshot)
+        )
 
     def _lacks_neurons(self, snapshot: SubnetSnapshot) -> bool:
         return snapshot.neurons is None and self._needs_neurons()
@@ -229,15 +243,25 @@ class SnapshotRegistry:
         if rejected != self._rejected and self._rejected_throttle.allow(rejected):
             self._rejected = rejected
             _log.warning("registry_entries_rejected", count=rejected)
+        if self._is_believed(snapshot, fetched_at):
+            fetched = self._prepared(snapshot, fetched_at)
+            # Saved first: once this worker grants by it, no other one denies for want of it.
+            await self._save(fetched)
+            served = self._usable()
+            # Another process may have had a later answer meanwhile.
+            if served is None or served.fetched_at <= fetched_at:
+                self._serve(fetched)
         self._refresher.note_answer()
-        if self._take_in(snapshot, fetched_at):
-            await self._save()
 
     async def _fetch_for_all(self, shared: SharedSnapshots) -> None:
         """Fetches under the lease, unless another process brings news first."""
-        if not await shared.wait_for_lease(
-            find_news=self._find_any_news, is_urgent=self._is_urgent
-        ):
+        # News are news, however old: who saved them is alive.
+        served = self._served
+
+        async def find_any_news() -> bool:
+            return await self._adopt_news() or self._served is not served
+
+        if not await shared.wait_for_lease(find_news=find_any_news, is_urgent=self._is_urgent):
             return
         # The holder before this process may have saved something in the last moment.
         if not await self._adopt_news():
@@ -247,11 +271,6 @@ class SnapshotRegistry:
     def _is_urgent(self) -> bool:
         # In an outage no caller waits, and the holder of the lease is as likely to end it.
         return self._usable() is None and not self._backoff.is_failing
-
-    async def _find_any_news(self) -> bool:
-        """Says whether there is another snapshot than before, however old: its writer is alive."""
-        served = self._served
-        return await self._adopt_news() or self._served is not served
 
     def _lease_ends_at(self, began: float) -> float:
         """When the next fetch of any process may begin, after one that began at a moment."""
@@ -272,9 +291,8 @@ class SnapshotRegistry:
             is_ours=served.is_ours,
         )
 
-    async def _save(self) -> None:
-        served = self._usable()
-        if self._shared is not None and served is not None:
+    async def _save(self, served: _Served | None) -> None:
+        if self._shared is not None and served is not None and self._is_usable(served):
             await self._shared.save(
                 served.snapshot,
                 fetched_at=served.fetched_at,
@@ -283,28 +301,49 @@ class SnapshotRegistry:
 
     # Taking in what was fetched, here or by another process.
 
-    def _take_in(self, snapshot: SubnetSnapshot, fetched_at: float) -> bool:
-        """Serves an answer, or quarantines it; says whether it is served."""
+    def _is_believed(self, snapshot: SubnetSnapshot, fetched_at: float) -> bool:
+        """Says whether an answer is to be served as it is; quarantines it where it is not."""
         served = self._usable()
         current = None if served is None else served.snapshot
         verdict = self._quarantine.examine(snapshot, fetched_at=fetched_at, current=current)
         if served is None or verdict in {Verdict.PLAUSIBLE, Verdict.CONFIRMED}:
             if verdict is Verdict.CONFIRMED and self._confirmation_throttle.allow(fetched_at):
                 _log.warning("suspicious_snapshot_confirmed", size=len(snapshot.keys))
-            self._serve(snapshot, fetched_at)
             return True
         if verdict is Verdict.SUSPICIOUS and self._suspicion_throttle.allow(fetched_at):
             _log.warning(
                 "suspicious_snapshot",
+                kind=str(self._quarantine.suspicion),
                 size=len(snapshot.keys),
                 size_before=len(served.snapshot.keys),
                 neurons=len(snapshot.neurons or ()),
                 neurons_before=len(served.snapshot.neurons or ()),
                 confirm_seconds=CONFIRM_SECONDS,
             )
-        # What it says counts at once. What it leaves out counts when that is confirmed.
-        updated = served.snapshot.updated_by(snapshot)
-        self._serve(updated, served.fetched_at, is_ours=served.is_ours)
+        if self._quarantine.suspicion is Suspicion.LOST:
+            # What it says counts at once. What it leaves out counts when that is confirmed.
+            updated = served.snapshot.updated_by(snapshot)
+            self._serve(self._prepared(updated, served.fetched_at, is_ours=served.is_ours))
+        return False
+
+    async def _catch_up(self, shared: SharedSnapshots) -> bool:
+        """Takes in what another worker saved before this was called, together with all who wait.
+
+        So once a worker granted by its news, no other one denies for want of them. Returns False
+        where the store takes longer than a caller may wait.
+        """
+        if not shared.is_behind():
+            return True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._patience):
+                while shared.is_behind():
+                    # The look that is under way may have begun too early: then there is another.
+                    if self._catching_up is None or self._catching_up.done():
+                        self._catching_up = asyncio.create_task(
+                            self._adopt_news(), name="registry-catching-up"
+                        )
+                    await asyncio.wait({self._catching_up})
+                return True
         return False
 
     async def _adopt_news(self) -> bool:
@@ -319,7 +358,7 @@ class SnapshotRegistry:
             if self._shared.is_empty:
                 # A store that was started anew: others, and a process that starts now, may need
                 # what is known here.
-                await self._save()
+                await self._save(self._usable())
             return False
         age = stored.age.total_seconds()
         # A snapshot without neurons was saved under another policy, or an old one.
@@ -331,16 +370,17 @@ class SnapshotRegistry:
             return False
         # The process that saved it has examined it.
         self._quarantine.clear()
-        self._serve(stored.snapshot, fetched_at, is_ours=False)
+        self._serve(self._prepared(stored.snapshot, fetched_at, is_ours=False))
         if age < self._refresh_every:
             self._backoff.succeeded()
         return age < self._refresh_every * (1 - JITTER)
 
-    def _serve(self, snapshot: SubnetSnapshot, fetched_at: float, *, is_ours: bool = True) -> None:
-        """Makes a snapshot the one that requests see, in one assignment."""
+    def _prepared(
+        self, snapshot: SubnetSnapshot, fetched_at: float, *, is_ours: bool = True
+    ) -> _Served:
         usable_until = snapshot.said_at + self._max_age
         neurons = snapshot.neurons or {}
-        self._served = _Served(
+        return _Served(
             snapshot=snapshot,
             registrations={
                 hotkey.account_id: Registration(
@@ -353,5 +393,9 @@ class SnapshotRegistry:
             fetched_at=fetched_at,
             is_ours=is_ours,
         )
+
+    def _serve(self, served: _Served) -> None:
+        """Makes a snapshot the one that requests see, in one assignment."""
+        self._served = served
         self._fallback.end()
         self._refresher.announce()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +10,8 @@ import pytest_asyncio
 import structlog.testing
 
 from nexus_auth.adapters.registry import backoff, lease, refresh
-from nexus_auth.adapters.registry.lease import SharedSnapshots
+from nexus_auth.adapters.registry.fetch import PATIENCE_SECONDS
+from nexus_auth.adapters.registry.lease import NewsSign, SharedSnapshots
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.store.record import RecordFormat
 from nexus_auth.domain.errors import RegistryUnavailable, StoreUnavailable
@@ -60,6 +61,7 @@ async def make(source: FakeSource, store: FakeStore) -> AsyncIterator[Make]:
         *,
         clocks: FakeClocks | None = None,
         secret: bytes | None = None,
+        sign: NewsSign | None = None,
         **timing: Any,
     ) -> SnapshotRegistry:
         used = clocks or LoopClocks()
@@ -67,7 +69,7 @@ async def make(source: FakeSource, store: FakeStore) -> AsyncIterator[Make]:
         registry = SnapshotRegistry(
             source=source,
             timing=a_timing(used, **timing),
-            shared=SharedSnapshots(store=store, codec=codec, clocks=used.both),
+            shared=SharedSnapshots(store=store, codec=codec, clocks=used.both, sign=sign),
         )
         made.append(registry)
         return registry
@@ -447,3 +449,313 @@ async def test_kept_lease_ends_when_it_is_to_end_but_not_before_the_news_are_see
     remaining = await store.lease_remaining()
     assert remaining is not None
     assert remaining.total_seconds() == pytest.approx(expected)
+
+
+# The registry asks its source, whatever the store does.
+
+
+class Defect(Exception):
+    """What no port declares."""
+
+
+WAYS = ("is silent", "is away", "crashes", "an integer", "an array", "nothing")
+METHODS = ("version", "load", "save", "acquire_lease", "lease_remaining")
+
+
+def failing(how: str) -> Callable[..., Awaitable[Any]]:
+    """A method of a store that fails in a way."""
+
+    async def fail(*_: object, **__: object) -> object:
+        if how == "is silent":
+            await asyncio.sleep(3600)
+        if how == "is away":
+            raise StoreUnavailable("connection refused")
+        if how == "crashes":
+            raise Defect("nobody declared this")
+        # What a server may answer that is none: it is used as if it were right.
+        return {"an integer": 7, "an array": [[b"x"]], "nothing": None}[how]
+
+    return fail
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("methods", [METHODS, *((method,) for method in METHODS)])
+async def test_source_is_asked_whatever_the_store_does(
+    make: Make,
+    source: FakeSource,
+    store: FakeStore,
+    methods: tuple[str, ...],
+    how: str,
+) -> None:
+    """All of it or one method alone, from the start or later: keys are renewed, old and new."""
+    fail = {method: failing(how) for method in methods}
+    if methods == METHODS:
+        vars(store).update(fail)
+    registry = make()
+    await registry.start()
+    await until(lambda: registry.peek(ALICE) is not None, seconds=60)
+    vars(store).update(fail)
+    for number in range(3):
+        source.keys[ALICE] = key_of(f"alice's key {number}")
+        await asyncio.sleep(REFRESH_EVERY.total_seconds() + 2 * lease.LEASE_PATIENCE_SECONDS)
+        found = registry.peek(ALICE)
+        assert found is not None
+        assert found.public_key == key_of(f"alice's key {number}")
+    assert registry.health().freshness is Freshness.FRESH
+
+
+async def test_crash_of_a_store_is_logged_with_its_traceback_and_rarely(
+    make: Make, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a defect, which must neither go unseen nor fill the log."""
+    with structlog.testing.capture_logs() as lines:
+        monkeypatch.setattr(store, "version", failing("crashes"))
+        async with make():
+            await asyncio.sleep(300)
+    crashes = [line for line in lines if line["event"] == "store_crashed"]
+    assert len(crashes) == 1
+    assert crashes[0]["exc_info"]
+    assert [line["cause"] for line in lines if line["event"] == "source_failed"] == [
+        "StoreUnavailable"
+    ]
+
+
+async def test_codec_that_crashes_keeps_no_registry_from_its_source(
+    make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither when it writes nor when it reads."""
+
+    def crash(*_: object, **__: object) -> None:
+        raise Defect
+
+    await make().refresh()
+    monkeypatch.setattr(RecordFormat, "parse", crash)
+    monkeypatch.setattr(RecordFormat, "build", crash)
+    registry = make()
+    await registry.start()
+    await until(lambda: registry.peek(ALICE) is not None, seconds=60)
+
+
+async def test_store_that_cannot_be_closed_ends_nothing_else(
+    make: Make, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that stops is not kept from it."""
+    for how in ("crashes", "is silent"):
+        registry = make()
+        await registry.start()
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "aclose", failing(how))
+            await registry.aclose()
+    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("method", ["save", "acquire_lease"])
+async def test_store_that_fails_in_one_way_alone_is_away_until_it_works_again(
+    make: Make,
+    source: FakeSource,
+    store: FakeStore,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    """Each process fetches for itself meanwhile, and takes in what others save afterwards."""
+    with monkeypatch.context() as patch:
+        patch.setattr(store, method, failing("is away"))
+        one, other = make(), make()
+        await asyncio.gather(one.refresh(), other.refresh())
+        assert source.bulk_fetches == 2
+        assert one.peek(ALICE) is not None
+        assert other.peek(ALICE) is not None
+    source.keys |= keys_of("bob")
+    await asyncio.sleep(backoff.RETRY_SECONDS_AT_MOST)
+    await one.refresh()
+    await other.start()
+    assert source.bulk_fetches == 3
+    assert other.peek(a_hotkey("bob")) is not None
+
+
+# News from another process.
+
+
+@pytest.mark.parametrize("set_back", [0, 600])
+async def test_news_from_another_process_are_usable_for_as_long_as_where_they_were_fetched(
+    make: Make, source: FakeSource, set_back: float
+) -> None:
+    """Neither shorter nor longer, also where the wall clock is set back meanwhile."""
+    clocks = FakeClocks()
+    first, second = make(clocks=clocks), make(clocks=clocks)
+    await first.refresh()
+    source.error = DOWN
+    clocks.advance(100)
+    await second.start()
+    clocks.wall.advance(seconds=-set_back)
+    assert second.peek(ALICE) == first.peek(ALICE) is not None
+    clocks.advance(MAX_AGE.total_seconds() - 100 - 0.001)
+    assert second.peek(ALICE) is not None
+    clocks.advance(0.001)
+    assert second.peek(ALICE) is None
+
+
+@pytest.mark.parametrize("seconds", [10, 0, -10])
+async def test_only_newer_news_replace_what_is_known(
+    make: Make, store: FakeStore, seconds: float
+) -> None:
+    """An older record takes nothing back, and makes nothing older."""
+    clocks = FakeClocks()
+    registry = make(clocks=clocks)
+    await registry.start()
+    await until(lambda: registry.peek(ALICE) is not None)
+    known = registry.peek(ALICE)
+    codec = RecordFormat(scope="a subnet", clocks=clocks.both, boot_id="boot")
+    said_at = clocks.wall() + timedelta(seconds=seconds)
+    other = SubnetSnapshot(keys=keys_of("alice", "zoe"), said_at=said_at)
+    record = codec.build(other, fetched_at=clocks.monotonic() + seconds)
+    clocks.advance(11)
+    await store.save(record, said_at=said_at, keep_for=MAX_AGE)
+    await asyncio.sleep(2 * refresh.WATCH_SECONDS)
+    now = registry.peek(ALICE)
+    assert now is not None
+    if seconds > 0:
+        assert registry.peek(a_hotkey("zoe")) is not None
+        assert now.expires_at == said_at + MAX_AGE
+    else:
+        assert registry.peek(a_hotkey("zoe")) is None
+        assert now is known
+
+
+async def test_news_end_the_quarantine_of_an_answer(
+    make: Make, source: FakeSource, store: FakeStore
+) -> None:
+    """What is said after them is compared with them, and needs a confirmation of its own."""
+    clocks = FakeClocks()
+    one, other = make(clocks=clocks), make(clocks=clocks)
+    await one.refresh()
+    full = dict(source.keys)
+    for keys, process in [({}, one), (full, other), ({}, one)]:
+        clocks.advance(4)
+        store.lease = None
+        source.keys = dict(keys)
+        await process.refresh()
+        assert one.peek(ALICE) is not None
+
+
+# The workers of one service: what one has learned, the others know before they deny.
+
+
+async def two_workers_of_which_one_has_news(
+    make: Make, source: FakeSource, store: FakeStore
+) -> SnapshotRegistry:
+    """The worker that has fetched, looked for news and may not fetch for now.
+
+    After that, the other one has fetched a newcomer, and another's new key.
+    """
+    sign = NewsSign()
+    one, other = make(sign=sign), make(sign=sign)
+    await other.refresh()
+    source.keys |= {a_hotkey("bob"): key_of("bob"), ALICE: key_of("alice's new")}
+    await asyncio.sleep(0.5)
+    store.lease = None
+    await one.refresh()
+    assert one.peek(a_hotkey("bob")) is not None
+    return other
+
+
+@pytest.mark.parametrize(("name", "key"), [("bob", "bob"), ("alice", "alice's new")])
+async def test_worker_knows_what_another_granted_by_before_it_denies(
+    make: Make, source: FakeSource, store: FakeStore, name: str, key: str
+) -> None:
+    """A newcomer, or a rotated key, is granted by all from its first grant on, without a fetch."""
+    other = await two_workers_of_which_one_has_news(make, source, store)
+    fetches, began = source.bulk_fetches, asyncio.get_running_loop().time()
+    callers = (other.lookup(a_hotkey(name), presented=key_of(key)) for _ in range(500))
+    for found in await asyncio.gather(*callers):
+        assert found is not None
+        assert found.public_key == key_of(key)
+    assert asyncio.get_running_loop().time() == began
+    assert source.bulk_fetches == fetches
+
+
+async def test_worker_saves_its_news_before_it_grants_by_them(
+    make: Make, source: FakeSource, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise another worker could look in between, and deny."""
+    registry = make()
+    known: list[object] = []
+    save = store.save
+
+    async def look_and_save(*args: Any, **named: Any) -> str | None:
+        known.append(registry.peek(ALICE))
+        return await save(*args, **named)
+
+    monkeypatch.setattr(store, "save", look_and_save)
+    await registry.refresh()
+    assert known == [None]
+    assert registry.peek(ALICE) is not None
+
+
+async def test_look_that_began_too_early_is_followed_by_another(
+    make: Make, source: FakeSource, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is saved during a look is seen by the next one, which a caller waits for as well."""
+    other = await two_workers_of_which_one_has_news(make, source, store)
+    version, looks = store.version, 0
+
+    async def slow_version() -> str | None:
+        nonlocal looks
+        looks += 1
+        if looks > 1:
+            return await version()
+        await asyncio.sleep(0.5)
+        return str(store.saved - 1)  # What it was when the look began.
+
+    monkeypatch.setattr(store, "version", slow_version)
+    early = asyncio.create_task(other.lookup(a_hotkey("x"), presented=bytes(32)))
+    await asyncio.sleep(0.1)
+    assert other._shared is not None
+    assert other._shared._sign is not None
+    other._shared._sign.change()
+    assert await other.lookup(a_hotkey("bob"), presented=key_of("bob")) is not None
+    assert looks == 2
+    await early
+
+
+async def test_store_that_is_silent_holds_no_worker_up_for_long(
+    make: Make, source: FakeSource, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller waits for it as long as for a source, and then no caller waits for it."""
+    other = await two_workers_of_which_one_has_news(make, source, store)
+
+    async def hang() -> None:
+        await asyncio.sleep(3600)
+
+    for method in ("version", "load", "save", "lease_remaining"):
+        monkeypatch.setattr(store, method, lambda *_, **__: hang())
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with structlog.testing.capture_logs() as lines:
+        await other.lookup(a_hotkey("bob"), presented=key_of("bob"))
+        assert loop.time() - began == pytest.approx(PATIENCE_SECONDS)
+        await asyncio.sleep(lease.STORE_SECONDS - PATIENCE_SECONDS + 0.1)
+    assert [line["error"] for line in lines] == ["it did not answer in time"]
+    assert other._shared is not None
+    assert not other._shared.is_behind()
+
+
+async def test_answer_older_than_what_another_process_saved_meanwhile_is_not_served(
+    make: Make, source: FakeSource, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not take back what a later fetch found; the lease was lost meanwhile."""
+    slow, quick = make(), make()
+    save = store.save
+
+    async def save_late(record: bytes, **named: Any) -> str | None:
+        monkeypatch.setattr(store, "save", save)
+        await asyncio.sleep(1)
+        source.keys |= keys_of("bob")
+        store.lease = None
+        await quick.refresh()
+        assert await slow._adopt_news()
+        return None
+
+    monkeypatch.setattr(store, "save", save_late)
+    await slow.refresh()
+    assert slow.peek(a_hotkey("bob")) is not None

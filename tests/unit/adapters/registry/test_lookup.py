@@ -10,7 +10,7 @@ import pytest_asyncio
 import structlog.testing
 
 from nexus_auth.adapters.registry import lookup
-from nexus_auth.adapters.registry.fetch import PATIENCE_SECONDS
+from nexus_auth.adapters.registry.fetch import FETCH_SECONDS, PATIENCE_SECONDS
 from nexus_auth.adapters.registry.lookup import LookupFallback, LookupRegistry
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
 from nexus_auth.domain.health import Freshness
@@ -257,6 +257,46 @@ async def test_flood_of_strangers_is_no_flood_for_the_source(
     assert registry.peek(ALICE) is not None
 
 
+async def test_with_a_cache_of_zero_every_caller_is_asked_about(
+    make: Make, source: FakeSource
+) -> None:
+    """Nothing is remembered, so nothing can be bounded: also beyond 256 of them."""
+    names = [f"miner {number}" for number in range(2 * lookup.UNKNOWN_AT_ONCE)]
+    source.keys = keys_of(*names)
+    registry = make(max_age=timedelta(0))
+    for name in names:
+        assert await find(registry, name) is not None
+    assert source.fetches.total() == len(names)
+    assert source.neuron_fetches == 0
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError("a defect")])
+async def test_source_that_hangs_or_crashes_denies_and_recovers(
+    make: Make, source: FakeSource, error: Exception | None
+) -> None:
+    """A fetch that does not end by itself is given up after a minute, and counts as failed."""
+    loop = asyncio.get_running_loop()
+    registry = make(monotonic=loop.time)
+    source.open.clear()
+    names = ("alice", "x", "y")
+    for name in names:
+        with pytest.raises(RegistryUnavailable, match="not answered yet"):
+            await find(registry, name)
+    if error is not None:
+        source.error = error
+        source.open.set()
+    await asyncio.sleep(FETCH_SECONDS + 1)
+    assert not registry._in_flight
+    state = registry.health()
+    assert state.freshness is Freshness.EXPIRED
+    assert "crashed" in str(state.last_error) if error else "in time" in str(state.last_error)
+    source.error = None
+    source.open.set()
+    await asyncio.sleep(8)
+    assert await find(registry, "alice") is not None
+    assert registry.health().freshness is Freshness.FRESH
+
+
 async def test_memory_is_bounded(
     make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch, clocks: FakeClocks
 ) -> None:
@@ -367,6 +407,7 @@ class Scene:
         self.fallback = LookupFallback(
             source=source,
             timing=a_timing(clocks, max_age=max_age),
+            neuron_source=source,
             needs_neurons=lambda: self.needs_neurons,
         )
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nexus_auth.adapters.registry.fetch import CONFIRM_SECONDS
 from nexus_auth.adapters.registry.plausibility import Quarantine, Verdict
-from nexus_auth.domain.snapshot import SubnetSnapshot
-from tests.builders import NOW
-from tests.unit.adapters.registry.sources import keys_of
+from nexus_auth.domain.snapshot import SubnetSnapshot, Suspicion
+from tests.builders import NOW, a_hotkey
+from tests.unit.adapters.registry.sources import key_of, keys_of
 
 
 def a_snapshot(*names: str) -> SubnetSnapshot:
@@ -18,6 +20,10 @@ FULL = a_snapshot("alice", "bob", "carol", "dave")
 HALF = a_snapshot("alice", "bob")
 LITTLE = a_snapshot("alice")
 EMPTY = a_snapshot()
+ROTATED = SubnetSnapshot(
+    keys={hotkey: key_of(f"new key of {hotkey.address}") for hotkey in FULL.keys}, said_at=NOW
+)
+SAME = SubnetSnapshot(keys=dict.fromkeys(FULL.keys, key_of("one for all")), said_at=NOW)
 
 
 @pytest.mark.parametrize("answer", [FULL, HALF, a_snapshot(*"abcdefgh", "alice", "bob")])
@@ -33,7 +39,7 @@ def test_any_answer_is_plausible_where_nothing_may_be_used() -> None:
     assert Quarantine().examine(EMPTY, fetched_at=0, current=None) is Verdict.PLAUSIBLE
 
 
-@pytest.mark.parametrize("answer", [LITTLE, EMPTY])
+@pytest.mark.parametrize("answer", [LITTLE, EMPTY, ROTATED, SAME])
 def test_suspicious_answer_is_confirmed_by_the_same_one_later(answer: SubnetSnapshot) -> None:
     """Not sooner, however often it is repeated; the span counts from the first."""
     quarantine = Quarantine()
@@ -77,3 +83,71 @@ def test_settled_elsewhere_is_forgotten_here() -> None:
     quarantine.examine(EMPTY, fetched_at=0, current=FULL)
     quarantine.clear()
     assert quarantine.confirm_at is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "suspicion"),
+    [
+        (LITTLE, Suspicion.LOST),
+        (EMPTY, Suspicion.LOST),
+        (ROTATED, Suspicion.CHANGED),
+        (SAME, Suspicion.CHANGED),
+    ],
+)
+def test_quarantine_says_how_its_answer_is_suspicious(
+    answer: SubnetSnapshot, suspicion: Suspicion
+) -> None:
+    """While it holds one."""
+    quarantine = Quarantine()
+    said = [quarantine.suspicion]
+    for moment in (0, CONFIRM_SECONDS, 10):
+        quarantine.examine(answer, fetched_at=moment, current=FULL)
+        said.append(quarantine.suspicion)
+    quarantine.clear()
+    assert [*said, quarantine.suspicion] == [None, suspicion, None, suspicion, None]
+
+
+@pytest.mark.parametrize("first", [LITTLE, EMPTY, ROTATED, SAME])
+@pytest.mark.parametrize("second", [EMPTY, ROTATED, SAME])
+def test_only_an_answer_of_its_kind_confirms(first: SubnetSnapshot, second: SubnetSnapshot) -> None:
+    """An empty answer says nothing about keys that change: the span begins anew."""
+    quarantine = Quarantine()
+    quarantine.examine(first, fetched_at=0, current=FULL)
+    verdict = quarantine.examine(second, fetched_at=10, current=FULL)
+    is_repeated = second is first
+    assert verdict is (Verdict.CONFIRMED if is_repeated else Verdict.UNCONFIRMED)
+    assert quarantine.confirm_at == (None if is_repeated else 10 + CONFIRM_SECONDS)
+
+
+def test_some_who_rotate_meanwhile_do_not_begin_the_quarantine_anew() -> None:
+    """The answer that confirms may differ as any answer may."""
+    quarantine = Quarantine()
+    quarantine.examine(ROTATED, fetched_at=0, current=FULL)
+    later = SubnetSnapshot(keys={**ROTATED.keys, a_hotkey("bob"): key_of("newer")}, said_at=NOW)
+    assert quarantine.examine(later, fetched_at=10, current=FULL) is Verdict.CONFIRMED
+
+
+answers = st.sampled_from([FULL, HALF, LITTLE, EMPTY, ROTATED, SAME])
+
+
+@given(said=st.lists(st.tuples(answers, st.sampled_from([2.0, 5.0, 30.0])), max_size=12))
+def test_nothing_suspicious_is_believed_before_it_was_said_for_so_long(
+    said: list[tuple[SubnetSnapshot, float]],
+) -> None:
+    """Whatever a source says in turn; and what it says long enough is believed."""
+    quarantine, current, now = Quarantine(), FULL, 0.0
+    last, since = FULL, 0.0
+    for answer, pause in said:
+        now += pause
+        if answer is not last:
+            last, since = answer, now
+        verdict = quarantine.examine(answer, fetched_at=now, current=current)
+        suspicion = answer.suspicion_after(current)
+        if verdict is Verdict.PLAUSIBLE:
+            assert suspicion is None
+        if verdict is Verdict.CONFIRMED and suspicion is Suspicion.CHANGED:
+            assert now - since >= CONFIRM_SECONDS
+        if suspicion is not None and now - since >= CONFIRM_SECONDS:
+            assert verdict is Verdict.CONFIRMED
+        if verdict in {Verdict.PLAUSIBLE, Verdict.CONFIRMED}:
+            current = answer

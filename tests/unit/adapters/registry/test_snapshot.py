@@ -10,11 +10,13 @@ import pytest
 import pytest_asyncio
 import structlog.testing
 
-from nexus_auth.adapters.registry.fetch import CONFIRM_SECONDS, PATIENCE_SECONDS
+from nexus_auth.adapters.registry.backoff import RETRY_SECONDS_AT_MOST
+from nexus_auth.adapters.registry.fetch import CONFIRM_SECONDS, FETCH_SECONDS, PATIENCE_SECONDS
 from nexus_auth.adapters.registry.refresh import EARLY_SECONDS, MAX_WAITING
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
 from nexus_auth.domain.health import Freshness
+from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.ports import Registration
 from tests.builders import NOW, a_hotkey
 from tests.unit.adapters.registry.sources import (
@@ -405,6 +407,109 @@ async def test_rotation_within_a_suspicious_snapshot_counts_at_once(
     assert registry.peek(BOB) is not None
 
 
+MINERS = [f"miner {number}" for number in range(10)]
+
+
+def rotated_keys(*names: str) -> dict[Hotkey, bytes]:
+    """New keys for these people."""
+    return {a_hotkey(name): key_of(f"{name}'s new") for name in names}
+
+
+def same_keys(*names: str) -> dict[Hotkey, bytes]:
+    """One key for all of them."""
+    return {a_hotkey(name): key_of("one for all") for name in names}
+
+
+@pytest.mark.parametrize("change", [rotated_keys, same_keys])
+async def test_keys_that_change_for_most_count_only_when_they_are_said_again(
+    change: Callable[..., dict[Hotkey, bytes]],
+    make: Make,
+    source: FakeSource,
+    clocks: FakeClocks,
+) -> None:
+    """A source that mixes keys up shuts nobody out; where everyone rotated, the next answer counts.
+
+    Nothing in the first answer counts: a changed key may belong to somebody else.
+    """
+    source.keys = keys_of(*MINERS)
+    registry = make()
+    await registry.refresh()
+    source.keys = change(*MINERS) | keys_of("newcomer")
+    clocks.advance(30)
+    with structlog.testing.capture_logs() as lines:
+        await registry.refresh()
+    assert [(line["event"], line["kind"]) for line in lines] == [("suspicious_snapshot", "changed")]
+    for seconds in (2, 3):
+        for name in MINERS:
+            found = registry.peek(a_hotkey(name))
+            assert found is not None
+            assert found.public_key == key_of(name)
+        assert registry.peek(a_hotkey("newcomer")) is None
+        clocks.advance(seconds)
+        await registry.refresh()
+    assert [registry.peek(a_hotkey(name)) for name in MINERS] == [
+        Registration(public_key=key, expires_at=clocks.wall() + MAX_AGE)
+        for key in list(source.keys.values())[:-1]
+    ]
+    assert registry.peek(a_hotkey("newcomer")) is not None
+
+
+async def test_hiccup_that_mixes_keys_up_and_passes_changes_nothing(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Whatever it alternates with, no caller is shut out."""
+    source.keys = keys_of(*MINERS)
+    registry = make()
+    for keys in [keys_of(*MINERS), same_keys(*MINERS), {}, rotated_keys(*MINERS)] * 3:
+        source.keys = dict(keys)
+        await registry.refresh()
+        found = registry.peek(a_hotkey("miner 3"))
+        assert found is not None
+        assert found.public_key == key_of("miner 3")
+        clocks.advance(30)
+
+
+@pytest.mark.parametrize("names", [MINERS[:1], MINERS[:5], ["alice", "bob"]])
+async def test_rotations_of_some_count_at_once(
+    names: list[str], make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """One of ten, half of ten, two of three."""
+    source.keys = keys_of(*MINERS) if "alice" not in names else keys_of("alice", "bob", "carol")
+    registry = make()
+    await registry.refresh()
+    source.keys |= rotated_keys(*names)
+    clocks.advance(2)
+    for name in names:
+        found = await registry.lookup(a_hotkey(name), presented=key_of(f"{name}'s new"))
+        assert found is not None
+        assert found.public_key == key_of(f"{name}'s new")
+
+
+async def test_first_answer_counts_whatever_it_is(make: Make, source: FakeSource) -> None:
+    """A subnet of one owner with one key is like any other at the start."""
+    source.keys = same_keys(*MINERS)
+    registry = make()
+    await registry.refresh()
+    assert registry.peek(a_hotkey("miner 9")) is not None
+
+
+async def test_started_registry_confirms_keys_that_changed_by_itself(
+    make: Make, source: FakeSource
+) -> None:
+    """The second fetch begins some seconds later, not at the next refresh."""
+    source.keys = keys_of(*MINERS)
+    registry = make(monotonic=asyncio.get_running_loop().time)
+    async with registry:
+        await registry.refresh()
+        source.keys = rotated_keys(*MINERS)
+        await registry.refresh()
+        await asyncio.sleep(CONFIRM_SECONDS + 0.1)
+        found = registry.peek(a_hotkey("miner 3"))
+        assert found is not None
+        assert found.public_key == key_of("miner 3's new")
+    assert source.bulk_fetches == 3
+
+
 async def test_key_that_cannot_be_one_is_left_out(make: Make, source: FakeSource) -> None:
     """One bad entry never poisons the good ones."""
     source.keys[BOB] = bytes(32)
@@ -523,3 +628,65 @@ async def test_health_follows_what_happens(
     assert state.freshness is Freshness.FRESH
     assert (state.size, state.age, state.last_error) == (2, timedelta(seconds=3), None)
     assert state.can_serve
+
+
+async def test_source_that_hangs_for_a_minute_is_given_up_and_asked_again(
+    make: Make, source: FakeSource
+) -> None:
+    """What is known serves meanwhile, and keys are renewed again once it answers."""
+    registry = make(monotonic=asyncio.get_running_loop().time)
+    async with registry:
+        await registry.refresh()
+        source.open.clear()
+        await asyncio.sleep(REFRESH_EVERY.total_seconds() + FETCH_SECONDS - 3)
+        assert registry.peek(ALICE) is not None
+        assert source.bulk_fetches == 2
+        assert registry.health().failing_since is None
+        await asyncio.sleep(4)
+        assert registry.health().last_error == "the source did not answer in time"
+        source.keys[ALICE] = key_of("alice's new")
+        source.open.set()
+        await asyncio.sleep(RETRY_SECONDS_AT_MOST)
+        found = registry.peek(ALICE)
+        assert found is not None
+        assert found.public_key == key_of("alice's new")
+
+
+async def test_source_that_crashes_at_every_fetch_is_asked_again_and_again(
+    make: Make, source: FakeSource
+) -> None:
+    """No exception ends the refreshing, in the background either."""
+    registry = make(monotonic=asyncio.get_running_loop().time)
+    source.error = ZeroDivisionError("a defect")
+    with structlog.testing.capture_logs():
+        await registry.start()
+        await asyncio.sleep(60)
+        assert source.bulk_fetches >= 60 / RETRY_SECONDS_AT_MOST
+        assert registry.health().last_error == "a defect"
+        source.error = None
+        await asyncio.sleep(RETRY_SECONDS_AT_MOST)
+        assert registry.peek(ALICE) is not None
+
+
+async def test_switch_to_single_keys_crashes_nothing(make: Make, source: FakeSource) -> None:
+    """After what was known is too old: callers, health and refreshes go on, and so back."""
+    registry = make(monotonic=asyncio.get_running_loop().time, max_age=timedelta(seconds=20))
+    with structlog.testing.capture_logs() as lines:
+        async with registry:
+            await registry.refresh()
+            assert registry.peek(ALICE) is not None
+            source.offers_bulk = False
+            for _ in range(3):
+                await asyncio.sleep(REFRESH_EVERY.total_seconds() + RETRY_SECONDS_AT_MOST)
+                assert await find(registry, "alice") is not None
+                assert await find(registry, "bob") is None
+                assert registry.peek(ALICE) is not None
+                await registry.refresh()
+                state = registry.health()
+                assert (state.mode, state.size, state.freshness) == ("lookup", 1, Freshness.FRESH)
+            source.offers_bulk = True
+            await asyncio.sleep(REFRESH_EVERY.total_seconds() + 1)
+            assert registry.health().mode == "snapshot"
+            assert await find(registry, "alice") is not None
+    events = [line["event"] for line in lines]
+    assert events == ["bulk_not_offered", "bulk_offered_again"]

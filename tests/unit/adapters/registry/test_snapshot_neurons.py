@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import structlog.testing
 
+from nexus_auth.adapters.registry.refresh import WATCH_SECONDS
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.store.record import RecordFormat
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
@@ -231,6 +232,17 @@ async def test_registry_without_a_source_of_neurons_is_closed(
         await registry.lookup(ALICE, presented=key_of("alice"))
 
 
+def a_snapshot_of(
+    source: FakeSource, clocks: FakeClocks, *, has_neurons: bool = True
+) -> SubnetSnapshot:
+    """What another process would fetch now."""
+    return SubnetSnapshot(
+        keys=source.keys,
+        neurons=source.neurons if has_neurons else None,
+        said_at=clocks.wall(),
+    )
+
+
 class OneRecord:
     """What another process saved, through the very format of the stores."""
 
@@ -238,6 +250,9 @@ class OneRecord:
         self._format = RecordFormat(scope="test", secret=b"secret", clocks=clocks.both)
         self.is_empty = False
         self._news: bytes | None = self._format.build(snapshot, fetched_at=clocks.monotonic())
+
+    def is_behind(self) -> bool:
+        return False
 
     async def fetch_news(self) -> StoredSnapshot | None:
         news, self._news = self._news, None
@@ -255,17 +270,30 @@ async def test_record_is_adopted_only_with_the_neurons_that_are_needed(
     source: FakeSource, clocks: FakeClocks, *, has_neurons: bool
 ) -> None:
     """A record of a process with another policy is no news."""
-    shared = OneRecord(
-        clocks,
-        SubnetSnapshot(
-            keys=source.keys,
-            neurons=source.neurons if has_neurons else None,
-            said_at=clocks.wall(),
-        ),
-    )
+    shared = OneRecord(clocks, a_snapshot_of(source, clocks, has_neurons=has_neurons))
     clocks.advance(10)
     registry = a_registry(source, clocks, shared=shared)
     await registry.start()
     assert (neuron_of(registry) is not None) == has_neurons
     assert (registry.peek(ALICE) is not None) == has_neurons
+    await registry.aclose()
+
+
+@pytest.mark.parametrize("has_neurons", [True, False])
+async def test_record_without_neurons_displaces_no_snapshot_that_has_them(
+    source: FakeSource, clocks: FakeClocks, *, has_neurons: bool
+) -> None:
+    """However new it is, also where it was saved by a process that needs none."""
+    registry = a_registry(source, clocks, shared=OneRecord(clocks, a_snapshot_of(source, clocks)))
+    await registry.start()
+    known = registry.peek(ALICE)
+    assert known is not None
+    clocks.advance(1)
+    source.keys |= keys_of("bob")
+    newer = a_snapshot_of(source, clocks, has_neurons=has_neurons)
+    registry._shared = OneRecord(clocks, newer)  # type: ignore[assignment] # in place of the first
+    await asyncio.sleep(2 * WATCH_SECONDS)
+    assert (registry.peek(BOB) is not None) == has_neurons
+    assert (registry.peek(ALICE) is known) == (not has_neurons)
+    assert neuron_of(registry) is not None
     await registry.aclose()
