@@ -123,9 +123,13 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def _parsed(body: bytes) -> Any:
-    """The answer by the standard library, in which a repeated name keeps all its values."""
+    """The answer by the standard library, in which a repeated name keeps all its values.
+
+    It is lenient about what stands in texts: an invalid entry may spoil the whole, or itself alone.
+    """
+    text = body.decode("utf-8", "replace")
     try:
-        return json.loads(body.decode("utf-8"), object_pairs_hook=_Pairs, parse_int=_whole)
+        return json.loads(text, object_pairs_hook=_Pairs, parse_int=_whole, strict=False)
     except (ValueError, RecursionError):
         return None
 
