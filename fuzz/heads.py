@@ -136,16 +136,22 @@ def check(data: bytes) -> None:
     in_pieces = converse(stream, cuts, shared)
     require(answers == in_pieces, f"the same answers however it is cut: {answers}, {in_pieces}")
     requests, ending = strict_http.read_requests(stream)
+    if not any(map(_is_large, requests)):
+        slowly = converse(stream, b"", shared, has_fast_path=False)
+        require(_grants(answers) == _grants(slowly), "the same grants without the fast path")
     require_grants_agree(answers, requests)
     _require_answers(answers, requests, ending)
     _require_h11_agrees(stream, answers, requests)
 
 
-def converse(stream: bytes, cuts: bytes, shared: Shared) -> list[Answer]:
+def converse(
+    stream: bytes, cuts: bytes, shared: Shared, *, has_fast_path: bool = True
+) -> list[Answer]:
     """What one connection answers to a stream that comes in pieces."""
     loop = event_loop()
     state = ServerState()
-    protocol = HeadProtocol(_config, state, {}, loop, fast_path=_app.fast_path, shared=shared)
+    fast_path = _app.fast_path if has_fast_path else None
+    protocol = HeadProtocol(_config, state, {}, loop, fast_path=fast_path, shared=shared)
     transport = _Transport()
     protocol.connection_made(transport)
     for piece, pauses in _pieces(stream, cuts):
@@ -215,6 +221,12 @@ def _require_answers(answers: list[Answer], requests: list[Request], ending: End
         require(
             [each.status for each in answers[len(requests) :]] == [MALFORMED], "400, and the end"
         )
+
+
+def _grants(answers: list[Answer]) -> list[tuple[int, bytes | None]]:
+    return [
+        (number, answer.hotkey) for number, answer in enumerate(answers) if answer.status == GRANTED
+    ]
 
 
 def _is_large(request: Request) -> bool:

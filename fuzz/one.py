@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 from pathlib import Path
 
 import atheris
+import structlog
 
 # What is measured is our code; the libraries would cost more than they show. So nothing of ours
 # may be imported before this.
@@ -21,6 +23,8 @@ with atheris.instrument_imports(include=["nexus_auth"]):
 
 def main() -> None:
     """Writes the seeds into the corpus, and begins."""
+    # Malformed input is logged, which here means for nearly every input.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     program, _, corpus, *options = sys.argv
     for seed, content in TARGET.seeds.items():
         (Path(corpus) / f"seed-{seed}").write_bytes(content)
