@@ -230,3 +230,13 @@ def test_what_satisfies_no_equation_is_refused(signature: bytes) -> None:
     """Neither by the library nor by the decision."""
     assert not verifies(KEY, signature, MESSAGE)
     assert not is_granted(PARTS.certificate(signature=signature), KEY)
+
+
+@pytest.mark.parametrize("y", [y for y in range(2, 20) if not edwards.points_with(y)])
+def test_key_that_is_no_point_is_refused_by_check_11(y: int) -> None:
+    """Nothing verifies under it; whether a height has a point is left to the library."""
+    key = y.to_bytes(32, "little")
+    parts = Parts(key_info=ed25519_key_info(key))
+    assert is_usable_public_key(key)
+    for signature in (None, join(encode(NEUTRAL), 0), join(key, 0), bytes(64)):
+        assert not is_granted(parts.certificate(signature=signature), key)
