@@ -27,7 +27,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 WORK: Final = ROOT / ".fuzz"
 
 DEFAULT_SECONDS: Final = 70
-_LONGEST_INPUT_SECONDS: Final = 20
+_LONGEST_INPUT_SECONDS: Final = 120
 _MEMORY_MB: Final = 2048
 
 _SHOWN_CHARACTERS: Final = 4000
