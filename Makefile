@@ -2,7 +2,7 @@
 # `make test` and `make demo` install everything else.
 .DEFAULT_GOAL := help
 .PHONY: help all build build-docker docker-build format lint test coverage clean demo bench soak \
-	audit python programs
+	fuzz audit python programs
 
 IMAGE ?= nexus-auth:latest
 # Extra arguments, such as: make test ARGS='-k hotkey'  or  make demo ARGS=--keep
@@ -54,13 +54,16 @@ bench: ## measure speed against a yardstick (installs wrk)
 audit: python ## check the packages in .venv for known vulnerabilities
 	@$(NOX) audit -- $(ARGS)
 
+fuzz: python ## look for inputs that break a promise, for FUZZ_SECONDS (70 by default)
+	@$(NOX) fuzz -- $(ARGS)
+
 soak: programs ## run two minutes of traffic while everything around the service fails
 	@$(NOX) soak -- $(ARGS)
 
 clean: ## remove what the other targets made
-	rm -rf .venv .nox .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site htmlcov \
+	rm -rf .venv .nox .mypy_cache .pytest_cache .ruff_cache .hypothesis .fuzz build dist site htmlcov \
 		.coverage .coverage.* coverage.xml
-	find src tests -depth -name __pycache__ -type d -exec rm -rf {} +
+	find src tests fuzz -depth -name __pycache__ -type d -exec rm -rf {} +
 
 # What the targets above need.
 python:

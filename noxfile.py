@@ -108,6 +108,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def fuzz(session: nox.Session) -> None:
+    """Fuzzes for FUZZ_SECONDS, over all targets; arguments go to `python -m fuzz`."""
+    seconds = ("--seconds", os.environ["FUZZ_SECONDS"]) if "FUZZ_SECONDS" in os.environ else ()
+    session.run("python", "-m", "fuzz", *seconds, *session.posargs)
+
+
+@nox.session(python=False)
 def bench(session: nox.Session) -> None:
     """Measures speed against a yardstick; arguments go to the benchmark."""
     session.run("python", "-m", "bench", *session.posargs)

@@ -333,7 +333,9 @@ def _ed25519_key(key_info: bytes) -> bytes:
     if not key_info.startswith(_ED25519_KEY_HEAD):
         raise CertificateRejected(DenialReason.UNSUPPORTED_KEY, "the key is not Ed25519")
     if not is_usable_public_key(raw):
-        raise CertificateRejected(DenialReason.UNSUPPORTED_KEY, "the key is of small order")
+        raise CertificateRejected(
+            DenialReason.UNSUPPORTED_KEY, "the key is of small order, or not canonical"
+        )
     return raw
 
 

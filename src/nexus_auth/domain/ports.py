@@ -47,7 +47,7 @@ class Registration:
 
     def __post_init__(self) -> None:
         if not is_usable_public_key(self.public_key):
-            raise ValueError("a registered key is 32 bytes and not of small order")
+            raise ValueError("a registered key is 32 bytes, canonical, not of small order")
 
 
 class KeyRegistry(Protocol):
