@@ -320,6 +320,41 @@ def test_subject_names_exactly_one_address(data: bytes, expected: DenialReason |
     assert reason_for(data) is expected
 
 
+@pytest.mark.parametrize(
+    ("tag", "encoding"),
+    [
+        (der.PRINTABLE_STRING, "ascii"),
+        (der.T61_STRING, "ascii"),
+        (der.IA5_STRING, "ascii"),
+        (der.VISIBLE_STRING, "ascii"),
+        (der.BMP_STRING, "utf-16-be"),
+        (der.UNIVERSAL_STRING, "utf-32-be"),
+    ],
+)
+def test_organization_of_another_string_type_is_the_same_hotkey(tag: int, encoding: str) -> None:
+    """The type of the string is no part of the name: one account id has one address."""
+    utf8 = ClientCertificate.from_der(organization_as(der.UTF8_STRING, ADDRESS.encode()))
+    other = ClientCertificate.from_der(organization_as(tag, ADDRESS.encode(encoding)))
+    assert other.hotkey == utf8.hotkey
+    assert other.hotkey.address == utf8.hotkey.address == ADDRESS
+    assert other.is_self_signed()
+    assert other.fingerprint != utf8.fingerprint
+
+
+@pytest.mark.parametrize("tag", [der.UTF8_STRING, der.PRINTABLE_STRING])
+def test_subject_of_an_address_alone_is_read_without_the_parser(
+    monkeypatch: pytest.MonkeyPatch, tag: int
+) -> None:
+    """As openssl (PrintableString or UTF8String) and we ourselves write it: the usual cases."""
+
+    def unusual(attribute: x509.NameAttribute[str]) -> int:
+        raise AssertionError("looked at the parser's attribute")
+
+    monkeypatch.setattr(module, "_type_of", unusual)
+    certificate = ClientCertificate.from_der(organization_as(tag, ADDRESS.encode()))
+    assert certificate.hotkey.address == ADDRESS
+
+
 def test_bytes_as_organization_are_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the parser ever show an O that is no text, it is refused."""
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nexus_auth.domain import policy as policy_module
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron, StakeKind
 from nexus_auth.domain.policy import (
@@ -150,6 +151,34 @@ def test_facts_are_needed_only_where_a_rule_looks_at_them() -> None:
     assert not lists.needs_neurons
     assert not PolicySet.of(lists).needs_neurons
     assert PolicySet(policies={"lists": lists, "stake": stake}, default="lists").needs_neurons
+
+
+EVERY_RULE: list[Rule] = [
+    OnlyHotkeys(frozenset({a_hotkey()})),
+    NotHotkeys(frozenset()),
+    RequireUid(),
+    RequireValidatorPermit(),
+    RequireActive(),
+    MinStake(StakeKind.ALPHA, 0),
+    AdmitNone("closed"),
+]
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=lambda rule: type(rule).__name__)
+def test_rule_says_truly_whether_it_needs_neurons(rule: Rule) -> None:
+    """One that looks at the neuron while none is fetched would deny every caller."""
+    looks_at_it = rule.objection(a_hotkey(), a_neuron()) != rule.objection(a_hotkey(), None)
+    assert rule.needs_neuron is looks_at_it
+
+
+def test_every_kind_of_rule_is_checked_for_that() -> None:
+    """A new kind of rule has its row above."""
+    kinds = {
+        kind
+        for kind in vars(policy_module).values()
+        if isinstance(kind, type) and hasattr(kind, "objection") and hasattr(kind, "demand")
+    }
+    assert kinds - {Rule} == {type(rule) for rule in EVERY_RULE}
 
 
 def test_unknown_policy_name_gives_no_policy() -> None:

@@ -22,7 +22,7 @@ from nexus_auth.domain.policy import AccessPolicy, MinStake, OnlyHotkeys, Policy
 from nexus_auth.domain.ports import Headers
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.domain.verifier import CertificateVerifier
-from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_nginx_header
+from tests.builders import NOW, a_certificate, a_hotkey, a_key, public_bytes, to_nginx_header
 from tests.fakes import FakeClock, FakeRegistry
 
 ALICE = a_hotkey("alice")
@@ -241,6 +241,51 @@ async def test_remembered_grant_is_answered_at_once_and_alike() -> None:
         assert at_once(app, other) is None
     registry.keys[ALICE] = public_bytes(a_key("new"))
     assert at_once(app, headers_sent) is None
+
+
+@pytest.mark.parametrize("what_ends", ["registration", "certificate"])
+async def test_no_grant_may_be_reused_for_longer_than_its_facts_hold(what_ends: str) -> None:
+    """To the second, however the answer came about, and also where a written one is reused."""
+    clock = FakeClock()
+    ends, later = NOW + timedelta(seconds=9), NOW + timedelta(days=1)
+    by_certificate = what_ends == "certificate"
+    sent = (HEADER, to_nginx_header(a_certificate(not_after=ends if by_certificate else later)))
+    registry = FakeRegistry(
+        {ALICE: public_bytes(a_key("alice"))}, expires_at=later if by_certificate else ends
+    )
+    app = an_app(registry=registry, clock=clock)
+    for quarter in range(9 * 4 + 1):
+        clock.now = NOW + timedelta(seconds=quarter / 4)
+        left = min(5, int((ends - clock.now).total_seconds()))
+        expected = str(left) if left else None
+        _, headers, _ = await ask(app, a_scope(sent))
+        assert headers.get("x-accel-expires") == expected
+        for _ in range(2):  # Written, then perhaps as it was written.
+            answer = at_once(app, [sent])
+            assert answer is not None
+            reuse = dict(answer.headers).get(b"x-accel-expires", b"").decode()
+            assert reuse == (expected or "")
+
+
+async def test_written_answer_is_reused_until_there_is_news() -> None:
+    """The same caller and the same facts get the same object; other facts never do."""
+    clock = FakeClock()
+    registry = FakeRegistry({ALICE: public_bytes(a_key("alice"))})
+    app = an_app(registry=registry, clock=clock, grant_headers=frozenset(GrantHeader))
+    sent = [(HEADER, CERTIFICATE)]
+    await ask(app, a_scope(*sent))
+    first = at_once(app, sent)
+    assert first is not None
+    clock.advance(minutes=5)
+    assert at_once(app, sent) is first
+    registry.neurons = {ALICE: RICH}
+    richer = at_once(app, sent)
+    assert richer is not None
+    assert dict(richer.headers)[b"x-hotkey-uid"] == b"7"
+    registry.expires_at = clock.now + timedelta(seconds=3)
+    ending = at_once(app, sent)
+    assert ending is not None
+    assert dict(ending.headers)[b"x-accel-expires"] == b"3"
 
 
 async def test_claim_is_decided_anew_and_answered_alike() -> None:
