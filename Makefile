@@ -2,7 +2,7 @@
 # `make test` and `make demo` install everything else.
 .DEFAULT_GOAL := help
 .PHONY: help all build build-docker docker-build format lint test coverage clean demo bench soak \
-	audit python programs
+	audit mutants python programs
 
 IMAGE ?= nexus-auth:latest
 # Extra arguments, such as: make test ARGS='-k hotkey'  or  make demo ARGS=--keep
@@ -53,6 +53,9 @@ bench: ## measure speed against a yardstick (installs wrk)
 
 audit: python ## check the packages in .venv for known vulnerabilities
 	@$(NOX) audit -- $(ARGS)
+
+mutants: python ## measure which mistakes the unit tests notice (ARGS=domain/evaluate.py)
+	@$(NOX) mutants -- $(ARGS)
 
 soak: programs ## run two minutes of traffic while everything around the service fails
 	@$(NOX) soak -- $(ARGS)
