@@ -99,6 +99,9 @@ def test_standing_grant_holds_where_nothing_has_changed() -> None:
     standing = build_standing_grant(granted, CERTIFICATE, registration)
     end = CERTIFICATE.not_after + DEFAULT_LEEWAY
     assert standing.holds(registration, NOW, ADMIT_REGISTERED)
+    begin = CERTIFICATE.not_before - DEFAULT_LEEWAY
+    assert standing.holds(registration, begin, ADMIT_REGISTERED)
+    assert not standing.holds(registration, begin - timedelta(microseconds=1), ADMIT_REGISTERED)
     assert standing.holds(registration, end, ADMIT_REGISTERED)
     assert not standing.holds(registration, end + timedelta(microseconds=1), ADMIT_REGISTERED)
     assert not standing.holds(dataclasses.replace(registration), NOW, ADMIT_REGISTERED)
@@ -112,6 +115,11 @@ def test_evaluate_alone_never_skips_the_signature() -> None:
     assert isinstance(denied, Denied)
     assert denied.reason is DenialReason.BAD_SIGNATURE
     assert isinstance(evaluate(CERTIFICATE, REGISTRATIONS[0], NOW), Granted)
+
+
+def test_clocks_may_differ_by_five_minutes_unless_told_otherwise() -> None:
+    """The default leeway is a figure of the contract."""
+    assert timedelta(seconds=300) == DEFAULT_LEEWAY
 
 
 MINUTE = timedelta(minutes=1)
