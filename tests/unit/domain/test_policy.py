@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nexus_auth.domain import policy as policy_module
@@ -23,6 +23,7 @@ from nexus_auth.domain.policy import (
     RequireUid,
     RequireValidatorPermit,
     Rule,
+    parse_policy_name,
 )
 from tests.builders import a_hotkey
 
@@ -191,7 +192,33 @@ def test_unknown_policy_name_gives_no_policy() -> None:
         PolicySet(policies={}, default="registered")
 
 
+def test_set_of_policies_does_not_change() -> None:
+    """Neither by the mapping that it was made of, nor by itself."""
+    policies = {"registered": ADMIT_REGISTERED}
+    made = PolicySet(policies=policies, default="registered")
+    policies.clear()
+    assert made.named(None) is ADMIT_REGISTERED
+    with pytest.raises(TypeError):
+        made.policies["other"] = ADMIT_REGISTERED  # type: ignore[index] # The point of the test.
+
+
+@pytest.mark.parametrize("name", ["a", "A-b_c.1", "x" * 64])
+def test_policy_name_is_read_as_it_stands(name: str) -> None:
+    """Plain in a file, in a header and in a proxy's configuration."""
+    assert parse_policy_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "a\n", "é", "x" * 65, "a,b", "a/b"])
+def test_odd_policy_name_is_refused(name: str) -> None:
+    """No policy can have it."""
+    with pytest.raises(ValueError, match="letters, digits"):
+        parse_policy_name(name)
+
+
 @given(hotkeys, neurons, st.lists(st.text(), max_size=3))
+@example(a_hotkey(), None, ["registered", "registered"])
+@example(a_hotkey(), None, ["registered", ""])
+@example(a_hotkey(), None, [""])
 def test_choice_that_is_not_understood_refuses_everybody(
     hotkey: Hotkey, neuron: Neuron | None, names: list[str]
 ) -> None:
