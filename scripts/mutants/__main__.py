@@ -13,6 +13,7 @@ has imported all but the code under test, so that a mutant costs little more tha
 from __future__ import annotations
 
 import argparse
+import compileall
 import importlib
 import os
 import resource
@@ -24,6 +25,7 @@ import time
 import warnings
 from collections import deque
 from contextlib import suppress
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Final
 
@@ -125,6 +127,7 @@ class Workshop:
         self.running: dict[int, tuple[Path, Mutant | None, float]] = {}
         for each in self.free:
             shutil.copytree(SOURCES, each / SOURCES.name)
+            compileall.compile_dir(each, quiet=1)
 
     def start(self, module: str, mutant: Mutant | None, cpu_seconds: int) -> None:
         """Starts a module's tests, with a mutant or, for None, as it is."""
@@ -162,18 +165,20 @@ def _run_tests(copy: Path, module: str, mutant: Mutant | None, cpu_seconds: int)
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     target = copy / SOURCES.name / module
+    # No compiled file of it: two mutants of one second and one size would share it.
+    Path(cache_from_source(str(target))).unlink(missing_ok=True)
     target.write_bytes((SOURCES / module).read_bytes() if mutant is None else mutant.source)
     output = os.open(copy / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    # Programs that tests start find the copy as well. No compiled file: two mutants of one second
-    # and one size would share it.
+    # Programs that tests start find the copy as well.
     os.environ.update(PYTHONPATH=str(copy), PYTHONDONTWRITEBYTECODE="1")
-    sys.dont_write_bytecode = True
+    sys.dont_write_bytecode = mutant is not None  # The first run compiles the tests for the others.
     sys.path.insert(0, str(copy))
     status = int(pytest.main([*_PYTEST, "--basetemp", str(copy / "tmp"), *tests_of(module)]))
     if mutant is None:
         (copy / "modules").write_text("\n".join(sys.modules))
+        Path(cache_from_source(str(target))).unlink(missing_ok=True)
     # What the tests wrote, and no mutant must find.
     target.write_bytes((SOURCES / module).read_bytes())
     return status

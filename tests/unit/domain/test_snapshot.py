@@ -73,3 +73,28 @@ def test_later_news_replace_what_they_name_and_leave_the_rest(
         said_at=NOW,
         neurons=neurons(merged),
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_suspicious"),
+    [
+        (None, None, False),
+        (None, {ALICE}, False),
+        ({ALICE}, None, False),
+        ({ALICE, BOB}, {ALICE}, False),
+        ({ALICE, BOB, CAROL}, {ALICE}, True),
+        ({ALICE}, set(), True),
+    ],
+)
+def test_lost_neurons_are_suspicious_where_both_know_them(
+    before: set[Hotkey] | None,
+    after: set[Hotkey] | None,
+    is_suspicious: bool,  # noqa: FBT001 - a table
+) -> None:
+    """An answer without any is no answer about them."""
+
+    def snapshot(there: set[Hotkey] | None) -> SubnetSnapshot:
+        neurons = None if there is None else {each: a_neuron(1) for each in there}
+        return SubnetSnapshot(keys=KEYS, said_at=NOW, neurons=neurons)
+
+    assert snapshot(after).is_suspicious_after(snapshot(before)) is is_suspicious
