@@ -2,7 +2,7 @@
 
 Human text is left alone (f-strings, docstrings, and strings with a space in them): another word in
 a message is no wrong decision, and a test that pins prose only stands in the way. So are types,
-decorators and `__slots__`.
+decorators, `__slots__` and the values of an `Enum` that is no text.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ class _Finder(ast.NodeVisitor):
     # What is left alone, or in part.
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self._visit_scope(node.name, node.body)
+        is_enum = [ast.unparse(base) for base in node.bases] == ["Enum"]
+        body = [each for each in node.body if not (is_enum and isinstance(each, ast.Assign))]
+        self._visit_scope(node.name, body)
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self._visit_all([*node.args.defaults, *node.args.kw_defaults])

@@ -247,8 +247,10 @@ async def test_leeway_of_the_verifier_counts_on_every_way(
         assert reason_of(await verifier.verify(certificate)) is reason
     clock.now = begin
     assert reason_of(await verifier.verify(certificate)) is None
-    clock.now = NOW
     for registry.expires_at in (NOW + timedelta(hours=1), NOW + timedelta(hours=2)):
+        clock.now = begin
+        assert verifier.verify_remembered(certificate) is not None
+        clock.now = NOW
         assert (verifier.verify_remembered(certificate) is None) is (reason is not None)
 
 

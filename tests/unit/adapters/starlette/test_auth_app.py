@@ -325,6 +325,7 @@ POLICY = b"x-nexus-auth-policy"
         ([(b"X-Nexus-Auth-Policy", b"closed")], "is not on the list of allowed hotkeys"),
         ([(POLICY, b"rich")], "has no uid on the subnet"),
         ([(POLICY, b"")], "the policy that was asked for does not exist"),
+        ([(POLICY, b"openx")], "the policy that was asked for does not exist"),
         ([(POLICY, b"Open")], "the policy that was asked for does not exist"),
         ([(POLICY, b"open, open")], "the policy that was asked for does not exist"),
         ([(POLICY, b"o\xf6en")], "the policy that was asked for does not exist"),
