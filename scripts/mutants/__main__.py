@@ -204,8 +204,11 @@ def _prepare(workshop: Workshop, module: str) -> int:
 
 def measure(workshop: Workshop, module: str, listed: dict[str, str]) -> tuple[int, list[Mutant]]:
     """Gives how many mutants a module has, without the listed ones, and which survive."""
-    source = (SOURCES / module).read_bytes()
-    mutants = [each for each in find_mutants(module, source) if each.name not in listed]
+    found = list(find_mutants(module, (SOURCES / module).read_bytes()))
+    for name in listed.keys() - {each.name for each in found}:
+        if name.startswith(f"{module} "):
+            print(f"    listed, and no longer a mutant: {name}", flush=True)
+    mutants = [each for each in found if each.name not in listed]
     cpu_seconds = _prepare(workshop, module)
     left, survivors = deque(mutants), []
     while left or workshop.running:

@@ -150,18 +150,25 @@ class _Finder(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        target = node.targets[0]
-        if not (isinstance(target, ast.Name) and target.id in {"__all__", "__slots__"}):
-            self._assigned(node.value)
-            self.visit(node.value)
+        self._assigned(node.targets[0], node.value)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        if node.value is not None:
-            self._assigned(node.value)
-            self.visit(node.value)
+        self._assigned(node.target, node.value)
 
-    def _assigned(self, value: ast.expr) -> None:
-        if self._scope and not isinstance(value, ast.Constant):
+    def _assigned(self, target: ast.expr, value: ast.expr | None) -> None:
+        name = ast.unparse(target)
+        if value is None or name in {"__all__", "__slots__"}:
+            return
+        if self._scope:
+            self._given(value)
+        else:  # A constant, whose name says best where it is.
+            self._scope.append(name)
+        self.visit(value)
+        if self._scope == [name]:
+            self._scope.pop()
+
+    def _given(self, value: ast.expr) -> None:
+        if not isinstance(value, ast.Constant):
             self._replace(value, "None")
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
@@ -171,7 +178,7 @@ class _Finder(ast.NodeVisitor):
 
     def visit_Return(self, node: ast.Return) -> None:
         if node.value is not None:
-            self._assigned(node.value)
+            self._given(node.value)
             self.visit(node.value)
 
     def visit_Raise(self, node: ast.Raise) -> None:
