@@ -69,7 +69,9 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "adapters/starlette/auth_app.py": _STARLETTE,
     "adapters/starlette/gate.py": (*_STARLETTE, "adapters/starlette/test_middleware.py"),
     "adapters/starlette/middleware.py": (),
-    "adapters/starlette/trusted_peers.py": ("adapters/starlette/test_middleware.py",),
+    "adapters/starlette/trusted_peers.py": (
+        *("adapters/starlette/test_middleware.py", "adapters/starlette/test_auth_app.py"),
+    ),
     "adapters/uvicorn/head_protocol.py": (),
     "adapters/uvicorn/known_heads.py": ("adapters/uvicorn/test_head_protocol.py",),
     "adapters/registry/backoff.py": (),

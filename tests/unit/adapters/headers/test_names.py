@@ -55,6 +55,12 @@ def test_names_on_the_wire_are_those_of_the_contract() -> None:
     ]
 
 
+def test_field_is_the_name_as_asgi_servers_give_it() -> None:
+    """Lower case, bytes: what headers are compared with."""
+    assert names.field_name("X-Hotkey") == b"x-hotkey"
+    assert (names.POLICY_FIELD, names.REQUEST_ID_FIELD) == (b"x-nexus-auth-policy", b"x-request-id")
+
+
 def test_no_client_may_bring_what_counts() -> None:
     """The facts of a grant, the choice of a policy, and whatever carries a certificate."""
     assert {names.POLICY_HEADER, *names.CERTIFICATE_HEADERS} <= set(FORGEABLE_HEADERS)
