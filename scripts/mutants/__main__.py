@@ -127,6 +127,8 @@ class Workshop:
     def __init__(self, folder: Path, count: int) -> None:
         self.free = [folder / str(number) for number in range(count)]
         self.running: dict[int, tuple[Path, Mutant | None, float]] = {}
+        # The tests that noticed a mutant, the latest first: they are likely to notice the next one.
+        self.alert: dict[str, None] = {}
         for each in self.free:
             shutil.copytree(SOURCES, each / SOURCES.name)
             compileall.compile_dir(each, quiet=1)
@@ -137,7 +139,8 @@ class Workshop:
         pid = os.fork()
         if pid == 0:
             try:
-                status = _run_tests(copy, module, mutant, cpu_seconds)
+                order = TestOrder([*self.alert], copy / "noticed")
+                status = _run_tests(copy, module, mutant, cpu_seconds, order)
             except BaseException:  # noqa: BLE001 - whatever it is, this process must end here
                 status = 3
             os._exit(status)
@@ -157,10 +160,34 @@ class Workshop:
             with suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)  # what its tests have started
             self.free.append(copy)
+            if (copy / "noticed").exists():
+                test = (copy / "noticed").read_text()
+                self.alert.pop(test, None)
+                self.alert = {test: None, **self.alert}
             return mutant, status == 0
 
 
-def _run_tests(copy: Path, module: str, mutant: Mutant | None, cpu_seconds: int) -> int:
+class TestOrder:
+    """A plugin of pytest: puts some tests first, and writes down which one fails."""
+
+    def __init__(self, first: list[str], noticed: Path) -> None:
+        self._places = {name: place for place, name in enumerate(first)}
+        self._noticed = noticed
+        noticed.unlink(missing_ok=True)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """See pytest."""
+        items.sort(key=lambda item: self._places.get(item.nodeid, len(self._places)))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """See pytest."""
+        if report.failed:
+            self._noticed.write_text(report.nodeid)
+
+
+def _run_tests(
+    copy: Path, module: str, mutant: Mutant | None, cpu_seconds: int, order: TestOrder
+) -> int:
     """Runs a module's tests in this process, which is one of its own, and ends with it."""
     os.setsid()
     # Processor time, so that a busy machine makes no difference: a mutant may loop for ever.
@@ -177,7 +204,8 @@ def _run_tests(copy: Path, module: str, mutant: Mutant | None, cpu_seconds: int)
     os.environ.update(PYTHONPATH=str(copy), PYTHONDONTWRITEBYTECODE="1")
     sys.dont_write_bytecode = mutant is not None  # The first run compiles the tests for the others.
     sys.path.insert(0, str(copy))
-    status = int(pytest.main([*_PYTEST, "--basetemp", str(copy / "tmp"), *tests_of(module)]))
+    arguments = [*_PYTEST, "--basetemp", str(copy / "tmp"), *tests_of(module)]
+    status = int(pytest.main(arguments, plugins=[order]))
     if mutant is None:
         (copy / "modules").write_text("\n".join(sys.modules))
         Path(cache_from_source(str(target))).unlink(missing_ok=True)
