@@ -38,7 +38,7 @@ LISTED: Final = Path(__file__).with_name("survivors.txt")
 AIM: Final = 97.0
 """Of 100 mutants that are not equivalent, so many are noticed."""
 
-_UNIT: Final = "tests/unit/"
+_UNIT: Final = Path("tests/unit")
 _STARLETTE: Final = (
     "adapters/starlette/test_gate.py",
     "adapters/starlette/test_auth_app.py",
@@ -101,12 +101,12 @@ _WALL_SECONDS: Final = 600
 """No mutant runs for longer, even one that waits for something outside of the tests."""
 
 
-def tests_of(module: str) -> list[str]:
+def paths_of(module: str) -> list[str]:
     """The test files and folders to run for a module: its own come first."""
     path = Path(module)
-    own = (path.parent / f"test_{path.name}").as_posix()
-    paths = [_UNIT + each for each in dict.fromkeys((own, *TESTS[module]))]
-    return [path for path in paths if Path(path).exists()]
+    own = _UNIT / path.parent / f"test_{path.name}"
+    others = [_UNIT / each for each in TESTS[module]]
+    return [*dict.fromkeys(str(each) for each in ([own] if own.exists() else []) + others)]
 
 
 def read_listed() -> dict[str, str]:
@@ -139,7 +139,7 @@ class Workshop:
         pid = os.fork()
         if pid == 0:
             try:
-                order = TestOrder([*self.alert], copy / "noticed")
+                order = LatestFirst([*self.alert], copy / "noticed")
                 status = _run_tests(copy, module, mutant, cpu_seconds, order)
             except BaseException:  # noqa: BLE001 - whatever it is, this process must end here
                 status = 3
@@ -167,7 +167,7 @@ class Workshop:
             return mutant, status == 0
 
 
-class TestOrder:
+class LatestFirst:
     """A plugin of pytest: puts some tests first, and writes down which one fails."""
 
     def __init__(self, first: list[str], noticed: Path) -> None:
@@ -186,7 +186,7 @@ class TestOrder:
 
 
 def _run_tests(
-    copy: Path, module: str, mutant: Mutant | None, cpu_seconds: int, order: TestOrder
+    copy: Path, module: str, mutant: Mutant | None, cpu_seconds: int, order: LatestFirst
 ) -> int:
     """Runs a module's tests in this process, which is one of its own, and ends with it."""
     os.setsid()
@@ -204,7 +204,7 @@ def _run_tests(
     os.environ.update(PYTHONPATH=str(copy), PYTHONDONTWRITEBYTECODE="1")
     sys.dont_write_bytecode = mutant is not None  # The first run compiles the tests for the others.
     sys.path.insert(0, str(copy))
-    arguments = [*_PYTEST, "--basetemp", str(copy / "tmp"), *tests_of(module)]
+    arguments = [*_PYTEST, "--basetemp", str(copy / "tmp"), *paths_of(module)]
     status = int(pytest.main(arguments, plugins=[order]))
     if mutant is None:
         (copy / "modules").write_text("\n".join(sys.modules))

@@ -36,5 +36,5 @@ def test_every_place_and_every_amount_is_taken(deviation: dict[str, Any]) -> Non
 def test_what_cannot_be_is_refused(deviation: dict[str, Any]) -> None:
     """And named: whatever kind of stake it is, NaN compares false with everything."""
     (name,) = deviation
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(ValueError, match=rf"\b{name}\b"):
         a_neuron(**deviation)
