@@ -250,8 +250,9 @@ async def test_leeway_of_the_verifier_counts_on_every_way(
     for registry.expires_at in (NOW + timedelta(hours=1), NOW + timedelta(hours=2)):
         clock.now = begin
         assert verifier.verify_remembered(certificate) is not None
-        clock.now = NOW
-        assert (verifier.verify_remembered(certificate) is None) is (reason is not None)
+        for early in (400, 200, 0):
+            clock.now = begin - timedelta(seconds=early)
+            assert (verifier.verify_remembered(certificate) is None) is (early > leeway)
 
 
 async def test_certificate_that_ends_before_it_begins_is_never_valid(
@@ -415,7 +416,7 @@ async def test_rotated_key_takes_over_at_once(
 
 
 async def test_granted_certificate_is_not_parsed_or_proven_again(
-    verifier: CertificateVerifier, monkeypatch: pytest.MonkeyPatch
+    verifier: CertificateVerifier, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second time, neither parser nor signature is needed."""
     certificate = to_pem(a_certificate())
@@ -424,6 +425,10 @@ async def test_granted_certificate_is_not_parsed_or_proven_again(
     monkeypatch.setattr(ClientCertificate, "is_self_signed", None)
     assert await verifier.verify(certificate) == first
     assert verifier.verify_remembered(certificate) == first
+    # Nor where there is news of the registration.
+    registry.expires_at += SECOND
+    assert verifier.verify_remembered(certificate) != first
+    assert isinstance(await verifier.verify(certificate), Granted)
     assert verifier.remembered == 1
 
 
