@@ -2,7 +2,7 @@
 # `make test` and `make demo` install everything else.
 .DEFAULT_GOAL := help
 .PHONY: help all build build-docker docker-build format lint test coverage clean demo bench soak \
-	fuzz audit python programs
+	fuzz audit mutants python programs
 
 IMAGE ?= nexus-auth:latest
 # Extra arguments, such as: make test ARGS='-k hotkey'  or  make demo ARGS=--keep
@@ -56,6 +56,9 @@ audit: python ## check the packages in .venv for known vulnerabilities
 
 fuzz: python ## look for inputs that break a promise, for FUZZ_SECONDS (70 by default)
 	@$(NOX) fuzz -- $(ARGS)
+
+mutants: python ## measure which mistakes the unit tests notice (ARGS=domain/evaluate.py)
+	@$(NOX) mutants -- $(ARGS)
 
 soak: programs ## run two minutes of traffic while everything around the service fails
 	@$(NOX) soak -- $(ARGS)

@@ -96,6 +96,12 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def mutants(session: nox.Session) -> None:
+    """Measures which small mistakes the unit tests notice; arguments name modules of src."""
+    session.run("python", "-m", "scripts.mutants", *session.posargs)
+
+
+@nox.session(python=False)
 def soak(session: nox.Session) -> None:
     """Runs the soak tests for two minutes, or for SOAK_SECONDS."""
     _summary_comes_last()

@@ -20,6 +20,14 @@ hypothesis.settings.register_profile("default", deadline=None, max_examples=40)
 # Always the same examples: a build must not fail by chance.
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5_000)
+# Few, always the same, and no search for the smallest: run once for each of thousands of mutants.
+hypothesis.settings.register_profile(
+    "mutants",
+    deadline=None,
+    derandomize=True,
+    max_examples=20,
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate),
+)
 hypothesis.settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default")
 )

@@ -40,6 +40,7 @@ class FakeRegistry:
         self.at_hand = True
         self.available = True
         self.lookups: list[Hotkey] = []
+        self._given: dict[Hotkey, Registration] = {}
 
     def peek(self, hotkey: Hotkey) -> Registration | None:
         """See `KeyRegistry.peek`; nothing is at hand while `at_hand` is False."""
@@ -56,9 +57,13 @@ class FakeRegistry:
         key = self.keys.get(hotkey)
         if key is None:
             return None
-        return Registration(
+        registration = Registration(
             public_key=key, expires_at=self.expires_at, neuron=self.neurons.get(hotkey)
         )
+        # The very same object while nothing has changed: some decisions are taken by identity.
+        if self._given.get(hotkey) != registration:
+            self._given[hotkey] = registration
+        return self._given[hotkey]
 
 
 class FakeIssuer:

@@ -9,7 +9,7 @@ import pytest
 
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.pylon.api import OpenAccessApi
-from nexus_auth.adapters.pylon.client import PylonClient
+from nexus_auth.adapters.pylon.client import DEFAULT_READ_TIMEOUT_SECONDS, PylonClient
 from nexus_auth.adapters.registry.fetch import Timing
 from nexus_auth.adapters.registry.refresh import EARLY_SECONDS
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
@@ -33,10 +33,10 @@ def registry_over(client: PylonClient) -> SnapshotRegistry:
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.3, 1.0, 2.5])
-async def test_new_certificate_is_in_within_two_seconds_and_the_old_one_out_with_it(
+async def test_new_certificate_is_in_with_the_next_fetch_and_the_old_one_out_with_it(
     pause: float,
 ) -> None:
-    """However long ago the last refresh was when the key changed."""
+    """However long ago the last refresh was when the key changed: fetches are 2 s apart at most."""
     async with (
         FaultyPylon(keys_of("alice")) as pylon,
         PylonClient(endpoint=pylon.endpoint, api=OpenAccessApi(netuid=NETUID)) as client,
@@ -46,12 +46,11 @@ async def test_new_certificate_is_in_within_two_seconds_and_the_old_one_out_with
         assert isinstance(await verifier.verify(OLD), Granted)
         await asyncio.sleep(pause)
         pylon.keys[a_hotkey("alice")] = key_of("alice's new")
-        rotated = time.monotonic()
+        asked = len(pylon.requests)
         assert isinstance(await verifier.verify(OLD), Granted)
         while not isinstance(await verifier.verify(NEW), Granted):  # noqa: ASYNC110 - as a client would.
             await asyncio.sleep(0.02)
-        # A little more than the interval, for the request itself.
-        assert time.monotonic() - rotated < EARLY_SECONDS + 0.1
+        assert len(pylon.requests) == asked + 1
         assert verifier.verify_remembered(OLD) is None
         match await verifier.verify(OLD):
             case Denied() as denied:
@@ -60,7 +59,7 @@ async def test_new_certificate_is_in_within_two_seconds_and_the_old_one_out_with
                 pytest.fail("the old certificate is still let in")
 
 
-async def test_stranger_waits_for_a_silent_pylon_less_than_two_seconds_and_only_once() -> None:
+async def test_stranger_does_not_wait_for_the_end_of_a_silent_pylon() -> None:
     """Known callers meanwhile are served at once."""
     async with (
         FaultyPylon(keys_of("alice")) as pylon,
@@ -74,12 +73,11 @@ async def test_stranger_waits_for_a_silent_pylon_less_than_two_seconds_and_only_
         began = time.monotonic()
         stranger = asyncio.create_task(verifier.verify(certificate_of("eve")))
         await asyncio.sleep(0.1)
-        asked = time.monotonic()
         assert isinstance(await verifier.verify(OLD), Granted)
-        assert time.monotonic() - asked < 0.1
+        assert not stranger.done()
         assert isinstance(await stranger, Denied)
-        assert time.monotonic() - began < 2
-        again = time.monotonic()
         assert isinstance(await verifier.verify(certificate_of("mallory")), Denied)
-        assert time.monotonic() - again < 0.25
+        # Both are over while the request still waits for its answer. (How long before that, the
+        # registry's own tests say, in virtual time.)
+        assert time.monotonic() - began < DEFAULT_READ_TIMEOUT_SECONDS
         assert len(pylon.requests) == 2

@@ -93,6 +93,21 @@ async def test_registered_hotkey_is_found_with_its_key(subject: Subject) -> None
     assert registry.peek(ALICE) == found
 
 
+async def test_registration_stays_the_same_object_until_there_is_news(subject: Subject) -> None:
+    """A grant that was written once is found again by it, and so is every path that reuses one."""
+    registry, world = subject
+    await registry.lookup(ALICE, presented=key_of("alice"))
+    first = registry.peek(ALICE)
+    assert first is not None
+    assert registry.peek(ALICE) is first
+    world.rotate(ALICE, key_of("alice's new"))
+    await registry.lookup(ALICE, presented=key_of("alice's new"))
+    later = registry.peek(ALICE)
+    assert later is not None
+    assert later is not first
+    assert registry.peek(ALICE) is later
+
+
 async def test_unregistered_hotkey_is_not_found(subject: Subject) -> None:
     """None is an answer, no error."""
     registry, _ = subject

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import subprocess
+import sys
 import warnings
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -102,7 +105,9 @@ def test_honest_certificate_says_who_and_when() -> None:
 
 def test_repr_shows_no_bulk() -> None:
     """A log line with a certificate in it stays readable."""
-    assert "_signed" not in repr(ClientCertificate.from_der(to_der(a_certificate())))
+    shown = repr(ClientCertificate.from_der(to_der(a_certificate())))
+    assert "_signed" not in shown
+    assert "_signature" not in shown
 
 
 @pytest.mark.parametrize("wrap", [bytes, bytearray, memoryview])
@@ -129,6 +134,9 @@ MALFORMED_TABLE = {
     ),
     "length in too many bytes": b"\x30\x83\0" + Parts().certificate()[2:],
     "version 1": Parts(version=b"", extensions=None).certificate(),
+    "version 1, whose serial number is as long as a version": Parts(
+        version=b"", serial=tlv(der.INTEGER, b"\1\2\3"), extensions=None
+    ).certificate(),
     "version 1 with extensions": Parts(version=b"").certificate(),
     "version 1 written out": Parts(version=tlv(0xA0, der.integer(0))).certificate(),
     "version 2": Parts(version=tlv(0xA0, der.integer(1))).certificate(),
@@ -137,6 +145,9 @@ MALFORMED_TABLE = {
     "huge version": Parts(version=tlv(0xA0, der.integer(2**512))).certificate(),
     "serial number 0": Parts(serial=der.integer(0)).certificate(),
     "negative serial number": Parts(serial=der.integer(-5)).certificate(),
+    "most negative serial number of its size": Parts(
+        serial=tlv(der.INTEGER, b"\x80\0\0\0")
+    ).certificate(),
     "hugely negative serial number": Parts(serial=der.integer(-(2**2000))).certificate(),
     "padded serial number": Parts(serial=tlv(der.INTEGER, b"\0\1")).certificate(),
     "empty serial number": Parts(serial=tlv(der.INTEGER)).certificate(),
@@ -192,6 +203,7 @@ def test_malformed_certificate_is_refused_as_such(data: bytes) -> None:
 @pytest.mark.parametrize(("padding", "expected"), [(0, None), (1, MALFORMED), (60_000, MALFORMED)])
 def test_size_is_bounded_to_the_byte(padding: int, expected: DenialReason | None) -> None:
     """16 KiB are read, one byte more is not."""
+    assert MAX_DER_BYTES == 16 * 1024
     around = len(extensions(CLIENT_AUTH, extension("1.2.3", bytes(8000)))) - 8000
     data = extensions(CLIENT_AUTH, extension("1.2.3", bytes(MAX_DER_BYTES - around + padding)))
     assert len(data) == MAX_DER_BYTES + padding or padding > 1
@@ -320,6 +332,46 @@ def test_subject_names_exactly_one_address(data: bytes, expected: DenialReason |
     assert reason_for(data) is expected
 
 
+@pytest.mark.parametrize("beside", [(), (attribute(der.CN_OID, b"x"),)], ids=["alone", "with CN"])
+@pytest.mark.parametrize(
+    ("tag", "encoding"),
+    [
+        (der.PRINTABLE_STRING, "ascii"),
+        (der.T61_STRING, "ascii"),
+        (der.IA5_STRING, "ascii"),
+        (der.VISIBLE_STRING, "ascii"),
+        (der.BMP_STRING, "utf-16-be"),
+        (der.UNIVERSAL_STRING, "utf-32-be"),
+    ],
+)
+def test_organization_of_another_string_type_is_the_same_hotkey(
+    tag: int, encoding: str, beside: tuple[bytes, ...]
+) -> None:
+    """The type of the string is no part of the name: one account id has one address."""
+    utf8 = ClientCertificate.from_der(organization_as(der.UTF8_STRING, ADDRESS.encode()))
+    other = ClientCertificate.from_der(
+        subject(attribute(der.O_OID, ADDRESS.encode(encoding), tag), *beside)
+    )
+    assert other.hotkey == utf8.hotkey
+    assert other.hotkey.address == utf8.hotkey.address == ADDRESS
+    assert other.is_self_signed()
+    assert other.fingerprint != utf8.fingerprint
+
+
+@pytest.mark.parametrize("tag", [der.UTF8_STRING, der.PRINTABLE_STRING])
+def test_subject_of_an_address_alone_is_read_without_the_parser(
+    monkeypatch: pytest.MonkeyPatch, tag: int
+) -> None:
+    """As openssl (PrintableString or UTF8String) and we ourselves write it: the usual cases."""
+
+    def unusual(attribute: x509.NameAttribute[str]) -> int:
+        raise AssertionError("looked at the parser's attribute")
+
+    monkeypatch.setattr(module, "_type_of", unusual)
+    certificate = ClientCertificate.from_der(organization_as(tag, ADDRESS.encode()))
+    assert certificate.hotkey.address == ADDRESS
+
+
 def test_bytes_as_organization_are_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """Should the parser ever show an O that is no text, it is refused."""
 
@@ -418,6 +470,7 @@ USAGE_TABLE = {
         extensions(CLIENT_AUTH, extension("1.2.3", b"", critical=True)),
         "critical",
     ),
+    "unknown, not critical": (extensions(CLIENT_AUTH, extension("1.2.3", b"")), ""),
     "known critical": (
         extensions(
             extension(
@@ -451,6 +504,23 @@ def test_kept_usages_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(kept) == 128
     assert ClientCertificate.from_der(extensions(CLIENT_AUTH)).usage_problem == ""
     assert len(kept) == 128
+
+
+def test_kept_usage_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to 512 bytes of extensions, byte for byte."""
+
+    def of_size(size: int) -> bytes:
+        filler = extension("1.2.4", bytes(300))
+        around = len(tlv(0xA3, tlv(der.SEQUENCE, CLIENT_AUTH, filler))) - 300
+        return extensions(CLIENT_AUTH, extension("1.2.4", bytes(size - around)))
+
+    kept: dict[bytes, str] = {}
+    monkeypatch.setattr(module, "_known_usages", kept)
+    ClientCertificate.from_der(of_size(512))
+    ClientCertificate.from_der(of_size(513))
+    assert [(len(encoded), problem) for encoded, problem in kept.items()] == [(512, "")]
+    monkeypatch.setattr(module, "_find_usage_problem", None)
+    assert ClientCertificate.from_der(of_size(512)).usage_problem == ""
 
 
 # Check 11: the signature
@@ -602,6 +672,22 @@ def _armour(body: bytes) -> bytes:
             id="another label",
         ),
         pytest.param(to_pem(a_certificate()).replace(b"BEGIN CERT", b"BEGIN  CERT"), id="space"),
+        # As long as the right ones, so that what is between them is a certificate.
+        pytest.param(
+            to_pem(a_certificate()).replace(b"BEGIN CERTIFICATE", b"BEGIN CERTIFICATX"),
+            id="another label at the beginning",
+        ),
+        pytest.param(
+            to_pem(a_certificate()).replace(b"END CERTIFICATE", b"END CERTIFICATX"),
+            id="another label at the end",
+        ),
+        pytest.param(
+            to_pem(a_certificate()).replace(b"-----\n", b"-----", 1),
+            id="no newline after the label",
+        ),
+        pytest.param(
+            to_pem(a_certificate()).replace(b"-----\n", b"-----x\n", 1), id="text after the label"
+        ),
         pytest.param(_armour(base64.b64encode(bytes(40_000))), id="too long"),
         pytest.param(_armour(b"A\n" * 30_000), id="much too long"),
     ],
@@ -613,11 +699,25 @@ def test_anything_but_one_pem_certificate_is_refused(text: bytes) -> None:
     assert caught.value.reason is MALFORMED
 
 
-def test_bare_base64_is_bounded() -> None:
-    """Where the armour is missing, the same bound holds."""
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [(parse_pem, to_pem(a_certificate())), (parse_base64_der, BODY)],
+    ids=["PEM", "bare base64"],
+)
+def test_text_is_bounded_to_the_byte(parse: Callable[[bytes], bytes], text: bytes) -> None:
+    """With the armour or without it, white space included."""
+    full = text + b"\n" * (module._MAX_PEM_BYTES - len(text))
+    assert parse(full) == to_der(a_certificate())
     with pytest.raises(CertificateRejected) as caught:
-        parse_base64_der(b"A" * 100_000)
+        parse(full + b"\n")
     assert caught.value.reason is MALFORMED
+
+
+@pytest.mark.parametrize("white_space", [b"\n", b"\r\n", b" ", b"\t"])
+def test_any_white_space_ends_the_first_line(white_space: bytes) -> None:
+    """Some proxies fold the lines into one, each with another character."""
+    text = to_pem(a_certificate()).replace(b"\n", white_space)
+    assert parse_pem(text) == to_der(a_certificate())
 
 
 def test_base64_has_one_spelling() -> None:
@@ -681,7 +781,24 @@ def test_parser_warnings_reach_nobody(data: bytes) -> None:
         warnings.simplefilter("always")
         module.silence_parser()
         reason_for(data)
-    assert not caught
+        assert not caught
+        warnings.warn("of another module", UserWarning, stacklevel=1)
+    assert len(caught) == 1
+
+
+def test_parser_warnings_are_silenced_by_the_import_alone() -> None:
+    """A program that uses us need not know of them; pytest has filters of its own."""
+    program = (
+        "import sys; from nexus_auth.domain.certificate import ClientCertificate;"
+        "ClientCertificate.from_der(sys.stdin.buffer.read())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=WELL_FORMED_TABLE["country of three letters"].certificate(),
+        capture_output=True,
+        check=True,
+    )
+    assert done.stderr == b""
 
 
 def test_dates_do_not_depend_on_the_extremes() -> None:

@@ -45,3 +45,9 @@ def test_match_consumes_both() -> None:
             case Denied(reason=reason):
                 seen.append(reason.value)
     assert seen == [a_hotkey().address, "expired"]
+
+
+def test_denial_has_no_detail_unless_one_is_given() -> None:
+    """An application may deny for a reason alone."""
+    denied = Denied(reason=DECISIONS[1].reason)  # type: ignore[union-attr] # The denied one.
+    assert (denied.detail, denied.hotkey, denied.fingerprint) == ("", None, None)

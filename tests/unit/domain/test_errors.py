@@ -38,3 +38,20 @@ def test_configuration_error_is_one_line(source: str | None, text: str) -> None:
     error = errors.ConfigurationError(setting="X", problem="bad", source=source)
     assert str(error) == text
     assert (error.setting, error.source, error.problem) == ("X", source, "bad")
+
+
+def test_causes_are_those_of_the_metrics() -> None:
+    """A closed set; an error that names none of its own is counted as another."""
+    assert (
+        *("unreachable", "refused", "failed", "invalid", "not-offered", "other"),
+    ) == errors.CAUSES
+    assert errors.RegistryError.cause == errors.RegistryUnavailable.cause == "other"
+    assert errors.BulkNotOffered.cause == "not-offered"
+    assert errors.RegistryAnswerInvalid.cause == "invalid"
+
+
+def test_refused_issuing_says_whether_the_key_may_have_changed() -> None:
+    """Only where the issuer's answer leaves that open."""
+    assert not errors.IssuingRefused("no").key_may_have_changed
+    refused = errors.IssuingRefused("no", key_may_have_changed=True)
+    assert (str(refused), refused.key_may_have_changed) == ("no", True)

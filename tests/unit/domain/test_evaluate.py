@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nexus_auth.domain.certificate import ClientCertificate
-from nexus_auth.domain.decision import Granted
+from nexus_auth.domain.decision import Denied, Granted
 from nexus_auth.domain.evaluate import DEFAULT_LEEWAY, build_standing_grant, evaluate
 from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.policy import (
@@ -19,6 +20,7 @@ from nexus_auth.domain.policy import (
     RequireValidatorPermit,
 )
 from nexus_auth.domain.ports import Registration
+from nexus_auth.domain.reasons import DenialReason
 from tests.builders import NOW, a_certificate, a_hotkey, a_key, public_bytes, to_der
 
 ALICE = a_hotkey()
@@ -103,3 +105,43 @@ def test_standing_grant_holds_where_nothing_has_changed() -> None:
     assert not standing.holds(registration, end + timedelta(microseconds=1), ADMIT_REGISTERED)
     assert not standing.holds(dataclasses.replace(registration), NOW, ADMIT_REGISTERED)
     assert not standing.holds(registration, NOW, POLICIES[1])
+
+
+def test_evaluate_alone_never_skips_the_signature() -> None:
+    """Whoever calls it without a proof gets the proof made; a forged certificate is denied."""
+    forged = ClientCertificate.from_der(to_der(a_certificate(signed_by=a_key("mallory"))))
+    denied = evaluate(forged, REGISTRATIONS[0], NOW)
+    assert isinstance(denied, Denied)
+    assert denied.reason is DenialReason.BAD_SIGNATURE
+    assert isinstance(evaluate(CERTIFICATE, REGISTRATIONS[0], NOW), Granted)
+
+
+def test_clocks_may_differ_by_five_minutes_unless_told_otherwise() -> None:
+    """The default leeway is a figure of the contract."""
+    assert timedelta(seconds=300) == DEFAULT_LEEWAY
+
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("deviation", "leeway", "reason"),
+    [
+        ({}, MINUTE, None),
+        ({"not_before": NOW + MINUTE}, MINUTE, None),
+        ({"not_before": NOW + 2 * MINUTE}, MINUTE, DenialReason.NOT_YET_VALID),
+        ({"not_before": NOW + 2 * MINUTE}, 2 * MINUTE, None),
+        ({"not_after": NOW - timedelta(days=1)}, MINUTE, DenialReason.EXPIRED),
+        ({"usage_problem": "it is a CA certificate"}, MINUTE, DenialReason.WRONG_USAGE),
+    ],
+)
+def test_evaluate_takes_the_checks_of_the_certificate_alone(
+    deviation: dict[str, object], leeway: timedelta, reason: DenialReason | None
+) -> None:
+    """The checks 7 and 8, with the leeway that the caller names; a proof changes nothing there."""
+    certificate = dataclasses.replace(CERTIFICATE, **deviation)  # type: ignore[arg-type] # Mixed.
+    for proven in (False, True):
+        decision = evaluate(
+            certificate, REGISTRATIONS[0], NOW, leeway=leeway, already_proven=proven
+        )
+        assert (decision.reason if isinstance(decision, Denied) else None) is reason

@@ -134,3 +134,9 @@ def test_text_forms_show_the_address() -> None:
     """`str` is the address; `repr` can be pasted back."""
     assert str(Hotkey(ALICE_ID)) == ALICE
     assert repr(Hotkey(ALICE_ID)) == f"Hotkey.parse('{ALICE}')"
+
+
+def test_address_follows_from_the_account_id_alone() -> None:
+    """Nothing else can be given for it."""
+    with pytest.raises(TypeError):
+        Hotkey(bytes(32), "5x")  # type: ignore[call-arg] # The point of the test.

@@ -57,6 +57,28 @@ def facts(order: str = "plain", **known: Any) -> Facts:
     return Facts(order=Order(hotkey=hotkey, valid_for=365 * DAY, **ORDERS[order]), **known)
 
 
+def test_figures_and_defaults_are_those_of_the_contract() -> None:
+    """Three lookups without a key are believed; a plain order forces and renews nothing."""
+    assert ABSENT_CONFIRMATIONS == 3
+    assert Order(hotkey=ALICE, valid_for=DAY) == Order(
+        hotkey=ALICE,
+        valid_for=DAY,
+        algorithm=1,
+        force=False,
+        reuse_key=False,
+        renew_before=None,
+    )
+    assert facts() == facts(
+        leftovers=Leftovers.NONE, certificate=NoCertificate.NOT_READ, lookups=()
+    )
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_only_a_plain_order_accepts_any_pair(order: str) -> None:
+    """Every other one asks for something that a pair on disk may lack."""
+    assert facts(order).order.accepts_any_pair is (order == "plain")
+
+
 FILES: Final[dict[str, tuple[Step, ...]]] = {
     # nothing, the key alone, the certificate alone, both
     "plain": (

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from nexus_auth.domain import policy as policy_module
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron, StakeKind
 from nexus_auth.domain.policy import (
@@ -22,6 +23,7 @@ from nexus_auth.domain.policy import (
     RequireUid,
     RequireValidatorPermit,
     Rule,
+    parse_policy_name,
 )
 from tests.builders import a_hotkey
 
@@ -152,6 +154,34 @@ def test_facts_are_needed_only_where_a_rule_looks_at_them() -> None:
     assert PolicySet(policies={"lists": lists, "stake": stake}, default="lists").needs_neurons
 
 
+EVERY_RULE: list[Rule] = [
+    OnlyHotkeys(frozenset({a_hotkey()})),
+    NotHotkeys(frozenset()),
+    RequireUid(),
+    RequireValidatorPermit(),
+    RequireActive(),
+    MinStake(StakeKind.ALPHA, 0),
+    AdmitNone("closed"),
+]
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=lambda rule: type(rule).__name__)
+def test_rule_says_truly_whether_it_needs_neurons(rule: Rule) -> None:
+    """One that looks at the neuron while none is fetched would deny every caller."""
+    looks_at_it = rule.objection(a_hotkey(), a_neuron()) != rule.objection(a_hotkey(), None)
+    assert rule.needs_neuron is looks_at_it
+
+
+def test_every_kind_of_rule_is_checked_for_that() -> None:
+    """A new kind of rule has its row above."""
+    kinds = {
+        kind
+        for kind in vars(policy_module).values()
+        if isinstance(kind, type) and hasattr(kind, "objection") and hasattr(kind, "demand")
+    }
+    assert kinds - {Rule} == {type(rule) for rule in EVERY_RULE}
+
+
 def test_unknown_policy_name_gives_no_policy() -> None:
     """A name that is not there is not silently the default."""
     policies = PolicySet.of(ADMIT_REGISTERED)
@@ -162,7 +192,33 @@ def test_unknown_policy_name_gives_no_policy() -> None:
         PolicySet(policies={}, default="registered")
 
 
+def test_set_of_policies_does_not_change() -> None:
+    """Neither by the mapping that it was made of, nor by itself."""
+    policies = {"registered": ADMIT_REGISTERED}
+    made = PolicySet(policies=policies, default="registered")
+    policies.clear()
+    assert made.named(None) is ADMIT_REGISTERED
+    with pytest.raises(TypeError):
+        made.policies["other"] = ADMIT_REGISTERED  # type: ignore[index] # The point of the test.
+
+
+@pytest.mark.parametrize("name", ["a", "A-b_c.1", "x" * 64])
+def test_policy_name_is_read_as_it_stands(name: str) -> None:
+    """Plain in a file, in a header and in a proxy's configuration."""
+    assert parse_policy_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "-a", ".a", "a b", "a\n", "é", "x" * 65, "a,b", "a/b"])
+def test_odd_policy_name_is_refused(name: str) -> None:
+    """No policy can have it."""
+    with pytest.raises(ValueError, match="letters, digits"):
+        parse_policy_name(name)
+
+
 @given(hotkeys, neurons, st.lists(st.text(), max_size=3))
+@example(a_hotkey(), None, ["registered", "registered"])
+@example(a_hotkey(), None, ["registered", ""])
+@example(a_hotkey(), None, [""])
 def test_choice_that_is_not_understood_refuses_everybody(
     hotkey: Hotkey, neuron: Neuron | None, names: list[str]
 ) -> None:

@@ -232,6 +232,29 @@ async def test_validity_counts_to_the_second(
         assert verifier.verify_remembered(certificate) is None
 
 
+@pytest.mark.parametrize(
+    ("leeway", "reason"),
+    [(400, None), (399, DenialReason.NOT_YET_VALID), (0, DenialReason.NOT_YET_VALID)],
+)
+async def test_leeway_of_the_verifier_counts_on_every_way(
+    registry: FakeRegistry, clock: FakeClock, leeway: int, reason: DenialReason | None
+) -> None:
+    """Not the default one: at hand, after a fetch, and where the grant is remembered."""
+    begin = NOW + timedelta(seconds=400)
+    verifier = CertificateVerifier(registry=registry, clock=clock, leeway=timedelta(seconds=leeway))
+    certificate = to_der(a_certificate(not_before=begin))
+    for registry.at_hand in (False, True):
+        assert reason_of(await verifier.verify(certificate)) is reason
+    clock.now = begin
+    assert reason_of(await verifier.verify(certificate)) is None
+    for registry.expires_at in (NOW + timedelta(hours=1), NOW + timedelta(hours=2)):
+        clock.now = begin
+        assert verifier.verify_remembered(certificate) is not None
+        for early in (400, 200, 0):
+            clock.now = begin - timedelta(seconds=early)
+            assert (verifier.verify_remembered(certificate) is None) is (early > leeway)
+
+
 async def test_certificate_that_ends_before_it_begins_is_never_valid(
     verifier: CertificateVerifier,
 ) -> None:
@@ -393,7 +416,7 @@ async def test_rotated_key_takes_over_at_once(
 
 
 async def test_granted_certificate_is_not_parsed_or_proven_again(
-    verifier: CertificateVerifier, monkeypatch: pytest.MonkeyPatch
+    verifier: CertificateVerifier, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second time, neither parser nor signature is needed."""
     certificate = to_pem(a_certificate())
@@ -402,6 +425,10 @@ async def test_granted_certificate_is_not_parsed_or_proven_again(
     monkeypatch.setattr(ClientCertificate, "is_self_signed", None)
     assert await verifier.verify(certificate) == first
     assert verifier.verify_remembered(certificate) == first
+    # Nor where there is news of the registration.
+    registry.expires_at += SECOND
+    assert verifier.verify_remembered(certificate) != first
+    assert isinstance(await verifier.verify(certificate), Granted)
     assert verifier.remembered == 1
 
 
@@ -553,8 +580,10 @@ async def test_nothing_is_remembered_where_that_is_wished(
 ) -> None:
     """`remember=0`."""
     verifier = CertificateVerifier(registry=registry, clock=clock, remember=0)
-    assert reason_of(await verifier.verify(to_der(a_certificate()))) is None
-    assert verifier.remembered == 0
+    certificate = to_der(a_certificate())
+    assert reason_of(await verifier.verify(certificate)) is None
+    await verifier.verify(certificate, policy=NOT_ALICE)
+    assert kept(verifier) == (0, 0)
 
 
 @pytest.mark.parametrize(("excess", "remembered"), [(0, 1), (1, 0)])
@@ -572,6 +601,42 @@ async def test_padded_certificate_is_granted_and_not_remembered(
     assert len(certificate) == MAX_REMEMBERED_BYTES + excess
     assert reason_of(await verifier.verify(certificate)) is None
     assert verifier.remembered == remembered
+
+
+async def test_padded_certificate_that_the_policy_denies_is_proven_every_time(
+    verifier: CertificateVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the bound, what is known of it is what stands in it, and no proof."""
+    proofs: list[ClientCertificate] = []
+    prove = ClientCertificate.is_self_signed
+
+    def counted(certificate: ClientCertificate) -> bool:
+        proofs.append(certificate)
+        return prove(certificate)
+
+    monkeypatch.setattr(ClientCertificate, "is_self_signed", counted)
+    for excess, expected in ((0, 1), (1, 2)):
+        pem = to_pem(a_certificate())
+        value = pem + b" " * (MAX_REMEMBERED_BYTES + excess - len(pem))
+        proofs.clear()
+        for _ in range(2):
+            decision = await verifier.verify(value, policy=NOT_ALICE)
+            assert reason_of(decision) is DenialReason.NOT_PERMITTED
+        assert len(proofs) == expected
+        sizes = [size for _, size in verifier._cache._others.values()]
+        assert verifier._cache._bytes == sum(sizes)
+
+
+@pytest.mark.parametrize(("excess", "others"), [(0, 0), (1, 1)])
+async def test_ordinary_certificate_that_was_not_granted_is_forgotten(
+    clock: FakeClock, excess: int, others: int
+) -> None:
+    """Up to the size of an ordinary one, parsing it again costs less than keeping it."""
+    verifier = CertificateVerifier(registry=FakeRegistry(), clock=clock)
+    pem = to_pem(a_certificate())
+    value = pem + b" " * (module.ORDINARY_BYTES + excess - len(pem))
+    assert reason_of(await verifier.verify(value)) is DenialReason.NOT_REGISTERED
+    assert kept(verifier) == (0, others)
 
 
 async def test_oversized_certificate_is_parsed_once(clock: FakeClock) -> None:
@@ -628,6 +693,20 @@ async def test_others_take_bounded_room(clock: FakeClock) -> None:
         assert cache._bytes == sum(size for _, size in cache._others.values())
         assert cache._bytes <= module._OTHERS_BYTES
     assert len(cache._others) == module._OTHERS_BYTES // (len(large) + 3)
+
+
+async def test_room_for_others_is_used_to_the_byte(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both bounds are the largest that is kept."""
+    value = b"-" * (module.ORDINARY_BYTES + 1)
+    monkeypatch.setattr(module, "_OTHERS_BYTES", 2 * len(value) + 2)
+    verifier = CertificateVerifier(registry=FakeRegistry(), clock=clock)
+    for number in range(2):
+        await verifier.verify(value + str(number).encode())
+    assert kept(verifier) == (0, 2)
+    await verifier.verify(value + b"2")
+    assert kept(verifier) == (0, 2)
 
 
 async def test_concurrent_calls_agree(

@@ -18,7 +18,7 @@ from nexus_auth.adapters.headers.formats import (
     der_from_xfcc,
 )
 from nexus_auth.adapters.headers.names import CertificateFormat
-from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.domain.certificate import MAX_DER_BYTES, ClientCertificate
 from nexus_auth.domain.errors import CertificateRejected
 from nexus_auth.domain.reasons import DenialReason
 from tests.builders import a_certificate, a_key, to_der, to_nginx_header, to_pem
@@ -148,6 +148,7 @@ REFUSALS: list[tuple[str, Callable[[bytes], bytes], bytes, DenialReason]] = [
     ("Caddy without one", der_from_base64_der, PLACEHOLDER, DenialReason.NO_CERTIFICATE),
     ("other text in braces", der_from_base64_der, b"{x}", DenialReason.BAD_ENCODING),
     ("a chain", der_from_base64_der, B64 + b"," + B64, DenialReason.MALFORMED_CERTIFICATE),
+    ("more than a placeholder", der_from_base64_der, PLACEHOLDER + b"x", DenialReason.BAD_ENCODING),
     ("no padding", der_from_base64_der, b"MA", DenialReason.BAD_ENCODING),
     ("more padding", der_from_base64_der, B64 + b"====", DenialReason.BAD_ENCODING),
     ("a space inside", der_from_base64_der, B64[:8] + b" " + B64[8:], DenialReason.BAD_ENCODING),
@@ -162,6 +163,15 @@ REFUSALS: list[tuple[str, Callable[[bytes], bytes], bytes, DenialReason]] = [
     ("no colons", der_from_rfc9440, B64, DenialReason.BAD_ENCODING),
     ("one colon", der_from_rfc9440, b":", DenialReason.BAD_ENCODING),
     ("no end", der_from_rfc9440, b":" + B64, DenialReason.BAD_ENCODING),
+    ("another end", der_from_rfc9440, b":" + B64 + b"x", DenialReason.BAD_ENCODING),
+    ("no beginning", der_from_rfc9440, B64 + b":", DenialReason.BAD_ENCODING),
+    ("another beginning", der_from_rfc9440, b"x" + B64 + b":", DenialReason.BAD_ENCODING),
+    (
+        "more than a placeholder",
+        der_from_rfc9440,
+        b":" + PLACEHOLDER + b"x:",
+        DenialReason.BAD_ENCODING,
+    ),
     ("a parameter", der_from_rfc9440, b":" + B64 + b":;a=1", DenialReason.BAD_ENCODING),
     ("a list", der_from_rfc9440, b":MA==:, :MA==:", DenialReason.MALFORMED_CERTIFICATE),
     ("a string", der_from_rfc9440, b'"' + B64 + b'"', DenialReason.BAD_ENCODING),
@@ -196,6 +206,18 @@ REFUSALS: list[tuple[str, Callable[[bytes], bytes], bytes, DenialReason]] = [
         DenialReason.BAD_ENCODING,
     ),
     ("text after a quote", der_from_xfcc, b'Cert="a"b', DenialReason.BAD_ENCODING),
+    (
+        "a space between two pairs",
+        der_from_xfcc,
+        b'Hash=ab Cert="' + ESCAPED + b'"',
+        DenialReason.BAD_ENCODING,
+    ),
+    (
+        "a quote between two pairs",
+        der_from_xfcc,
+        b'Hash=ab"Cert="' + ESCAPED + b'"',
+        DenialReason.BAD_ENCODING,
+    ),
     ("no key", der_from_xfcc, b"=a", DenialReason.BAD_ENCODING),
     ("no value", der_from_xfcc, b"Cert", DenialReason.BAD_ENCODING),
     ("a space before a key", der_from_xfcc, b"Hash=a; Cert=b", DenialReason.BAD_ENCODING),
@@ -254,11 +276,57 @@ def test_text_around_one_certificate_is_not_another_one() -> None:
             der_from_percent_encoded_pem(header)
 
 
+@pytest.mark.parametrize(("wrap", "unwrap"), WRAPPINGS)
+def test_header_is_bounded_to_the_byte(
+    wrap: Callable[[bytes], bytes], unwrap: Callable[[bytes], bytes]
+) -> None:
+    """White space around the value counts; nothing longer is even looked at."""
+    full = wrap(DER).ljust(MAX_HEADER_BYTES)
+    assert unwrap(full) == DER
+    with pytest.raises(CertificateRejected) as caught:
+        unwrap(full + b" ")
+    assert caught.value.reason is DenialReason.MALFORMED_CERTIFICATE
+
+
+@pytest.mark.parametrize("wrapping", [WRAPPINGS[4], WRAPPINGS[5]], ids=["rfc9440", "base64"])
+def test_base64_is_bounded_to_the_group(
+    wrapping: tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]],
+) -> None:
+    """The largest certificate is read; one of another three bytes is not decoded."""
+    wrap, unwrap = wrapping
+    assert unwrap(wrap(bytes(MAX_DER_BYTES))) == bytes(MAX_DER_BYTES)
+    with pytest.raises(CertificateRejected) as caught:
+        unwrap(wrap(bytes(MAX_DER_BYTES + 3)))
+    assert caught.value.reason is DenialReason.MALFORMED_CERTIFICATE
+
+
+@pytest.mark.parametrize(("wrap", "unwrap"), WRAPPINGS)
+def test_only_white_space_is_taken_off(
+    wrap: Callable[[bytes], bytes], unwrap: Callable[[bytes], bytes]
+) -> None:
+    """Any other byte behind the value spoils it; before it too, where it is no part of a key."""
+    for number in set(range(256)) - set(b" \t"):
+        noise = bytes([number])
+        with pytest.raises(CertificateRejected):
+            unwrap(wrap(DER) + noise)
+        if unwrap is not der_from_xfcc:
+            with pytest.raises(CertificateRejected):
+                unwrap(noise + wrap(DER))
+
+
 def test_the_last_hop_s_certificate_counts() -> None:
     """What stands before the last element was claimed by somebody else."""
     other = to_der(a_certificate(key=a_key("bob")))
     assert der_from_xfcc(as_envoy(other) + b"," + as_envoy(DER)) == DER
-    assert der_from_xfcc(as_envoy(other) + b", " + as_envoy(DER)) == DER
+    for between in (b", ", b",\t", b", \t  "):
+        assert der_from_xfcc(as_envoy(other) + between + b'Cert="' + ESCAPED + b'"') == DER
+
+
+def test_backslash_in_quotes_protects_the_next_character() -> None:
+    """Whatever it is: what an escape stands for is that character alone."""
+    for at in range(0, len(ESCAPED), 50):
+        escaped = ESCAPED[:at] + b"\\" + ESCAPED[at:]
+        assert der_from_xfcc(b'Cert="' + escaped + b'"') == DER
 
 
 def test_the_keys_of_an_element_have_no_case_and_no_order() -> None:

@@ -6,7 +6,12 @@ from typing import Final
 
 import nexus_auth
 from nexus_auth.adapters.headers import names
-from nexus_auth.adapters.headers.names import FORGEABLE_HEADERS, with_dots, with_underscores
+from nexus_auth.adapters.headers.names import (
+    FORGEABLE_HEADERS,
+    CertificateFormat,
+    with_dots,
+    with_underscores,
+)
 from nexus_auth.adapters.proxies.table import PROXIES
 
 
@@ -28,6 +33,38 @@ def test_dots_stand_for_hyphens_in_what_the_application_believes() -> None:
     }
     for name in ("X-Hotkey", "X-Hotkey-Uid", "X-Hotkey-Validator", "X-Hotkey-Stake"):
         assert set(with_dots(name)) <= set(FORGEABLE_HEADERS)
+
+
+def test_names_on_the_wire_are_those_of_the_contract() -> None:
+    """Proxies, applications and logs rely on each, letter for letter."""
+    assert (names.HOTKEY_HEADER, names.REASON_HEADER) == ("X-Hotkey", "X-Nexus-Auth-Reason")
+    assert (names.REUSE_HEADER, names.POLICY_HEADER) == ("X-Accel-Expires", "X-Nexus-Auth-Policy")
+    assert names.REQUEST_ID_HEADER == "X-Request-ID"
+    assert names.ORIGINAL_URI_HEADERS == ("X-Original-URI", "X-Forwarded-Uri")
+    assert names.ORIGINAL_METHOD_HEADERS == ("X-Original-Method", "X-Forwarded-Method")
+    assert names.TRACE_PARENT_HEADER == "traceparent"
+    assert names.HAND_WRITTEN_HEADER == "X-SSL-Client-Cert"
+    assert (
+        *("X-Client-Cert", "Client-Cert", "Client-Cert-Chain", "X-Forwarded-Client-Cert"),
+        *("X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info"),
+        *("X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Leaf", "ssl-client-cert"),
+        *("ssl-client-verify", "ssl-client-subject-dn", "ssl-client-issuer-dn"),
+    ) == names.CERTIFICATE_HEADERS
+    assert [str(each) for each in CertificateFormat] == [
+        *("percent-encoded-pem", "rfc9440", "xfcc", "base64-der")
+    ]
+
+
+def test_field_is_the_name_as_asgi_servers_give_it() -> None:
+    """Lower case, bytes: what headers are compared with."""
+    assert names.field_name("X-Hotkey") == b"x-hotkey"
+    assert (names.POLICY_FIELD, names.REQUEST_ID_FIELD) == (b"x-nexus-auth-policy", b"x-request-id")
+
+
+def test_no_client_may_bring_what_counts() -> None:
+    """The facts of a grant, the choice of a policy, and whatever carries a certificate."""
+    assert {names.POLICY_HEADER, *names.CERTIFICATE_HEADERS} <= set(FORGEABLE_HEADERS)
+    assert set(with_underscores("X-Hotkey")) & set(FORGEABLE_HEADERS) == {"X-Hotkey"}
 
 
 PACKAGE: Final = Path(nexus_auth.__path__[0])

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import pytest
 import structlog.testing
 
 from nexus_auth.adapters.log_throttle import QUIET_SECONDS, REMINDER_SECONDS
+from nexus_auth.adapters.registry import backoff as module
 from nexus_auth.adapters.registry.backoff import (
     RETRY_SECONDS_AT_LEAST,
     RETRY_SECONDS_AT_MOST,
@@ -27,20 +31,80 @@ def test_no_failure_is_no_outage(clocks: FakeClocks) -> None:
     with structlog.testing.capture_logs() as lines:
         backoff.succeeded()
     assert (backoff.is_failing, backoff.is_waiting, backoff.since) == (False, False, None)
+    assert backoff.next_try == 0
     assert not lines
 
 
-@pytest.mark.parametrize("failures", [1, 2, 4, 20, 2000])
-def test_pause_grows_within_its_bounds(clocks: FakeClocks, failures: int) -> None:
-    """Neither a flood of attempts nor a source that is forgotten."""
+@pytest.mark.parametrize(
+    ("failures", "longest"), [(1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (20, 8), (2000, 8)]
+)
+@pytest.mark.parametrize("drawn", [min, max])
+def test_pause_grows_within_its_bounds(
+    clocks: FakeClocks,
+    monkeypatch: pytest.MonkeyPatch,
+    failures: int,
+    longest: float,
+    drawn: Callable[[float, float], float],
+) -> None:
+    """Neither a flood of attempts nor a source that is forgotten, whatever is drawn."""
+    monkeypatch.setattr(module, "random", SimpleNamespace(uniform=drawn))
     backoff = a_backoff(clocks)
     for _ in range(failures):
         backoff.failed(DOWN)
-    limit = min(max(RETRY_SECONDS_AT_LEAST, 2 ** (failures - 1)), RETRY_SECONDS_AT_MOST)
-    assert RETRY_SECONDS_AT_LEAST <= backoff.next_try - clocks.seconds <= limit
+    pause = RETRY_SECONDS_AT_LEAST if drawn is min else longest
+    assert longest <= RETRY_SECONDS_AT_MOST
+    assert backoff.next_try == clocks.seconds + pause
     assert backoff.is_waiting
-    clocks.advance(RETRY_SECONDS_AT_MOST)
+    clocks.advance(pause)
     assert (backoff.is_failing, backoff.is_waiting) == (True, False)
+
+
+def test_one_failure_is_an_outage_unless_told_otherwise(clocks: FakeClocks) -> None:
+    """Below the threshold, the next attempt is due at once."""
+    backoff, patient = Backoff(source="s", clocks=clocks.both), a_backoff(clocks, threshold=2)
+    for each in (backoff, patient):
+        each.failed(DOWN)
+    assert (backoff.is_failing, backoff.is_waiting) == (True, True)
+    assert (patient.is_failing, patient.is_waiting) == (False, False)
+
+
+def test_lines_say_what_and_for_how_long(clocks: FakeClocks) -> None:
+    """In seconds, to a tenth."""
+    backoff = a_backoff(clocks)
+    clocks.advance(100)
+    with structlog.testing.capture_logs() as lines:
+        backoff.failed(DOWN)
+        clocks.advance(QUIET_SECONDS + 0.26)
+        backoff.failed(RegistryAnswerInvalid("not JSON"))
+        clocks.advance(1)
+        backoff.succeeded()
+    source = {"source": "a source"}
+    warning = {**source, "log_level": "warning"}
+    assert lines == [
+        {
+            **warning,
+            "event": "source_failed",
+            "cause": "RegistryUnavailable",
+            "error": "connection refused",
+            "seconds": 0.0,
+            "attempts": 1,
+        },
+        {
+            **warning,
+            "event": "source_still_failing",
+            "cause": "RegistryAnswerInvalid",
+            "error": "not JSON",
+            "seconds": 30.3,
+            "attempts": 2,
+        },
+        {
+            **source,
+            "event": "source_recovered",
+            "log_level": "info",
+            "seconds": 31.3,
+            "attempts": 2,
+        },
+    ]
 
 
 def test_source_counts_as_down_from_the_threshold_on(clocks: FakeClocks) -> None:

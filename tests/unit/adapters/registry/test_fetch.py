@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from nexus_auth.adapters.registry.fetch import FETCH_SECONDS, fetch_snapshot
+from nexus_auth.adapters.clock import SYSTEM_CLOCKS
+from nexus_auth.adapters.registry.fetch import FETCH_SECONDS, Timing, fetch_snapshot
 from nexus_auth.domain.errors import BulkNotOffered, RegistryUnavailable
+from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.snapshot import SubnetSnapshot
 from tests.builders import NOW, a_hotkey
 from tests.unit.adapters.registry.sources import (
@@ -96,3 +101,37 @@ async def test_source_that_does_not_end_by_itself_is_given_up(
         await fetch(source, clocks, needs_neurons=True)
     assert asyncio.get_running_loop().time() - began == pytest.approx(FETCH_SECONDS)
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_nonsense_among_neurons_is_counted_as_well(clocks: FakeClocks) -> None:
+    """One number for all that was left out of one answer."""
+
+    class Source(FakeSource):
+        async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
+            return neurons_of("alice"), 5
+
+    source = Source(keys=keys_of("alice"), rejected=2)
+    snapshot, rejected = await fetch(source, clocks, needs_neurons=True)
+    assert snapshot.neurons == neurons_of("alice")
+    assert rejected == 7
+
+
+@pytest.mark.parametrize(
+    ("max_age", "refresh_every", "is_possible"),
+    [(0, 1, True), (9, 0.001, True), (-0.001, 1, False), (9, 0, False), (9, -1, False)],
+)
+def test_spans_that_make_no_sense_are_refused(
+    max_age: float,
+    refresh_every: float,
+    is_possible: bool,  # noqa: FBT001 - a table
+) -> None:
+    """Keys without an age are asked for every time; a refresh without a pause never ends."""
+    spans = {
+        "max_age": timedelta(seconds=max_age),
+        "refresh_every": timedelta(seconds=refresh_every),
+    }
+    if is_possible:
+        assert Timing(**spans).clocks is SYSTEM_CLOCKS  # type: ignore[arg-type] # Two spans.
+    else:
+        with pytest.raises(ValueError, match="max_age"):
+            Timing(**spans)  # type: ignore[arg-type] # As above.

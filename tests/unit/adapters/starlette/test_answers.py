@@ -62,3 +62,5 @@ def test_head_is_the_status_and_the_headers_as_http_writes_them() -> None:
     assert answer.head == (
         b"HTTP/1.1 403 Forbidden\r\nX-Nexus-Auth-Reason: expired\r\nContent-Length: 0\r\n"
     )
+    with pytest.raises(TypeError):
+        Answer(403, (), b"", b"HTTP/1.1 200 OK\r\n")  # type: ignore[call-arg] # The point.

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog.testing
 from starlette.types import Message, Scope
 
 from nexus_auth.adapters.headers.formats import der_from_percent_encoded_pem
 from nexus_auth.adapters.headers.names import GrantHeader
-from nexus_auth.adapters.starlette.answers import Answer
+from nexus_auth.adapters.starlette import auth_app as module
+from nexus_auth.adapters.starlette.answers import DENIALS, Answer
 from nexus_auth.adapters.starlette.auth_app import AuthApp
 from nexus_auth.adapters.starlette.gate import HEAD_ONLY, Gate, admit_registered
 from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
@@ -22,7 +26,7 @@ from nexus_auth.domain.policy import AccessPolicy, MinStake, OnlyHotkeys, Policy
 from nexus_auth.domain.ports import Headers
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.domain.verifier import CertificateVerifier
-from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_nginx_header
+from tests.builders import NOW, a_certificate, a_hotkey, a_key, public_bytes, to_nginx_header
 from tests.fakes import FakeClock, FakeRegistry
 
 ALICE = a_hotkey("alice")
@@ -105,6 +109,7 @@ async def ask(app: AuthApp, scope: Scope) -> tuple[int, dict[str, str], bytes]:
 
     await app(scope, receive, send)
     start, body = sent
+    assert (start["type"], body["type"]) == ("http.response.start", "http.response.body")
     names = [name for name, _ in start["headers"]]
     assert len(set(names)) == len(names)
     headers = {name.decode(): value.decode() for name, value in start["headers"]}
@@ -186,9 +191,11 @@ async def test_head_request_is_answered_without_a_body() -> None:
 
 async def test_defect_ends_in_a_denial() -> None:
     """An exception is no grant, and no 500 either."""
-    status, headers, body = await ask(
-        an_app(registry=FailingRegistry()), a_scope((HEADER, CERTIFICATE))
-    )
+    with structlog.testing.capture_logs() as lines:
+        status, headers, body = await ask(
+            an_app(registry=FailingRegistry()), a_scope((HEADER, CERTIFICATE))
+        )
+    assert [line["event"] for line in lines] == ["decision_failed"]
     assert status == 403
     assert headers["x-nexus-auth-reason"] == "registry-unavailable"
     assert body == b"Access denied: Organization not authorized"
@@ -201,8 +208,10 @@ async def test_failing_observer_changes_nothing() -> None:
         def decided(self, decision: Decision, **_: object) -> None:
             raise OSError("no space left on device")
 
-    assert (await ask(an_app(observers=[Failing()]), a_scope((HEADER, CERTIFICATE))))[0] == 200
-    assert (await ask(an_app(observers=[Failing()]), a_scope()))[0] == 403
+    with structlog.testing.capture_logs() as lines:
+        assert (await ask(an_app(observers=[Failing()]), a_scope((HEADER, CERTIFICATE))))[0] == 200
+        assert (await ask(an_app(observers=[Failing()]), a_scope()))[0] == 403
+    assert [line["event"] for line in lines] == ["observer_failed"] * 2
 
 
 async def test_only_trusted_proxies_may_ask() -> None:
@@ -243,6 +252,57 @@ async def test_remembered_grant_is_answered_at_once_and_alike() -> None:
     assert at_once(app, headers_sent) is None
 
 
+@pytest.mark.parametrize("what_ends", ["registration", "certificate"])
+async def test_no_grant_may_be_reused_for_longer_than_its_facts_hold(what_ends: str) -> None:
+    """To the second, however the answer came about, and also where a written one is reused."""
+    clock = FakeClock()
+    ends, later = NOW + timedelta(seconds=9), NOW + timedelta(days=1)
+    by_certificate = what_ends == "certificate"
+    sent = (HEADER, to_nginx_header(a_certificate(not_after=ends if by_certificate else later)))
+    registry = FakeRegistry(
+        {ALICE: public_bytes(a_key("alice"))}, expires_at=later if by_certificate else ends
+    )
+    app = an_app(registry=registry, clock=clock)
+
+    def worth() -> str | None:
+        left = min(5, int((ends - clock.now).total_seconds()))
+        return str(left) if left else None
+
+    await ask(app, a_scope(sent))
+    # First with nothing but what was written before; then written anew each time.
+    for is_written_anew in (False, True):
+        for quarter in range(9 * 4 + 1):
+            clock.now = NOW + timedelta(seconds=quarter / 4)
+            if is_written_anew:
+                _, headers, _ = await ask(app, a_scope(sent))
+                assert headers.get("x-accel-expires") == worth()
+            answer = at_once(app, [sent])
+            assert answer is not None
+            reuse = dict(answer.headers).get(b"x-accel-expires")
+            assert (reuse.decode() if reuse else None) == worth()
+
+
+async def test_written_answer_is_reused_until_there_is_news() -> None:
+    """The same caller and the same facts get the same object; other facts never do."""
+    clock = FakeClock()
+    registry = FakeRegistry({ALICE: public_bytes(a_key("alice"))})
+    app = an_app(registry=registry, clock=clock, grant_headers=frozenset(GrantHeader))
+    sent = [(HEADER, CERTIFICATE)]
+    await ask(app, a_scope(*sent))
+    first = at_once(app, sent)
+    assert first is not None
+    clock.advance(minutes=5)
+    assert at_once(app, sent) is first
+    registry.neurons = {ALICE: RICH}
+    richer = at_once(app, sent)
+    assert richer is not None
+    assert dict(richer.headers)[b"x-hotkey-uid"] == b"7"
+    registry.expires_at = clock.now + timedelta(seconds=3)
+    ending = at_once(app, sent)
+    assert ending is not None
+    assert dict(ending.headers)[b"x-accel-expires"] == b"3"
+
+
 async def test_claim_is_decided_anew_and_answered_alike() -> None:
     """What was read in a head can be used again; the registry is looked at all the same."""
     registry = FakeRegistry({ALICE: public_bytes(a_key("alice"))})
@@ -280,6 +340,7 @@ POLICY = b"x-nexus-auth-policy"
         ([(b"X-Nexus-Auth-Policy", b"closed")], "is not on the list of allowed hotkeys"),
         ([(POLICY, b"rich")], "has no uid on the subnet"),
         ([(POLICY, b"")], "the policy that was asked for does not exist"),
+        ([(POLICY, b"openx")], "the policy that was asked for does not exist"),
         ([(POLICY, b"Open")], "the policy that was asked for does not exist"),
         ([(POLICY, b"open, open")], "the policy that was asked for does not exist"),
         ([(POLICY, b"o\xf6en")], "the policy that was asked for does not exist"),
@@ -328,6 +389,7 @@ async def test_policy_is_asked_every_time() -> None:
 
 
 RICH = Neuron(uid=7, validator_permit=True, active=True, alpha=1.0, tao=2.0, total=1234567.5)
+WHOLE = Neuron(uid=8, validator_permit=True, active=True, alpha=1.0, tao=2.0, total=1200.0)
 POOR = Neuron(uid=65535, validator_permit=False, active=True, alpha=0.0, tao=0.0, total=1e-9)
 
 
@@ -345,6 +407,7 @@ POOR = Neuron(uid=65535, validator_permit=False, active=True, alpha=0.0, tao=0.0
                 "x-hotkey-stake": "1234567.5",
             },
         ),
+        (WHOLE, {GrantHeader.STAKE}, {"x-hotkey-stake": "1200"}),
         (
             POOR,
             {GrantHeader.VALIDATOR, GrantHeader.STAKE},
@@ -376,6 +439,83 @@ async def test_observer_sees_the_request_as_it_was_written() -> None:
     assert (method, target) == (b"GET", b"/a%20b?c=d")
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "seen"),
+    [("GET", "/ä", (b"GET", "/ä".encode())), ("GÉT€", "/", (b"G\xc9T?", b"/"))],
+)
+async def test_observer_sees_bytes_whatever_the_server_gives(
+    method: str, path: str, seen: tuple[bytes, bytes]
+) -> None:
+    """ASGI servers may leave out the raw path; a method of any characters is no defect."""
+    witness = Witness()
+    app = an_app(observers=[witness])
+    await ask(app, a_scope((HEADER, CERTIFICATE), method=method, path=path, raw_path=None))
+    assert [(type(decision), (method, target)) for decision, method, target in witness.seen] == [
+        (Granted, seen)
+    ]
+
+
+class Stopwatch:
+    """An observer that remembers the rest of what it was told."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[float, Headers]] = []
+
+    def decided(
+        self, decision: Decision, *, seconds: float, method: bytes, target: bytes, headers: Headers
+    ) -> None:
+        self.seen.append((seconds, headers))
+
+
+async def test_observer_learns_how_long_the_decision_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its begin to its end, on both ways."""
+    ticks = itertools.count(100.0, 0.25)
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    stopwatch = Stopwatch()
+    app = an_app(observers=[stopwatch])
+    sent = [(HEADER, CERTIFICATE)]
+    await ask(app, a_scope(*sent))
+    assert at_once(app, sent) is not None
+    assert stopwatch.seen == [(0.25, sent), (0.25, sent)]
+
+
+def test_request_that_was_not_even_parsed_is_denied_and_observed() -> None:
+    """A server that reads no more of it says why; nothing of the request is repeated."""
+    witness, stopwatch = Witness(), Stopwatch()
+    answer = an_app(observers=[witness, stopwatch]).fast_path.deny_unread("an odd line end")
+    denied = Denied(reason=DenialReason.MALFORMED_CERTIFICATE, detail="an odd line end")
+    assert answer == DENIALS[DenialReason.MALFORMED_CERTIFICATE]
+    assert witness.seen == [(denied, b"", b"")]
+    assert stopwatch.seen == [(0.0, ())]
+
+
+async def test_written_answers_are_bounded_and_the_oldest_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many certificates one caller makes, and however often each comes."""
+    monkeypatch.setattr(module, "_ANSWERS_KEPT", 2)
+    registry = FakeRegistry({ALICE: public_bytes(a_key("alice"))})
+    app = an_app(registry=registry)
+    sent = [
+        [(HEADER, to_nginx_header(a_certificate(serial_number=number)))] for number in (1, 2, 3)
+    ]
+    answers = []
+    for each in sent[:2]:
+        await ask(app, a_scope(*each))
+        answers.append(at_once(app, each))
+    assert [at_once(app, each) is answer for each, answer in zip(sent, answers, strict=False)] == [
+        True,
+        True,
+    ]
+    # Written anew, it is the newest.
+    registry.expires_at += timedelta(seconds=1)
+    renewed = at_once(app, sent[0])
+    await ask(app, a_scope(*sent[2]))
+    assert at_once(app, sent[2]) is not None
+    assert len(app._written) == 2
+    assert at_once(app, sent[0]) is renewed
+
+
 async def test_websocket_is_refused() -> None:
     """Nothing else than HTTP is spoken here."""
     sent: list[Message] = []
@@ -394,6 +534,7 @@ async def test_websocket_is_refused() -> None:
 async def test_lifespan_opens_and_closes_the_registry(*, fails: bool) -> None:
     """What the decisions need is open before the first of them; a failure ends the start."""
     seen: list[str] = []
+    sent: list[Message] = []
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
@@ -409,10 +550,14 @@ async def test_lifespan_opens_and_closes_the_registry(*, fails: bool) -> None:
 
     async def send(message: Message) -> None:
         seen.append(message["type"])
+        sent.append(message)
 
-    await an_app(lifespan=lifespan)({"type": "lifespan"}, receive, send)
+    with structlog.testing.capture_logs() as lines:
+        await an_app(lifespan=lifespan)({"type": "lifespan"}, receive, send)
+    assert [line["event"] for line in lines] == ["lifespan_failed"] * fails
     if fails:
         assert seen == ["asked", "lifespan.startup.failed"]
+        assert sent[-1]["message"] == "see the log"
     else:
         assert seen == [
             "asked",
@@ -422,3 +567,17 @@ async def test_lifespan_opens_and_closes_the_registry(*, fails: bool) -> None:
             "closed",
             "lifespan.shutdown.complete",
         ]
+
+
+async def test_lifespan_without_anything_to_open_starts_and_ends() -> None:
+    """Where what the decisions need is opened elsewhere."""
+    seen: list[str] = []
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Message) -> None:
+        seen.append(message["type"])
+
+    await an_app()({"type": "lifespan"}, receive, send)
+    assert seen == ["lifespan.startup.complete", "lifespan.shutdown.complete"]

@@ -12,6 +12,7 @@ from nexus_auth.adapters.headers.formats import der_from_percent_encoded_pem
 from nexus_auth.adapters.starlette.gate import (
     HEAD_ONLY,
     REWRITTEN_DETAIL,
+    TRAILERS_DETAIL,
     UNTRUSTED_DETAIL,
     Claim,
     Gate,
@@ -149,6 +150,34 @@ async def test_server_that_vouches_for_the_peer_is_believed() -> None:
     assert isinstance(decision, Denied)
 
 
+@pytest.mark.parametrize(
+    ("headers", "detail"),
+    [
+        ((), "0 certificate headers, expected one"),
+        ((HEADER, HEADER, (b"x-other", b"")), "2 certificate headers, expected one"),
+        ((HEADER, (b"transfer-encoding", b"chunked")), TRAILERS_DETAIL),
+    ],
+)
+async def test_denial_says_what_was_wrong_with_the_headers(
+    headers: tuple[tuple[bytes, bytes], ...], detail: str
+) -> None:
+    """For the log: all of these have one code."""
+    decision = await a_gate().decide(a_scope(*headers))
+    assert isinstance(decision, Denied)
+    assert decision.detail == detail
+
+
+@pytest.mark.parametrize("size", range(1, 40))
+async def test_no_other_header_is_the_certificate(size: int) -> None:
+    """Whatever its length, that of the right one included; and it changes nothing beside that."""
+    other = (b"x-" * 20)[:size], CERTIFICATE
+    gate = a_gate()
+    assert gate.read([other]) is None
+    assert gate.read([other, HEADER]) == Claim(CERTIFICATE, ())
+    assert isinstance(await gate.decide(a_scope(other)), Denied)
+    assert isinstance(await gate.decide(a_scope(other, HEADER)), Granted)
+
+
 async def test_peer_is_checked_before_anything_is_read() -> None:
     """What an untrusted peer sends is not even counted."""
     decision = await a_gate().decide(a_scope(HEADER, HEADER, client=("192.0.2.1", 1)))
@@ -178,6 +207,18 @@ async def test_policy_header_counts_where_it_is_read(
         assert isinstance(decision, Denied)
         assert decision.reason is reason
         assert remembered is None
+
+
+async def test_no_header_chooses_a_policy_unless_told_so() -> None:
+    """A gate that nobody asked to read it reads none: a client could send it."""
+    headers = [HEADER, (b"X-Nexus-Auth-Policy", b"closed")]
+    assert a_gate().read(headers) == Claim(CERTIFICATE) == Claim(CERTIFICATE, ())
+    assert isinstance(await a_gate().decide(a_scope(*headers)), Granted)
+
+
+def test_name_of_the_extension_is_fixed() -> None:
+    """Servers other than ours may offer it."""
+    assert HEAD_ONLY == "nexus_auth.head_only"
 
 
 async def test_verifier_can_be_found_by_the_connection() -> None:

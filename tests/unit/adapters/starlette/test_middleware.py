@@ -26,6 +26,8 @@ from nexus_auth.adapters.starlette.middleware import (
 )
 from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.neuron import Neuron
+from nexus_auth.domain.policy import ADMIT_REGISTERED, AccessPolicy, OnlyHotkeys
 from nexus_auth.domain.verifier import CertificateVerifier
 from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_nginx_header
 from tests.fakes import FakeClock, FakeRegistry
@@ -244,6 +246,71 @@ def test_unknown_header_format_is_refused() -> None:
         NexusAuthBackend(verifier=a_verifier(), trusted_proxies=[], header_format="pem")
 
 
+async def who(request: Request) -> JSONResponse:
+    """Tells what else the application learns."""
+    user = request.user
+    neuron = user.neuron if isinstance(user, HotkeyUser) else None
+    return JSONResponse({"uid": neuron and neuron.uid, "scopes": request.auth.scopes})
+
+
+CLOSED = AccessPolicy(name="closed", rules=(OnlyHotkeys(frozenset()),))
+
+
+@pytest.mark.parametrize("policy", [ADMIT_REGISTERED, CLOSED], ids=lambda policy: policy.name)
+@pytest.mark.parametrize("with_backend", [False, True], ids=["middleware", "backend"])
+async def test_policy_of_the_application_decides_who_enters(
+    policy: AccessPolicy,
+    with_backend: bool,  # noqa: FBT001 - a table
+) -> None:
+    """Registered and proven is not enough where the application asks for more."""
+    common: dict[str, Any] = {
+        "verifier": a_verifier(),
+        "trusted_proxies": ["10.0.0.0/8"],
+        "policy": policy,
+    }
+    middleware = (
+        Middleware(AuthenticationMiddleware, backend=NexusAuthBackend(**common))
+        if with_backend
+        else Middleware(NexusAuthMiddleware, **common)
+    )
+    app = Starlette(routes=[Route("/x", who)], middleware=[middleware])
+    answer = await ask(app, [(b"X-Client-Cert", CERTIFICATE)])
+    assert (answer.status_code == 200) is (policy is ADMIT_REGISTERED)
+    if policy is CLOSED and not with_backend:
+        assert answer.headers["x-nexus-auth-reason"] == "not-permitted"
+
+
+async def test_application_learns_the_neuron_and_the_scope() -> None:
+    """Of a caller who is proven; of anybody else, nothing."""
+    registry = FakeRegistry({ALICE: public_bytes(a_key("alice"))})
+    registry.neurons = {
+        ALICE: Neuron(uid=7, validator_permit=True, active=True, alpha=1, tao=2, total=3)
+    }
+    app = Starlette(
+        routes=[Route("/x", who)],
+        middleware=[
+            Middleware(
+                NexusAuthMiddleware,
+                verifier=CertificateVerifier(registry=registry, clock=FakeClock()),
+                trusted_proxies=["10.0.0.0/8"],
+                on_denial="anonymous",
+            )
+        ],
+    )
+    proven = await ask(app, [(b"X-Client-Cert", CERTIFICATE)])
+    assert proven.json() == {"uid": 7, "scopes": ["authenticated"]}
+    assert (await ask(app, [])).json() == {"uid": None, "scopes": []}
+
+
+@pytest.mark.parametrize("names", [(), ("mine",)])
+async def test_verifier_is_found_in_the_state_of_the_lifespan(names: tuple[str, ...]) -> None:
+    """Under the name that it was given there, `verifier` by default."""
+    verifier = a_verifier()
+    scope: Scope = {"type": "http", "state": {"mine": None, "verifier": None}}
+    scope["state"][names[0] if names else "verifier"] = verifier
+    assert verifier_from_state(*names)(scope) is verifier
+
+
 async def test_fastapi_dependency_gives_the_hotkey() -> None:
     """Some routes are open, others need a caller."""
     app = FastAPI()
@@ -263,6 +330,8 @@ async def test_fastapi_dependency_gives_the_hotkey() -> None:
     for refused in (await ask(app, []), await ask(app, [(b"X-Hotkey", b"5Forged")])):
         assert refused.status_code == 403
         assert refused.headers["x-nexus-auth-reason"] == "no-certificate"
+        assert refused.headers["cache-control"] == "no-store"
+        assert refused.json() == {"detail": "Access denied: No client certificate"}
 
 
 async def test_fastapi_dependency_without_middleware_denies() -> None:

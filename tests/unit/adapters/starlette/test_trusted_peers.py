@@ -39,6 +39,13 @@ def test_a_peer_is_trusted_by_its_address(text: str, host: str, *, expected: boo
     assert TrustedPeers.parse(text).include((host, 1), None) is expected
 
 
+def test_a_list_is_shown_as_it_can_be_read_again() -> None:
+    """In reports and on the status page."""
+    listed = TrustedPeers.parse("10.0.0.7, 192.168.0.0/16,fd00::/8")
+    assert str(listed) == "10.0.0.7/32,192.168.0.0/16,fd00::/8"
+    assert TrustedPeers.parse(str(listed)) == listed
+
+
 def test_an_empty_list_trusts_nobody() -> None:
     """No proxies means no proxies."""
     assert not TrustedPeers().include(("127.0.0.1", 1), ("127.0.0.1", 80))

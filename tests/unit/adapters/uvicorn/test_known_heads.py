@@ -120,3 +120,82 @@ def test_empty_name_is_not_taken_for_one_that_was_left_out() -> None:
     assert found is not None
     assert found[1][1] == (b"X-Request-ID", b"")
     assert heads.find(a_head(b"X-Client-Cert: c", b"X-Request-ID: 2")) is None
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_name_may_stand_anywhere_among_the_fields(place: int) -> None:
+    """What stands before and behind it stays as it is."""
+    heads = KnownHeads()
+    fields = [(b"X-Client-Cert", b"c"), (b"A", b"b")]
+
+    def named(value: bytes) -> list[tuple[bytes, bytes]]:
+        return [*fields[:place], (b"X-Request-ID", value), *fields[place:]]
+
+    def head_of(value: bytes) -> bytes:
+        return a_head(*(b": ".join(field) for field in named(value)))
+
+    heads.remember(head_of(b"1"), named(b"1"), b"GET", b"/", Claim(b"c"))
+    found = heads.find(head_of(b"2"))
+    assert found is not None
+    assert found[1] == tuple(named(b"2"))
+    # Without any, or with an empty one, it is another head.
+    assert heads.find(a_head(*(b": ".join(field) for field in fields))) is None
+    assert heads.find(head_of(b"")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "is_plain"),
+    [
+        *((b"a" * 128, True), (b"0-Z", True)),
+        *(
+            (odd, False)
+            for odd in (b"", b"a" * 129, b"1\x00", b"1 ", b" 1", b"1\xff", b"1\r", b"1_")
+        ),
+    ],
+)
+def test_only_a_plain_name_stands_for_another(
+    name: bytes,
+    is_plain: bool,  # noqa: FBT001 - a table
+) -> None:
+    """A parser may find anything in other characters; one is enough."""
+    heads = KnownHeads()
+    fields = [(b"X-Client-Cert", b"c"), (b"X-Request-ID", b"1")]
+    heads.remember(NAMED, [(b"Host", b"auth"), *fields], b"GET", b"/", Claim(b"c"))
+    assert (heads.find(NAMED.replace(b"1\r\n\r\n", name + b"\r\n\r\n")) is not None) is is_plain
+
+
+def test_name_that_the_parser_read_differently_is_not_left_out() -> None:
+    """The head is then known by all of its bytes alone."""
+    heads = KnownHeads()
+    fields = [(b"Host", b"auth"), (b"X-Client-Cert", b"c"), (b"X-Request-ID", b"another")]
+    heads.remember(NAMED, fields, b"GET", b"/", Claim(b"c"))
+    assert heads.find(NAMED.replace(b": 1\r\n\r\n", b": 2\r\n\r\n")) is None
+
+
+def test_head_without_a_name_is_known_by_all_of_its_bytes() -> None:
+    """Whatever stands in it."""
+    heads = KnownHeads()
+    head = a_head(b"X-Client-Cert: c", b"A: xyz")
+    heads.remember(head, [(b"X-Client-Cert", b"c"), (b"A", b"xyz")], b"GET", b"/", Claim(b"c"))
+    assert heads.find(head)
+    assert heads.find(head.replace(b"xyz", b"xy")) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "is_kept"),
+    [(4096, 40, True), (4097, 40, False), (4096, 41, False)],
+)
+def test_head_that_is_long_or_has_many_fields_is_not_kept(
+    size: int,
+    count: int,
+    is_kept: bool,  # noqa: FBT001 - a table
+) -> None:
+    """Both bounds are the largest that is kept."""
+    heads = KnownHeads()
+    fields = [(b"X-Client-Cert", b"c"), *[(b"A", b"b")] * (count - 2)]
+    around = len(a_head(*(b": ".join(field) for field in fields), b"B: "))
+    fields.append((b"B", b"b" * (size - around)))
+    head = a_head(*(b": ".join(field) for field in fields))
+    assert (len(head), len(fields)) == (size, count)
+    heads.remember(head, fields, b"GET", b"/", Claim(b"c"))
+    assert (heads.find(head) is not None) is is_kept
