@@ -83,10 +83,10 @@ class _BoundedParser(_AsyncRESP2Parser):
             return None
         if number > MAX_RECORD_BYTES:
             raise InvalidResponse("a text longer than any record")
-        text: bytes = await stream.readexactly(number + 2)
-        if text[number:] != b"\r\n":
+        text: bytes = await stream.readexactly(number)
+        if await stream.readexactly(2) != b"\r\n":
             raise InvalidResponse("a text of another length than it says")
-        return text[:number]
+        return text
 
 
 class RedisStore:

@@ -322,13 +322,17 @@ def a_neuron(**changes: Any) -> dict[str, Any]:
     return {"uid": 7, "active": True, "validator_permit": False, "stakes": STAKES} | changes
 
 
+NO_FLAGS: list[object] = [0, 1, None, "true", []]
+NO_STAKES: list[object] = [None, [], 1, {}, {"alpha": 1, "tao": 1}]
+BAD_STAKES: list[object] = [10**400, True, "1", None, -1, [1]]
+BAD_UIDS: list[object] = [True, -1, 70_000, 1.0, "7", None, 10**400]
 BAD_NEURONS: list[object] = [
     *(None, {}, [], "text", 1),
-    *(a_neuron(uid=bad) for bad in (True, -1, 70_000, 1.0, "7", None, 10**400)),
-    *(a_neuron(active=bad) for bad in (1, None, "true")),
-    *(a_neuron(validator_permit=bad) for bad in ("true", 0, None)),
-    *(a_neuron(stakes=bad) for bad in (None, [], 1, {}, {"alpha": 1, "tao": 1})),
-    *(a_neuron(stakes=STAKES | {"alpha": bad}) for bad in (10**400, True, "1", None, -1, [1])),
+    *(a_neuron(uid=bad) for bad in BAD_UIDS),
+    *(a_neuron(active=bad) for bad in NO_FLAGS),
+    *(a_neuron(validator_permit=bad) for bad in NO_FLAGS),
+    *(a_neuron(stakes=bad) for bad in NO_STAKES),
+    *(a_neuron(stakes=STAKES | {"alpha": bad}) for bad in BAD_STAKES),
     a_neuron(x="x" * MAX_ENTRY_BYTES),
     as_body(a_neuron()).replace(b'"alpha": 1.5', b'"alpha": 1e999'),
     as_body(a_neuron()).replace(b'"alpha": 1.5', b'"alpha": 1, "alpha": 1'),
