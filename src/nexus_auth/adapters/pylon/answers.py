@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Final, Literal, TypeVar
 
@@ -91,11 +92,10 @@ _MEMBERS: Final = msgspec.json.Decoder(dict[_Name, Raw], dec_hook=lambda _, text
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T:
-    try:
+    with suppress(msgspec.MsgspecError, ValueError, RecursionError):
         return decoder.decode(data)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        # Their texts may repeat the answer's.
-        raise PylonAnswerInvalid("Pylon's answer is not the JSON that was asked for") from None
+    # Raised outside, without a reference to a cause: its text may repeat the answer's.
+    raise PylonAnswerInvalid("Pylon's answer is not the JSON that was asked for")
 
 
 def _parse_object(decoder: msgspec.json.Decoder[T], data: bytes | Raw) -> T:

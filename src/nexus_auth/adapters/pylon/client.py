@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 import httpx
 
@@ -29,6 +30,7 @@ from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 DEFAULT_CONNECT_TIMEOUT_SECONDS: Final = 2.0
@@ -76,6 +78,25 @@ class _Answer:
     def is_missing_path(self) -> bool:
         """Whether this Pylon has no such path."""
         return self.status in _MISSING and _NO_IDENTITY not in self.detail
+
+
+def _forgetting(
+    method: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Raises the error of a fetch without the frames that it came through.
+
+    They hold the answer, megabytes of it. A task that keeps its error, which refers to the frames
+    that wait for the task, is freed only once the garbage collector finds it.
+    """
+
+    @functools.wraps(method)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await method(*args, **kwargs)
+        except errors.RegistryError as exc:
+            raise exc.with_traceback(None) from None
+
+    return run
 
 
 class PylonClient:
@@ -149,6 +170,7 @@ class PylonClient:
         """Closes the connections."""
         await self._http.aclose()
 
+    @_forgetting
     async def fetch_keys(self) -> KeyMap:
         """Fetches all certificates of the subnet: `GET …/block/latest/certificates`.
 
@@ -160,6 +182,7 @@ class PylonClient:
         self._require(answer, HTTPStatus.OK)
         return await answers.parse_certificates(answer.body)
 
+    @_forgetting
     async def fetch_key(self, hotkey: Hotkey) -> bytes | None:
         """Fetches one hotkey's key: `GET …/certificates/{hotkey}`.
 
@@ -171,6 +194,7 @@ class PylonClient:
         self._require(answer, HTTPStatus.OK)
         return answers.parse_certificate(answer.body)
 
+    @_forgetting
     async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
         """Fetches the neurons of the subnet: `recent` where that exists, else `latest`.
 

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import json
 import logging
 import traceback
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -22,6 +25,7 @@ from nexus_auth.adapters.pylon.api import (
 )
 from nexus_auth.adapters.pylon.client import (
     MAX_CERTIFICATES_BYTES,
+    MAX_NEURONS_BYTES,
     MAX_SINGLE_BYTES,
     PylonClient,
 )
@@ -284,6 +288,40 @@ async def test_answer_without_end_is_refused() -> None:
         with pytest.raises(PylonAnswerInvalid, match="longer"):
             await client.fetch_key(ALICE)
     assert sent < MAX_SINGLE_BYTES + 20_000
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        a_response(200, b"[" + b"1," * 400_000 + b"1]"),
+        a_response(200, b'{"neurons":{"a":[' + b"1," * 400_000 + b"1]}"),
+        a_response(200, b'{"neurons":[' + b"1," * 400_000 + b"1]}"),
+        a_response(500, b"[" + b"1," * 400_000 + b"1]"),
+        a_response(200, b" " * (MAX_NEURONS_BYTES + 1)),
+    ],
+)
+async def test_answer_that_is_refused_is_forgotten_at_once(answer: httpx.Response) -> None:
+    """A task that keeps the error keeps no megabytes until the garbage collector comes."""
+    body = b"".join([part async for part in answer.aiter_raw()])
+
+    async def fetch(client: PylonClient) -> None:
+        task = asyncio.create_task(client.fetch_neurons())
+        with contextlib.suppress(RegistryError):
+            await task
+
+    async with a_client(answering(answer.status_code, body)) as client:
+        await fetch(client)
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(5):
+                await fetch(client)
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert kept < 500_000
 
 
 @pytest.mark.parametrize("document", [[], None, "x", b"{", b"", {"algorithm": True}])
