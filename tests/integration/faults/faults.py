@@ -110,6 +110,13 @@ def _add_nonsense(entries: Entries) -> None:
     entries[OWNER.address] = None
 
 
+def _nested(depth: int) -> object:
+    value: object = 0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 _GOOD_KEY: Final = key_of("dave").hex()
 _HTML: Final = Reply(
     body=b"<!doctype html><title>Welcome</title>", headers=(("Content-Type", "text/html"),)
@@ -141,6 +148,15 @@ FAULTS: Final = (
     _entry("algorithm 2", algorithm=2),
     _entry("another hotkey's key", public_key=key_of("alice").hex()),
     _map("some entries nonsense", _add_nonsense),
+    _entry("a key that is a number", public_key=10**300),
+    _entry("a key of a kilobyte of zeros", public_key="00" * 1024),
+    _entry("an entry of five kilobytes", coldkey="x" * 5000),
+    _entry("an entry nested 100 deep", coldkey=_nested(100)),
+    _map("9,000 entries", lambda entries: entries.update(dict.fromkeys(map(str, range(9_000)), 0))),
+    _always("brackets, nested 100,000 deep", Reply(body=b"[" * 100_000 + b"]" * 100_000)),
+    _always("a megabyte of brackets", Reply(body=b"[" + b"[[[[[]]]]]," * 90_000 + b"[]]")),
+    _always("an empty answer", Reply(body=b"")),
+    _always("5,000 headers", Reply(body=b"{}", headers=(("a", ""),) * 5_000)),
     _map("suddenly empty", _keep()),
     _map("most hotkeys lost", _keep("miner 1", "miner 2")),
     _change_keys("every hotkey the same key", changed=99, key_of_hotkey=lambda _: key_of("no one")),

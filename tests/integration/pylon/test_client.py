@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import socket
 import ssl
@@ -23,7 +24,7 @@ from nexus_auth.adapters.pylon.api import (
     PylonRefused,
     PylonUnreachable,
 )
-from nexus_auth.adapters.pylon.client import PylonClient
+from nexus_auth.adapters.pylon.client import MAX_NEURONS_BYTES, PylonClient
 from nexus_auth.domain.errors import IssuerUnavailable, IssuingRefused, RegistryError
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.proxies.stack import make_server_certificate
@@ -249,6 +250,47 @@ async def test_endless_body_is_cut() -> None:
             await client.fetch_keys()
 
 
+@pytest.mark.parametrize("chunk_bytes", [512, 4096, 1_000_000])
+async def test_answer_of_the_largest_subnet_is_read_in_chunks(chunk_bytes: int) -> None:
+    """Whatever a proxy between us does with it: 4,096 neurons, each as long as an honest one."""
+    neuron = {
+        "uid": 65535,
+        "coldkey": ALICE.address,
+        "hotkey": ALICE.address,
+        "active": True,
+        "axon_info": {"ip": "2001:db8:1234:1234:1234:1234:1234:1234", "port": 65535, "protocol": 4},
+        **dict.fromkeys(
+            ("stake", "rank", "emission", "incentive", "consensus", "trust", "validator_trust"),
+            0.12345678901234567,
+        ),
+        "dividends": 0.12345678901234567,
+        "last_update": 12345678,
+        "validator_permit": True,
+        "pruning_score": 0.12345678901234567,
+        "stakes": dict.fromkeys(("alpha", "tao", "total"), 12345678.123456789),
+    }
+    names = [a_hotkey(str(number)).address for number in range(4096)]
+    document = {"block": {"number": 1}, "neurons": dict.fromkeys(names, neuron)}
+    body = json.dumps(document, separators=(",", ":")).encode()
+    assert MAX_NEURONS_BYTES / 2 < len(body) < MAX_NEURONS_BYTES
+
+    async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        for start in range(0, len(body), chunk_bytes):
+            part = body[start : start + chunk_bytes]
+            writer.write(b"%x\r\n%s\r\n" % (len(part), part))
+            await writer.drain()
+        writer.write(b"0\r\nDigest: x\r\n\r\n")
+        await writer.drain()
+
+    async with (
+        a_server(tell) as url,
+        PylonClient(endpoint=url, api=IDENTITY, read_timeout_seconds=30) as client,
+    ):
+        neurons, rejected = await client.fetch_neurons()
+    assert (len(neurons), rejected) == (4096, 0)
+
+
 @pytest.mark.parametrize(
     ("head", "crumb", "error"),
     [
@@ -256,8 +298,13 @@ async def test_endless_body_is_cut() -> None:
         (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", PylonUnreachable),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n", PylonAnswerInvalid),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1;" + b"x" * 9000 + b"\r\n \r\n", None),
+        (HEAD, b"a:\r\n", PylonUnreachable),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"a:\r\n", PylonUnreachable),
     ],
-    ids=["interim responses", "early hints", "chunks of one byte", "large chunk extensions"],
+    ids=[
+        *("interim responses", "early hints", "chunks of one byte", "large chunk extensions"),
+        *("headers", "trailers"),
+    ],
 )
 async def test_answer_in_crumbs_is_cut(
     head: bytes, crumb: bytes, error: type[RegistryError] | None

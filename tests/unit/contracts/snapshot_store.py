@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from datetime import timedelta
 
 import pytest
 
+from nexus_auth.adapters.store.record import MAX_RECORD_BYTES
 from nexus_auth.domain.ports import SnapshotStore
 from tests.builders import NOW
 
@@ -31,6 +33,14 @@ class SnapshotStoreContract:
         version = await one.save(b"first", said_at=NOW, keep_for=KEEP)
         assert await other.load() == b"first"
         assert await other.version() == await one.version() == version is not None
+
+    @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 300_000, MAX_RECORD_BYTES])
+    async def test_record_of_any_allowed_size_is_read(self, stores: Stores, size: int) -> None:
+        """Above 64 KB too, which is where streams and pipes have their limits."""
+        one, other = stores
+        record = random.Random(size).randbytes(size)
+        await one.save(record, said_at=NOW, keep_for=KEEP)
+        assert await other.load() == record
 
     async def test_version_changes_with_the_record(self, stores: Stores) -> None:
         """So that news can be noticed without reading them."""

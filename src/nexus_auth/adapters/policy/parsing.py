@@ -42,8 +42,20 @@ from nexus_auth.domain.policy import (
     parse_policy_name,
 )
 
-MAX_FILE_BYTES: Final = 1024 * 1024
-"""A policy that lists every hotkey of a subnet several times over stays far below."""
+MAX_FILE_BYTES: Final = 512 * 1024
+"""A list of 4,096 hotkeys, as many as a subnet may grow to, takes 213 KB."""
+
+_MAX_SIGNS: Final = 4096
+"""More dots, brackets or braces outside of comment lines are in no policy. Each costs the TOML
+parser up to a kilobyte."""
+
+_COMMENT_LINES: Final = re.compile(r"^[ \t]*#.*", re.MULTILINE)
+
+# A key of many parts, for which the TOML parser takes time and memory by the square; and a number
+# of many digits, of which each takes 120 bytes.
+_ENDLESS: Final = re.compile(
+    r"^(?:[^.\n]*+\.){65}|(?<![0-9A-Fa-f_])[0-9A-Fa-f_]{10000}", re.MULTILINE
+)
 
 _STAKE_PROBLEM: Final = (
     "expected an amount of total stake such as 1000, or amounts by kind such as "
@@ -93,6 +105,9 @@ def load_policies(path: Path) -> PolicySet:
 
 def parse_policies(text: str) -> PolicySet:
     """Reads policies from TOML text, as `load_policies` does."""
+    code = _COMMENT_LINES.sub("", text)
+    if max(map(code.count, ".[{")) > _MAX_SIGNS or _ENDLESS.search(code) is not None:
+        raise PolicyInvalid("", "more than a policy can hold: endless keys, tables or numbers")
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
@@ -148,7 +163,7 @@ def _parse_hotkeys(place: str, value: object) -> frozenset[Hotkey]:
         try:
             hotkeys.add(Hotkey.parse(text))
         except InvalidHotkey as exc:
-            raise PolicyInvalid(place, f"entry {position}, {text!r}: {exc}") from None
+            raise PolicyInvalid(place, f"entry {position}, {text[:64]!r}: {exc}") from None
     return frozenset(hotkeys)
 
 

@@ -1,8 +1,8 @@
 """The network under httpx, with a bound on everything that is read for one answer.
 
-The reader of a body can count it. What comes before and between, such as an endless series of
-interim responses (RFC 9110 §15.2) or of tiny chunks, is read by the HTTP library without limit,
-and costs the event loop far more than its size.
+The reader of a body can count it. What comes before, between and after, such as thousands of
+headers, an endless series of interim responses (RFC 9110 §15.2), tiny chunks or trailers, is read
+by the HTTP library without limit, and costs the event loop far more than its size.
 """
 
 from __future__ import annotations
@@ -16,11 +16,9 @@ from typing import Any, Final
 import httpcore
 import httpx
 
-MAX_BYTES_EXTENSION: Final = "nexus_auth.max_bytes"
-"""The request extension that says how long the body of the answer may be."""
-
-HEADS_BYTES: Final = 128 * 1024
-"""For status lines and headers; the HTTP library takes heads of up to 100 KiB."""
+AROUND_BYTES: Final = 16 * 1024
+"""For all that is no body: status lines, headers, trailers. That is 4,000 headers at most, which
+take 8 ms; an honest answer has twenty."""
 
 FRAMING_SHARE: Final = 8
 """Chunked bodies may need a part of their size for the lines between chunks; this part at most."""
@@ -33,7 +31,8 @@ _MAX_CONNECTIONS: Final = 8
 # Pylon's server closes an idle connection after 5 s: never write to one that is about to close.
 _KEEP_ALIVE_SECONDS: Final = 2.0
 
-# How much may still be read for the request that this task has in flight.
+# How much more may be read for the request that this task has in flight before there is a new part
+# of the body.
 _left: ContextVar[int] = ContextVar("bytes_left")
 
 
@@ -52,8 +51,7 @@ class BoundedTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """See `httpx.AsyncBaseTransport`."""
-        body: int = request.extensions[MAX_BYTES_EXTENSION]
-        _left.set(HEADS_BYTES + body + body // FRAMING_SHARE)
+        _left.set(AROUND_BYTES)
         url = request.url
         raw = httpcore.Request(
             request.method,
@@ -86,6 +84,7 @@ class _Body(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with _as_httpx():
             async for part in self._stream:
+                _left.set(_left.get() + len(part) + len(part) // FRAMING_SHARE)
                 yield part
 
     async def aclose(self) -> None:

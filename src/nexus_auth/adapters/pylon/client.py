@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 import httpx
 
@@ -23,12 +24,13 @@ from nexus_auth.adapters.pylon.api import (
     PylonUnreachable,
     parse_endpoint,
 )
-from nexus_auth.adapters.pylon.bounded_transport import MAX_BYTES_EXTENSION, BoundedTransport
+from nexus_auth.adapters.pylon.bounded_transport import BoundedTransport
 from nexus_auth.domain import errors
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 DEFAULT_CONNECT_TIMEOUT_SECONDS: Final = 2.0
@@ -38,17 +40,14 @@ GENERATE_TIMEOUT_SECONDS: Final = 300.0
 
 MAX_SINGLE_BYTES: Final = 64 * 1024
 """One certificate, or an error, has some 200 bytes."""
-MAX_CERTIFICATES_BYTES: Final = 2 * 1024 * 1024
-"""A certificate takes 150 bytes; three times the 4,096 that a subnet can have would still fit."""
-MAX_NEURONS_BYTES: Final = 5 * 1024 * 1024
-"""A neuron takes 700 bytes; nearly twice 4,096 of them would still fit. A body made of nothing but
-brackets takes thirty times its size while it is read, and a worker may have as little as 256 MiB
-(`deploy/kubernetes`)."""
+MAX_CERTIFICATES_BYTES: Final = 1024 * 1024
+"""A certificate takes 147 bytes: 4,096, as many as a subnet may grow to, take 0.6 MB."""
+MAX_NEURONS_BYTES: Final = 4 * 1024 * 1024
+"""A neuron takes 690 bytes: 4,096 take 2.8 MB. To split an answer of this size, which happens in
+one go, takes 5 ms, and 20 ms where it is made of nothing but brackets."""
 
 # Pylon refuses an X-Pylon-Timeout that is no whole number, and one above 300.
 _PYLON_TIMEOUT_CAP_SECONDS: Final = 300
-# From here on, parsing takes long enough for callers of the service to notice.
-_PARSE_ELSEWHERE_BYTES: Final = 64 * 1024
 # A body in chunks of one byte costs a hundred times what it costs in one piece.
 _PIECE_BYTES_AT_LEAST: Final = 256
 _MAX_PIECES_MORE: Final = 1024
@@ -73,17 +72,31 @@ class _Answer:
     @property
     def detail(self) -> str:
         """The `detail` of an error body in lower case, or nothing where there is none."""
-        try:
-            document = answers.parse_json(self.body)
-        except PylonAnswerInvalid:
-            return ""
-        detail = document.get("detail") if isinstance(document, dict) else None
-        return detail.lower() if isinstance(detail, str) else ""
+        return answers.parse_detail(self.body).lower() if len(self.body) <= MAX_SINGLE_BYTES else ""
 
     @property
     def is_missing_path(self) -> bool:
         """Whether this Pylon has no such path."""
         return self.status in _MISSING and _NO_IDENTITY not in self.detail
+
+
+def _forgetting(
+    method: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[P, Coroutine[Any, Any, T]]:
+    """Raises the error of a fetch without the frames that it came through.
+
+    They hold the answer, megabytes of it. A task that keeps its error, which refers to the frames
+    that wait for the task, is freed only once the garbage collector finds it.
+    """
+
+    @functools.wraps(method)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await method(*args, **kwargs)
+        except errors.RegistryError as exc:
+            raise exc.with_traceback(None) from None
+
+    return run
 
 
 class PylonClient:
@@ -157,6 +170,7 @@ class PylonClient:
         """Closes the connections."""
         await self._http.aclose()
 
+    @_forgetting
     async def fetch_keys(self) -> KeyMap:
         """Fetches all certificates of the subnet: `GET …/block/latest/certificates`.
 
@@ -166,8 +180,9 @@ class PylonClient:
         if answer.is_missing_path:
             raise errors.BulkNotOffered("this Pylon does not offer all certificates at once")
         self._require(answer, HTTPStatus.OK)
-        return await _parsed(answer, answers.parse_certificates)
+        return await answers.parse_certificates(answer.body)
 
+    @_forgetting
     async def fetch_key(self, hotkey: Hotkey) -> bytes | None:
         """Fetches one hotkey's key: `GET …/certificates/{hotkey}`.
 
@@ -177,8 +192,9 @@ class PylonClient:
         if answer.status == HTTPStatus.NOT_FOUND and _NO_CERTIFICATE in answer.detail:
             return None
         self._require(answer, HTTPStatus.OK)
-        return answers.parse_certificate(answers.parse_json(answer.body))
+        return answers.parse_certificate(answer.body)
 
+    @_forgetting
     async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
         """Fetches the neurons of the subnet: `recent` where that exists, else `latest`.
 
@@ -192,7 +208,7 @@ class PylonClient:
             if is_unfilled or answer.is_missing_path:
                 continue
             self._require(answer, HTTPStatus.OK)
-            return await _parsed(answer, answers.parse_neurons)
+            return await answers.parse_neurons(answer.body)
         raise PylonFailed(
             f"Pylon at {self._endpoint} offers no neurons", status=HTTPStatus.NOT_FOUND
         )
@@ -217,7 +233,7 @@ class PylonClient:
             )
         # A pair counts with either status: there is no second copy.
         self._require(answer, HTTPStatus.OK, HTTPStatus.CREATED)
-        return answers.parse_key_pair(answers.parse_json(answer.body))
+        return answers.parse_key_pair(answer.body)
 
     async def published_key(self, hotkey: Hotkey) -> bytes | None:
         """Reads back which key the chain has for a hotkey. See `CertIssuer.published_key`."""
@@ -244,23 +260,23 @@ class PylonClient:
                     json=content,
                     headers={"X-Pylon-Timeout": str(pylon_timeout)},
                     timeout=httpx.Timeout(total_seconds, connect=self._connect_timeout_seconds),
-                    extensions={MAX_BYTES_EXTENSION: max_bytes},
                 ) as response,
             ):
                 body = await _bounded_body(response, max_bytes)
                 status = response.status_code
                 return _Answer(status=status, body=body)
+        except errors.RegistryError:
+            raise
         except (TimeoutError, httpx.TimeoutException) as exc:
             was_sent = not isinstance(exc, httpx.ConnectTimeout)
             failure = f"did not answer in time ({type(exc).__name__})"
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as exc:
+        except Exception as exc:  # noqa: BLE001 - whatever the library meets, the port has its own errors.
             # The cause's own text may quote what was sent or received; its type is enough.
             was_sent = not isinstance(exc, httpx.ConnectError)
             reason = "" if was_sent else f": {exc}"
+            if type(exc) is RuntimeError:  # httpx has no type of its own for it.
+                reason = ": the client is closed"
             failure = f"could not be asked ({type(exc).__name__}{reason})"
-        except RuntimeError as exc:
-            # httpx raises it once its client is closed, and has no type of its own for it.
-            failure = f"could not be asked ({type(exc).__name__}: the client is closed)"
         finally:
             if self._observe is not None:
                 self._observe(status, time.perf_counter() - began)
@@ -301,13 +317,6 @@ async def _bounded_body(response: httpx.Response, max_bytes: int) -> bytes:
         if pieces > _MAX_PIECES_MORE + max_bytes // _PIECE_BYTES_AT_LEAST:
             raise PylonAnswerInvalid("Pylon's answer comes in crumbs")
     return bytes(body)
-
-
-async def _parsed(answer: _Answer, parse: Callable[[Any], T]) -> T:
-    """Parses a body of many entries; a large one in a thread, so that no request waits for it."""
-    if len(answer.body) < _PARSE_ELSEWHERE_BYTES:
-        return parse(answers.parse_json_map(answer.body))
-    return await asyncio.to_thread(lambda: parse(answers.parse_json_map(answer.body)))
 
 
 async def _issuing(request: Awaitable[T]) -> T:

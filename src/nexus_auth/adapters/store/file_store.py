@@ -37,8 +37,11 @@ def _in_thread(
     async def run(self: FileStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return await asyncio.to_thread(method, self, *args, **kwargs)
-        except OSError as exc:
-            raise StoreUnavailable(f"{self._path}: {exc.strerror or exc}") from exc
+        except (OSError, RuntimeError) as exc:
+            # A RuntimeError where no thread can be started.
+            raise StoreUnavailable(
+                f"{self._path}: {getattr(exc, 'strerror', None) or exc}"
+            ) from exc
 
     return run
 

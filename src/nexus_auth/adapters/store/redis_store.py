@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import re
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from redis._parsers import _AsyncRESP2Parser
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, RedisError
 
-from nexus_auth.adapters.store.record import LONGEST_LEASE, MAX_RECORD_BYTES, MAX_SKEW
+from nexus_auth.adapters.store.record import LONGEST_LEASE, MAX_RECORD_BYTES, MAX_SKEW, VERSION
 from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -23,14 +26,21 @@ if TYPE_CHECKING:
 
     from nexus_auth.domain.ports import Clock
 
+T = TypeVar("T")
+
 TIMEOUT_SECONDS: Final = 1.0
 """For each command, with connecting, TLS and password where those are needed. Redis answers in a
 millisecond; one that does not is away, and each process fetches for itself."""
 
-_PROBLEMS: Final = ("it is too large", "it is no hash of ours")
+_PROBLEMS: Final = {0: "it is too large", 1: "it is no hash of ours"}
 """What the numbers mean that `load.lua` returns."""
 
 _MAX_VERSION_BYTES: Final = 32
+
+# The first line of every reply that the commands here can have: a status or an error, a number of
+# 64 bits, the length of a text. An array is none of them, and neither is what only RESP3 has.
+# Source: RESP2, the Redis serialization protocol specification.
+_REPLY: Final = re.compile(rb"[+-][^\n]{0,1024}|:-?[0-9]{1,19}|\$(?:-1|[0-9]{1,7})")
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
@@ -43,6 +53,40 @@ def _script(*names: str) -> str:
 
 _SAVE, _VERSION, _LOAD = (_script("is_foreign", name) for name in ("save", "version", "load"))
 _ACQUIRE: Final = _script("acquire")
+
+
+class _BoundedParser(_AsyncRESP2Parser):
+    """Reads the replies that the commands here can have, and nothing else.
+
+    The package's own parser takes texts of any length, and arrays of any depth.
+    """
+
+    async def read_response(self, disable_decoding: bool = False) -> Any:  # noqa: ARG002, FBT001, FBT002 - as the package calls it.
+        stream: Any = self._stream
+        # The stream keeps a line of 64 KiB at most.
+        line: bytes = (await stream.readuntil(b"\r\n"))[:-2]
+        if _REPLY.fullmatch(line) is None:
+            raise InvalidResponse("no reply to any command here")
+        kind, value = line[:1], line[1:]
+        if kind == b"+":
+            return value
+        if kind == b"-":
+            parse: Any = self.parse_error  # Not all of the package is typed.
+            error = parse(value.decode("utf-8", "replace"))
+            if isinstance(error, RedisConnectionError):
+                raise error
+            return error  # as the package's own parser does: its caller raises it
+        number = int(value)
+        if kind == b":":
+            return number
+        if number < 0:
+            return None
+        if number > MAX_RECORD_BYTES:
+            raise InvalidResponse("a text longer than any record")
+        text: bytes = await stream.readexactly(number)
+        if await stream.readexactly(2) != b"\r\n":
+            raise InvalidResponse("a text of another length than it says")
+        return text
 
 
 class RedisStore:
@@ -59,7 +103,9 @@ class RedisStore:
         password. Raises ValueError if it cannot be understood.
         """
         self._clock = clock
-        name = hashlib.sha256(scope.encode()).hexdigest()[:32]
+        # Processes of an earlier version, with which this one may run side by side during an
+        # upgrade, keep another record and another lease.
+        name = hashlib.sha256(f"{VERSION} {scope}".encode()).hexdigest()[:32]
         # Braces: in a cluster both keys live on the same node.
         self._snapshot = f"nexus-auth:{{{name}}}:snapshot"
         self._lease = f"nexus-auth:{{{name}}}:turn"
@@ -74,6 +120,8 @@ class RedisStore:
             # The caller tries again, and has other work to do meanwhile.
             "retry": Retry(NoBackoff(), 0),
             "retry_on_error": [],
+            "protocol": 2,
+            "parser_class": _BoundedParser,
             # Records and versions are bytes.
             "decode_responses": False,
             "encoding": "utf-8",
@@ -91,43 +139,46 @@ class RedisStore:
 
     async def version(self) -> str | None:
         """See `SnapshotStore.version`."""
-        said_at: bytes | None = await self._run(_VERSION, self._snapshot, str(_MAX_VERSION_BYTES))
-        return None if said_at is None else said_at.decode("ascii", "replace")
+        said_at = await self._run(_VERSION, self._snapshot, str(_MAX_VERSION_BYTES))
+        if said_at is None:
+            return None
+        return _require(bytes, said_at)[:_MAX_VERSION_BYTES].decode("ascii", "replace")
 
     async def load(self) -> bytes | None:
         """See `SnapshotStore.load`."""
-        record: bytes | int | None = await self._run(_LOAD, self._snapshot, str(MAX_RECORD_BYTES))
+        record = await self._run(_LOAD, self._snapshot, str(MAX_RECORD_BYTES))
         if isinstance(record, int):
-            raise RecordRejected(f"Redis: {_PROBLEMS[record]}")
-        return record
+            raise RecordRejected(f"Redis: {_PROBLEMS.get(record, 'it is none of ours')}")
+        return None if record is None else _require(bytes, record)
 
     async def save(self, record: bytes, *, said_at: datetime, keep_for: timedelta) -> str | None:
         """See `SnapshotStore.save`."""
         version = _milliseconds(said_at - _EPOCH)
         now = _milliseconds(self._clock() + MAX_SKEW - _EPOCH)
         values = version, now, record, _lifetime(keep_for)
-        return version if await self._run(_SAVE, self._snapshot, *values) else None
+        return version if _require(int, await self._run(_SAVE, self._snapshot, *values)) else None
 
     async def acquire_lease(self, holder: str, span: timedelta) -> bool:
         """See `SnapshotStore.acquire_lease`."""
         values = holder, _lifetime(span), _milliseconds(LONGEST_LEASE)
-        return bool(await self._run(_ACQUIRE, self._lease, *values))
+        return _require(int, await self._run(_ACQUIRE, self._lease, *values)) == 1
 
     async def lease_remaining(self) -> timedelta | None:
         """See `SnapshotStore.lease_remaining`."""
-        left = timedelta(milliseconds=await _bounded(self._redis.pttl(self._lease)))
-        return left if timedelta(0) < left <= LONGEST_LEASE else None
+        left = _require(int, await _bounded(self._redis.pttl(self._lease)))
+        longest = LONGEST_LEASE // timedelta(milliseconds=1)
+        return timedelta(milliseconds=left) if 0 < left <= longest else None
 
     async def aclose(self) -> None:
         """See `SnapshotStore.aclose`."""
         with contextlib.suppress(StoreUnavailable):
             await _bounded(self._redis.aclose())
 
-    async def _run(self, script: str, key: str, *values: str | bytes) -> Any:
+    async def _run(self, script: str, key: str, *values: str | bytes) -> object:
         return await _bounded(self._redis.eval(script, 1, key, *values))
 
 
-async def _bounded(command: Awaitable[Any] | Any) -> Any:
+async def _bounded(command: Awaitable[Any] | Any) -> object:
     """Awaits a command; ends in time, and with no other error than the port's.
 
     The package types each command as "perhaps awaitable"; these are.
@@ -135,9 +186,16 @@ async def _bounded(command: Awaitable[Any] | Any) -> Any:
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             return await command
-    except (RedisError, OSError, TimeoutError, ValueError) as exc:
+    except Exception as exc:  # noqa: BLE001 - whatever the package meets, the port has one error.
         # The package's own messages may repeat what a server said, or part of the URL.
         raise StoreUnavailable(f"Redis: {type(exc).__name__}") from None
+
+
+def _require(kind: type[T], reply: object) -> T:
+    """A reply of the kind that the command has; a server may answer with any other."""
+    if not isinstance(reply, kind):
+        raise StoreUnavailable("Redis: a reply of another kind")
+    return reply
 
 
 def _milliseconds(span: timedelta) -> str:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus_auth.adapters.policy.parsing import (
+    MAX_FILE_BYTES,
     HotkeyList,
     PolicyInvalid,
     StakeMinimums,
@@ -227,3 +228,49 @@ def test_settings_make_one_policy_in_which_deny_wins() -> None:
         "stake of at least 1 total",
     ]
     assert policy.objection(BOB, None) == "is on the list of denied hotkeys"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".".join("a" * 66) + " = 1",
+        ".".join("a" * 200_000) + " = 1",
+        "[" + ".".join("a" * 200_000) + "]",
+        "a = { " + ".".join("a" * 200_000) + " = 1 }",
+        "".join(f"[a{number}.b]\n" for number in range(5_000)),
+        "a = [" + "[]," * 5_000 + "]",
+        "a = [" + "{}," * 5_000 + "]",
+        "a = " + "1" * 200_000,
+        "a = 0." + "1" * 200_000,
+        "a = 0x" + "f_" * 100_000,
+        "a = " + "[" * 100_000 + "]" * 100_000,
+    ],
+)
+def test_text_that_would_take_all_time_and_memory_is_refused(text: str) -> None:
+    """A key of thousands of parts takes both by the square; none of this is parsed."""
+    with pytest.raises(PolicyInvalid, match="more than a policy can hold"):
+        parse_policies(text)
+
+
+def test_policy_that_lists_the_largest_subnet_is_read(tmp_path: Path) -> None:
+    """In one list or in two, one to a line, with comments: the bounds are above what is honest."""
+    hotkeys = [a_hotkey(str(number)) for number in range(4096)]
+    lines = "".join(f'    "{each}",\n    # Seen at v. 1.2.3.\n' for each in hotkeys)
+    denied = ", ".join(repr(str(each)) for each in hotkeys[:1000])
+    path = tmp_path / "policy.toml"
+    path.write_text(
+        f'# {"." * 100}\ndefault = "b"\n[policies.a.min_stake]\ntotal = 0.5\n'
+        f"[policies.b]\nallow = [\n{lines}]\ndeny = [{denied}]\n"
+    )
+    policies = load_policies(path)
+    (deny, allow) = policies.policies["b"].rules
+    assert deny == NotHotkeys(frozenset(hotkeys[:1000]))
+    assert allow == OnlyHotkeys(frozenset(hotkeys))
+
+
+def test_file_of_more_than_half_a_megabyte_is_refused(tmp_path: Path) -> None:
+    """It is not read to its end."""
+    path = tmp_path / "policy.toml"
+    path.write_bytes(b"#" * (MAX_FILE_BYTES + 1))
+    with pytest.raises(PolicyInvalid, match="longer"):
+        load_policies(path)

@@ -1,24 +1,24 @@
 from __future__ import annotations
 
+import asyncio
 import json
-import tracemalloc
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nexus_auth.adapters.pylon.answers import (
-    parse_certificate,
-    parse_certificates,
-    parse_json,
-    parse_json_map,
-    parse_key_pair,
-    parse_neurons,
-)
+from nexus_auth.adapters.pylon import answers
+from nexus_auth.adapters.pylon.answers import MAX_ENTRIES, MAX_ENTRY_BYTES
 from nexus_auth.adapters.pylon.api import PylonAnswerInvalid
+from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.neuron import Neuron
+from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
 from tests.builders import a_hotkey, a_key, public_bytes
+
+T = TypeVar("T")
 
 KEY = public_bytes(a_key("alice"))
 SEED = a_key("alice").private_bytes_raw()
@@ -29,120 +29,198 @@ JSON = st.recursive(
 )
 
 
+def finished(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What a parser returns that lets other tasks run in between, here without an event loop."""
+    try:
+        while True:
+            coroutine.send(None)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+def as_body(document: object) -> bytes:
+    """A document as Pylon sends it; bytes stay as they are."""
+    return document if isinstance(document, bytes) else json.dumps(document).encode()
+
+
+def parse_certificate(document: object) -> bytes:
+    """The key in one certificate."""
+    return answers.parse_certificate(as_body(document))
+
+
+def parse_key_pair(document: object) -> IssuedKeyPair:
+    """A generated pair."""
+    return answers.parse_key_pair(as_body(document))
+
+
+def parse_certificates(document: object) -> KeyMap:
+    """All the keys."""
+    return finished(answers.parse_certificates(as_body(document)))
+
+
+def parse_neurons(document: object) -> tuple[Mapping[Hotkey, Neuron], int]:
+    """All the neurons."""
+    return finished(answers.parse_neurons(as_body(document)))
+
+
+PARSERS = (parse_certificate, parse_certificates, parse_key_pair, parse_neurons)
+
+
 def a_document(**changes: Any) -> dict[str, Any]:
     """A certificate document with the changes that are named."""
     return {"algorithm": 1, "public_key": KEY.hex()} | changes
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"<html></html>",
-        b"\xff\xfe{}",
-        b'{"a":1,"a":2}',
-        b'{"a":{"b":1,"b":1}}',
-        b'{"a":NaN}',
-        b"-Infinity",
-        b"[" * 100_000,
-        b'{"a":' * 100_000,
-        b"9" * 10_000,
-        b"{} {}",
-    ],
-)
-def test_what_is_not_strict_json_is_refused(body: bytes) -> None:
-    """Repeated names, constants, absurd depths and numbers are no answer."""
-    with pytest.raises(PylonAnswerInvalid):
-        parse_json(body)
+GOOD = as_body({"algorithm": 1, "public_key": KEY.hex(), "private_key": SEED.hex()})
+ALICE, BOB = (a_hotkey(name).address for name in ("alice", "bob"))
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        *(b"", b"{", b"\xff\xfe{}", b"{} {}"),
+        *(b"", b"{", b"<html></html>", b"\xff\xfe{}", b"{} {}", b"-Infinity", b"9" * 10_000),
+        *(b"\xef\xbb\xbf" + GOOD, b"\0" + GOOD, GOOD + b"\0", GOOD + GOOD, GOOD[:-1] + b",}"),
         *(b"[" * 100_000, b'{"a":' * 100_000, b"[" * 100_000 + b"]" * 99_999),
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b"[" * 100_000 + b'"' + b"\\" * 100_000,
-        b"[" * 100_000 + b'"' + b'\\"' * 100_000,
+        b'{"a":NaN}',
+        b'{"a":"\\ud800 alone"}',
+        b'{"a":"\x01"}',
+        b'{"\xff":1}',
     ],
 )
-def test_what_is_no_json_is_no_map_either(body: bytes) -> None:
-    """Only what has its own place in it can be left out."""
-    with pytest.raises(PylonAnswerInvalid):
-        parse_json_map(body)
+def test_what_is_not_json_is_no_answer(body: bytes) -> None:
+    """One kind of error, also for a byte order mark, NUL, a lone surrogate and absurd depths."""
+    for parse in PARSERS:
+        with pytest.raises(PylonAnswerInvalid):
+            parse(body)
 
 
-def test_reading_what_is_nested_absurdly_deep_takes_little_room() -> None:
-    """However much is escaped in it: a hostile Pylon must not end the process."""
-    body = b"[" * 100_000 + b'"' + b'\\"' * 500_000
-    tracemalloc.start()
+REPEATED = [
+    f'{{"algorithm":1,"algorithm":1,"public_key":"{KEY.hex()}"}}',
+    f'{{"algorithm":1,"public_key":"{KEY.hex()}","public_key":"{KEY.hex()}"}}',
+    f'{{"algorithm":1,"public_key":"{KEY.hex()}","public\\u005fkey":"{KEY.hex()}"}}',
+    f'{{"algorithm":1,"public_key":"{KEY.hex()}","x":1,"x":1}}',
+]
+
+
+@pytest.mark.parametrize("body", REPEATED)
+def test_certificate_with_a_repeated_name_is_refused(body: str) -> None:
+    """Which value is meant cannot be known, however the name is spelt."""
     with pytest.raises(PylonAnswerInvalid):
-        parse_json_map(body)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 10 * len(body)
+        parse_certificate(body.encode())
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        "NaN",
-        "-Infinity",
+        *REPEATED,
         "9" * 10_000,
-        f'{{"algorithm":1,"algorithm":1,"public_key":"{KEY.hex()}"}}',
-        f'{{"algorithm":1,"public_key":"{KEY.hex()}","public_key":"{KEY.hex()}"}}',
-        f'{{"algorithm":{"9" * 10_000},"public_key":"{KEY.hex()}"}}',
-        "[" * 100_000 + "]" * 100_000,
-        '{"a":' * 100_000 + "[]" + "}" * 100_000,
-        # Brackets in texts are no brackets, wherever the text ends.
-        "[" * 100_000 + r'"]\"]\\","[{"' + "]" * 100_000,
+        "1e999",
+        f'{{"algorithm":{"9" * 3000},"public_key":"{KEY.hex()}"}}',
+        f'{{"algorithm":1,"public_key":"{KEY.hex()[1:]}"}}',
+        f'{{"algorithm":1,"public_key":"{KEY.hex()}","x":"{"x" * MAX_ENTRY_BYTES}"}}',
+        '{"algorithm":1,"public_key":"\\u0000"}',
+        '"' + "x" * 100_000 + '"',
+        "[" * 500 + "]" * 500,
+        '{"a":' * 500 + "[]" + "}" * 500,
     ],
 )
-def test_entry_that_cannot_be_spoils_no_other(value: str) -> None:
-    """It is left out, and the others count."""
-    good = json.dumps({a_hotkey("alice").address: a_document()})
-    body = f'{{"{a_hotkey("bob").address}":{value},{good[1:]}'
-    found = parse_certificates(parse_json_map(body.encode()))
+def test_one_bad_entry_among_certificates_spoils_no_other(value: str) -> None:
+    """It is left out, and the others count: repeated names, long numbers, odd lengths, depths."""
+    good = json.dumps({ALICE: a_document()})
+    found = parse_certificates(f'{{"{BOB}":{value},{good[1:]}'.encode())
     assert (dict(found.keys), found.rejected) == ({a_hotkey("alice"): KEY}, 1)
 
 
-def test_neuron_that_is_nested_absurdly_deep_spoils_no_other() -> None:
-    """Neither does it where the entries are one level further down."""
-    good, deep = json.dumps(a_neuron()), "[" * 100_000 + "]" * 100_000
-    names = [a_hotkey(name).address for name in ("alice", "bob", "carol")]
-    body = f'{{"neurons":{{"{names[0]}":{good},"{names[1]}":{deep},"{names[2]}":{good}}}}}'
-    found, rejected = parse_neurons(parse_json_map(body.encode()))
-    assert (set(found), rejected) == ({a_hotkey("alice"), a_hotkey("carol")}, 1)
+def test_text_that_is_not_utf_8_spoils_no_other_entry() -> None:
+    """It is not read before its entry is."""
+    bad = b'{"algorithm":1,"public_key":"\xff"}'
+    found = parse_certificates(b'{"%s":%s,"%s":%s}' % (BOB.encode(), bad, ALICE.encode(), GOOD))
+    assert (dict(found.keys), found.rejected) == ({a_hotkey("alice"): KEY}, 1)
+
+
+def test_entry_as_long_as_an_entry_may_be_counts() -> None:
+    """The bound is not below what it says."""
+    entry = as_body(a_document(x=""))
+    entry = entry.replace(b'""', b'"' + b"x" * (MAX_ENTRY_BYTES - len(entry)) + b'"')
+    assert len(entry) == MAX_ENTRY_BYTES
+    assert parse_certificates(b'{"%s":%s}' % (ALICE.encode(), entry)).rejected == 0
 
 
 def test_hotkey_that_is_told_twice_has_no_key() -> None:
     """Which of two keys is meant cannot be known, even where they are the same."""
-    address, document = a_hotkey("bob").address, json.dumps(a_document())
-    body = f'{{"{address}":{document},"{address}":{document}}}'
-    found = parse_certificates(parse_json_map(body.encode()))
+    body = b'{"%s":%s,"%s":%s}' % (BOB.encode(), GOOD, BOB.encode(), GOOD)
+    found = parse_certificates(body)
     assert (dict(found.keys), found.rejected) == ({}, 1)
+
+
+@pytest.mark.parametrize("count", [4096, MAX_ENTRIES, MAX_ENTRIES + 1])
+def test_entries_are_counted(count: int) -> None:
+    """The largest subnet fits twice; one entry more than that, and nothing of it is read."""
+    body = as_body({str(number): 0 for number in range(count)})
+    if count > MAX_ENTRIES:
+        with pytest.raises(PylonAnswerInvalid):
+            parse_certificates(body)
+    else:
+        assert parse_certificates(body).rejected == count
+
+
+async def test_other_tasks_run_while_a_large_answer_is_read() -> None:
+    """A known caller never waits for all of it."""
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    names = [a_hotkey(str(number)).address for number in range(1000)]
+    await answers.parse_certificates(as_body(dict.fromkeys(names, a_document())))
+    await answers.parse_neurons(as_body({"neurons": dict.fromkeys(names, a_neuron())}))
+    counting.cancel()
+    assert turns >= 2 * 1000 // 16
 
 
 def test_neurons_that_are_told_twice_are_no_answer() -> None:
     """They are no entry of many."""
     with pytest.raises(PylonAnswerInvalid):
-        parse_neurons(parse_json_map(b'{"neurons":{},"neurons":{}}'))
+        parse_neurons(b'{"neurons":{},"neurons":{}}')
 
 
 @given(st.binary())
+@example(GOOD)
 def test_any_bytes_give_a_value_or_our_error(body: bytes) -> None:
     """Nothing else escapes, whatever comes."""
-    for parse in (parse_json, parse_json_map):
+    for parse in PARSERS:
         with suppress(PylonAnswerInvalid):
             parse(body)
+    answers.parse_detail(body)
 
 
 @given(JSON)
 def test_any_document_gives_a_value_or_our_error(document: object) -> None:
     """Every reader is total."""
-    for parse in (parse_certificate, parse_certificates, parse_key_pair, parse_neurons):
+    for parse in PARSERS:
         with suppress(PylonAnswerInvalid):
             parse(document)
+        with suppress(PylonAnswerInvalid):
+            parse({ALICE: document, "neurons": {ALICE: document}})
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b'{"status_code":404,"detail":"Not Found"}', "Not Found"),
+        *((body, "") for body in (b"", b"{}", b"[]", b'{"detail":1}', b"[" * 10_000, b"\xff")),
+    ],
+)
+def test_detail_of_an_error_is_read_where_there_is_one(body: bytes, detail: str) -> None:
+    """Anything else is an error without a detail."""
+    assert answers.parse_detail(body) == detail
 
 
 @pytest.mark.parametrize(
@@ -180,7 +258,7 @@ def test_certificate_that_is_none_is_refused(document: object) -> None:
 
 def test_bad_entries_never_spoil_good_ones() -> None:
     """They are left out and counted."""
-    answer: dict[str, object] = {str(a_hotkey("alice")): a_document()}
+    answer: dict[str, object] = {ALICE: a_document()}
     answer |= {str(a_hotkey(str(number))): bad for number, bad in enumerate(BAD_DOCUMENTS)}
     answer |= {"self": a_document(), "": a_document(), f" {a_hotkey('alice')}": a_document()}
     found = parse_certificates(answer)
@@ -231,40 +309,55 @@ def test_pair_whose_halves_do_not_belong_together_is_refused(private_key: object
     assert OTHER.hex()[:8] not in str(caught.value)
 
 
+def test_pair_is_never_shown() -> None:
+    """Not even in a traceback that shows local variables."""
+    assert SEED.hex() not in repr(answers._KeyPair(1, KEY.hex(), SEED.hex()))
+
+
+STAKES: dict[str, object] = {"alpha": 1.5, "tao": 2, "total": 3.5}
+
+
 def a_neuron(**changes: Any) -> dict[str, Any]:
     """A neuron document with the changes that are named."""
-    stakes = {"alpha": 1.5, "tao": 2, "total": 3.5}
-    return {"uid": 7, "active": True, "validator_permit": False, "stakes": stakes} | changes
+    return {"uid": 7, "active": True, "validator_permit": False, "stakes": STAKES} | changes
 
 
-def test_neurons_are_read_and_bad_ones_counted() -> None:
-    """Numbers that cannot be, and wrong types, are left out."""
-    bad: list[object] = [
-        None,
-        {},
-        a_neuron(uid=True),
-        a_neuron(uid=-1),
-        a_neuron(uid=70_000),
-        a_neuron(active=1),
-        a_neuron(validator_permit="true"),
-        a_neuron(stakes=None),
-        a_neuron(stakes={"alpha": 1, "tao": 1}),
-        a_neuron(stakes={"alpha": float("inf"), "tao": 1, "total": 1}),
-        a_neuron(stakes={"alpha": 10**400, "tao": 1, "total": 1}),
-        a_neuron(stakes={"alpha": True, "tao": 1, "total": 1}),
-    ]
-    entries: dict[str, object] = {str(a_hotkey("alice")): a_neuron()}
-    entries |= {str(a_hotkey(str(n))): each for n, each in enumerate(bad)}
-    neurons, rejected = parse_neurons({"neurons": entries})
-    assert rejected == len(bad)
+NO_FLAGS: list[object] = [0, 1, None, "true", []]
+NO_STAKES: list[object] = [None, [], 1, {}, {"alpha": 1, "tao": 1}]
+BAD_STAKES: list[object] = [10**400, True, "1", None, -1, [1]]
+BAD_UIDS: list[object] = [True, -1, 70_000, 1.0, "7", None, 10**400]
+BAD_NEURONS: list[object] = [
+    *(None, {}, [], "text", 1),
+    *(a_neuron(uid=bad) for bad in BAD_UIDS),
+    *(a_neuron(active=bad) for bad in NO_FLAGS),
+    *(a_neuron(validator_permit=bad) for bad in NO_FLAGS),
+    *(a_neuron(stakes=bad) for bad in NO_STAKES),
+    *(a_neuron(stakes=STAKES | {"alpha": bad}) for bad in BAD_STAKES),
+    a_neuron(x="x" * MAX_ENTRY_BYTES),
+    as_body(a_neuron()).replace(b'"alpha": 1.5', b'"alpha": 1e999'),
+    as_body(a_neuron()).replace(b'"alpha": 1.5', b'"alpha": 1, "alpha": 1'),
+    as_body(a_neuron()).replace(b'"uid": 7', b'"uid": 7, "uid": 7'),
+    as_body(a_neuron()).replace(b'"uid": 7', b'"uid": 7, "x": "\xff", "uid": 7'),
+]
+
+
+@pytest.mark.parametrize("bad", BAD_NEURONS)
+def test_one_bad_entry_among_neurons_spoils_no_other(bad: object) -> None:
+    """Numbers that cannot be, wrong types and repeated names are left out, and counted."""
+    entries = b'"%s":%s,"%s":%s' % (
+        *(BOB.encode(), as_body(bad)),
+        *(ALICE.encode(), as_body(a_neuron())),
+    )
+    neurons, rejected = parse_neurons(b'{"block":{"number":1},"neurons":{%s}}' % entries)
+    assert rejected == 1
     [(hotkey, neuron)] = neurons.items()
     assert hotkey == a_hotkey("alice")
     assert (neuron.uid, neuron.active, neuron.validator_permit) == (7, True, False)
     assert (neuron.alpha, neuron.tao, neuron.total) == (1.5, 2.0, 3.5)
 
 
-def test_big_but_honest_number_is_read() -> None:
-    """What Python reads as infinity is refused, what is only long is not."""
-    assert json.loads("1e400") == float("inf")
+@pytest.mark.parametrize("answer", [[], None, {}, {"neurons": None}, {"neurons": []}])
+def test_neurons_that_are_no_map_are_refused(answer: object) -> None:
+    """Nothing is no empty subnet."""
     with pytest.raises(PylonAnswerInvalid):
-        parse_certificate(parse_json(b'{"algorithm":1e0,"public_key":"%s"}' % KEY.hex().encode()))
+        parse_neurons(answer)

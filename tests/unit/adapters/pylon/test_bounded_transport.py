@@ -7,7 +7,7 @@ import httpcore
 import httpx
 import pytest
 
-from nexus_auth.adapters.pylon.bounded_transport import MAX_BYTES_EXTENSION, BoundedTransport
+from nexus_auth.adapters.pylon.bounded_transport import BoundedTransport
 
 HTTPCORE_ERRORS = [
     each for _, each in inspect.getmembers(httpcore, inspect.isclass) if issubclass(each, Exception)
@@ -36,9 +36,7 @@ class FailingPool(httpcore.AsyncConnectionPool):
 @pytest.mark.parametrize("error", HTTPCORE_ERRORS)
 async def test_every_error_from_below_is_one_of_httpx(error: type[Exception]) -> None:
     """Of the same name where there is one, so that users of httpx know what to catch."""
-    request = httpx.Request(
-        "GET", "http://pylon.test:8000/", extensions={MAX_BYTES_EXTENSION: 1, "timeout": {}}
-    )
+    request = httpx.Request("GET", "http://pylon.test:8000/", extensions={"timeout": {}})
     async with Failing(error) as transport:
         with pytest.raises(httpx.TransportError) as caught:
             await transport.handle_async_request(request)

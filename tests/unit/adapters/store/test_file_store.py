@@ -1,8 +1,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
+import threading
 import time
+import tracemalloc
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -139,3 +143,110 @@ async def test_lease_that_makes_no_sense_is_free(path: Path, content: bytes) -> 
     lease_path.write_bytes(content)
     lease_path.chmod(0o600)
     assert await FileStore(path).acquire_lease("me", KEEP)
+
+
+def write(path: Path, content: bytes, *, mode: int) -> None:
+    """A file."""
+    path.write_bytes(content)
+    path.chmod(mode)
+
+
+def a_huge_file(path: Path) -> None:
+    """One that takes no room on the disk."""
+    path.touch(0o600)
+    os.truncate(path, 2**40)
+
+
+def a_device(path: Path) -> None:
+    """The one that never ends: /dev/zero."""
+    try:
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    except PermissionError:
+        pytest.skip("only root makes devices")
+
+
+def a_socket(path: Path) -> None:
+    """A unix socket."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+HOSTILE: dict[str, Callable[[Path], object]] = {
+    "a directory": Path.mkdir,
+    "a directory that is not empty": lambda path: (path / "x").mkdir(parents=True),
+    "a FIFO": lambda path: os.mkfifo(path, 0o600),
+    "a link to itself": lambda path: path.symlink_to(path),
+    "a link to /dev/zero": lambda path: path.symlink_to("/dev/zero"),
+    "a device": a_device,
+    "a socket": a_socket,
+    "a file that nobody may read": lambda path: path.touch(0o000),
+    "a file that all may write": lambda path: write(path, b"x", mode=0o666),
+    "an empty file": lambda path: path.touch(0o600),
+    "a huge sparse file": a_huge_file,
+    "garbage": lambda path: write(path, b"\xff\x00{[" * 1000, mode=0o600),
+}
+"""What may stand in the place of a file of ours."""
+
+
+async def outcome(call: Awaitable[object], *declared: type[Exception]) -> object:
+    """What a call returns, or its error where the port declares it; any other ends the test."""
+    try:
+        return await call
+    except declared as exc:
+        return exc.with_traceback(None)
+
+
+@pytest.mark.parametrize("name", ["snapshot.json", "snapshot.json.turn"])
+@pytest.mark.parametrize("hostile", HOSTILE)
+async def test_whatever_stands_there_the_errors_are_the_ports(
+    path: Path, hostile: str, name: str
+) -> None:
+    """Nothing else comes out, nothing blocks, and no more is read than a record may have."""
+    HOSTILE[hostile](path.with_name(name))
+    store = FileStore(path)
+    tracemalloc.start()
+    version = await outcome(store.version(), StoreUnavailable)
+    record = await outcome(store.load(), StoreUnavailable, RecordRejected)
+    remaining = await outcome(store.lease_remaining(), StoreUnavailable)
+    acquired = await outcome(store.acquire_lease("me", KEEP), StoreUnavailable)
+    saved = await outcome(store.save(b"x", said_at=NOW, keep_for=KEEP), StoreUnavailable)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(version, str | StoreUnavailable | None)
+    assert isinstance(record, bytes | StoreUnavailable | RecordRejected | None)
+    assert isinstance(remaining, timedelta | StoreUnavailable | None)
+    assert isinstance(acquired, bool | StoreUnavailable)
+    assert isinstance(saved, str | StoreUnavailable)
+    assert peak < 2 * MAX_RECORD_BYTES
+    # Either it was replaced, or it is in the way and says so again.
+    assert isinstance(saved, StoreUnavailable) or await store.load() == b"x"
+    await store.aclose()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/b/../../" + "c/" * 3000 + "x", "file/x"])
+async def test_path_that_cannot_be_is_unavailable(tmp_path: Path, name: str) -> None:
+    """Each way to reach it has the port's error."""
+    (tmp_path / "file").touch()
+    store = FileStore(tmp_path / name)
+    for call in (
+        store.version(),
+        store.lease_remaining(),
+        store.acquire_lease("me", KEEP),
+        store.save(b"x", said_at=NOW, keep_for=KEEP),
+    ):
+        with pytest.raises(StoreUnavailable):
+            await call
+    with pytest.raises((StoreUnavailable, RecordRejected)):
+        await store.load()
+
+
+async def test_no_more_threads_is_unavailable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine at its limit has the port's error too."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(StoreUnavailable, match="thread"):
+            await FileStore(path).version()

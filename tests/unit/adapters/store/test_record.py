@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import hmac
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -30,13 +32,21 @@ FORMAT = RecordFormat(
 )
 RECORD = FORMAT.build(SNAPSHOT, fetched_at=1000.0)
 UNSEALED = dataclasses.replace(FORMAT, secret=None)
+HEAD = b"nexus-auth snapshot 2"
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> bytes:
     """An unsealed record whose content was changed by hand."""
-    record = json.loads(UNSEALED.build(SNAPSHOT, fetched_at=1000.0))
-    change(record)
-    return json.dumps(record).encode()
+    head, _, content = UNSEALED.build(SNAPSHOT, fetched_at=1000.0).partition(b"\n")
+    document = json.loads(content)
+    change(document)
+    return head + b"\n" + json.dumps(document).encode()
+
+
+def sealed(content: bytes) -> bytes:
+    """Any content, with a seal that fits."""
+    seal = hmac.new(SECRET or b"", content, hashlib.sha256).hexdigest().encode()
+    return HEAD + b" " + seal + b"\n" + content
 
 
 def test_record_comes_back_as_it_was() -> None:
@@ -107,33 +117,45 @@ def test_unsealed_record_is_rejected_where_a_secret_is_set() -> None:
 
 
 ALICE = a_hotkey("alice").address
+WRONG: list[object] = [12, [], "", True, ...]
+FIELDS = ("scope", "said_at", "boot", "keys", "neurons")
+
+
+def replaced(name: str, value: object) -> Callable[[dict[str, Any]], object]:
+    """Replaces a field of the content, or takes it away (...)."""
+
+    def change(content: dict[str, Any]) -> None:
+        del content[name]
+        if value is not ...:
+            content[name] = value
+
+    return change
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda r: r.update(version=2),
-        lambda r: r.update(format="something"),
-        lambda r: r.update(content=[]),
-        lambda r: r.update(content=None),
-        lambda r: r.pop("seal"),
-        lambda r: r["content"].pop("scope"),
-        lambda r: r["content"].update(said_at="2026-06-01T12:00:00"),
-        lambda r: r["content"].update(said_at=12),
-        lambda r: r["content"].update(said_at="9999-12-31T23:59:59+00:00"),
-        lambda r: r["content"].update(boot=None),
-        lambda r: r["content"].update(keys=[]),
-        lambda r: r["content"]["keys"].update(self="00" * 32),
-        lambda r: r["content"]["keys"].update({ALICE: "00" * 32}),
-        lambda r: r["content"]["keys"].update({ALICE: "0x" + "ab" * 31}),
-        lambda r: r["content"]["keys"].update({ALICE: "AB" * 32}),
-        lambda r: r["content"]["keys"].update({ALICE: "ab" * 31}),
-        lambda r: r["content"]["keys"].update({ALICE: None}),
-        lambda r: r["content"]["neurons"].update({ALICE: {}}),
-        lambda r: r["content"]["neurons"][ALICE].update(uid=True),
-        lambda r: r["content"]["neurons"][ALICE].update(validator_permit=1),
-        lambda r: r["content"]["neurons"][ALICE].update(total=-1),
-        lambda r: r["content"]["neurons"][ALICE].update(total=float("nan")),
+        *(replaced(name, value) for name in FIELDS for value in WRONG),
+        lambda r: r.update(said_at="2026-06-01T12:00:00"),
+        lambda r: r.update(said_at="9999-12-31T23:59:59+00:00"),
+        lambda r: r.update(said_at="0001-01-01T00:00:00+23:59"),
+        lambda r: r.update(boot=None),
+        lambda r: r["boot"].update(seconds=None),
+        lambda r: r["boot"].update(id="this boot", seconds=-1e300),
+        lambda r: r["keys"].update(self="00" * 32),
+        lambda r: r["keys"].update({ALICE: "00" * 32}),
+        lambda r: r["keys"].update({ALICE: "0x" + "ab" * 31}),
+        lambda r: r["keys"].update({ALICE: "AB" * 32}),
+        lambda r: r["keys"].update({ALICE: "ab" * 31}),
+        lambda r: r["keys"].update({ALICE: "ab" * 32 + "\n"}),
+        lambda r: r["keys"].update({ALICE: None}),
+        lambda r: r["keys"].update({ALICE[:-1] + "1": "ab" * 32}),
+        lambda r: r["neurons"].update({ALICE: {}}),
+        lambda r: r["neurons"].update({"x" * 48: r["neurons"][ALICE]}),
+        lambda r: r["neurons"][ALICE].update(uid=True),
+        lambda r: r["neurons"][ALICE].update(validator_permit=1),
+        lambda r: r["neurons"][ALICE].update(total=-1),
+        lambda r: r["neurons"][ALICE].update(total=float("nan")),
     ],
 )
 def test_changed_record_is_rejected(change: Callable[[dict[str, Any]], object]) -> None:
@@ -142,26 +164,87 @@ def test_changed_record_is_rejected(change: Callable[[dict[str, Any]], object]) 
         UNSEALED.parse(changed(change))
 
 
+OLDER = json.dumps(
+    {
+        "format": "nexus-auth snapshot",
+        "version": 1,
+        "seal": None,
+        "content": {
+            "scope": SCOPE,
+            "said_at": NOW.isoformat(),
+            "boot": {"id": None, "seconds": 1.0},
+            "keys": {},
+            "neurons": None,
+        },
+    },
+    indent=1,
+).encode()
+
+
 @given(st.binary() | st.text().map(str.encode))
 @example(b"[" * 100_000)
 @example(b'{"format":1}')
 @example(b"9" * 10_000)
 @example(b" " * (MAX_RECORD_BYTES + 1))
+@example(OLDER)
+@example(RECORD.replace(b"snapshot 2", b"snapshot 3"))
 def test_bytes_from_anywhere_are_rejected_in_one_way(record: bytes) -> None:
-    """Nothing but `RecordRejected` comes out."""
-    with pytest.raises(RecordRejected):
-        UNSEALED.parse(record)
+    """Nothing but `RecordRejected` comes out, also for a record of another version."""
+    for reader in (FORMAT, UNSEALED):
+        with pytest.raises(RecordRejected):
+            reader.parse(record)
+
+
+@given(st.binary())
+@example(b"[" * 100_000)
+@example(b'{"keys":' * 100_000)
+@example(b'{"scope":"\xff"}')
+@example(b'{"scope":"\\ud800"}')
+@example(b"")
+def test_content_from_anywhere_is_rejected_in_one_way(content: bytes) -> None:
+    """Also where its seal fits, or none is asked for."""
+    for reader, record in ((FORMAT, sealed(content)), (UNSEALED, b"%s -\n%s" % (HEAD, content))):
+        with pytest.raises(RecordRejected, match="damaged"):
+            reader.parse(record)
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000, b"{" * 100_000, b"\xff" * 100_000])
+@pytest.mark.parametrize("seal", [b"", b"0" * 64, b"\xff" * 64, b"0" * 100_000])
+def test_seal_is_checked_before_anything_is_parsed(seal: bytes, content: bytes) -> None:
+    """Of bytes that were not sealed here, no parser sees one."""
+    with pytest.raises(RecordRejected, match="seal does not fit"):
+        FORMAT.parse(b"%s %s\n%s" % (HEAD, seal, content))
+
+
+def test_record_of_the_largest_subnet_fits_and_comes_back() -> None:
+    """4,096 neurons with the longest numbers: the bound is above what is honest, and near it."""
+    hotkeys = [a_hotkey(str(number)) for number in range(4096)]
+    amount = 12345678.123456789
+    neuron = Neuron(
+        uid=65535, validator_permit=False, active=False, alpha=amount, tao=amount, total=amount
+    )
+    snapshot = SubnetSnapshot(
+        keys=dict.fromkeys(hotkeys, b"\xff" * 32),
+        neurons=dict.fromkeys(hotkeys, neuron),
+        said_at=NOW,
+    )
+    record = FORMAT.build(snapshot, fetched_at=1000.0)
+    assert MAX_RECORD_BYTES // 2 < len(record) < MAX_RECORD_BYTES
+    assert FORMAT.parse(record).snapshot == snapshot
+
+
+def test_record_that_is_too_long_is_rejected_unread() -> None:
+    """Though its seal fits."""
+    with pytest.raises(RecordRejected, match="too large"):
+        FORMAT.parse(sealed(b" " * MAX_RECORD_BYTES))
 
 
 @given(st.integers(0, len(RECORD) - 1), st.integers(1, 255))
-def test_one_changed_byte_never_changes_what_a_sealed_record_says(place: int, flip: int) -> None:
-    """It is rejected, or says exactly the same (white space)."""
+def test_sealed_record_with_one_changed_byte_is_rejected(place: int, flip: int) -> None:
+    """Wherever it is changed."""
     damaged = RECORD[:place] + bytes([RECORD[place] ^ flip]) + RECORD[place + 1 :]
-    try:
-        stored = FORMAT.parse(damaged)
-    except RecordRejected:
-        return
-    assert stored.snapshot == SNAPSHOT
+    with pytest.raises(RecordRejected):
+        FORMAT.parse(damaged)
 
 
 def test_secret_depends_on_the_token_and_the_scope() -> None:

@@ -1,0 +1,69 @@
+"""What the ports of a Pylon declare is all that comes out, whatever it does."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from contextlib import suppress
+from typing import Final
+
+import pytest
+
+from nexus_auth.adapters.pylon.api import IdentityApi
+from nexus_auth.adapters.pylon.client import MAX_NEURONS_BYTES, PylonClient
+from nexus_auth.domain.errors import IssuerUnavailable, IssuingRefused, RegistryError
+from nexus_auth.domain.ports import CertIssuer, IssuedKeyPair, KeyMap, KeySource, NeuronSource
+from tests.integration.faults.faults import FAULTS, OWNER, Fault
+from tests.integration.faults.faulty_pylon import NETUID, FaultyPylon
+from tests.unit.adapters.registry.sources import keys_of
+
+MEMORY_BYTES: Final = 4 * MAX_NEURONS_BYTES
+"""The longest answer, as it comes in and as one piece, with room for the Pylon that sends it."""
+
+
+async def use_key_source(source: KeySource) -> None:
+    """A `KeySource` gives a value of its kind, or a `RegistryError`."""
+    with suppress(RegistryError):
+        assert isinstance(await source.fetch_keys(), KeyMap)
+    with suppress(RegistryError):
+        assert isinstance(await source.fetch_key(OWNER), bytes | None)
+
+
+async def use_neuron_source(source: NeuronSource) -> None:
+    """A `NeuronSource` too."""
+    with suppress(RegistryError):
+        neurons, rejected = await source.fetch_neurons()
+        assert len(neurons) >= 0
+        assert isinstance(rejected, int)
+
+
+async def use_issuer(issuer: CertIssuer) -> None:
+    """A `CertIssuer` has one of two errors."""
+    with suppress(IssuerUnavailable, IssuingRefused):
+        assert isinstance(await issuer.generate(algorithm=1), IssuedKeyPair)
+    with suppress(IssuerUnavailable, IssuingRefused):
+        assert isinstance(await issuer.published_key(OWNER), bytes | None)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+async def test_every_fault_is_a_declared_error_or_value(fault: Fault) -> None:
+    """In a time that ends by the client's own limits, and in bounded memory."""
+    async with (
+        FaultyPylon(keys_of("alice", "dave")) as pylon,
+        PylonClient(
+            endpoint=pylon.endpoint,
+            api=IdentityApi(netuid=NETUID, name="dev", token="token"),
+            connect_timeout_seconds=0.5,
+            read_timeout_seconds=0.5,
+            generate_timeout_seconds=0.5,
+        ) as client,
+    ):
+        await fault.begin(pylon)
+        tracemalloc.start()
+        async with asyncio.timeout(30):
+            await use_key_source(client)
+            await use_neuron_source(client)
+            await use_issuer(client)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < MEMORY_BYTES
