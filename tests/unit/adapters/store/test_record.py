@@ -17,7 +17,7 @@ from nexus_auth.adapters.store.record import MAX_RECORD_BYTES, RecordFormat, der
 from nexus_auth.domain.errors import RecordRejected
 from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.snapshot import SubnetSnapshot
-from tests.builders import NOW, a_hotkey
+from tests.builders import NOW, a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock
 from tests.unit.adapters.registry.sources import FakeClocks, keys_of
 
@@ -224,7 +224,7 @@ def test_record_of_the_largest_subnet_fits_and_comes_back() -> None:
         uid=65535, validator_permit=False, active=False, alpha=amount, tao=amount, total=amount
     )
     snapshot = SubnetSnapshot(
-        keys=dict.fromkeys(hotkeys, b"\xff" * 32),
+        keys=dict.fromkeys(hotkeys, public_bytes(a_key("longest"))),
         neurons=dict.fromkeys(hotkeys, neuron),
         said_at=NOW,
     )
