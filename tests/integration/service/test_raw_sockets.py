@@ -434,6 +434,10 @@ MALFORMED: Final = [
     b"(GET) / HTTP/1.1\r\nHost: auth\r\n" + GRANTING + b"\r\n",
     b"G\xc3\x84T / HTTP/1.1\r\nHost: auth\r\n" + GRANTING + b"\r\n",
     b"GET / HTTP/1.1\nHost: auth\n" + GRANTING[:-2] + b"\n\n",
+    *(
+        line + b"\r\nHost: auth\r\n" + GRANTING + b"\r\n"
+        for line in (b"GET  / HTTP/1.1", b"GET /  HTTP/1.1", b"GET / RTSP/1.1", b"GET / RTSP/1.0")
+    ),
     b"hello\r\n\r\n",
     b"GET / HTTP/1.1\r\n" + GRANTING + b"\r\n",
     b"FOO / HTTP/1.1\r\n" + GRANTING + b"\r\n",

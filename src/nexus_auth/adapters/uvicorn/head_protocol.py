@@ -109,7 +109,6 @@ _REQUEST_LINE: Final = re.compile(
 _HOST: Final = re.compile(
     rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(?::[0-9]*)?[ \t]*"
 )
-_HTTP_1_0: Final = re.compile(rb"[^\r\n]* HTTP/1\.0\r\n")
 
 _SHOWN_BYTES: Final = 48
 """How much of a malformed request is logged."""
@@ -460,12 +459,13 @@ class HeadProtocol(asyncio.Protocol):
         if self._looks_left <= -HEADS_NOT_LOOKED_UP:
             self._looks_left = NEW_HEADS_IN_A_ROW
         method = self._read_head(head)
-        if method is None:
-            return
-        claim = self._read()
-        is_granted = self._decide(method, self._headers, claim)
-        if is_granted and claim is not None and self._keep_alive and self._looks_left > 0:
-            self._shared.heads.remember(head, self._headers, method, self._target, claim)
+        if method is not None:
+            claim = self._read()
+            is_granted = self._decide(method, self._headers, claim)
+            if is_granted and claim is not None and self._keep_alive and self._looks_left > 0:
+                self._shared.heads.remember(head, self._headers, method, self._target, claim)
+        # An idle connection holds nothing of its last request.
+        self._headers, self._hosts, self._target = [], [], b""
 
     def _read_head(self, head: bytes) -> bytes | None:
         """Parses one head, and returns its method; None where it was refused."""
@@ -473,26 +473,25 @@ class HeadProtocol(asyncio.Protocol):
             self._refuse_unread(_TOO_MANY_FIELDS)
             return None
         method = self._parse(head) or self._parse_unusual(head)
+        # RFC 9112 §3: one space each. llhttp lets more pass, and RTSP, HTTP/0.9 and HTTP/2.
+        if method is None or not head.startswith(b"%b %b HTTP/1." % (method, self._target)):
+            self._refuse_malformed("no HTTP/1 request", head)
+            return None
         # The usual case is asked for first: one Host, which was looked at before.
-        if self._hosts != [self._shared.host] or self._http_version != "1.1" or method is None:
-            problem = "no HTTP/1 request" if method is None else self._problem(head)
+        if self._hosts != [self._shared.host] or self._http_version != "1.1":
+            problem = self._host_problem()
             if problem is not None:
                 self._refuse_malformed(problem, head)
                 return None
+            # Only HTTP/1.1 keeps connections without saying so.
+            self._keep_alive = self._keep_alive and self._http_version == "1.1"
         if len(self._headers) > MAX_FIELDS:
             self._refuse_unread(_TOO_MANY_FIELDS)
             return None
         return method
 
-    def _problem(self, head: bytes) -> str | None:
-        """What is wrong with a head that llhttp lets pass; None where nothing is."""
-        if self._http_version != "1.1":
-            # Only HTTP/1.1 keeps connections without saying so. HTTP/0.9 and the text form of
-            # HTTP/2, both of which llhttp lets pass, are nothing that a proxy would send.
-            self._keep_alive = False
-            if _HTTP_1_0.match(head) is None:
-                return "neither HTTP/1.0 nor HTTP/1.1"
-        # RFC 9112 §3.2: one Host, and a valid one. HTTP/1.0 may have none.
+    def _host_problem(self) -> str | None:
+        """RFC 9112 §3.2: there is one Host, and a valid one. HTTP/1.0 may have none."""
         hosts = self._hosts
         if len(hosts) != 1:
             is_optional = not hosts and self._http_version != "1.1"

@@ -690,3 +690,19 @@ async def test_answers_that_are_not_read_are_few() -> None:
     """Counted by the transport: beyond this it says that the client does not read."""
     _, transport = connected(denies)
     assert transport.limits == [WRITE_BUFFER_BYTES]
+
+
+@pytest.mark.parametrize("request_bytes", [LONG_REQUEST, LONG_REQUEST.replace(b"GET", b"ODD")])
+@pytest.mark.parametrize("answer", [GRANT, None])
+async def test_idle_connection_holds_nothing_of_its_last_request(
+    request_bytes: bytes, answer: Answer | None
+) -> None:
+    """Whichever way it was answered: thousands of them would hold it together."""
+    protocol, transport = connected(denies, Grants(lambda: answer))
+    protocol.data_received(request_bytes)
+    await rest()
+    assert transport.written.startswith(b"HTTP/1.1 ")
+    held = [getattr(protocol, name) for name in HeadProtocol.__slots__ if name != "__weakref__"]
+    assert not any(b"aaaa" in repr(each).encode() for each in held)
+    assert protocol._headers == []
+    assert protocol._target == b""

@@ -31,6 +31,7 @@ LINES = st.sampled_from(
         ),
         *(b"GET / HTTP/1.2", b"GET / HTTP/2.0", b"GET /", b"", b"\n", b"\r", b" GET / HTTP/1.1"),
         *(b"GET  / HTTP/1.1", b"GET / HTTP/1.1 ", b"GET /\t HTTP/1.1", b"(G) / HTTP/1.1"),
+        *(b"GET /  HTTP/1.1", b"CONNECT  a:1 HTTP/1.1", b"GET / RTSP/1.1", b"SOURCE / ICE/1.1"),
     ]
 )
 FIELDS = st.sampled_from(
@@ -176,6 +177,9 @@ async def test_each_request_is_answered_as_it_is_alone(
 
 @given(st.lists(GOOD_OR_NOT, min_size=1, max_size=4))
 @example([GOOD, GOOD])
+@example([GOOD.replace(b" /a", b"  /a")])
+@example([GOOD.replace(b" HTTP", b"  HTTP")])
+@example([GOOD.replace(b"HTTP", b"RTSP")])
 @example([b"ODD / HTTP/1.1\r\nHost: auth\r\n\r\n"])
 async def test_what_is_decided_on_is_what_a_strict_reader_sees(heads: list[bytes]) -> None:
     """A differential test against h11: nothing is granted that it reads differently or rejects."""
