@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import itertools
+import resource
+import socket
 import statistics
 import time
 import tracemalloc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +28,8 @@ from tests.builders import a_hotkey
 from tests.integration.children import resident_bytes
 from tests.integration.faults.faulty_pylon import NETUID, FaultyPylon
 from tests.integration.pylon.running import running_pylon
-from tests.integration.service.running import a_header, register, running_service
+from tests.integration.real import wait_until_ready
+from tests.integration.service.running import a_header, register, request, running_service
 from tests.unit.adapters.registry.sources import MAX_AGE, REFRESH_EVERY, key_of, keys_of
 
 ALICE = a_hotkey("alice")
@@ -185,3 +190,99 @@ async def test_five_hundred_first_callers_cost_one_request(when: str) -> None:
         assert all(await asyncio.gather(*callers))
         await registry.aclose()
     assert len(pylon.requests) == 1
+
+
+MIB = 1024 * 1024
+
+CROWD = 5000
+"""More connections than a listener has."""
+
+UNFINISHED = b"GET / HTTP/1.1\r\nHost: service\r\nX-Client-Cert: "
+FLOODS = {
+    "nothing": b"",
+    "little heads": UNFINISHED.ljust(15_000, b"a"),
+    "long heads": UNFINISHED.ljust(120_000, b"a"),
+    "whole heads of many fields": UNFINISHED + b"a" + b"\r\na:b" * 97 + b"\r\n\r\n",
+    "whole long heads": UNFINISHED.ljust(60_000, b"a") + b"\r\n\r\n",
+    "empty lines": b"\r\n" * 50_000,
+}
+
+
+def memory_of(pid: int, line: str) -> int:
+    """A figure of /proc/PID/status in bytes: VmRSS is what a process holds, VmHWM its peak."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return (
+        int(next(each for each in status.splitlines() if each.startswith(line)).split()[1]) * 1024
+    )
+
+
+@contextlib.contextmanager
+def flood(port: int, payload: bytes, meanwhile: Callable[[], None]) -> Iterator[None]:
+    """Opens connections and sends each as much of this as is taken; nothing is read."""
+    with contextlib.ExitStack() as stack:
+        for number in range(CROWD):
+            connection = socket.create_connection(("127.0.0.1", port), 30)
+            stack.enter_context(connection)
+            connection.settimeout(0)
+            with contextlib.suppress(OSError):
+                connection.send(payload)
+            if number % 100 == 0:
+                meanwhile()
+        yield
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Lets this process, and those that it starts, open enough files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < CROWD + 1000:
+        pytest.skip(f"needs {CROWD + 1000} open files; raise the hard limit (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (CROWD + 1000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.usefixtures("many_files")
+@pytest.mark.parametrize(
+    ("kind", "peers"),
+    [*((kind, "any") for kind in FLOODS), ("long heads", "strangers"), ("long heads", "admin")],
+)
+def test_flood_of_connections_takes_little_memory_and_gives_it_back(
+    tmp_path: Path, kind: str, peers: str
+) -> None:
+    """A worker stays below 256 MiB, near which it never comes; known callers are granted."""
+    with running_pylon() as pylon:
+        register(pylon, "alice")
+        start = functools.partial(running_service, tmp_path, pylon.url, wait=False)
+        named = peers == "strangers"
+        with start(NEXUS_AUTH_TRUSTED_PROXIES="127.0.0.2") if named else start() as service:
+            known, pid = a_header("alice"), service.process.pid
+            port = service.admin_port if peers == "admin" else service.port
+            source = ("127.0.0.2" if named else "127.0.0.1", 0)
+
+            def connect() -> socket.socket:
+                return socket.create_connection(("127.0.0.1", service.port), 30, source)
+
+            def is_granted() -> bool:
+                return request(connect(), "/", {"X-Client-Cert": known.decode()}).status == 200
+
+            wait_until_ready(is_granted, what="the service", process=service.process)
+            with connect() as kept:
+                ask = b"GET / HTTP/1.1\r\nHost: service\r\nX-Client-Cert: " + known + b"\r\n\r\n"
+
+                def meanwhile() -> None:
+                    """A caller on a connection that is kept is granted, and a new one."""
+                    kept.sendall(ask)
+                    assert kept.recv(65536).startswith(b"HTTP/1.1 200 ")
+                    assert is_granted()
+
+                meanwhile()
+                before = memory_of(pid, "VmRSS")
+                with flood(port, FLOODS[kind], meanwhile):
+                    meanwhile()
+                assert memory_of(pid, "VmHWM") < 200 * MIB
+                wait_until_ready(
+                    lambda: memory_of(pid, "VmRSS") < before + 32 * MIB,
+                    what=f"memory that is given back to {before}",
+                )

@@ -121,6 +121,11 @@ class Gate:
         self._trailers_kept_apart = trailers_kept_apart
         self._throttle = LogThrottle(monotonic_seconds)
 
+    @property
+    def has_named_peers(self) -> bool:
+        """Whether it is said which peers are trusted; else each is."""
+        return self._trusted_peers is not None
+
     def trusts(self, client: Endpoint, server: Endpoint) -> bool:
         """Whether the peer of a connection is believed; see `TrustedPeers.include`."""
         return self._trusted_peers is None or self._trusted_peers.include(client, server)

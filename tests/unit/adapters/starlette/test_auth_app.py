@@ -482,10 +482,14 @@ async def test_observer_learns_how_long_the_decision_took(monkeypatch: pytest.Mo
 def test_request_that_was_not_even_parsed_is_denied_and_observed() -> None:
     """A server that reads no more of it says why; nothing of the request is repeated."""
     witness, stopwatch = Witness(), Stopwatch()
-    answer = an_app(observers=[witness, stopwatch]).fast_path.deny_unread("an odd line end")
-    denied = Denied(reason=DenialReason.MALFORMED_CERTIFICATE, detail="an odd line end")
+    fast_path, reason = (
+        an_app(observers=[witness, stopwatch]).fast_path,
+        DenialReason.MALFORMED_CERTIFICATE,
+    )
+    answer = fast_path.deny_unread(reason, "an odd line end", b"GET", b"/a")
+    denied = Denied(reason=reason, detail="an odd line end")
     assert answer == DENIALS[DenialReason.MALFORMED_CERTIFICATE]
-    assert witness.seen == [(denied, b"", b"")]
+    assert witness.seen == [(denied, b"GET", b"/a")]
     assert stopwatch.seen == [(0.0, ())]
 
 

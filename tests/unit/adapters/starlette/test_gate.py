@@ -234,3 +234,17 @@ async def test_verifier_can_be_found_by_the_connection() -> None:
     assert gate.decide_remembered(claim) is None
     assert isinstance(await own.decide(a_scope(HEADER)), Granted)
     assert own.decide_remembered(claim) is not None
+
+
+@pytest.mark.parametrize("name", [b"X-Client-Cerd", b"y-client-cert", b"X_Client_Cert"])
+def test_other_header_of_the_same_length_is_not_the_certificate(name: bytes) -> None:
+    """The length is looked at first, and alone proves nothing."""
+    gate = a_gate()
+    assert gate.read([(name, b"c")]) is None
+    assert gate.read([(name, b"d"), (b"X-Client-Cert", b"c"), (name, b"e")]) == Claim(b"c")
+
+
+@pytest.mark.parametrize("named", [None, TrustedPeers()])
+def test_gate_says_whether_peers_are_named(named: TrustedPeers | None) -> None:
+    """An empty list names none that is trusted; no list trusts each."""
+    assert a_gate(trusted_peers=named).has_named_peers is (named is not None)
