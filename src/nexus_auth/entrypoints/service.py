@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import gc
 import os
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +20,12 @@ import uvloop
 
 from nexus_auth.adapters.addresses import Address, CannotListen, UnixAddress, bind
 from nexus_auth.adapters.observability.decision_log import SUMMARY_SECONDS, DecisionLog
-from nexus_auth.adapters.uvicorn.head_protocol import HeadProtocol, Shared
+from nexus_auth.adapters.uvicorn.head_protocol import (
+    MAX_ADMIN_CONNECTIONS,
+    MAX_CONNECTIONS,
+    HeadProtocol,
+    Shared,
+)
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.container import Container, build_container, build_shared_reports
 from nexus_auth.entrypoints.logs import configure_logging
@@ -41,6 +47,8 @@ if TYPE_CHECKING:
 
 DRAIN_SECONDS: Final = 10
 """How long requests under way may take after SIGTERM. A decision takes a few seconds at most."""
+
+FILES_KEPT_FREE: Final = MAX_ADMIN_CONNECTIONS + 128
 
 log = structlog.get_logger(__name__)
 
@@ -213,9 +221,13 @@ class _Worker:
     def _server(
         self, app: ASGIApp, *, fast_path: FastPath | None, lifespan: Literal["on", "off"]
     ) -> Server:
+        shared = Shared(
+            max_connections=MAX_ADMIN_CONNECTIONS if fast_path is None else _max_connections(),
+            count_malformed=self._container.counters().count_malformed,
+        )
         config = uvicorn.Config(
             app,
-            http=functools.partial(HeadProtocol, fast_path=fast_path, shared=Shared()),  # type: ignore[arg-type] # it is called like a class
+            http=functools.partial(HeadProtocol, fast_path=fast_path, shared=shared),  # type: ignore[arg-type] # it is called like a class
             ws="none",
             interface="asgi3",
             lifespan=lifespan,
@@ -279,6 +291,17 @@ class _Worker:
             asyncio.get_running_loop().remove_reader(self._parent_gone)
         log.warning("supervisor_gone")
         self._stop()
+
+
+def _max_connections() -> int:
+    """How many connections the auth listener may have: never all files that may be open.
+
+    Some stay free for the admin listener and for what the service itself opens.
+    """
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return min(MAX_CONNECTIONS, max(files - FILES_KEPT_FREE, files // 2))
 
 
 async def _summarise(decisions: DecisionLog) -> None:

@@ -20,7 +20,11 @@ import uvicorn
 from nexus_auth.adapters.headers.formats import der_from_percent_encoded_pem
 from nexus_auth.adapters.starlette.auth_app import AuthApp
 from nexus_auth.adapters.starlette.gate import Gate
-from nexus_auth.adapters.uvicorn.head_protocol import HeadProtocol
+from nexus_auth.adapters.uvicorn.head_protocol import (
+    MAX_EMPTY_LINES,
+    MAX_FIELDS,
+    HeadProtocol,
+)
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.ports import Registration
 from nexus_auth.domain.verifier import CertificateVerifier
@@ -235,14 +239,18 @@ def test_case_and_white_space_play_no_part(listener: Listener, spelling: bytes) 
 
 TRAILERS: Final = [
     # All at once, byte-wise apart, and after the head.
-    (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + GRANTING + b"\r\n",),
     (
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: auth\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+        + GRANTING
+        + b"\r\n",
+    ),
+    (
+        b"POST / HTTP/1.1\r\nHost: auth\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"1\r\na\r\n",
         b"0\r\n" + GRANTING + b"\r\n",
     ),
     (
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTrailer: X-Client-Cert\r\n\r\n0\r\n",
+        b"POST / HTTP/1.1\r\nHost: auth\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n0\r\n",
         GRANTING + b"\r\n",
     ),
 ]
@@ -260,22 +268,118 @@ def test_trailers_never_count(pieces: tuple[bytes, ...], *, own_protocol: bool) 
 def test_chunked_request_with_a_certificate_is_granted(listener: Listener) -> None:
     """It is the head that counts; what comes after it is not looked at."""
     answer = listener.exchange(
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n" + GRANTING + b"\r\n",
+        b"POST / HTTP/1.1\r\nHost: auth\r\nTransfer-Encoding: chunked\r\n" + GRANTING + b"\r\n",
         b"5\r\nhello\r\n0\r\n\r\n",
     )
     assert answer.startswith(GRANTED)
 
 
-def test_body_is_never_taken_for_a_request(listener: Listener) -> None:
-    """One answer, and the end of the connection, whatever the body looks like."""
-    smuggled = a_request(b"GET / HTTP/1.1", GRANTING[:-2])
-    for length in (len(smuggled), 3, len(smuggled) + 10):
-        answer = listener.exchange(
-            a_request(b"POST / HTTP/1.1", b"Content-Length: %d" % length) + smuggled, answers=2
-        )
+@pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_body_is_never_taken_for_a_request(
+    listener: Listener, after: int, *, in_pieces: bool
+) -> None:
+    """One answer, and the end of the connection, whatever the body looks like and came before."""
+    good = a_request(b"GET / HTTP/1.1", GRANTING[:-2])
+    for framing in (
+        *(b"Content-Length: %d" % length for length in (len(good), 3, len(good) + 10)),
+        b"Transfer-Encoding: chunked",
+    ):
+        head = a_request(b"POST / HTTP/1.1", framing)
+        pieces = (good * after, head, good) if in_pieces else (good * after + head + good,)
+        pause = 0.01 if in_pieces else 0
+        answers = listener.exchange(*pieces, answers=after + 2, pause_seconds=pause)
+        assert answers.count(GRANTED) == after
+        answer = answers[answers.rindex(b"HTTP/1.1 ") :]
+        assert answers.count(b"HTTP/1.1 ") == after + 1
         assert answer.startswith(DENIED)
-        assert answer.count(b"HTTP/1.1 ") == 1
         assert b"\r\nConnection: close\r\n" in answer
+
+
+@pytest.mark.parametrize("line", [b"CONNECT auth:8080 HTTP/1.1", b"CONNECT / HTTP/1.1"])
+def test_connect_is_the_last_request_of_its_connection(listener: Listener, line: bytes) -> None:
+    """Also with a target that no CONNECT has: what follows it would be a tunnel's."""
+    good = a_request(b"GET / HTTP/1.1", GRANTING[:-2])
+    answer = listener.exchange(a_request(line, GRANTING[:-2]) + good, answers=2)
+    assert answer.startswith(GRANTED)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert b"\r\nConnection: close\r\n" in answer
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(b"nexus-auth", b"nexus_auth", b"unix", b"localhost:8080", b"", b"auth:", b":80"),
+        *(b"127.0.0.1", b"[::1]", b"[fe80::1%25eth0]:8080", b"%2Frun%2Fauth.sock", b"auth."),
+    ],
+)
+def test_host_may_be_any_name_or_address(listener: Listener, host: bytes) -> None:
+    """RFC 9110 §7.2, and what proxies send; it decides nothing."""
+    head = b"GET / HTTP/1.1\r\nHost: " + host + b" \r\n" + GRANTING + b"\r\n"
+    assert listener.exchange(head).startswith(GRANTED)
+
+
+def test_http_1_0_needs_no_host(listener: Listener) -> None:
+    """RFC 9112 §3.2 asks HTTP/1.1 for it."""
+    assert listener.exchange(b"GET / HTTP/1.0\r\n" + GRANTING + b"\r\n").startswith(GRANTED)
+
+
+@pytest.mark.parametrize("empty", [b"\r\n", b"\r\n" * MAX_EMPTY_LINES])
+def test_empty_lines_before_a_request_are_passed_over(listener: Listener, empty: bytes) -> None:
+    """RFC 9112 §2.2. They are counted anew before each request."""
+    good = a_request(b"GET / HTTP/1.1", GRANTING[:-2])
+    assert listener.exchange((empty + good) * 3, answers=3).count(GRANTED) == 3
+
+
+@pytest.mark.parametrize("pieces", [(b"\r", b"\n"), (b"\r\n\r", b"\n"), (b"\r", b"\n\r", b"\n")])
+def test_empty_line_may_come_in_pieces(listener: Listener, pieces: tuple[bytes, ...]) -> None:
+    """A carriage return is bare only when it is known what follows."""
+    good = a_request(b"GET / HTTP/1.1", GRANTING[:-2])
+    for before in ((), (good,)):
+        answers = listener.exchange(
+            *before, *pieces, good, answers=len(before) + 1, pause_seconds=0.01
+        )
+        assert answers.count(GRANTED) == len(before) + 1
+
+
+@pytest.mark.parametrize("pieces", [(b"\n",), (b"\r", b"\r"), (b"\r", b"G"), (b"\r\n", b"\n")])
+def test_bare_line_end_is_refused_at_once(listener: Listener, pieces: tuple[bytes, ...]) -> None:
+    """It is answered by itself, and not with the request before it."""
+    good = a_request(b"GET / HTTP/1.1", GRANTING[:-2])
+    for before in ((), (good,)):
+        answers = listener.exchange(*before, *pieces, answers=len(before) + 1, pause_seconds=0.01)
+        assert answers.count(GRANTED) == len(before)
+        assert answers.count(REFUSED) == 1
+
+
+@pytest.mark.parametrize("field", [b"a:b", b"a: " + b"b" * 100])
+@pytest.mark.parametrize("line", [b"GET / HTTP/1.1", b"FOO / HTTP/1.1"])
+def test_request_of_too_many_fields_is_denied(
+    listener: Listener, line: bytes, field: bytes
+) -> None:
+    """As one that is too long; one of as many as may be gets its decision."""
+    for more, is_granted in ((0, True), (1, False), (500, False)):
+        fields = [field] * (MAX_FIELDS - 2 + more)
+        for _ in range(2):
+            answer = listener.exchange(a_request(line, GRANTING[:-2], *fields))
+            assert answer.startswith(GRANTED if is_granted else DENIED)
+            assert (b"\r\nConnection: close\r\n" in answer) is not is_granted
+            assert (b"Reason: malformed-certificate\r\n" in answer) is not is_granted
+
+
+@pytest.mark.parametrize("after", [0, 2])
+@pytest.mark.parametrize("name", [b"X-Client-Cerd", b"X-Client-Dert", b"Y-Client-Cert"])
+def test_other_header_of_the_same_length_is_not_the_certificate(
+    listener: Listener, name: bytes, after: int
+) -> None:
+    """Also beside it, and where the caller is remembered."""
+    good, other = a_request(b"GET / HTTP/1.1", GRANTING[:-2]), name + b": " + CERTIFICATE
+    alone = a_request(b"GET / HTTP/1.1", other)
+    beside = a_request(b"GET / HTTP/1.1", other, GRANTING[:-2])
+    answers = listener.exchange(good * after + alone + beside, answers=after + 2)
+    statuses = re.findall(rb"HTTP/1.1 (\d+)", answers)
+    assert statuses == [b"200"] * after + [b"403", b"200"]
+    assert b"\r\nX-Nexus-Auth-Reason: no-certificate\r\n" in answers
 
 
 def test_large_body_does_not_lose_the_answer(listener: Listener) -> None:
@@ -309,38 +413,72 @@ MALFORMED: Final = [
     b"GET / HTTP/1.1\nHost: auth\n" + GRANTING + b"\r\n",
     b"GET / HTTP/1.1\r\nHost: auth\r\nX: a\n" + GRANTING + b"\r\n",
     b"GET / HTTP/1.1\r\nHost: auth\r\nX: a\r" + GRANTING + b"\r\n",
-    b"GET / HTTP/1.1\r\nX-Client-Cert : " + CERTIFICATE + b"\r\n\r\n",
-    b"GET / HTTP/1.1\r\nX: a\r\n X-Client-Cert: b\r\n" + GRANTING + b"\r\n",
-    b"GET / HTTP/1.1\r\nX: \x00\r\n" + GRANTING + b"\r\n",
-    b"GET / HTTP/1.1\r\nno colon\r\n" + GRANTING + b"\r\n",
-    b"GET / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n" + GRANTING + b"\r\n",
-    b"GET / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n" + GRANTING + b"\r\n",
-    b"GET / HTTP/1.1\r\nContent-Length: -1\r\n" + GRANTING + b"\r\n",
-    b"GET / HTTP/1.1\r\nContent-Length: +1\r\n" + GRANTING + b"\r\n",
-    b"GET / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n" + GRANTING + b"\r\n",
-    b"FOO / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n" + GRANTING + b"\r\n",
+    b"GET / HTTP/1.1\r\nHost: auth\r\nX-Client-Cert : " + CERTIFICATE + b"\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: auth\r\nX: a\r\n X-Client-Cert: b\r\n" + GRANTING + b"\r\n",
+    b"GET / HTTP/1.1\r\nHost: auth\r\nX: \x00\r\n" + GRANTING + b"\r\n",
+    b"GET / HTTP/1.1\r\nHost: auth\r\nno colon\r\n" + GRANTING + b"\r\n",
+    b"GET / HTTP/1.1\r\nHost: auth\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n"
+    + GRANTING
+    + b"\r\n",
+    b"GET / HTTP/1.1\r\nHost: auth\r\nContent-Length: 3\r\nContent-Length: 4\r\n"
+    + GRANTING
+    + b"\r\n",
+    b"GET / HTTP/1.1\r\nHost: auth\r\nContent-Length: -1\r\n" + GRANTING + b"\r\n",
+    b"GET / HTTP/1.1\r\nHost: auth\r\nContent-Length: +1\r\n" + GRANTING + b"\r\n",
+    b"GET / HTTP/1.1\r\nHost: auth\r\nTransfer-Encoding: gzip\r\n" + GRANTING + b"\r\n",
+    b"FOO / HTTP/1.1\r\nHost: auth\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n"
+    + GRANTING
+    + b"\r\n",
     b"GET /\r\n" + GRANTING + b"\r\n",
-    b"GET HTTP/1.1\r\n" + GRANTING + b"\r\n",
-    b"(GET) / HTTP/1.1\r\n" + GRANTING + b"\r\n",
-    b"G\xc3\x84T / HTTP/1.1\r\n" + GRANTING + b"\r\n",
+    b"GET HTTP/1.1\r\nHost: auth\r\n" + GRANTING + b"\r\n",
+    b"(GET) / HTTP/1.1\r\nHost: auth\r\n" + GRANTING + b"\r\n",
+    b"G\xc3\x84T / HTTP/1.1\r\nHost: auth\r\n" + GRANTING + b"\r\n",
     b"GET / HTTP/1.1\nHost: auth\n" + GRANTING[:-2] + b"\n\n",
     b"hello\r\n\r\n",
+    b"GET / HTTP/1.1\r\n" + GRANTING + b"\r\n",
+    b"FOO / HTTP/1.1\r\n" + GRANTING + b"\r\n",
+    b"GET / HTTP/1.2\r\n" + GRANTING + b"\r\n",
+    b"GET http://auth/ HTTP/1.1\r\n" + GRANTING + b"\r\n",
+    b"GET / HTTP/1.1\r\nHost: auth\r\nHost: auth\r\n" + GRANTING + b"\r\n",
+    b"GET / HTTP/1.1\r\nHost: auth\r\nhOST:\r\n" + GRANTING + b"\r\n",
+    b"GET / HTTP/1.0\r\nHost: auth\r\nHost: auth\r\n" + GRANTING + b"\r\n",
+    *(
+        b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n" + GRANTING + b"\r\n"
+        for host in (
+            b"a b",
+            b"a,\tb",
+            b"a/b",
+            b"user@auth",
+            b"[::1",
+            b"::1",
+            b"a:b",
+            b"\xc3\xa4",
+            b'"a"',
+        )
+    ),
+    b"\n" + a_request(b"GET / HTTP/1.1", GRANTING[:-2]),
+    b"\r" + a_request(b"GET / HTTP/1.1", GRANTING[:-2]),
+    b"\r\n\n" + a_request(b"GET / HTTP/1.1", GRANTING[:-2]),
+    b"\r\r\n" + a_request(b"GET / HTTP/1.1", GRANTING[:-2]),
+    b"\r\n" * (MAX_EMPTY_LINES + 1) + a_request(b"GET / HTTP/1.1", GRANTING[:-2]),
     b"GET / HTTP/2.0\r\n" + GRANTING + b"\r\n",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"\x16\x03\x01\x02\x00\r\n\r\n",
 ]
 
 
+@pytest.mark.parametrize("after", [0, 2])
 @pytest.mark.parametrize("request_bytes", MALFORMED)
 def test_malformed_request_is_refused_and_the_connection_closed(
-    listener: Listener, request_bytes: bytes
+    listener: Listener, request_bytes: bytes, after: int
 ) -> None:
-    """Never a grant, and nothing after it is answered."""
-    answer = listener.exchange(
-        request_bytes + a_request(b"GET / HTTP/1.1", GRANTING[:-2]), answers=2
-    )
+    """Never a grant, whatever was granted before it, and nothing after it is answered."""
+    good = a_request(b"GET / HTTP/1.1", GRANTING[:-2])
+    answers = listener.exchange(good * after + request_bytes + good, answers=after + 2)
+    assert answers.count(b"HTTP/1.1 ") == after + 1
+    assert answers.count(GRANTED) == after
+    answer = answers[answers.rindex(b"HTTP/1.1 ") :]
     assert answer.startswith(REFUSED)
-    assert answer.count(b"HTTP/1.1 ") == 1
     assert b"\r\nConnection: close\r\n" in answer
 
 
@@ -407,21 +545,40 @@ def test_pipelined_requests_are_answered_in_order() -> None:
 
 def test_many_pipelined_requests_from_one_who_does_not_read() -> None:
     """Each gets its answer when the client reads at last; nobody else waits meanwhile."""
-    count = 3000
     request = a_request(b"GET / HTTP/1.1", GRANTING[:-2])
     registry = FakeRegistry({a_hotkey("alice"): public_bytes(a_key("alice"))})
     # However long this machine takes between two reads, the connection is not closed for that.
-    with listening(registry, head_timeout_seconds=60) as listener, listener.connect() as connection:
-        sender = threading.Thread(target=connection.sendall, args=(request * count,))
+    with listening(registry, head_timeout_seconds=3600) as listener, listener.connect() as client:
+        client.settimeout(0)
+        # Until nothing more is taken: what the kernel keeps for both sides is full, and so the
+        # service holds answers that are not read.
+        sent, refused = bytearray(), 0
+        while refused < 20:
+            rest = (request * 100)[len(sent) % len(request) :]
+            try:
+                size = client.send(rest)
+            except BlockingIOError:
+                refused += 1
+                # Another client gets through, and by then the loop has turned.
+                assert listener.exchange(request).startswith(GRANTED)
+            else:
+                sent += rest[:size]
+                refused = 0
+        whole, begun = divmod(len(sent), len(request))
+        client.settimeout(None)
+        missing = request[begun:] if begun else b""
+        sender = threading.Thread(target=client.sendall, args=(missing,))
         sender.start()
-        time.sleep(0.1)
-        assert listener.exchange(request).startswith(GRANTED)
-        received = bytearray()
-        while received.count(b"Access granted") < count:
-            data = connection.recv(1 << 20)
+        count, received = whole + bool(missing), bytearray()
+        answered = 0
+        while answered < count:
+            data = client.recv(1 << 20)
             assert data
             received += data
-        sender.join(TIMEOUT_SECONDS)
+            answered += received.count(b"Access granted")
+            del received[: max(0, received.rfind(b"Access granted") + 1)]
+        sender.join()
+        assert answered == count
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Counters:
 
     __slots__ = (
         *("_clock", "_counted_by_tick", "_granted_counts", "_granted_seconds", "_recent"),
-        *("callers", "codes", "denials", "fetches", "minutes", "pylon", "seconds"),
+        *("callers", "codes", "denials", "fetches", "malformed", "minutes", "pylon", "seconds"),
     )
 
     def __init__(self, *, clock: Clock) -> None:
@@ -67,6 +67,7 @@ class Counters:
         self.codes: dict[str, int] = dict.fromkeys(CODES, 0)
         self.seconds = {outcome: Histogram.empty(DECISION_BOUNDS) for outcome in OUTCOMES}
         self.fetches: dict[str, int] = {}
+        self.malformed = 0
         self.pylon: dict[str, Histogram] = {}
         self.minutes: OrderedDict[int, tuple[int, int]] = OrderedDict()
         self.denials: deque[DenialSeen] = deque(maxlen=DENIALS_KEPT)
@@ -100,6 +101,10 @@ class Counters:
                 uri=request["uri"][:_MAX_TEXT],
             )
         )
+
+    def count_malformed(self) -> None:
+        """Counts a request that is no HTTP, and got no decision."""
+        self.malformed += 1
 
     def count_fetch(self, cause: str) -> None:
         """Counts how a fetch of the registry ended: one of `FETCH_OUTCOMES`."""
@@ -147,6 +152,7 @@ class Counters:
         for outcome, histogram in predecessor.seconds.items():
             self.seconds[outcome].absorb(histogram)
         self.fetches.update(predecessor.fetches)
+        self.malformed = predecessor.malformed
         self.pylon.update(predecessor.pylon)
         self.minutes.update(predecessor.minutes)
         self.callers.update((each.hotkey, each) for each in predecessor.callers)
@@ -167,6 +173,7 @@ class Counters:
             codes=self.codes,
             seconds=self.seconds,
             fetches=self.fetches,
+            malformed=self.malformed,
             pylon=self.pylon,
             minutes=self.minutes,
             registry=registry,

@@ -56,6 +56,11 @@ class _Families(Collector):
         yield _histograms(
             "nexus_auth_decision_seconds", "How long decisions took.", "outcome", overview.seconds
         )
+        yield Counter(
+            "nexus_auth_malformed_requests",
+            "Requests without a decision, because they were not HTTP/1.",
+            overview.malformed,
+        )
         yield _labelled(
             Gauge(
                 "nexus_auth_registry_state",

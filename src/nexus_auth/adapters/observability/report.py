@@ -125,6 +125,7 @@ class Report:
         codes: Decisions so far by code; `granted` is one of them.
         seconds: How long decisions took, by outcome.
         fetches: How the registry's fetches ended, by cause.
+        malformed: How many requests got no decision, because they were no HTTP.
         pylon: How long requests to Pylon took, by status.
         minutes: Grants and denials by minute since the epoch.
         remembered: How many certificates are remembered.
@@ -137,6 +138,7 @@ class Report:
     codes: Mapping[str, int]
     seconds: Mapping[str, Histogram]
     fetches: Mapping[str, int]
+    malformed: int
     pylon: Mapping[str, Histogram]
     minutes: Mapping[int, tuple[int, int]]
     registry: RegistryHealth
@@ -204,6 +206,7 @@ class Overview(Report):
             codes=_sum_counts(report.codes for report in reports),
             seconds=_sum_histograms(report.seconds for report in reports),
             fetches=_sum_counts(report.fetches for report in reports),
+            malformed=sum(report.malformed for report in reports),
             pylon=_sum_histograms(report.pylon for report in reports),
             minutes=minutes,
             registry=_worst(report.registry for report in alive),

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from nexus_auth.adapters.clock import SYSTEM_CLOCKS, Clocks
-from nexus_auth.adapters.registry.backoff import Backoff, LogThrottle
+from nexus_auth.adapters.log_throttle import LogThrottle
+from nexus_auth.adapters.registry.backoff import Backoff
 from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
 
 if TYPE_CHECKING:

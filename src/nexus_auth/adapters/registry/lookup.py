@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from nexus_auth.adapters.registry.backoff import Backoff, LogThrottle
+from nexus_auth.adapters.log_throttle import LogThrottle
+from nexus_auth.adapters.registry.backoff import Backoff
 from nexus_auth.adapters.registry.fetch import (
     CONFIRM_SECONDS,
     FETCH_SECONDS,

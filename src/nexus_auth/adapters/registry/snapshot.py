@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
-from nexus_auth.adapters.registry.backoff import Backoff, LogThrottle
+from nexus_auth.adapters.log_throttle import LogThrottle
+from nexus_auth.adapters.registry.backoff import Backoff
 from nexus_auth.adapters.registry.fetch import CONFIRM_SECONDS, Timing, fetch_snapshot
 from nexus_auth.adapters.registry.lookup import LookupFallback
 from nexus_auth.adapters.registry.plausibility import Quarantine, Verdict

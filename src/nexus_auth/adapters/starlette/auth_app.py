@@ -45,13 +45,16 @@ class FastPath:
         read: Finds what counts among headers; None when there is no claim to be decided on.
         answer: A grant, for a claim whose certificate was granted before, or None: then call the
             application. Takes the claim, and the headers, method and target it came with.
-        deny_unread: A denial, for a request that is not even parsed; takes the reason for the log.
+        deny_unread: A denial, for a request that is not even parsed. Takes its reason, the detail
+            for the log, and the method and target, which are empty where they are not known.
+        has_named_peers: Whether it is said which peers are trusted; else each is.
     """
 
     trusts: Callable[[Endpoint, Endpoint], bool]
     read: Callable[[Headers], Claim | None]
     answer: Callable[[Claim, Headers, bytes, bytes], Answer | None]
-    deny_unread: Callable[[str], Answer]
+    deny_unread: Callable[[DenialReason, str, bytes, bytes], Answer]
+    has_named_peers: bool
 
 
 class _Written(NamedTuple):
@@ -109,6 +112,7 @@ class AuthApp:
             read=self._gate.read,
             answer=self.answer_remembered,
             deny_unread=self.deny_unread,
+            has_named_peers=self._gate.has_named_peers,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,11 +158,13 @@ class AuthApp:
                 del self._written[next(iter(self._written))]
         return answer
 
-    def deny_unread(self, detail: str) -> Answer:
+    def deny_unread(
+        self, reason: DenialReason, detail: str, method: bytes, target: bytes
+    ) -> Answer:
         """See `FastPath.deny_unread`."""
-        decision = Denied(reason=DenialReason.MALFORMED_CERTIFICATE, detail=detail)
+        decision = Denied(reason=reason, detail=detail)
         for observer in self._observers:
-            observer.decided(decision, seconds=0.0, method=b"", target=b"", headers=())
+            observer.decided(decision, seconds=0.0, method=method, target=target, headers=())
         return DENIALS[decision.reason]
 
     async def _answer(self, scope: Scope) -> Answer:

@@ -30,6 +30,8 @@ HEAD_ONLY: Final = "nexus_auth.head_only"
 
 TRAILERS_DETAIL: Final = "a chunked request, whose trailers may be among the headers"
 
+UNTRUSTED_DETAIL: Final = "the peer is no trusted proxy"
+
 _TRANSFER_ENCODING: Final = b"transfer-encoding"
 _POLICY_FIELD_BYTES: Final = len(POLICY_FIELD)
 _ADMIT_REGISTERED: Final = PolicySet.of(ADMIT_REGISTERED)
@@ -97,6 +99,11 @@ class Gate:
         self._reads_policy_header = reads_policy_header
         self._trailers_kept_apart = trailers_kept_apart
 
+    @property
+    def has_named_peers(self) -> bool:
+        """Whether it is said which peers are trusted; else each is."""
+        return self._trusted_peers is not None
+
     def trusts(self, client: Endpoint, server: Endpoint) -> bool:
         """Whether the peer of a connection is believed; see `TrustedPeers.include`."""
         return self._trusted_peers is None or self._trusted_peers.include(client, server)
@@ -105,7 +112,7 @@ class Gate:
         """Decides on the caller of one HTTP request or WebSocket handshake (ASGI 3)."""
         # 0. The peer is a trusted proxy.
         if not self.trusts(scope.get("client"), scope.get("server")):
-            return Denied(reason=DenialReason.UNTRUSTED_PEER, detail="the peer is no trusted proxy")
+            return Denied(reason=DenialReason.UNTRUSTED_PEER, detail=UNTRUSTED_DETAIL)
         # Taken before anything is awaited: a server may go on adding to the list.
         headers = [(name.lower(), value) for name, value in scope["headers"]]
         if not self._trailers_kept_apart and may_hold_trailers(headers, scope.get("extensions")):

@@ -40,6 +40,7 @@ def a_report(*, state: RegistryHealth | None = None) -> Report:
     grant(counters, times=2)
     deny(counters)
     counters.count_fetch("none")
+    counters.count_malformed()
     counters.count_pylon_request(200, 0.1)
     counters.tick()
     return counters.report(registry=state or a_state(), remembered=1, certificates=(CERTIFICATE,))
@@ -59,6 +60,7 @@ def test_workers_add_up() -> None:
     assert overview.codes["granted"] == 4
     assert overview.seconds["granted"].observations == 4
     assert overview.fetches == {"none": 2}
+    assert overview.malformed == 2
     assert overview.pylon["200"].observations == 2
     assert overview.minutes[int(NOW.timestamp() // 60)] == (4, 2)
     assert len(overview.minutes) == MINUTES_KEPT

@@ -3,13 +3,11 @@ from __future__ import annotations
 import pytest
 import structlog.testing
 
+from nexus_auth.adapters.log_throttle import QUIET_SECONDS, REMINDER_SECONDS
 from nexus_auth.adapters.registry.backoff import (
-    QUIET_SECONDS,
-    REMINDER_SECONDS,
     RETRY_SECONDS_AT_LEAST,
     RETRY_SECONDS_AT_MOST,
     Backoff,
-    LogThrottle,
 )
 from nexus_auth.domain.errors import RegistryAnswerInvalid, RegistryUnavailable
 from tests.builders import NOW
@@ -108,15 +106,3 @@ def test_new_outage_for_the_same_cause_is_logged_as_one(clocks: FakeClocks) -> N
         "source_recovered",
         "source_failed",
     ]
-
-
-def test_line_is_allowed_at_once_then_when_it_differs_or_after_long(clocks: FakeClocks) -> None:
-    """A different line is allowed sooner than the same one again."""
-    throttle = LogThrottle(clocks.monotonic)
-    assert throttle.allow("one")
-    assert not throttle.allow("another")
-    clocks.advance(QUIET_SECONDS)
-    assert not throttle.allow("one")
-    assert throttle.allow("another")
-    clocks.advance(REMINDER_SECONDS)
-    assert throttle.allow("another")

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import structlog.testing
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from nexus_auth.adapters.starlette.answers import Answer
+from nexus_auth.adapters.log_throttle import QUIET_SECONDS
+from nexus_auth.adapters.starlette.answers import DENIALS, Answer
 from nexus_auth.adapters.starlette.auth_app import FastPath
-from nexus_auth.adapters.starlette.gate import Claim
+from nexus_auth.adapters.starlette.gate import UNTRUSTED_DETAIL, Claim
+from nexus_auth.adapters.uvicorn import head_protocol
 from nexus_auth.adapters.uvicorn.head_protocol import (
+    ASSURED_BYTES,
+    CLOSED_AT_ONCE,
     DRAIN_IDLE_SECONDS,
+    FLOOD_BYTES,
     HEADS_NOT_LOOKED_UP,
     LINGER_BYTES,
     MAX_HEAD_BYTES,
     NEW_HEADS_IN_A_ROW,
+    ROOM_BYTES,
+    WRITE_BUFFER_BYTES,
     HeadProtocol,
     Shared,
 )
 from nexus_auth.adapters.uvicorn.known_heads import HEADS_KEPT
 from nexus_auth.domain.ports import Headers
+from nexus_auth.domain.reasons import DenialReason
+from tests.unit.adapters.registry.sources import FakeClocks
 
 REQUEST = b"GET /a%20b?c=d HTTP/1.1\r\nHost: auth\r\nX-Client-Cert: \tc \r\n\r\n"
+
+LONG_REQUEST = REQUEST.replace(b"\r\n\r\n", b"\r\nX: " + b"a" * 20_000 + b"\r\n\r\n")
 
 
 class Transport(asyncio.Transport):
@@ -38,12 +52,16 @@ class Transport(asyncio.Transport):
         self.written = b""
         self.done: list[str] = []
         self.unsent = 0
+        self.limits: list[int | None] = []
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self.peer if name == "peername" else ("127.0.0.1", 8080)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += bytes(data)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.limits.append(high)
 
     def can_write_eof(self) -> bool:
         return True
@@ -70,15 +88,23 @@ class Transport(asyncio.Transport):
 class Grants:
     """A fast path that knows one certificate, and notes what it is shown."""
 
-    def __init__(self, answer: Callable[[], Answer | None]) -> None:
+    def __init__(
+        self, answer: Callable[[], Answer | None], *, has_named_peers: bool = False
+    ) -> None:
         self._answer = answer
         self.seen: list[tuple[list[tuple[bytes, bytes]], bytes, bytes]] = []
+        self.denied: list[tuple[DenialReason, str, bytes, bytes]] = []
         self.fast_path = FastPath(
             trusts=lambda client, _server: client != ("192.0.2.1", 1),
             read=lambda _headers: Claim(b"c"),
             answer=self.answer,
-            deny_unread=lambda _detail: Answer(403, ((b"content-length", b"0"),), b""),
+            deny_unread=self.deny,
+            has_named_peers=has_named_peers,
         )
+
+    def deny(self, reason: DenialReason, detail: str, method: bytes, target: bytes) -> Answer:
+        self.denied.append((reason, detail, method, target))
+        return DENIALS[reason]
 
     def answer(self, claim: Claim, headers: Headers, method: bytes, target: bytes) -> Answer | None:
         assert claim == Claim(b"c")
@@ -125,12 +151,39 @@ async def test_remembered_caller_is_answered_without_a_task() -> None:
     assert transport.written == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-async def test_peer_that_is_not_trusted_has_no_fast_path() -> None:
-    """The application denies it."""
-    protocol, transport = connected(denies, Grants(lambda: GRANT), peer=("192.0.2.1", 1))
-    protocol.data_received(REQUEST)
+@pytest.mark.parametrize(
+    ("first", "seen"),
+    [
+        (REQUEST, (b"GET", b"/a%20b?c=d")),
+        (REQUEST.replace(b"GET", b"HEAD"), (b"HEAD", b"/a%20b?c=d")),
+        (REQUEST[:5], (b"", b"")),
+        (b"G" * 1000, (b"", b"")),
+        (b"\x16\x03\x01", (b"", b"")),
+        (b"\n", (b"", b"")),
+    ],
+)
+async def test_peer_that_is_not_trusted_is_denied_at_its_first_bytes(
+    first: bytes, seen: tuple[bytes, bytes]
+) -> None:
+    """Whatever they are; nothing is kept, and nothing more is answered."""
+    grants, shared = Grants(lambda: GRANT), Shared()
+    protocol, transport = connected(denies, grants, shared, peer=("192.0.2.1", 1))
+    assert transport.written == b""
+    protocol.data_received(first)
+    head, _, body = transport.written.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 403 Forbidden\r\nX-Nexus-Auth-Reason: untrusted-peer\r\n")
+    assert head.endswith(b"\r\nConnection: close")
+    assert bool(body) is (seen[0] != b"HEAD")
+    assert "write_eof" in transport.done
+    answered = transport.written
+    for _ in range(3):
+        protocol.data_received(REQUEST)
+        assert not protocol._received
+        assert shared.bytes_held == 0
     await rest()
-    assert transport.written.startswith(b"HTTP/1.1 403 Forbidden\r\nX-A-B: c\r\n")
+    assert transport.written == answered
+    assert grants.seen == []
+    assert grants.denied == [(DenialReason.UNTRUSTED_PEER, UNTRUSTED_DETAIL, *seen)]
 
 
 async def test_failing_fast_path_leaves_the_decision_to_the_application() -> None:
@@ -371,3 +424,269 @@ async def test_response_carries_the_date_of_its_second() -> None:
             transport.written = b""
             protocol.data_received(REQUEST)
             assert b"\r\nDate: %s\r\n" % date in transport.written
+
+
+def fill(shared: Shared, size: int) -> list[HeadProtocol]:
+    """Connections that hold so much of unfinished heads, each as much as it may by itself."""
+    filling = []
+    while shared.bytes_held + ASSURED_BYTES <= size:
+        protocol, _ = connected(denies, Grants(lambda: None), shared)
+        protocol.data_received(b"GET / HTTP/1.1\r\nX: ".ljust(ASSURED_BYTES, b"a"))
+        filling.append(protocol)
+    return filling
+
+
+async def test_unfinished_heads_of_all_connections_have_one_budget() -> None:
+    """Where it is used up, a long head is denied and an ordinary one is not."""
+    shared, grants = Shared(), Grants(lambda: GRANT)
+    filling = fill(shared, ROOM_BYTES)
+    assert shared.bytes_held == ROOM_BYTES
+    long, long_transport = connected(denies, grants, shared)
+    long.data_received(b"GET / HTTP/1.1\r\nX: ".ljust(ASSURED_BYTES, b"a"))
+    assert long_transport.written == b""
+    long.data_received(b"a")
+    assert long_transport.written.startswith(b"HTTP/1.1 403 ")
+    assert grants.denied == [
+        (DenialReason.MALFORMED_CERTIFICATE, "no room for the head of the request", b"", b"")
+    ]
+    assert shared.bytes_held == ROOM_BYTES
+    ordinary, transport = connected(denies, grants, shared)
+    for piece in (REQUEST[:30], REQUEST[30:], REQUEST):
+        ordinary.data_received(piece)
+    assert transport.written.count(b"200 OK") == 2
+    # What a decision takes counts as well, and is let through where it is little.
+    undecided, transport = connected(denies, Grants(lambda: None), shared)
+    undecided.data_received(REQUEST)
+    assert shared.bytes_held > ROOM_BYTES
+    await rest()
+    assert transport.written.startswith(b"HTTP/1.1 403 Forbidden\r\nX-A-B: c\r\n")
+    assert shared.bytes_held == ROOM_BYTES
+    many, transport = connected(denies, grants, shared)
+    many.data_received(LONG_REQUEST)
+    assert transport.written.startswith(b"HTTP/1.1 200 ")
+    for protocol in filling:
+        protocol.connection_lost(None)
+    assert shared.bytes_held == 0
+
+
+async def test_decision_on_a_long_head_needs_room() -> None:
+    """A head that came whole is no way around the budget."""
+    shared, grants = Shared(), Grants(lambda: None)
+    filling = fill(shared, ROOM_BYTES)
+    protocol, transport = connected(denies, grants, shared)
+    protocol.data_received(LONG_REQUEST)
+    assert transport.written.startswith(b"HTTP/1.1 403 ")
+    assert b"Connection: close" in transport.written
+    assert len(grants.denied) == 1
+    assert shared.bytes_held == ROOM_BYTES
+    assert filling
+
+
+async def test_pipelined_requests_without_room_are_not_answered() -> None:
+    """The request before them is, and its answer says that the connection ends."""
+    shared = Shared()
+    filling = fill(shared, ROOM_BYTES)
+    protocol, transport = connected(denies, Grants(lambda: None), shared)
+    protocol.data_received(REQUEST)
+    protocol.data_received(REQUEST * 300)
+    assert len(protocol._received) == 0
+    await rest()
+    assert transport.written.count(b"HTTP/1.1 ") == 1
+    assert b"Connection: close" in transport.written
+    assert shared.bytes_held == ROOM_BYTES
+    assert filling
+
+
+async def test_memory_is_given_back_once_after_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When most of what was held is free, and not for the little that an ordinary minute holds."""
+    given: list[int] = []
+    shared = Shared()
+    monkeypatch.setattr(head_protocol, "give_memory_back", lambda: given.append(shared.bytes_held))
+    few = fill(shared, FLOOD_BYTES)
+    for protocol in few:
+        protocol.connection_lost(None)
+    assert given == []
+    for protocol in fill(shared, ROOM_BYTES):
+        protocol.connection_lost(None)
+    assert len(given) == 1
+    assert given[0] < ROOM_BYTES // 4
+
+
+@pytest.mark.parametrize("ends_by", ["peer", "idle", "malformed", "upgrade", "unusual", "granted"])
+async def test_lost_connection_is_freed_without_the_collector(ends_by: str) -> None:
+    """No reference leads back to a protocol, however its connection ended."""
+    sent = {
+        "peer": b"GET / HTTP/1.1\r\nHost: auth\r\nX: " + b"a" * 1000,
+        "idle": b"",
+        "malformed": b"hello\r\n\r\n",
+        "upgrade": REQUEST.replace(b"Host", b"Upgrade: x\r\nConnection: upgrade\r\nHost"),
+        "unusual": REQUEST.replace(b"GET", b"FOO"),
+        "granted": REQUEST,
+    }[ends_by]
+    shared, config = Shared(), uvicorn.Config(denies, interface="asgi3", log_config=None)
+    config.load()
+    alive: list[weakref.ref[HeadProtocol]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            grants = Grants(lambda: GRANT if ends_by == "granted" else None)
+            protocol = HeadProtocol(
+                config, ServerState(), {}, fast_path=grants.fast_path, shared=shared
+            )
+            protocol.connection_made(Transport())
+            if sent:
+                protocol.data_received(sent)
+                protocol.data_received(sent)
+            await rest()
+            protocol.connection_lost(None)
+            alive.append(weakref.ref(protocol))
+            del protocol, grants
+        await rest()
+        assert [each for each in alive if each() is not None] == []
+    finally:
+        gc.enable()
+    assert shared.bytes_held == 0
+
+
+class Crowd:
+    """Connections of one listener."""
+
+    def __init__(self, limit: int, *, has_named_peers: bool = False) -> None:
+        self.shared = Shared(max_connections=limit)
+        self.state = ServerState()
+        self.grants = Grants(lambda: GRANT, has_named_peers=has_named_peers)
+        self._config = uvicorn.Config(denies, interface="asgi3", log_config=None)
+        self._config.load()
+
+    def connect(
+        self,
+        peer: tuple[str, int] = ("10.0.0.7", 1),
+        *,
+        idle_for: float = 0.0,
+        granted: bool = False,
+    ) -> Transport:
+        """Another connection, that has been idle for so many seconds."""
+        protocol = HeadProtocol(
+            self._config, self.state, {}, fast_path=self.grants.fast_path, shared=self.shared
+        )
+        transport = Transport(peer=peer)
+        protocol.connection_made(transport)
+        if granted:
+            protocol.data_received(REQUEST)
+        protocol._deadline -= idle_for
+        return transport
+
+
+STRANGER = ("192.0.2.1", 1)
+
+
+async def test_connections_are_limited_and_the_longest_idle_one_makes_room() -> None:
+    """A port without named proxies: one on which a grant was given is kept for longest."""
+    crowd = Crowd(CLOSED_AT_ONCE * 2)
+    granted = [crowd.connect(idle_for=9, granted=True) for _ in range(CLOSED_AT_ONCE // 2)]
+    old = [crowd.connect(idle_for=5) for _ in range(CLOSED_AT_ONCE)]
+    young = [crowd.connect() for _ in range(CLOSED_AT_ONCE // 2)]
+    assert len(crowd.state.connections) == CLOSED_AT_ONCE * 2
+    with structlog.testing.capture_logs() as lines:
+        newest = crowd.connect()
+    assert [line["event"] for line in lines] == ["too_many_connections"]
+    assert all(each.done == ["abort"] for each in old)
+    assert all(each.done == [] for each in [*granted, *young, newest])
+    assert len(crowd.state.connections) == CLOSED_AT_ONCE + 1
+
+
+async def test_strangers_cannot_take_the_connections_of_callers_that_were_granted() -> None:
+    """However many come: a pool of connections that a proxy keeps stays."""
+    crowd = Crowd(40)
+    pool = [crowd.connect(idle_for=9, granted=True) for _ in range(20)]
+    for _ in range(200):
+        assert crowd.connect().done == []
+        assert len(crowd.state.connections) <= 40
+    assert all(each.done == [] for each in pool)
+
+
+async def test_connections_that_were_all_granted_make_room_by_age() -> None:
+    """A certificate is public, so that anybody may show one: newcomers are not locked out."""
+    crowd = Crowd(2 * CLOSED_AT_ONCE)
+    old = [crowd.connect(idle_for=9, granted=True) for _ in range(CLOSED_AT_ONCE)]
+    young = [crowd.connect(granted=True) for _ in range(CLOSED_AT_ONCE)]
+    assert crowd.connect().done == []
+    assert all(each.done[-1:] == ["abort"] for each in old)
+    assert all(each.done == [] for each in young)
+
+
+async def test_connection_of_a_named_proxy_is_never_closed_for_a_stranger() -> None:
+    """Where proxies are named, theirs are kept from the first moment on."""
+    crowd = Crowd(20, has_named_peers=True)
+    proxy = [crowd.connect(idle_for=9) for _ in range(15)]
+    strangers = [crowd.connect(STRANGER) for _ in range(5)]
+    strangers.append(crowd.connect(STRANGER))
+    assert [each.done for each in strangers] == [["abort"]] * 5 + [[]]
+    proxy += [crowd.connect() for _ in range(5)]
+    assert strangers[-1].done == ["abort"]
+    assert crowd.connect(STRANGER).done == ["abort"]
+    assert all(each.done == [] for each in proxy)
+    assert crowd.connect().done == []
+
+
+async def test_newest_connection_goes_where_no_other_is_idle() -> None:
+    """A decision that is under way is never given up for another."""
+    crowd = Crowd(3)
+    crowd.grants._answer = lambda: None
+    busy = [crowd.connect(granted=True) for _ in range(3)]
+    assert crowd.connect().done == ["abort"]
+    await rest()
+    assert all(each.written.startswith(b"HTTP/1.1 403 ") for each in busy)
+
+
+async def test_admin_listener_has_a_limit_too() -> None:
+    """The longest idle connection goes, whatever was answered on it."""
+    shared, state = Shared(max_connections=3), ServerState()
+    config = uvicorn.Config(denies, interface="asgi3", log_config=None)
+    config.load()
+    transports = []
+    for _ in range(4):
+        protocol = HeadProtocol(config, state, {}, fast_path=None, shared=shared)
+        transports.append(Transport())
+        protocol.connection_made(transports[-1])
+        protocol._deadline -= 1
+    assert [each.done for each in transports] == [["abort"]] * 3 + [[]]
+
+
+async def test_malformed_requests_are_counted_and_logged_once_in_a_while() -> None:
+    """With what they begin with, of bounded length and without a query, and who sent them."""
+    clock, counted = FakeClocks(), []
+    shared = Shared(monotonic=clock.monotonic, count_malformed=lambda: counted.append(1))
+    bad = b"GET /" + b"\x1b" * 100 + b"?token=secret\r\n\r\n"
+    with structlog.testing.capture_logs() as lines:
+        for request in (bad, bad, b"PROXY TCP4 a b\r\n\r\n", b"\nGET"):
+            protocol, transport = connected(denies, Grants(lambda: GRANT), shared)
+            protocol.data_received(request)
+            assert transport.written.startswith(b"HTTP/1.1 400 ")
+        clock.advance(QUIET_SECONDS)
+        protocol, _ = connected(denies, None, shared)
+        protocol.data_received(b"GET / HTTP/1.1\r\n\r\n")
+    assert len(counted) == 5
+    assert lines == [
+        {
+            "event": "malformed_request",
+            "log_level": "warning",
+            "problem": "no HTTP/1 request",
+            "begins": "GET /" + "\x1b" * 43,
+            "peer": "10.0.0.7",
+        },
+        {
+            "event": "malformed_request",
+            "log_level": "warning",
+            "problem": "0 Host fields",
+            "begins": "GET / HTTP/1.1",
+            "peer": "10.0.0.7",
+        },
+    ]
+
+
+async def test_answers_that_are_not_read_are_few() -> None:
+    """Counted by the transport: beyond this it says that the client does not read."""
+    _, transport = connected(denies)
+    assert transport.limits == [WRITE_BUFFER_BYTES]
