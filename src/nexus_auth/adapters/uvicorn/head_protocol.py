@@ -6,8 +6,8 @@ that the parser alone would reject (unknown methods, unusual targets), keeps tra
 answers callers that are remembered without making a task for them.
 
 The parser is llhttp (httptools). This module cuts the stream into heads at the empty line and
-parses none of it, with one exception: where llhttp rejects a request line, a strict expression
-looks at it, and the header fields go through llhttp again behind a line that it knows.
+parses none of it but the request line, which a strict expression looks at first. Where llhttp
+rejects such a line, the header fields go through llhttp again behind one that it knows.
 """
 
 from __future__ import annotations
@@ -109,7 +109,6 @@ _REQUEST_LINE: Final = re.compile(
 _HOST: Final = re.compile(
     rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(?::[0-9]*)?[ \t]*"
 )
-_HTTP_1_0: Final = re.compile(rb"[^\r\n]* HTTP/1\.0\r\n")
 
 _SHOWN_BYTES: Final = 48
 """How much of a malformed request is logged."""
@@ -472,10 +471,12 @@ class HeadProtocol(asyncio.Protocol):
         if len(head) > _MANY_FIELDS_BYTES and head.count(b"\n") > MAX_FIELDS + 2:
             self._refuse_unread(_TOO_MANY_FIELDS)
             return None
-        method = self._parse(head) or self._parse_unusual(head)
+        # llhttp also takes several spaces, other versions, and RTSP/1.1 or ICE/1.1 for HTTP/1.1.
+        line = _REQUEST_LINE.match(head)
+        method = None if line is None else self._parse(head) or self._parse_unusual(head, line)
         # The usual case is asked for first: one Host, which was looked at before.
         if self._hosts != [self._shared.host] or self._http_version != "1.1" or method is None:
-            problem = "no HTTP/1 request" if method is None else self._problem(head)
+            problem = "no HTTP/1 request" if method is None else self._problem()
             if problem is not None:
                 self._refuse_malformed(problem, head)
                 return None
@@ -484,14 +485,11 @@ class HeadProtocol(asyncio.Protocol):
             return None
         return method
 
-    def _problem(self, head: bytes) -> str | None:
+    def _problem(self) -> str | None:
         """What is wrong with a head that llhttp lets pass; None where nothing is."""
         if self._http_version != "1.1":
-            # Only HTTP/1.1 keeps connections without saying so. HTTP/0.9 and the text form of
-            # HTTP/2, both of which llhttp lets pass, are nothing that a proxy would send.
+            # Only HTTP/1.1 keeps connections without saying so.
             self._keep_alive = False
-            if _HTTP_1_0.match(head) is None:
-                return "neither HTTP/1.0 nor HTTP/1.1"
         # RFC 9112 §3.2: one Host, and a valid one. HTTP/1.0 may have none.
         hosts = self._hosts
         if len(hosts) != 1:
@@ -522,11 +520,8 @@ class HeadProtocol(asyncio.Protocol):
         method: bytes = parser.get_method()
         return method
 
-    def _parse_unusual(self, head: bytes) -> bytes | None:
+    def _parse_unusual(self, head: bytes, line: re.Match[bytes]) -> bytes | None:
         """The same for a head whose request line llhttp does not know, or rejects."""
-        line = _REQUEST_LINE.match(head)
-        if line is None:
-            return None
         minor = b"0" if line["minor"] == b"0" else b"1"
         if self._parse(b"POST / HTTP/1.%s\r\n%s" % (minor, head[line.end() :])) is None:
             return None
