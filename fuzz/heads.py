@@ -300,6 +300,13 @@ def seeds() -> dict[str, bytes]:
         "nul": get + b"X: a\0b\r\n" + alice + b"\r\n",
         "no-version": b"GET /\r\n" + alice + b"\r\n",
         "version-2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + request,
+        "other-protocols": request.replace(b"HTTP", b"RTSP") + request,
+        "source": request.replace(b"GET", b"SOURCE").replace(b"HTTP", b"ICE"),
+        "no-host": request.replace(b"Host: auth\r\n", b"") + request,
+        "two-hosts": get + b"host: b\r\n" + alice + b"\r\n" + request,
+        "bare-line-ends": b"\n" + request + b"\r" + request,
+        "bare-line-feed-between": request + b"\r\n\n" + request,
+        "many-fields": get + b"a: b\r\n" * 200 + alice + b"\r\n" + request,
         "unfinished": request + get + alice,
         "other-text": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n" + request,
     }

@@ -466,6 +466,9 @@ MALFORMED: Final = [
     b"\r\r\n" + a_request(b"GET / HTTP/1.1", GRANTING[:-2]),
     b"\r\n" * (MAX_EMPTY_LINES + 1) + a_request(b"GET / HTTP/1.1", GRANTING[:-2]),
     b"GET / HTTP/2.0\r\n" + GRANTING + b"\r\n",
+    a_request(b"GET / RTSP/1.1", GRANTING[:-2]),
+    a_request(b"DESCRIBE / RTSP/1.0", GRANTING[:-2]),
+    a_request(b"SOURCE / ICE/1.1", GRANTING[:-2]),
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"\x16\x03\x01\x02\x00\r\n\r\n",
 ]

@@ -31,10 +31,10 @@ SPECIAL: Final = {
 
 # A bar is a place: the beginning, the middle and the end of each part of a request.
 TEMPLATE: Final = (
-    b"GE|T| |/a?b=|c| |HT|TP|/|1|.|1|\r|\n"
-    b"Host:| |au|th|\r|\n"
+    b"|GE|T| |/a?b=|c| |HT|TP|/|1|.|1|\r|\n"
+    b"|Ho|st|:| |au|th|\r|\n"
     b"|X-Client|-Cert|:| |{alice}|\r|\n"
-    b"|X-Request|-ID|:| |r|1|\r|\n\r\n"
+    b"|X-Request|-ID|:| |r|1|\r|\n|\r|\n|"
 )
 PARTS: Final = TEMPLATE.split(b"|")
 REQUEST: Final = b"".join(PARTS)

@@ -29,7 +29,16 @@ LINES = st.sampled_from(
             b"CONNECT / HTTP/1.1",
             b"OPTIONS * HTTP/1.1",
         ),
-        *(b"GET / HTTP/1.2", b"GET / HTTP/2.0", b"GET /", b"", b"\n", b"\r", b" GET / HTTP/1.1"),
+        *(
+            b"GET / HTTP/1.2",
+            b"GET / RTSP/1.1",
+            b"GET / HTTP/2.0",
+            b"GET /",
+            b"",
+            b"\n",
+            b"\r",
+            b" GET / HTTP/1.1",
+        ),
         *(b"GET  / HTTP/1.1", b"GET / HTTP/1.1 ", b"GET /\t HTTP/1.1", b"(G) / HTTP/1.1"),
         *(b"GET /  HTTP/1.1", b"CONNECT  a:1 HTTP/1.1", b"GET / RTSP/1.1", b"SOURCE / ICE/1.1"),
     ]
