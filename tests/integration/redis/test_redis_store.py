@@ -147,6 +147,7 @@ async def test_what_the_url_says_of_our_own_business_does_not_count(redis_server
     """A URL that other programs use too may ask for text, for time limits and for trying again."""
     _, port = redis_server
     url = redis_url(port) + "?decode_responses=true&socket_timeout=9&retry=3&retry_on_error=x"
+    url += "&protocol=3"
     store = RedisStore(url, scope=SCOPE, clock=FakeClock())
     version = await store.save(b"\xff", said_at=NOW, keep_for=KEEP)
     assert await store.version() == version
