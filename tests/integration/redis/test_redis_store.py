@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -69,6 +70,24 @@ async def test_two_subnets_share_one_redis(redis_server: Server, stores: object)
     await other.aclose()
 
 
+async def test_processes_of_an_earlier_version_keep_another_record_and_lease(
+    redis_server: Server, stores: tuple[RedisStore, RedisStore]
+) -> None:
+    """During an upgrade neither version reads, replaces or waits for what is the other's."""
+    _, port = redis_server
+    name = hashlib.sha256(SCOPE.encode()).hexdigest()[:32]  # as version 1 named them
+    snapshot, lease = f"nexus-auth:{{{name}}}:snapshot", f"nexus-auth:{{{name}}}:turn"
+    async with Redis.from_url(redis_url(port)) as client:
+        await client.hset(snapshot, mapping={"said_at": "9" * 12, "record": b"{}"})
+        await client.set(lease, "one of them", px=30_000)
+        one, _ = stores
+        assert await one.version() is None
+        assert await one.acquire_lease("one", LONG)
+        await one.save(b"ours", said_at=NOW, keep_for=KEEP)
+        assert await client.hget(snapshot, "record") == b"{}"
+        assert await client.get(lease) == b"one of them"
+
+
 async def test_record_said_earlier_does_not_replace_a_later_one(
     stores: tuple[RedisStore, RedisStore],
 ) -> None:
@@ -128,6 +147,7 @@ async def test_what_the_url_says_of_our_own_business_does_not_count(redis_server
     """A URL that other programs use too may ask for text, for time limits and for trying again."""
     _, port = redis_server
     url = redis_url(port) + "?decode_responses=true&socket_timeout=9&retry=3&retry_on_error=x"
+    url += "&protocol=3"
     store = RedisStore(url, scope=SCOPE, clock=FakeClock())
     version = await store.save(b"\xff", said_at=NOW, keep_for=KEEP)
     assert await store.version() == version

@@ -110,8 +110,11 @@ class RedisStore:
         self._snapshot = f"nexus-auth:{{{name}}}:snapshot"
         self._lease = f"nexus-auth:{{{name}}}:turn"
         make_pool: Any = ConnectionPool  # Not all of the package is typed.
+        options: dict[str, Any] = {**parse_url(url)}
+        if str(options.get("protocol", 2)) not in {"2", "3"}:
+            raise ValueError("the protocol in the URL is neither 2 nor 3")
         # Ours come last: what the URL says of the same must not take their place.
-        options = parse_url(url) | {
+        options |= {
             # The time limit is ours, around whole commands: the package's own goes through
             # asyncio.wait_for, which in Python 3.11 may swallow a cancellation, and then a
             # cancelled task goes on for ever.
