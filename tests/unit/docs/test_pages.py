@@ -121,6 +121,14 @@ def test_page_holds_no_trace_of_a_merge(page: Path) -> None:
     assert not re.search(r"^(<{7}|>{7})", page.read_text(encoding="utf-8"), re.MULTILINE)
 
 
+def test_every_test_that_a_page_names_exists() -> None:
+    """A bound that no test holds is only a sentence."""
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = {span for page in pages() for span in spans(page) if span.startswith("test_")}
+    assert len(named) > 30
+    assert {each for each in named if f"def {each}(" not in tests} == set()
+
+
 def test_index_leads_to_every_page() -> None:
     """No page is written that nobody finds."""
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")

@@ -128,6 +128,7 @@ async def test_store_is_the_one_that_is_named(location: str, store: str) -> None
         "redis://:hush@localhost/0?no_such_option=1",
         "rediss://:hush@localhost/0?no_such_option=1",
         "rediss://:hush@localhost/0?ssl_cert_reqs=CERT_NONE",
+        "redis://:hush@localhost/0?protocol=9",
     ],
 )
 def test_redis_url_that_cannot_be_read_is_a_configuration_error(location: str) -> None:

@@ -182,6 +182,6 @@ async def test_collector_that_does_not_answer_holds_nobody_up(
     for _ in range(1000):
         traces.decided(ALICE, seconds=0.0, method=b"GET", target=b"/", headers=())
     await traces.aclose()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     collector.let_go.set()
     await asyncio.sleep(0.05)
