@@ -19,6 +19,7 @@ from nexus_auth.adapters.credentials.directory import (
     CredentialsDirectory,
     CredentialsNotPlaced,
     CredentialsUnusable,
+    Reservation,
 )
 from nexus_auth.domain.errors import CredentialsError
 from nexus_auth.domain.issuance import Holdings
@@ -117,8 +118,8 @@ def test_notification_is_due_until_it_is_cleared(tmp_path: Path) -> None:
 
 def kill_everywhere(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
     """Runs the program of that name: what was found after a kill at each moment."""
-    # The checkout under test comes before whatever is installed.
-    paths = [str(ROOT), str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # What these tests import comes first, and then the checkout, before whatever is installed.
+    paths = [*filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT), str(ROOT / "src")]
     finished = subprocess.run(
         [sys.executable, "-m", "tests.unit.adapters.credentials.kill_everywhere", *arguments],
         cwd=ROOT,
@@ -350,6 +351,32 @@ def test_older_pair_of_another_user_does_not_replace_the_newer_one(tmp_path: Pat
     assert placed.finish_interrupted_work() is not None
     assert placed.load().key_pem == a_pair("newer").key_pem
     assert placed.key_path.stat().st_mtime == 1_000_000 - 1
+
+
+def test_newer_pair_wins_though_the_wall_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two runs: its key is on chain, wherever it was interrupted, and whoever was.
+
+    A pair is newer than each that was there when it was requested, whatever the clock says.
+    """
+    directory = save(tmp_path, a_pair("older"))
+    ahead = directory.key_path.stat().st_mtime_ns + 3600 * 10**9
+    os.utime(directory.key_path, ns=(ahead, ahead))
+    other = tmp_path / ".client-pair.1.tmp"
+    other.write_bytes(a_pair("old").key_pem + a_pair("old").certificate_pem)
+    os.utime(other, ns=(ahead + 5, ahead + 5))
+
+    def interrupt(*_: object) -> None:
+        raise OSError
+
+    with monkeypatch.context() as patch, directory.reserved() as reservation:
+        patch.setattr(Reservation, "_place", interrupt)
+        with pytest.raises(CredentialsNotPlaced):
+            reservation.save(a_pair("new"))
+    directory.finish_interrupted_work()
+    assert directory.load().key_pem == a_pair("new").key_pem
+    assert (tmp_path / "client.key.old").read_bytes() == a_pair("old").key_pem
 
 
 def test_journal_of_another_run_is_not_replaced_by_a_newer_one(tmp_path: Path) -> None:
