@@ -89,13 +89,15 @@ class ReservedFile:
         Args:
             data: The content.
             mode: The permission bits.
-            written_ns: The time that the file gets, in nanoseconds since 1970; by default, now.
+            written_ns: The time that the file gets, in nanoseconds since 1970, where the file
+                system lets us choose; by default, now.
         """
         self._write(data)
         os.ftruncate(self._descriptor, len(data))
         os.fchmod(self._descriptor, mode)
         if written_ns is not None:
-            os.utime(self._descriptor, ns=(written_ns, written_ns))
+            with suppress(OSError):
+                os.utime(self._descriptor, ns=(written_ns, written_ns))
         os.fsync(self._descriptor)
         return os.fstat(self._descriptor)
 
