@@ -114,6 +114,7 @@ def test_peer_without_a_port_is_rewritten(client: Any) -> None:
         [("x-forwarded-for", ADDRESS), ("x-real-ip", ADDRESS), ("x-forwarded-port", "443")],
         [("x-forwarded-for", f"{ADDRESS}:443"), ("forwarded", f"for={ADDRESS}")],
         [("host", f"{ADDRESS}:{PORT}"), ("content-length", str(PORT))],
+        [("x-forwarded-for", ADDRESS), ("host", f"a:{PORT}"), ("content-length", str(PORT))],
         [("x-forwarded-for", f"192.0.2.1:{PORT}")],
         [("x-forwarded-for", ADDRESS), ("x-serial", f"{PORT}6"), ("x-span", f"a{PORT}")],
         [("x-forwarded-for", ADDRESS), ("x-serial", f"{PORT}.5"), ("x-span", f"1.{PORT}")],
