@@ -150,7 +150,7 @@ async def test_server_that_vouches_for_the_peer_is_believed() -> None:
     )
     assert isinstance(decision, Denied)
     with structlog.testing.capture_logs() as lines:
-        decision = await gate.decide(a_scope(HEADER, extensions=vouched, client=None))
+        decision = await a_gate().decide(a_scope(HEADER, extensions=vouched, client=None))
     assert isinstance(decision, Denied)
     assert not lines  # Another server would be no remedy.
 
