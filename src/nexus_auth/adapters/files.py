@@ -81,11 +81,23 @@ class ReservedFile:
             with suppress(OSError):
                 self.path.unlink(missing_ok=True)
 
-    def fill(self, data: bytes, *, mode: int = PRIVATE_MODE) -> os.stat_result:
-        """Writes the content onto the disk, and returns what the system says of the file."""
+    def fill(
+        self, data: bytes, *, mode: int = PRIVATE_MODE, written_ns: int | None = None
+    ) -> os.stat_result:
+        """Writes the content onto the disk, and returns what the system says of the file.
+
+        Args:
+            data: The content.
+            mode: The permission bits.
+            written_ns: The time that the file gets, in nanoseconds since 1970, where the file
+                system lets us choose; by default, now.
+        """
         self._write(data)
         os.ftruncate(self._descriptor, len(data))
         os.fchmod(self._descriptor, mode)
+        if written_ns is not None:
+            with suppress(OSError):
+                os.utime(self._descriptor, ns=(written_ns, written_ns))
         os.fsync(self._descriptor)
         return os.fstat(self._descriptor)
 

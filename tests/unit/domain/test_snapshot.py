@@ -62,6 +62,7 @@ BEFORE = "aA bB cC dD eE fF gG hH"
         pytest.param(BEFORE, "aX bX cX dX eX fX gX hX", Suspicion.CHANGED, id="all the same"),
         pytest.param(BEFORE, "aA bA cA dA eA fA gA hA", Suspicion.CHANGED, id="all one of theirs"),
         pytest.param("aA bB cC", "aA bA cA", Suspicion.CHANGED, id="all one of theirs, of three"),
+        pytest.param(BEFORE, "aX bX cX dD eE fF", None, id="half of them the same"),
         pytest.param("aA bB", "aX bX", None, id="two hotkeys of one owner"),
         pytest.param("aA bA cA", "aX bX cX", None, id="three hotkeys of one owner, as before"),
         pytest.param(
@@ -79,6 +80,11 @@ def test_answer_is_suspicious_where_too_much_changed_at_once(
 ) -> None:
     """One row for each way to be plausible or not."""
     assert a_snapshot(after).suspicion_after(a_snapshot(before)) is suspicion
+
+
+def test_kinds_of_suspicion_are_named_as_the_log_is_read() -> None:
+    """Alerts depend on them."""
+    assert [str(each) for each in Suspicion] == ["lost", "changed"]
 
 
 @pytest.mark.parametrize(

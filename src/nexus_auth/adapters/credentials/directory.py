@@ -17,7 +17,8 @@ The journal's file is there before the request, under a name that says so: it be
 the one step in which the answer is saved, and until then it is the record of the request.
 
 The newest pair wins. The time of a pair is that of its journal's content, which its key file keeps;
-no pair is put in the place of a newer one, and no journal is removed before its pair is in place.
+it is later than those of all pairs that were there before, even where the wall clock was set back.
+No pair is put in the place of a newer one, and no journal is removed before its pair is in place.
 
 Where the user wants a command to be run after a change, an empty file, `.client-pair-changed`,
 is there from before the journal is removed until the command has succeeded: it marks a pending
@@ -30,6 +31,7 @@ import fcntl
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -337,6 +339,8 @@ class Reservation:
             return stack.enter_context(file)
 
         self._directory = directory
+        earlier = (directory.key_path, *directory.path.glob(f"{_JOURNAL_PREFIX}*"))
+        self._latest_ns = max((e.lstat().st_mtime_ns for e in earlier if e.exists()), default=0)
         self._journal = reserve(_JOURNAL_PREFIX)
         self._key = reserve(_KEY_PREFIX)
         self._certificate = reserve(_CERTIFICATE_PREFIX)
@@ -377,7 +381,10 @@ class Reservation:
         directory = self._directory
         with _explained(directory.path):
             self._journal.keep()
-            self._journal.fill(credentials.key_pem + credentials.certificate_pem)
+            written_ns = max(time.time_ns(), self._latest_ns + 1)
+            self._journal.fill(
+                credentials.key_pem + credentials.certificate_pem, written_ns=written_ns
+            )
             # The journal of another run is not replaced: it may be the only copy of its key.
             if not os.path.lexists(directory.pending_path):
                 self._journal.publish(directory.pending_path)
@@ -416,10 +423,8 @@ class Reservation:
     def _place(self, journal: Path, credentials: Credentials) -> None:
         """Replaces both files by what a journal holds, and removes the journal."""
         directory = self._directory
-        self._key.fill(credentials.key_pem)
+        self._key.fill(credentials.key_pem, written_ns=journal.stat().st_mtime_ns)
         self._certificate.fill(credentials.certificate_pem, mode=PUBLIC_MODE)
-        written = journal.stat().st_mtime_ns
-        os.utime(self._key.path, ns=(written, written))
         _keep_old(directory.key_path, credentials.key_pem, mode=PRIVATE_MODE)
         _keep_old(directory.certificate_path, credentials.certificate_pem, mode=PUBLIC_MODE)
         self._key.publish(directory.key_path)

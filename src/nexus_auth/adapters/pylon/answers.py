@@ -27,9 +27,6 @@ from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
 
 T = TypeVar("T")
 
-ED25519_ALGORITHM: Final = 1
-"""Pylon's number for Ed25519, the only algorithm there is."""
-
 SEED_BYTES: Final = 32
 """The length of an Ed25519 private key, RFC 8032 §5.1.5."""
 
@@ -46,7 +43,7 @@ _HEX: Final = frozenset("0123456789abcdefABCDEF")
 
 
 class _Certificate(Struct):
-    algorithm: Literal[1]
+    algorithm: Literal[1]  # Pylon's number for Ed25519, the only algorithm there is.
     public_key: str
 
 

@@ -165,6 +165,10 @@ class Issuance:
         if placed is not None:
             self.reporter.say("Finished what an interrupted run had left to do.")
             self._report_files(placed, "In place are")
+            if self.directory.keeps_old():
+                self.reporter.say(
+                    "The other pair is beside them as .old until the chain has this key."
+                )
         elif is_due:
             self.reporter.say("An earlier run changed the pair, and its command did not succeed.")
         code = await self._run_hook() if is_due else exit_codes.DONE

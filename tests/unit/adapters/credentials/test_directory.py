@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import traceback
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from nexus_auth.adapters.credentials.directory import (
     CredentialsDirectory,
     CredentialsNotPlaced,
     CredentialsUnusable,
+    Reservation,
 )
 from nexus_auth.domain.errors import CredentialsError
 from nexus_auth.domain.issuance import Holdings
@@ -85,6 +88,45 @@ def test_pair_is_saved_and_read_back(tmp_path: Path) -> None:
     assert not directory.keeps_old()
 
 
+def test_directory_is_made_so_that_no_other_user_can_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the umask; another run may make it at the same moment, and its name is synced."""
+    synced: list[int] = []
+    fsync, mkdir = os.fsync, Path.mkdir
+
+    def note(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def make_twice(path: Path, *args: Any, **kwargs: Any) -> None:
+        mkdir(path, *args, **kwargs)
+        mkdir(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(Path, "mkdir", make_twice)
+    before = os.umask(0)
+    try:
+        with CredentialsDirectory(tmp_path / "certs").opened_for_writing():
+            pass
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "certs") == 0o755
+    assert synced == [tmp_path.stat().st_ino]
+
+
+def test_file_system_without_locks_is_no_reason_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some network file systems have none."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert names(save(tmp_path, a_pair("new")).path) == ["client.crt", "client.key"]
+
+
 def test_old_pair_is_kept_beside_until_it_is_discarded(tmp_path: Path) -> None:
     """With a key that only its owner can read, even where the old one could be read by all."""
     save(tmp_path, a_pair("old"))
@@ -93,7 +135,7 @@ def test_old_pair_is_kept_beside_until_it_is_discarded(tmp_path: Path) -> None:
     assert names(tmp_path) == ["client.crt", "client.crt.old", "client.key", "client.key.old"]
     assert (tmp_path / "client.key.old").read_bytes() == a_pair("old").key_pem
     assert (tmp_path / "client.crt.old").read_bytes() == a_pair("old").certificate_pem
-    assert mode(tmp_path / "client.key.old") == 0o600
+    assert (mode(tmp_path / "client.key.old"), mode(tmp_path / "client.crt.old")) == (0o600, 0o644)
     assert mode(tmp_path / "client.key") == 0o600
     assert directory.keeps_old()
     directory.discard_old()
@@ -117,8 +159,8 @@ def test_notification_is_due_until_it_is_cleared(tmp_path: Path) -> None:
 
 def kill_everywhere(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
     """Runs the program of that name: what was found after a kill at each moment."""
-    # The checkout under test comes before whatever is installed.
-    paths = [str(ROOT), str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # What these tests import comes first, and then the checkout, before whatever is installed.
+    paths = [*filter(None, [os.environ.get("PYTHONPATH")]), str(ROOT), str(ROOT / "src")]
     finished = subprocess.run(
         [sys.executable, "-m", "tests.unit.adapters.credentials.kill_everywhere", *arguments],
         cwd=ROOT,
@@ -345,11 +387,59 @@ def test_older_pair_of_another_user_does_not_replace_the_newer_one(tmp_path: Pat
     assert finished.key_pem == placed.load().key_pem == a_pair("new").key_pem
     assert (tmp_path / "client.key.old").read_bytes() == a_pair("old").key_pem
     assert (tmp_path / "client.crt.old").read_bytes() == a_pair("old").certificate_pem
+    assert (mode(tmp_path / "client.key.old"), mode(tmp_path / "client.crt.old")) == (0o600, 0o644)
     assert names(tmp_path) == ["client.crt", "client.crt.old", "client.key", "client.key.old"]
     write_journal(tmp_path / PENDING, a_pair("newer"), age=1)
     assert placed.finish_interrupted_work() is not None
     assert placed.load().key_pem == a_pair("newer").key_pem
     assert placed.key_path.stat().st_mtime == 1_000_000 - 1
+
+
+def test_journal_as_old_as_the_pair_in_place_wins(tmp_path: Path) -> None:
+    """A file system may keep no parts of seconds; a run leaves a journal after what is in place."""
+    directory = save(tmp_path, a_pair("old"))
+    write_journal(tmp_path / PENDING, a_pair("new"), age=1)
+    os.utime(directory.key_path, (1_000_000 - 1, 1_000_000 - 1))
+    directory.finish_interrupted_work()
+    assert directory.load().key_pem == a_pair("new").key_pem
+
+
+def test_journal_of_the_pair_in_place_leaves_the_old_one_alone(tmp_path: Path) -> None:
+    """It is finished again, however late the key file was touched."""
+    save(tmp_path, a_pair("old"))
+    directory = save(tmp_path, a_pair("new"))
+    write_journal(tmp_path / PENDING, a_pair("new"), age=1)
+    assert directory.finish_interrupted_work() is not None
+    assert (tmp_path / "client.key.old").read_bytes() == a_pair("old").key_pem
+    assert (tmp_path / "client.crt.old").read_bytes() == a_pair("old").certificate_pem
+
+
+def fail(*_: object, **__: object) -> None:
+    """What a disk that is broken does."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_newer_pair_wins_though_the_wall_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two runs: its key is on chain, wherever it was interrupted, and whoever was.
+
+    A pair is newer than each that was there when it was requested, whatever the clock says.
+    """
+    directory = save(tmp_path, a_pair("older"))
+    ahead = directory.key_path.stat().st_mtime_ns + 3600 * 10**9
+    os.utime(directory.key_path, ns=(ahead, ahead))
+    other = tmp_path / ".client-pair.1.tmp"
+    other.write_bytes(a_pair("old").key_pem + a_pair("old").certificate_pem)
+    os.utime(other, ns=(ahead + 5, ahead + 5))
+
+    with monkeypatch.context() as patch, directory.reserved() as reservation:
+        patch.setattr(Reservation, "_place", fail)
+        with pytest.raises(CredentialsNotPlaced):
+            reservation.save(a_pair("new"))
+    directory.finish_interrupted_work()
+    assert directory.load().key_pem == a_pair("new").key_pem
+    assert (tmp_path / "client.key.old").read_bytes() == a_pair("old").key_pem
 
 
 def test_journal_of_another_run_is_not_replaced_by_a_newer_one(tmp_path: Path) -> None:
@@ -361,6 +451,19 @@ def test_journal_of_another_run_is_not_replaced_by_a_newer_one(tmp_path: Path) -
     assert directory.load().key_pem == a_pair("new").key_pem
     assert directory.pending_path.read_bytes().startswith(a_pair("old").key_pem)
     assert names(tmp_path) == [PENDING, "client.crt", "client.key"]
+
+
+def test_pair_that_cannot_be_placed_beside_the_journal_of_another_run_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under its temporary name, which the error gives; also where no request was recorded."""
+    directory = CredentialsDirectory(tmp_path)
+    monkeypatch.setattr(Reservation, "_place", fail)
+    with directory.reserved() as reservation:
+        write_journal(tmp_path / PENDING, a_pair("old"), age=1)
+        with pytest.raises(CredentialsNotPlaced) as caught:
+            reservation.save(a_pair("new"))
+    assert caught.value.path.read_bytes() == a_pair("new").key_pem + a_pair("new").certificate_pem
 
 
 def test_request_is_recorded_until_its_answer_is_on_disk(tmp_path: Path) -> None:
@@ -379,6 +482,64 @@ def test_request_is_recorded_until_its_answer_is_on_disk(tmp_path: Path) -> None
         reservation.withdraw_request()
         assert directory.requested_at() is None
     assert names(tmp_path) == []
+
+
+def test_latest_request_counts(tmp_path: Path) -> None:
+    """It may still take effect when an earlier one no longer can."""
+    for name, seconds in (("1", 2), ("2", 3), ("3", 1)):
+        request = tmp_path / f".client-pair.{name}.requested.tmp"
+        request.write_bytes(a_pair("new").key_pem)
+        os.utime(request, (seconds, seconds))
+    directory = CredentialsDirectory(tmp_path)
+    assert directory.requested_at() == datetime.fromtimestamp(3, UTC)
+    assert [each.stat().st_mtime for each in directory.requests()] == [1, 2, 3]
+
+
+def test_room_for_all_of_a_pair_is_on_the_disk_before_it_is_requested(tmp_path: Path) -> None:
+    """For a pair of many times the usual length; a notification is empty."""
+    directory = CredentialsDirectory(tmp_path, will_notify=True)
+    with directory.reserved():
+        sizes = {kind_of(each.name): each.stat().st_size for each in tmp_path.iterdir()}
+    whole = len(a_pair("new").key_pem + a_pair("new").certificate_pem)
+    for name in (".client-pair.*.tmp", ".client.key.*.tmp", ".client.crt.*.tmp"):
+        assert sizes[name] > 10 * whole
+
+
+def test_file_that_another_run_removes_at_the_same_moment_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where locks do not work, two runs may clean up at once."""
+    directory = save(tmp_path, a_pair("old"))
+    save(tmp_path, a_pair("new"))
+    write_journal(tmp_path / PENDING, a_pair("new"), age=1)
+    for name in (".client.key.1.tmp", ".client-pair.1.tmp", ".client-pair.2.requested.tmp"):
+        (tmp_path / name).write_bytes(b"")
+    unlink = Path.unlink
+
+    def unlink_twice(path: Path, **kwargs: Any) -> None:
+        unlink(path, **kwargs)
+        if path.name == kind_of(path.name):  # No other run knows a name with random digits.
+            unlink(path, **kwargs)
+
+    monkeypatch.setattr(Path, "unlink", unlink_twice)
+    directory.finish_interrupted_work()
+    with directory.reserved() as reservation:
+        reservation.note_request()
+    directory.forget_requests()
+    directory.discard_old()
+    assert names(tmp_path) == ["client.crt", "client.key"]
+
+
+def test_half_a_pair_hides_no_whole_one(tmp_path: Path) -> None:
+    """However many there are, before and after it."""
+    write_journal(tmp_path / PENDING, a_pair("new"), age=2)
+    for number in (1, 3):
+        half = tmp_path / f".client-pair.{number}.tmp"
+        half.write_bytes(a_pair("old").key_pem)
+        os.utime(half, (1_000_000 - number, 1_000_000 - number))
+    directory = CredentialsDirectory(tmp_path)
+    assert directory.finish_interrupted_work() is not None
+    assert directory.load().key_pem == a_pair("new").key_pem
 
 
 def test_whole_pair_in_a_record_is_no_request(tmp_path: Path) -> None:
@@ -414,6 +575,26 @@ def test_interrupted_work_is_finished_once(tmp_path: Path) -> None:
     assert not directory.has_unfinished_work()
 
 
+def test_room_behind_a_whole_pair_is_no_part_of_it(tmp_path: Path) -> None:
+    """A run that was killed before it cut the room off wrote all the same."""
+    pair = a_pair("new")
+    journal = tmp_path / ".client-pair.1.requested.tmp"
+    journal.write_bytes(pair.key_pem + pair.certificate_pem + bytes(16_000))
+    directory = CredentialsDirectory(tmp_path)
+    assert directory.finish_interrupted_work() is not None
+    assert directory.key_path.read_bytes() == pair.key_pem
+    assert directory.certificate_path.read_bytes() == pair.certificate_pem
+
+
+def test_journal_that_cannot_be_read_is_no_unfinished_work_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's, or one that another run has just finished."""
+    write_journal(tmp_path / PENDING, a_pair("new"), age=1)
+    monkeypatch.setattr(Path, "open", fail)
+    assert not CredentialsDirectory(tmp_path).has_unfinished_work()
+
+
 def test_latest_of_two_journals_wins(tmp_path: Path) -> None:
     """Its key is the one on chain; the other pair is kept as the old one."""
     for name, pair, age in ((".client-pair.1.tmp", a_pair("old"), 9), (PENDING, a_pair("new"), 1)):
@@ -432,7 +613,7 @@ def test_file_that_only_looks_like_a_journal_is_left_alone(tmp_path: Path) -> No
     (tmp_path / "elsewhere").write_bytes(pair.key_pem + pair.certificate_pem)
     (tmp_path / ".client-pair.1.tmp").write_bytes(pair.key_pem)
     (tmp_path / ".client-pair.2.tmp").write_bytes(pair.key_pem + other.certificate_pem)
-    (tmp_path / ".client-pair.3.tmp").write_bytes(b"notes")
+    (tmp_path / ".client-pair.3.tmp").write_bytes(b"x")
     (tmp_path / ".client-pair.4.tmp").symlink_to("elsewhere")
     (tmp_path / ".client-pair.5.tmp").write_bytes(bytes(100))
     (tmp_path / ".client.key.1.tmp").write_bytes(b"")
@@ -520,6 +701,19 @@ def test_directory_under_a_name_that_is_needed_is_refused_before_anything_happen
     assert names(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", [".client-pair-changed", "client.key.old", "client.crt.old"])
+def test_link_to_a_directory_under_a_name_that_is_needed_is_replaced(
+    tmp_path: Path, name: str
+) -> None:
+    """The link alone: what it points to is not ours."""
+    (tmp_path / "elsewhere").mkdir()
+    save(tmp_path / "certs", a_pair("old"))
+    (tmp_path / "certs" / name).symlink_to(tmp_path / "elsewhere")
+    save(tmp_path / "certs", a_pair("new"), will_notify=True)
+    assert (tmp_path / "certs" / name).is_file()
+    assert names(tmp_path / "elsewhere") == []
+
+
 @pytest.mark.parametrize("name", [".client-pair.pending", ".client-pair.1.tmp"])
 def test_pipe_that_looks_like_a_journal_is_not_read(tmp_path: Path, name: str) -> None:
     """Reading it would never end."""
@@ -594,7 +788,8 @@ def test_pair_that_cannot_be_put_in_its_place_stays_in_the_journal(tmp_path: Pat
             reservation.save(a_pair("new"))
     assert mode(directory.pending_path) == 0o600
     with directory.opened_for_writing():
-        with pytest.raises(CredentialsNotPlaced, match=r"next run finishes"):
+        # What is in the way is named.
+        with pytest.raises(CredentialsNotPlaced, match=r"client\.key'.*next run finishes"):
             directory.finish_interrupted_work()
         directory.key_path.rmdir()
         assert directory.finish_interrupted_work() is not None
@@ -646,6 +841,7 @@ def test_recovery_file_holds_both_halves_for_the_owner_alone(tmp_path: Path) -> 
     path = CredentialsDirectory(tmp_path).save_elsewhere(a_pair("new"))
     assert path is not None
     assert path.parent == tmp_path
+    assert re.fullmatch(r"nexus-auth-recovered-[0-9a-f]{16}\.pem", path.name)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_bytes() == a_pair("new").key_pem + a_pair("new").certificate_pem
 

@@ -20,6 +20,7 @@ from nexus_auth.adapters.starlette.gate import (
 )
 from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.domain.decision import Denied, Granted
+from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.domain.policy import AccessPolicy, OnlyHotkeys, PolicySet
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.domain.verifier import CertificateVerifier
@@ -148,6 +149,10 @@ async def test_server_that_vouches_for_the_peer_is_believed() -> None:
         a_scope(HEADER, *forwarded, extensions=vouched, client=("192.0.2.1", 1))
     )
     assert isinstance(decision, Denied)
+    with structlog.testing.capture_logs() as lines:
+        decision = await a_gate().decide(a_scope(HEADER, extensions=vouched, client=None))
+    assert isinstance(decision, Denied)
+    assert not lines  # Another server would be no remedy.
 
 
 @pytest.mark.parametrize(
@@ -247,4 +252,21 @@ def test_other_header_of_the_same_length_is_not_the_certificate(name: bytes) -> 
 @pytest.mark.parametrize("named", [None, TrustedPeers()])
 def test_gate_says_whether_peers_are_named(named: TrustedPeers | None) -> None:
     """An empty list names none that is trusted; no list trusts each."""
-    assert a_gate(trusted_peers=named).has_named_peers is (named is not None)
+    gate = a_gate(trusted_peers=named)
+    assert gate.has_named_peers is (named is not None)
+    assert gate.trusts(("192.0.2.1", 1), None) is (named is None)
+
+
+async def test_application_without_a_verifier_denies_and_says_so_once() -> None:
+    """A setting that is wrong is no grant, and no flood of lines."""
+
+    def find(_: Scope) -> CertificateVerifier:
+        raise ConfigurationError(setting="verifier", problem="there is none")
+
+    gate = a_gate(verifier=find)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3):
+            decision = await gate.decide(a_scope(HEADER))
+            assert isinstance(decision, Denied)
+            assert decision.reason is DenialReason.REGISTRY_UNAVAILABLE
+    assert [line["event"] for line in lines] == ["no_verifier"]

@@ -105,6 +105,12 @@ def test_peer_without_a_port_is_rewritten(client: Any) -> None:
     assert is_rewritten(client, [])
 
 
+@pytest.mark.parametrize("port", [1, 65535])
+def test_peer_with_any_port_of_tcp_is_none_of_a_header(port: int) -> None:
+    """The first and the last are ports."""
+    assert not is_rewritten((ADDRESS, port), [])
+
+
 @pytest.mark.parametrize("client", [(ADDRESS, PORT), [ADDRESS, PORT], (ADDRESS, str(PORT)), None])
 @pytest.mark.parametrize(
     "headers",
@@ -114,6 +120,7 @@ def test_peer_without_a_port_is_rewritten(client: Any) -> None:
         [("x-forwarded-for", ADDRESS), ("x-real-ip", ADDRESS), ("x-forwarded-port", "443")],
         [("x-forwarded-for", f"{ADDRESS}:443"), ("forwarded", f"for={ADDRESS}")],
         [("host", f"{ADDRESS}:{PORT}"), ("content-length", str(PORT))],
+        [("x-forwarded-for", ADDRESS), ("host", f"a:{PORT}"), ("content-length", str(PORT))],
         [("x-forwarded-for", f"192.0.2.1:{PORT}")],
         [("x-forwarded-for", ADDRESS), ("x-serial", f"{PORT}6"), ("x-span", f"a{PORT}")],
         [("x-forwarded-for", ADDRESS), ("x-serial", f"{PORT}.5"), ("x-span", f"1.{PORT}")],
@@ -169,11 +176,11 @@ def test_address_and_port_that_stand_in_headers_are_rewritten(
     ("value", "expected"),
     [
         (b"12345", False),
-        (b"12345," + b",".join(b"192.0.2.%d" % number for number in range(63)), False),
+        (b"12345," + b",".join(b"192.0.2.%d" % number for number in range(64)), False),
         (b"12345," + b",".join(b"192.0.2.%d" % number for number in range(65)), True),
         # Without the port nothing is looked through; what could hold it, only so far.
         (b"a," * 40_000, False),
-        (b"a," * 15_000 + b"\xc3\xa9", False),
+        (b"a," * 16_383 + b"\xc3\xa9", False),
         (b"a," * 40_000 + b"\xc3\xa9", True),
     ],
 )

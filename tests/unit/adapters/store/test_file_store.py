@@ -14,7 +14,7 @@ import pytest
 
 from nexus_auth.adapters.files import LEFTOVER_SECONDS
 from nexus_auth.adapters.store.file_store import FileStore
-from nexus_auth.adapters.store.record import MAX_RECORD_BYTES
+from nexus_auth.adapters.store.record import LONGEST_LEASE, MAX_RECORD_BYTES
 from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
 from tests.builders import NOW
 
@@ -250,3 +250,14 @@ async def test_no_more_threads_is_unavailable(path: Path, monkeypatch: pytest.Mo
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(StoreUnavailable, match="thread"):
             await FileStore(path).version()
+
+
+async def test_longest_lease_keeps_others_out_until_it_ends(path: Path) -> None:
+    """By the clock that cannot be set; and no lease for longer is believed."""
+    now = 1000.0
+    store = FileStore(path, monotonic=lambda: now)
+    assert await store.acquire_lease("me", LONGEST_LEASE)
+    assert not await store.acquire_lease("another", LONGEST_LEASE)
+    now += LONGEST_LEASE.total_seconds()
+    assert await store.acquire_lease("another", LONGEST_LEASE * 2)
+    assert await store.acquire_lease("me", LONGEST_LEASE)

@@ -4,16 +4,26 @@ import dataclasses
 import hashlib
 import hmac
 import json
+import tracemalloc
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nexus_auth.adapters.clock import Clocks
-from nexus_auth.adapters.store.record import MAX_RECORD_BYTES, RecordFormat, derive_secret, scope_of
+from nexus_auth.adapters.clock import SYSTEM_CLOCKS, Clocks
+from nexus_auth.adapters.store import record as module
+from nexus_auth.adapters.store.record import (
+    MAX_RECORD_BYTES,
+    RecordFormat,
+    derive_secret,
+    read_boot_id,
+    scope_of,
+)
 from nexus_auth.domain.errors import RecordRejected
 from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.snapshot import SubnetSnapshot
@@ -71,6 +81,39 @@ def test_wall_clock_set_back_makes_no_record_younger_on_the_same_machine() -> No
     assert stored.snapshot.said_at == clocks.wall.now - timedelta(seconds=600)
     restarted = dataclasses.replace(now, boot_id="next boot")
     assert restarted.parse(record).age == timedelta(seconds=5)
+
+
+def test_monotonic_clocks_of_machines_without_a_name_are_not_compared() -> None:
+    """Two that cannot tell their starts apart may be two machines: the wall clock alone counts."""
+    nameless = dataclasses.replace(FORMAT, boot_id=None)
+    later = dataclasses.replace(nameless, clocks=Clocks(FakeClock(), lambda: 9000.0))
+    assert later.parse(nameless.build(SNAPSHOT, fetched_at=1000.0)).age == timedelta(0)
+
+
+@pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="no such system")
+def test_start_of_this_machine_has_one_name() -> None:
+    """A random one, the same in every process: without it, no process takes over a snapshot."""
+    assert str(uuid.UUID(read_boot_id())) == read_boot_id()
+    assert RecordFormat(scope=SCOPE).boot_id == read_boot_id()
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\n"])
+def test_start_without_a_readable_name_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    """Another system, or a sandbox: that is no error."""
+    if content is not None:
+        (tmp_path / "boot_id").write_bytes(content)
+    monkeypatch.setattr(module, "_BOOT_ID", tmp_path / "boot_id")
+    assert read_boot_id() is None
+
+
+def test_record_is_unsealed_and_timed_by_the_system_unless_told_otherwise() -> None:
+    """What one process writes, another reads."""
+    snapshot = dataclasses.replace(SNAPSHOT, said_at=SYSTEM_CLOCKS.wall())
+    record = RecordFormat(scope=SCOPE).build(snapshot, fetched_at=SYSTEM_CLOCKS.monotonic())
+    assert record.startswith(HEAD + b" -\n")
+    assert RecordFormat(scope=SCOPE).parse(record).snapshot.keys == SNAPSHOT.keys
 
 
 @pytest.mark.parametrize("seconds", [1, 5])
@@ -237,6 +280,31 @@ def test_record_that_is_too_long_is_rejected_unread() -> None:
     """Though its seal fits."""
     with pytest.raises(RecordRejected, match="too large"):
         FORMAT.parse(sealed(b" " * MAX_RECORD_BYTES))
+
+
+def test_record_as_long_as_a_record_may_be_counts() -> None:
+    """The bound is not below what it says."""
+    _, _, content = RECORD.partition(b"\n")
+    content += b" " * (MAX_RECORD_BYTES - len(RECORD))
+    assert len(sealed(content)) == MAX_RECORD_BYTES
+    assert FORMAT.parse(sealed(content)).snapshot == SNAPSHOT
+
+
+@pytest.mark.parametrize("field", ["keys", "neurons"])
+def test_names_that_cannot_be_are_refused_at_the_first(field: str) -> None:
+    """As many as fit into a record are never built: they would take many times its size."""
+    value = "ab" * 32 if field == "keys" else 0
+    names: dict[str, object] = {f"{number:x}": value for number in range(150_000)}
+    if field == "keys":
+        names = dict(list(names.items())[:25_000])
+    record = changed(lambda content: content.update({field: names}))
+    assert MAX_RECORD_BYTES // 2 < len(record) < MAX_RECORD_BYTES
+    tracemalloc.start()
+    with pytest.raises(RecordRejected, match="damaged"):
+        UNSEALED.parse(record)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * len(record)
 
 
 @given(st.integers(0, len(RECORD) - 1), st.integers(1, 255))

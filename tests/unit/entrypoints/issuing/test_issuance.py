@@ -27,6 +27,7 @@ from nexus_auth.entrypoints.issuing.issuance import Issuance, is_nothing_to_do
 from nexus_auth.entrypoints.reporter import Reporter
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock, FakeIssuer
+from tests.unit.adapters.credentials.pairs import a_pair
 
 ALICE = a_hotkey("alice")
 BOB = a_hotkey("bob")
@@ -362,6 +363,21 @@ async def test_interrupted_run_is_finished_and_confirmed(scene: Scene) -> None:
     assert scene.pair.certificate.fingerprint == pair.certificate.fingerprint
     assert scene.issuer.made == 1
     assert "interrupted" in scene.err.getvalue()
+
+
+async def test_interrupted_run_whose_pair_is_not_in_place_says_where_it_is(scene: Scene) -> None:
+    """Where the files in place are newer, as after a backup was put back, and nothing is confirmed.
+
+    Its key may be the one on chain.
+    """
+    await scene.run()
+    journal = scene.path / ".client-pair.pending"
+    other = a_pair("other")
+    journal.write_bytes(other.key_pem + other.certificate_pem)
+    os.utime(journal, (1, 1))
+    assert await scene.run(confirm_seconds=0.0) == 0
+    assert ".old" in scene.err.getvalue()
+    assert (scene.path / "client.key.old").read_bytes() == other.key_pem
 
 
 @pytest.mark.parametrize("renew_before", [None, 30 * DAY])
