@@ -278,10 +278,11 @@ async def test_failing_application_is_a_denial(app: ASGIApp) -> None:
 async def test_application_sees_an_ordinary_scope() -> None:
     """Any ASGI application can be served that needs no body."""
     seen: list[Scope] = []
+    received: list[Message] = []
 
     async def look(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope)
-        assert await receive() == {"type": "http.disconnect"}
+        received.append(await receive())
 
     protocol, _ = connected(look)
     protocol.data_received(REQUEST)
@@ -293,6 +294,7 @@ async def test_application_sees_an_ordinary_scope() -> None:
     assert scope["headers"] == [(b"host", b"auth"), (b"x-client-cert", b"c")]
     assert scope["client"] == ("10.0.0.7", 1234)
     assert scope["http_version"] == "1.1"
+    assert received == [{"type": "http.disconnect"}]
 
 
 async def test_oversized_head_without_a_fast_path_is_refused() -> None:
@@ -1040,13 +1042,13 @@ async def test_few_empty_lines_are_passed_over_before_each_request(*, is_cut: bo
     """So many and no more; behind a request they are counted anew."""
     few = b"\r\n" * MAX_EMPTY_LINES + REQUEST
     protocol, transport = connected(denies, Grants(lambda: GRANT))
-    pieces = [few, few, b"\r\n" * (MAX_EMPTY_LINES + 1)]
+    pieces = [b"\r\n" + REQUEST, few, few, b"\r\n" * (MAX_EMPTY_LINES + 1)]
     if is_cut:
         pieces = [bytes([byte]) for byte in b"".join(pieces)]
     for piece in pieces:
         assert b" 400 " not in transport.written
         protocol.data_received(piece)
-    assert transport.written.count(b" 200 OK") == 2
+    assert transport.written.count(b" 200 OK") == 3
     assert transport.written.count(b" 400 ") == 1
     assert "write_eof" in transport.done
 
@@ -1322,6 +1324,7 @@ async def test_application_sees_of_a_known_head_what_it_sees_of_a_new_one() -> N
         REQUEST.replace(b"GET", b"ODD").replace(b"HTTP/1.1", b"HTTP/1.0"),
         REQUEST.replace(b"GET", b"CONNECT"),
         REQUEST.replace(b"GET /a%20b?c=d", b"CONNECT a:1"),
+        REQUEST.replace(b"GET", b"CONNECT").replace(b"HTTP/1.1", b"HTTP/1.2"),
         REQUEST.replace(b"Host", b"Connection: close\r\nHost"),
         REQUEST.replace(b"Host", b"Connection: upgrade\r\nUpgrade: x\r\nHost"),
         REQUEST.replace(b"Host", b"Content-Length: 1\r\nHost"),
@@ -1375,3 +1378,66 @@ async def test_long_head_may_come_in_pieces() -> None:
     assert transport.written == b""
     protocol.data_received(LONG_REQUEST[-1:])
     assert transport.written.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        REQUEST.replace(b"GET", b"ODD"),
+        REQUEST.replace(b"HTTP/1.1", b"HTTP/1.2"),
+        REQUEST.replace(b"/a%20b", b"\xff"),
+    ],
+)
+async def test_unusual_request_does_not_end_its_connection(unusual: bytes) -> None:
+    """It is decided on as others are, and so is what follows."""
+    grants = Grants(lambda: GRANT)
+    protocol, transport = connected(denies, grants)
+    protocol.data_received(unusual + REQUEST + unusual)
+    assert transport.written == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" * 3
+    method, target, _ = unusual.split(b" ", 2)
+    assert grants.seen[0][1:] == grants.seen[2][1:] == (method, target)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET  /a HTTP/1.1",
+        b"GET /a  HTTP/1.1",
+        b"GET /a HTTP/1.1 ",
+        b" GET /a HTTP/1.1",
+        b"ODD  /a HTTP/1.1",
+        b"GET /a HTTP/2.0",
+        b"GET /a RTSP/1.1",
+        b"GET /a",
+        b"ODD /a",
+        b"GET",
+    ],
+)
+async def test_line_that_is_no_strict_request_line_is_refused(line: bytes) -> None:
+    """A proxy may read it differently."""
+    protocol, transport = connected(denies, Grants(lambda: GRANT))
+    protocol.data_received(REQUEST.replace(b"GET /a%20b?c=d HTTP/1.1", line) + REQUEST)
+    assert transport.written.startswith(b"HTTP/1.1 400 ")
+    assert transport.written.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("answer", [GRANT, None])
+async def test_answer_to_head_has_no_body(answer: Answer | None) -> None:
+    """It would be taken for the next answer. The one after it has its own again."""
+    protocol, transport = connected(denies, Grants(lambda: answer))
+    for method, has_body in ((b"HEAD", False), (b"GET", True), (b"HEAD", False)):
+        transport.written = b""
+        protocol.data_received(REQUEST.replace(b"GET", method))
+        await rest()
+        head, _, body = transport.written.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 403 " if answer is None else b"HTTP/1.1 200 ")
+        assert bool(body) is has_body
+
+
+async def test_known_head_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is what it is known for."""
+    protocol, transport = connected(denies, Grants(lambda: GRANT))
+    protocol.data_received(REQUEST)
+    monkeypatch.setattr(HeadProtocol, "_parse", None)
+    protocol.data_received(REQUEST)
+    assert transport.written.count(b" 200 OK") == 2
