@@ -606,6 +606,8 @@ class HeadProtocol(asyncio.Protocol):
         if response.status == HTTPStatus.OK and self._fast_path is not None:
             self.is_favoured = True
         if not response.is_complete:
+            # Nothing that came of it is sent: its body would stand behind a denial without one.
+            response = _Response()
             self._keep_alive = False
         self._write(STATUS_LINES[response.status] + field_lines(response.headers), response.body)
         self._go_on()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import socket
 import weakref
@@ -13,13 +14,13 @@ from typing import Any
 import pytest
 import structlog.testing
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from nexus_auth.adapters.log_throttle import QUIET_SECONDS
 from nexus_auth.adapters.starlette.answers import DENIALS, Answer
 from nexus_auth.adapters.starlette.auth_app import FastPath
-from nexus_auth.adapters.starlette.gate import UNTRUSTED_DETAIL, Claim
+from nexus_auth.adapters.starlette.gate import HEAD_ONLY, UNTRUSTED_DETAIL, Claim
 from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.adapters.uvicorn import head_protocol
 from nexus_auth.adapters.uvicorn.head_protocol import (
@@ -27,8 +28,12 @@ from nexus_auth.adapters.uvicorn.head_protocol import (
     CLOSED_AT_ONCE,
     DRAIN_IDLE_SECONDS,
     FLOOD_BYTES,
+    HEAD_TIMEOUT_SECONDS,
     HEADS_NOT_LOOKED_UP,
     LINGER_BYTES,
+    LINGER_SECONDS,
+    MAX_EMPTY_LINES,
+    MAX_FIELDS,
     MAX_HEAD_BYTES,
     NEW_HEADS_IN_A_ROW,
     ROOM_BYTES,
@@ -273,10 +278,11 @@ async def test_failing_application_is_a_denial(app: ASGIApp) -> None:
 async def test_application_sees_an_ordinary_scope() -> None:
     """Any ASGI application can be served that needs no body."""
     seen: list[Scope] = []
+    received: list[Message] = []
 
     async def look(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope)
-        assert await receive() == {"type": "http.disconnect"}
+        received.append(await receive())
 
     protocol, _ = connected(look)
     protocol.data_received(REQUEST)
@@ -288,6 +294,7 @@ async def test_application_sees_an_ordinary_scope() -> None:
     assert scope["headers"] == [(b"host", b"auth"), (b"x-client-cert", b"c")]
     assert scope["client"] == ("10.0.0.7", 1234)
     assert scope["http_version"] == "1.1"
+    assert received == [{"type": "http.disconnect"}]
 
 
 async def test_oversized_head_without_a_fast_path_is_refused() -> None:
@@ -538,8 +545,10 @@ async def test_pipelined_requests_without_room_are_not_answered() -> None:
     filling = fill(shared, ROOM_BYTES)
     protocol, transport = connected(denies, Grants(lambda: None), shared)
     protocol.data_received(REQUEST)
+    held = shared.bytes_held
     protocol.data_received(REQUEST * 300)
     assert len(protocol._received) == 0
+    assert shared.bytes_held == held
     await rest()
     assert transport.written.count(b"HTTP/1.1 ") == 1
     assert b"Connection: close" in transport.written
@@ -737,9 +746,11 @@ async def test_malformed_requests_are_counted_and_logged_once_in_a_while() -> No
 
 
 async def test_answers_that_are_not_read_are_few() -> None:
-    """Counted by the transport: beyond this it says that the client does not read."""
-    _, transport = connected(denies)
+    """Counted by the transport: beyond this, and not by one, the client does not read."""
+    protocol, transport = connected(denies, Grants(lambda: GRANT))
     assert transport.limits == [WRITE_BUFFER_BYTES]
+    protocol.data_received(REQUEST)
+    assert 0 < len(transport.written) < WRITE_BUFFER_BYTES
 
 
 @pytest.mark.parametrize("request_bytes", [LONG_REQUEST, LONG_REQUEST.replace(b"GET", b"ODD")])
@@ -756,3 +767,677 @@ async def test_idle_connection_holds_nothing_of_its_last_request(
     assert not any(b"aaaa" in repr(each).encode() for each in held)
     assert protocol._headers == []
     assert protocol._target == b""
+
+
+async def grants_all(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application that answers 200."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+START: Message = {"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]}
+GRANTED_BY_APP = b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n"
+NOT_FINISHED = (
+    b"HTTP/1.1 403 Forbidden\r\nCache-Control: no-store\r\nContent-Length: 0\r\n"
+    b"Connection: close\r\n\r\n"
+)
+
+
+class Patient:
+    """An application that answers 403 when it is let."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        await self.may_answer.wait()
+        await denies(scope, receive, send)
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("peer", [("10.0.0.7", 1), ("192.0.2.1", 1)])
+@pytest.mark.parametrize("sent", [b"", REQUEST[:-1], b"\r\n\r"])
+async def test_connection_without_a_complete_head_is_closed_in_time(
+    sent: bytes, peer: tuple[str, int]
+) -> None:
+    """Half-open ones cannot pile up, whatever they sent; bytes do not move the hand."""
+    protocol, transport = connected(denies, Grants(lambda: GRANT), peer=peer)
+    await asyncio.sleep(HEAD_TIMEOUT_SECONDS / 2)
+    if sent and protocol.trusted:
+        protocol.data_received(sent)
+    await asyncio.sleep(HEAD_TIMEOUT_SECONDS / 2 - 0.1)
+    assert transport.done == []
+    await asyncio.sleep(0.1)
+    assert transport.done == ["close"]
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize("request_bytes", [REQUEST, REQUEST.replace(b"GET", b"HEAD")])
+@pytest.mark.parametrize("answer", [GRANT, None])
+async def test_each_answer_starts_the_clock_anew(
+    request_bytes: bytes, answer: Answer | None
+) -> None:
+    """A busy connection lives on, and an idle one ends, whichever way it was answered."""
+    protocol, transport = connected(denies, Grants(lambda: answer))
+    for _ in range(3):
+        await asyncio.sleep(HEAD_TIMEOUT_SECONDS - 0.1)
+        protocol.data_received(request_bytes)
+    await asyncio.sleep(HEAD_TIMEOUT_SECONDS - 0.1)
+    assert not {"close", "abort"} & {*transport.done}
+    await asyncio.sleep(0.1)
+    assert transport.done[-1] == "close"
+
+
+@pytest.mark.virtual_time
+async def test_decision_takes_the_time_that_it_needs() -> None:
+    """The registry bounds it. The clock of the connection starts anew with the answer."""
+    app = Patient()
+    protocol, transport = connected(app)
+    protocol.data_received(REQUEST)
+    await asyncio.sleep(HEAD_TIMEOUT_SECONDS * 3.5)
+    assert transport.done == ["pause_reading"]
+    app.may_answer.set()
+    await asyncio.sleep(HEAD_TIMEOUT_SECONDS - 0.1)
+    assert transport.written.startswith(b"HTTP/1.1 403 ")
+    assert transport.done == ["pause_reading", "resume_reading"]
+    await asyncio.sleep(0.1)
+    assert transport.done[-1] == "close"
+
+
+@pytest.mark.virtual_time
+@pytest.mark.parametrize(("unsent", "end"), [(0, "close"), (1, "abort")])
+async def test_ending_connection_is_read_for_a_moment(unsent: int, end: str) -> None:
+    """Then it is closed; or cut off, where not even the answer was read."""
+    protocol, transport = connected(denies)
+    transport.unsent = unsent
+    protocol.data_received(b"hello\r\n\r\n")
+    await asyncio.sleep(LINGER_SECONDS - 0.1)
+    assert transport.done == ["write_eof", "resume_reading"]
+    await asyncio.sleep(0.1)
+    assert transport.done == ["write_eof", "resume_reading", end]
+
+
+async def test_ending_connection_is_read_past_the_longest_head() -> None:
+    """So that the answer to one that is too long is not lost with a reset."""
+    protocol, transport = connected(denies, Grants(lambda: GRANT))
+    protocol.data_received(b"GET / HTTP/1.1\r\nX: " + b"a" * MAX_HEAD_BYTES)
+    protocol.data_received(b"a" * MAX_HEAD_BYTES)
+    assert transport.done == ["write_eof", "resume_reading"]
+
+
+@pytest.mark.parametrize("refused", [b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nX: a\n\nb"])
+async def test_ending_connection_holds_nothing(refused: bytes) -> None:
+    """While it is read for a moment, thousands of others may be as well."""
+    shared = Shared()
+    protocol, _ = connected(denies, Grants(lambda: GRANT), shared)
+    protocol.data_received(REQUEST[:40])
+    assert shared.bytes_held == 40
+    protocol.data_received(b"\n" + refused)
+    assert len(protocol._received) == shared.bytes_held == 0
+    protocol.data_received(REQUEST)
+    assert len(protocol._received) == shared.bytes_held == 0
+
+
+async def test_connection_that_cannot_be_half_closed_is_closed() -> None:
+    """After its last answer."""
+    protocol, transport = connected(denies)
+    transport.can_write_eof = lambda: False  # type: ignore[method-assign]
+    protocol.data_received(b"hello\r\n\r\n")
+    assert transport.written.startswith(b"HTTP/1.1 400 ")
+    assert transport.done == ["close"]
+
+
+async def test_client_that_sent_all_it_had_still_gets_its_answer() -> None:
+    """Where it waits for a decision, and the connection ends with it; others end at once."""
+    app = Patient()
+    protocol, transport = connected(app)
+    protocol.data_received(REQUEST)
+    assert protocol.eof_received()
+    app.may_answer.set()
+    await rest()
+    assert b"\r\nConnection: close\r\n\r\nno" in transport.written
+    assert transport.done == ["pause_reading", "close"]
+    for sent in (b"", REQUEST[:20]):
+        protocol, _ = connected(app)
+        protocol.data_received(sent)
+        assert not protocol.eof_received()
+
+
+@pytest.mark.virtual_time
+async def test_idle_connection_of_an_ending_server_is_closed_soon() -> None:
+    """Not later than its own time, and not while a head is being sent or decided on."""
+    app = Patient()
+    idle, idle_transport = connected(app)
+    begun, begun_transport = connected(app)
+    busy, busy_transport = connected(app)
+    begun.data_received(REQUEST[:20])
+    busy.data_received(REQUEST)
+    late, late_transport = connected(app)
+    await asyncio.sleep(HEAD_TIMEOUT_SECONDS - DRAIN_IDLE_SECONDS / 2)
+    late.shutdown()
+    await asyncio.sleep(DRAIN_IDLE_SECONDS / 2)
+    assert late_transport.done == ["close"]
+    for each, transport in ((idle, idle_transport), (begun, begun_transport)):
+        assert transport.done.pop() == "close"
+        each._deadline += HEAD_TIMEOUT_SECONDS
+    for each in (idle, begun, busy):
+        each.shutdown()
+    begun._arm()
+    await asyncio.sleep(DRAIN_IDLE_SECONDS - 0.1)
+    assert idle_transport.done == []
+    await asyncio.sleep(0.1)
+    assert idle_transport.done == ["close"]
+    await asyncio.sleep(DRAIN_IDLE_SECONDS)
+    assert begun_transport.done == []
+    assert busy_transport.done == ["pause_reading"]
+
+
+async def test_lost_connection_holds_nothing_whatever_is_called_on_it() -> None:
+    """A timer would hold its memory, and what comes late is not taken."""
+    shared = Shared()
+    protocol, transport = connected(denies, shared=shared)
+    protocol.data_received(REQUEST[:20])
+    timer = protocol._timer
+    protocol.connection_lost(None)
+    protocol.connection_lost(None)
+    assert timer is not None
+    assert timer.cancelled()
+    protocol.shutdown()
+    protocol.pause_writing()
+    protocol.resume_writing()
+    protocol.data_received(b"a" * (LINGER_BYTES + 1))
+    protocol._check_time()
+    protocol._end()
+    assert protocol._timer is None
+    assert transport.done == []
+    assert len(protocol._received) == shared.bytes_held == 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer", "count"),
+    [
+        (REQUEST, GRANT, 1),
+        (REQUEST * 3, GRANT, 3),
+        (REQUEST.replace(b"GET", b"HEAD"), GRANT, 1),
+        (REQUEST, None, 1),
+        (REQUEST * 3, None, 3),
+        (b"hello\r\n\r\n", None, 1),
+    ],
+)
+async def test_each_answer_is_counted_once(sent: bytes, answer: Answer | None, count: int) -> None:
+    """By the count of uvicorn, which may end by it."""
+    protocol, transport = connected(denies, Grants(lambda: answer))
+    protocol.data_received(sent)
+    for _ in range(count):
+        await rest()
+    assert transport.written.count(b"HTTP/1.1 ") == protocol._server.total_requests == count
+
+
+async def test_server_knows_its_connections_and_their_decisions() -> None:
+    """Until they are over: a server that ends waits for them."""
+    app = Patient()
+    protocol, _ = connected(app)
+    server = protocol._server
+    assert server.connections == {protocol}
+    assert server.tasks == set()
+    protocol.data_received(REQUEST)
+    assert server.tasks == {protocol._task}
+    app.may_answer.set()
+    await rest()
+    assert server.tasks == set()
+    protocol.connection_lost(None)
+    assert server.connections == set()
+
+
+async def test_nothing_is_read_while_a_request_is_decided_on() -> None:
+    """Nor then, where the client does not read its answers."""
+    app = Patient()
+    protocol, transport = connected(app)
+    protocol.data_received(REQUEST)
+    protocol.pause_writing()
+    app.may_answer.set()
+    await rest()
+    assert transport.written.count(b"HTTP/1.1 ") == 1
+    protocol.data_received(REQUEST)
+    assert protocol._server.tasks == set()
+    assert "resume_reading" not in transport.done
+    app.may_answer.clear()
+    protocol.resume_writing()
+    assert protocol._server.tasks != set()
+    assert transport.done == ["pause_reading"] * 3
+    protocol.pause_writing()
+    protocol.resume_writing()
+    assert transport.done == ["pause_reading"] * 4
+    app.may_answer.set()
+    await rest()
+    assert transport.written.count(b"HTTP/1.1 ") == 2
+    assert transport.done[-1] == "resume_reading"
+
+
+async def test_ending_connection_is_read_though_its_answer_waits() -> None:
+    """Bytes that are not read would reset it."""
+    protocol, transport = connected(denies)
+    protocol.data_received(b"hello\r\n\r\n")
+    protocol.pause_writing()
+    protocol.resume_writing()
+    assert transport.done == ["write_eof", "resume_reading"]
+
+
+async def test_request_may_be_cut_anywhere_and_is_searched_once() -> None:
+    """However many pieces a long head comes in: its time must not grow with their square."""
+    for place in range(1, len(REQUEST)):
+        protocol, transport = connected(denies, Grants(lambda: GRANT))
+        protocol.data_received(REQUEST[:place])
+        protocol.data_received(REQUEST[place:])
+        protocol.data_received(REQUEST[:place])
+        assert transport.written.count(b"200 OK") == 1
+        assert place - 8 <= protocol._searched <= place
+        protocol.data_received(REQUEST[place:] + REQUEST)
+        assert transport.written.count(b"200 OK") == 3
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_few_empty_lines_are_passed_over_before_each_request(*, is_cut: bool) -> None:
+    """So many and no more; behind a request they are counted anew."""
+    few = b"\r\n" * MAX_EMPTY_LINES + REQUEST
+    protocol, transport = connected(denies, Grants(lambda: GRANT))
+    pieces = [b"\r\n" + REQUEST, few, few, b"\r\n" * (MAX_EMPTY_LINES + 1)]
+    if is_cut:
+        pieces = [bytes([byte]) for byte in b"".join(pieces)]
+    for piece in pieces:
+        assert b" 400 " not in transport.written
+        protocol.data_received(piece)
+    assert transport.written.count(b" 200 OK") == 3
+    assert transport.written.count(b" 400 ") == 1
+    assert "write_eof" in transport.done
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+@pytest.mark.parametrize("above", [0, 1])
+async def test_longest_head_is_decided_on_and_a_longer_one_is_denied(
+    above: int, *, is_cut: bool
+) -> None:
+    """In one piece and in two, and a longer one as soon as it is one."""
+    grants = Grants(lambda: GRANT)
+    protocol, transport = connected(denies, grants)
+    begin, end = REQUEST[:-4] + b"\r\nX: ", b"\r\n\r\n"
+    head = begin.ljust(MAX_HEAD_BYTES + above - len(end), b"a") + end
+    assert len(head) == MAX_HEAD_BYTES + above
+    for piece in [head[:-1], head[-1:]] if is_cut else [head]:
+        protocol.data_received(piece)
+    assert transport.written.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 403 ")[above])
+    assert [each[0] for each in grants.denied] == [DenialReason.MALFORMED_CERTIFICATE] * above
+
+
+@pytest.mark.parametrize("value", [b"", b"b" * 100])
+@pytest.mark.parametrize("above", [0, 1])
+async def test_so_many_fields_are_decided_on_and_more_are_denied(above: int, value: bytes) -> None:
+    """Of short and of long heads."""
+    grants = Grants(lambda: None)
+    protocol, transport = connected(denies, grants)
+    fields = REQUEST.count(b"\r\n") - 2
+    more = b"a:%b\r\n" % value * (MAX_FIELDS - fields + above)
+    protocol.data_received(REQUEST[:-2] + more + b"\r\n")
+    await rest()
+    assert transport.written.startswith(b"HTTP/1.1 403 ")
+    assert [each[0] for each in grants.denied] == [DenialReason.MALFORMED_CERTIFICATE] * above
+    assert (b"\r\nX-A-B: c\r\n" in transport.written) is not above
+
+
+async def test_long_head_of_too_many_fields_is_denied_unparsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Parsing tens of thousands of tiny ones takes long."""
+    monkeypatch.setattr(HeadProtocol, "_parse", None)
+    grants = Grants(lambda: GRANT)
+    protocol, _ = connected(denies, grants)
+    protocol.data_received(REQUEST[:-2] + b"a:\r\n" * 10_000 + b"\r\n")
+    assert len(grants.denied) == 1
+
+
+async def test_what_a_decision_takes_is_counted_by_its_text_and_fields() -> None:
+    """Until it is made: the text is held more than once, and each field beside it."""
+
+    def held_of(request_bytes: bytes) -> int:
+        shared = Shared()
+        protocol, _ = connected(Patient(), Grants(lambda: None), shared)
+        protocol.data_received(request_bytes)
+        held = shared.bytes_held
+        protocol.connection_lost(None)
+        return held
+
+    plain = held_of(REQUEST)
+    assert plain > head_protocol._DECISION_BYTES + 2 * head_protocol._FIELD_BYTES
+    assert held_of(REQUEST.replace(b"c=d", b"c=d" + b"a" * 1000)) == plain + 3000
+    assert held_of(REQUEST.replace(b"X-", b"X-" + b"a" * 1000)) == plain + 3000
+    assert held_of(REQUEST.replace(b": \tc", b": \tc" + b"a" * 1000)) == plain + 1000
+    with_another = held_of(REQUEST[:-2] + b"ab: c\r\n\r\n")
+    assert with_another == plain + head_protocol._FIELD_BYTES + 3 * 2 + 1
+
+
+async def test_connection_on_which_the_application_grants_is_kept_for_longest() -> None:
+    """As one on which a remembered caller was answered; a denial earns nothing."""
+    for app, is_favoured in ((grants_all, True), (denies, False)):
+        protocol, _ = connected(app, Grants(lambda: None))
+        assert not protocol.is_favoured
+        protocol.data_received(REQUEST)
+        await rest()
+        assert protocol.is_favoured is is_favoured
+    # Without decisions, none is a grant.
+    protocol, _ = connected(grants_all)
+    protocol.data_received(REQUEST)
+    await rest()
+    assert not protocol.is_favoured
+
+
+async def test_full_listener_says_so_once_in_a_while() -> None:
+    """With its limit, since a flood must not fill the log."""
+    crowd = Crowd(2)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(10):
+            crowd.connect()
+    assert lines == [{"event": "too_many_connections", "limit": 2, "log_level": "warning"}]
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize(
+    ("fields", "is_valid"),
+    [
+        (b"Host: auth\r\n", True),
+        (b"HOST: [::1]:80\r\n", True),
+        (b"Host:\r\n", True),
+        (b"", None),
+        (b"Hose: auth\r\n", None),
+        (b"X-Host: auth\r\n", None),
+        (b"Host: a b\r\n", False),
+        (b"Host: a/\r\n", False),
+        (b"Host: auth\r\nhost: auth\r\n", False),
+    ],
+)
+async def test_request_has_one_valid_host(
+    fields: bytes, version: bytes, *, is_valid: bool | None
+) -> None:
+    """Before and behind a good one; HTTP/1.0 may have none."""
+    expected = version == b"1.0" if is_valid is None else is_valid
+    head = b"GET / HTTP/%b\r\n%bX-Client-Cert: c\r\n\r\n" % (version, fields)
+    shared = Shared()
+    for request_bytes in (head, head, REQUEST, head):
+        protocol, transport = connected(denies, Grants(lambda: GRANT), shared)
+        protocol.data_received(request_bytes)
+        is_granted = transport.written.startswith(b"HTTP/1.1 200 ")
+        assert is_granted is (expected or request_bytes == REQUEST)
+        assert is_granted or transport.written.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_failing_reader_of_fields_leaves_the_decision_to_the_application() -> None:
+    """And is logged, as a failing answer is."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    several: tuple[dict[str, Any], ...] = ({"read": fail}, {"answer": fail})
+    for broken in several:
+        grants = Grants(lambda: GRANT)
+        grants.fast_path = dataclasses.replace(grants.fast_path, **broken)
+        protocol, transport = connected(denies, grants)
+        with structlog.testing.capture_logs() as lines:
+            protocol.data_received(REQUEST)
+            await rest()
+        assert [(line["event"], line["log_level"]) for line in lines] == [
+            ("fast_path_failed", "error")
+        ]
+        assert transport.written.endswith(b"\r\n\r\nno")
+        assert not protocol._shared.heads
+
+
+async def grants_and_raises(scope: Scope, receive: Receive, send: Send) -> None:
+    """An application with a defect behind a whole grant."""
+    await grants_all(scope, receive, send)
+    raise RuntimeError("a defect")
+
+
+@pytest.mark.parametrize("app", [raises, grants_and_raises])
+async def test_failing_application_is_logged_and_its_answer_is_whole(app: ASGIApp) -> None:
+    """What is sent instead says how long it is, and that it must not be stored."""
+    protocol, transport = connected(app)
+    with structlog.testing.capture_logs() as lines:
+        protocol.data_received(REQUEST)
+        await rest()
+    assert [(line["event"], line["log_level"]) for line in lines] == [
+        ("application_failed", "error")
+    ]
+    assert transport.written == NOT_FINISHED
+
+
+async def test_malformed_request_is_answered_in_full() -> None:
+    """Of the length that is told, and not stored; with a body, whatever was answered before."""
+    for before in (b"", REQUEST.replace(b"GET", b"HEAD")):
+        protocol, transport = connected(denies, Grants(lambda: GRANT))
+        protocol.data_received(before)
+        transport.written = b""
+        protocol.data_received(b"hello\r\n\r\n")
+        assert transport.written == (
+            b"HTTP/1.1 400 Bad Request\r\nCache-Control: no-store\r\nContent-Length: 11\r\n"
+            b"Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\nBad Request"
+        )
+
+
+@pytest.mark.parametrize(
+    ("messages", "written"),
+    [
+        ([START, {"type": "http.response.body"}], GRANTED_BY_APP),
+        ([START, {"type": "http.response.body", "body": b"x"}], GRANTED_BY_APP + b"x"),
+        ([], NOT_FINISHED),
+        ([START], NOT_FINISHED),
+        ([START, {"type": "http.response.body", "more_body": True}], NOT_FINISHED),
+        ([START, {"type": "http.response.body", "body": b"x", "more_body": True}], NOT_FINISHED),
+        ([{"type": "http.response.body", "body": b"x"}], NOT_FINISHED),
+        ([{"type": "http.response.body", "body": b"x"}, START], NOT_FINISHED),
+    ],
+)
+async def test_response_of_the_application_is_sent_once_it_is_complete(
+    messages: list[Message], written: bytes
+) -> None:
+    """As it is; all else is a denial, of which no part is the application's."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for message in messages:
+            await send(message)
+
+    protocol, transport = connected(app, Grants(lambda: None))
+    protocol.data_received(REQUEST)
+    await rest()
+    assert transport.written == written
+    assert protocol.is_favoured is written.startswith(GRANTED_BY_APP)
+
+
+async def test_no_two_requests_share_the_applications_state() -> None:
+    """The scope is whole, and what one request puts into it is not seen by the next."""
+    seen: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(dict(scope, state=dict(scope["state"])))
+        scope["state"]["mine"] = 1
+        await denies(scope, receive, send)
+
+    protocol, _ = connected(app)
+    protocol._app_state["kept"] = 2
+    request_bytes = REQUEST.replace(b"c=d", b"c=d?e").replace(b"\tc ", b"\tx c x\t ")
+    for _ in range(2):
+        protocol.data_received(request_bytes)
+        await rest()
+    whole = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "server": ("127.0.0.1", 8080),
+        "client": ("10.0.0.7", 1234),
+        "scheme": "http",
+        "method": "GET",
+        "root_path": "",
+        "path": "/a b",
+        "raw_path": b"/a%20b",
+        "query_string": b"c=d?e",
+        "headers": [(b"host", b"auth"), (b"x-client-cert", b"x c x")],
+        "state": {"kept": 2},
+        "extensions": {HEAD_ONLY: {}},
+    }
+    assert seen == [whole, whole]
+
+
+async def test_request_without_a_claim_is_for_the_application_alone() -> None:
+    """No remembered grant can be meant."""
+    grants = Grants(lambda: GRANT)
+    grants.fast_path = dataclasses.replace(grants.fast_path, read=lambda _: None)
+    protocol, transport = connected(denies, grants)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            protocol.data_received(REQUEST)
+            await rest()
+    assert transport.written.count(b"HTTP/1.1 403 Forbidden\r\nX-A-B: c\r\n") == 2
+    assert lines == []
+    assert grants.seen == []
+
+
+async def test_application_sees_of_a_known_head_what_it_sees_of_a_new_one() -> None:
+    """Where it is asked although the head was granted before."""
+    seen: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope)
+
+    several: tuple[list[Answer | None], ...] = ([None], [GRANT, None])
+    for answers in several:
+        protocol, _ = connected(app, Grants(iter(answers).__next__))
+        for _ in range(len(answers)):
+            protocol.data_received(REQUEST)
+        await rest()
+    assert seen == [seen[0]] * 2
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0"),
+        REQUEST.replace(b"HTTP/1.1\r\n", b"HTTP/1.0\r\nConnection: keep-alive\r\n"),
+        REQUEST.replace(b"GET", b"ODD").replace(b"HTTP/1.1", b"HTTP/1.0"),
+        REQUEST.replace(b"GET", b"CONNECT"),
+        REQUEST.replace(b"GET /a%20b?c=d", b"CONNECT a:1"),
+        REQUEST.replace(b"GET", b"CONNECT").replace(b"HTTP/1.1", b"HTTP/1.2"),
+        REQUEST.replace(b"Host", b"Connection: close\r\nHost"),
+        REQUEST.replace(b"Host", b"Connection: upgrade\r\nUpgrade: x\r\nHost"),
+        REQUEST.replace(b"Host", b"Content-Length: 1\r\nHost"),
+        REQUEST.replace(b"Host", b"Transfer-Encoding: chunked\r\nHost"),
+        REQUEST.replace(b"GET", b"ODD").replace(b"Host", b"Content-Length: 1\r\nHost"),
+    ],
+)
+async def test_what_follows_the_last_request_is_never_answered(last: bytes) -> None:
+    """It may be a body, or for another protocol; the answer says that it was the last one."""
+    protocol, transport = connected(denies, Grants(lambda: GRANT))
+    protocol.data_received(REQUEST + last + REQUEST)
+    answers = transport.written.split(b"HTTP/1.1 200 OK\r\n")
+    assert [b"\r\nConnection: close\r\n" in each for each in answers] == [False, False, True]
+    assert transport.done == ["write_eof", "resume_reading"]
+    assert not protocol._shared.heads.find(last)
+
+
+async def test_malformed_request_on_a_unix_socket_is_answered() -> None:
+    """Such a peer has no address, and the log says so."""
+    protocol, transport = connected(denies, peer="", name="/run/a", family=socket.AF_UNIX)
+    with structlog.testing.capture_logs() as lines:
+        protocol.data_received(b"hello\r\n\r\n")
+    assert transport.written.startswith(b"HTTP/1.1 400 ")
+    assert [line["peer"] for line in lines] == [None]
+
+
+async def test_request_that_comes_too_early_waits_for_its_turn() -> None:
+    """While another one is decided on, or the client does not read: answers keep their order."""
+    app, answers = Patient(), [None, GRANT, GRANT]
+    protocol, transport = connected(app, Grants(lambda: answers.pop(0)))
+    protocol.data_received(REQUEST)
+    protocol.data_received(REQUEST)
+    assert transport.written == b""
+    app.may_answer.set()
+    await rest()
+    denied, _, granted = transport.written.partition(b"no")
+    assert denied.startswith(b"HTTP/1.1 403 ")
+    assert granted.startswith(b"HTTP/1.1 200 ")
+    transport.written = b""
+    protocol.pause_writing()
+    protocol.data_received(REQUEST)
+    assert transport.written == b""
+    protocol.resume_writing()
+    assert transport.written == granted
+
+
+async def test_long_head_may_come_in_pieces() -> None:
+    """Where there is room for it."""
+    protocol, transport = connected(denies, Grants(lambda: GRANT))
+    protocol.data_received(LONG_REQUEST[:-1])
+    assert transport.written == b""
+    protocol.data_received(LONG_REQUEST[-1:])
+    assert transport.written.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        REQUEST.replace(b"GET", b"ODD"),
+        REQUEST.replace(b"HTTP/1.1", b"HTTP/1.2"),
+        REQUEST.replace(b"/a%20b", b"\xff"),
+    ],
+)
+async def test_unusual_request_does_not_end_its_connection(unusual: bytes) -> None:
+    """It is decided on as others are, and so is what follows."""
+    grants = Grants(lambda: GRANT)
+    protocol, transport = connected(denies, grants)
+    protocol.data_received(unusual + REQUEST + unusual)
+    assert transport.written == b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" * 3
+    method, target, _ = unusual.split(b" ", 2)
+    assert grants.seen[0][1:] == grants.seen[2][1:] == (method, target)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET  /a HTTP/1.1",
+        b"GET /a  HTTP/1.1",
+        b"GET /a HTTP/1.1 ",
+        b" GET /a HTTP/1.1",
+        b"ODD  /a HTTP/1.1",
+        b"GET /a HTTP/2.0",
+        b"GET /a RTSP/1.1",
+        b"GET /a",
+        b"ODD /a",
+        b"GET",
+    ],
+)
+async def test_line_that_is_no_strict_request_line_is_refused(line: bytes) -> None:
+    """A proxy may read it differently."""
+    protocol, transport = connected(denies, Grants(lambda: GRANT))
+    protocol.data_received(REQUEST.replace(b"GET /a%20b?c=d HTTP/1.1", line) + REQUEST)
+    assert transport.written.startswith(b"HTTP/1.1 400 ")
+    assert transport.written.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("answer", [GRANT, None])
+async def test_answer_to_head_has_no_body(answer: Answer | None) -> None:
+    """It would be taken for the next answer. The one after it has its own again."""
+    protocol, transport = connected(denies, Grants(lambda: answer))
+    for method, has_body in ((b"HEAD", False), (b"GET", True), (b"HEAD", False)):
+        transport.written = b""
+        protocol.data_received(REQUEST.replace(b"GET", method))
+        await rest()
+        head, _, body = transport.written.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 403 " if answer is None else b"HTTP/1.1 200 ")
+        assert bool(body) is has_body
+
+
+async def test_known_head_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is what it is known for."""
+    protocol, transport = connected(denies, Grants(lambda: GRANT))
+    protocol.data_received(REQUEST)
+    monkeypatch.setattr(HeadProtocol, "_parse", None)
+    protocol.data_received(REQUEST)
+    assert transport.written.count(b" 200 OK") == 2
