@@ -200,6 +200,7 @@ async def test_outage_of_reading_ends_with_a_read_unless_writing_fails_as_well(
                 await shared.fetch_news()
         events = [line["event"] for line in lines]
         assert events == ["source_failed", "source_recovered", "source_failed"]
+        assert lines[0]["error"] == "connection refused"
         assert await shared.acquire_lease()
         await shared.fetch_news()
     assert [line["event"] for line in lines[3:]] == ["source_recovered"]

@@ -211,6 +211,17 @@ async def test_early_fetches_keep_their_distance(scene: Scene) -> None:
     assert scene.fetches == 2
 
 
+async def test_caller_who_waited_begins_no_fetch_soon_after_another(scene: Scene) -> None:
+    """Such as one that came due meanwhile: it keeps its distance to every fetch, not to one."""
+    await scene.refresher.refresh()
+    await asyncio.sleep(0.5)
+    waiting = asyncio.create_task(scene.wait_for_news())
+    await asyncio.sleep(0.3)
+    await scene.refresher.refresh()
+    assert await waiting == pytest.approx(EARLY_SECONDS - 0.5)
+    assert scene.fetches == 2
+
+
 @pytest.mark.parametrize(("is_known", "limit"), [(False, MAX_WAITING), (True, 2 * MAX_WAITING)])
 async def test_only_so_many_wait_for_the_next_early_fetch(
     scene: Scene, *, is_known: bool, limit: int
