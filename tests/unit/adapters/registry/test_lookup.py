@@ -297,6 +297,95 @@ async def test_source_that_hangs_or_crashes_denies_and_recovers(
     assert registry.health().freshness is Freshness.FRESH
 
 
+async def test_number_of_fetches_in_flight_is_bounded(
+    make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond that callers are denied at once, also where nothing is remembered."""
+    monkeypatch.setattr(lookup, "MAX_IN_FLIGHT", 3)
+    registry = make(max_age=timedelta(0))
+    source.open.clear()
+    callers = [asyncio.create_task(find(registry, f"miner {number}")) for number in range(10)]
+    await until_idle()
+    assert source.fetches.total() == 3
+    assert [each.done() for each in callers] == [False] * 3 + [True] * 7
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert all(isinstance(outcome, RegistryUnavailable) for outcome in outcomes)
+
+
+async def test_renewals_in_flight_are_bounded_and_deny_nobody(
+    make: Make, source: FakeSource, clocks: FakeClocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for each key that is used, however often, and none beyond the bound: it comes later."""
+    names = [f"miner {number}" for number in range(10)]
+    source.keys = keys_of(*names)
+    registry = make()
+    for name in names:
+        assert await find(registry, name) is not None
+    monkeypatch.setattr(lookup, "MAX_IN_FLIGHT", 3)
+    source.open.clear()
+    clocks.advance(REFRESH_EVERY.total_seconds())
+    for name in names * 2:
+        assert registry.peek(a_hotkey(name)) is not None
+        await until_idle()
+    assert source.fetches.total() == 10 + 3
+    source.open.set()
+    await until_idle()
+    for name in names:
+        assert registry.peek(a_hotkey(name)) is not None
+        await until_idle()
+    assert source.fetches.total() == 10 + 10
+
+
+async def test_caller_who_waits_while_the_registry_is_closed_is_denied(
+    make: Make, source: FakeSource
+) -> None:
+    """With the port's error: it is not the caller who was cancelled. Nothing is left running."""
+    registry = make()
+    source.open.clear()
+    waiting = asyncio.create_task(find(registry, "alice"))
+    await until_idle()
+    await registry.aclose()
+    assert asyncio.all_tasks() <= {waiting, asyncio.current_task()}
+    with pytest.raises(RegistryUnavailable):
+        await waiting
+
+
+async def test_known_key_about_which_nonsense_comes_is_fetched_every_two_seconds(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """It serves on, and its callers are no load for the source."""
+    registry = make()
+    assert await find(registry, "alice") is not None
+    source.error = RegistryAnswerInvalid("31 bytes")
+    clocks.advance(REFRESH_EVERY.total_seconds())
+    for _ in range(10 * 10):
+        assert registry.peek(ALICE) is not None
+        await until_idle()
+        found = await registry.lookup(ALICE, presented=key_of("another key"))
+        assert found is not None
+        clocks.advance(0.1)
+    assert source.fetches[ALICE] == 1 + 5
+
+
+async def test_known_key_is_not_fetched_while_the_source_is_down(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Neither for a caller with another key nor because it is due."""
+    registry = make()
+    assert await find(registry, "alice") is not None
+    source.error = DOWN
+    clocks.advance(10)
+    for name in ("x", "y", "z"):
+        with pytest.raises(RegistryUnavailable):
+            await find(registry, name)
+    before = source.fetches.total()
+    for presented in (key_of("another key"), key_of("alice")):
+        found = await registry.lookup(ALICE, presented=presented)
+        assert found is not None
+        assert found.public_key == key_of("alice")
+    assert source.fetches.total() == before
+
+
 async def test_memory_is_bounded(
     make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch, clocks: FakeClocks
 ) -> None:

@@ -102,6 +102,16 @@ async def test_started_refresher_fetches_at_once_and_whenever_it_is_due(scene: S
     assert not scene.refresher.is_running
 
 
+async def test_close_waits_until_the_fetch_in_flight_has_ended(scene: Scene) -> None:
+    """What it uses is closed next."""
+    scene.open.clear()
+    scene.refresher.start()
+    await until_idle()
+    assert len(asyncio.all_tasks()) == 1 + 2
+    await scene.refresher.aclose()
+    assert len(asyncio.all_tasks()) == 1
+
+
 async def test_start_joins_the_fetch_in_flight(scene: Scene) -> None:
     """A caller who came before it has begun one: a second one would be one too many."""
     scene.open.clear()
@@ -253,6 +263,15 @@ async def test_news_of_another_process_replace_the_fetch_that_is_due(one_of_many
     assert scene.fetches == 1
     await scene.refresher.refresh()
     assert scene.fetches == 2
+
+
+async def test_caller_with_an_unknown_key_has_a_fetch_whatever_others_have_saved(
+    one_of_many: Scene,
+) -> None:
+    """Their news may be older than the key."""
+    one_of_many.is_news = True
+    await one_of_many.wait_for_news()
+    assert one_of_many.fetches == 1
 
 
 async def test_looks_in_vain_change_nothing_about_when_a_fetch_is_due(one_of_many: Scene) -> None:
