@@ -190,6 +190,16 @@ async def test_patience_is_short_in_an_outage(scene: Scene) -> None:
     assert scene.fetches == 2
 
 
+async def test_caller_waits_for_no_early_fetch_in_an_outage(scene: Scene) -> None:
+    """Not even where the next attempt is due before the distance is kept."""
+    scene.error = DOWN
+    await scene.refresher.refresh()
+    await asyncio.sleep(1)
+    assert not scene.backoff.is_waiting
+    assert await scene.wait_for_news() == 0
+    assert scene.fetches == 1
+
+
 async def test_news_end_the_wait_before_the_fetch_does(scene: Scene) -> None:
     """They are announced while the fetch has more to do; whether they are enough is asked then."""
     scene.open.clear()

@@ -630,6 +630,31 @@ async def test_health_follows_what_happens(
     assert state.can_serve
 
 
+async def test_what_was_not_renewed_three_times_is_stale_whatever_the_reason(
+    make: Make, clocks: FakeClocks
+) -> None:
+    """In a fleet it may be another process that meets the outage."""
+    registry = make()
+    await registry.refresh()
+    clocks.advance(3 * REFRESH_EVERY.total_seconds())
+    assert registry.health().freshness is Freshness.FRESH
+    clocks.advance(0.001)
+    assert registry.health().freshness is Freshness.STALE
+    assert registry.health().failing_since is None
+
+
+@pytest.mark.parametrize("moved", [-3600, 0, 60])
+async def test_age_is_that_of_the_clock_that_shows_the_higher_one(
+    make: Make, clocks: FakeClocks, moved: float
+) -> None:
+    """A clock that is set back makes nothing look younger either."""
+    registry = make()
+    await registry.refresh()
+    clocks.advance(10)
+    clocks.wall.advance(seconds=moved)
+    assert registry.health().age == timedelta(seconds=max(10, 10 + moved))
+
+
 async def test_source_that_hangs_for_a_minute_is_given_up_and_asked_again(
     make: Make, source: FakeSource
 ) -> None:
