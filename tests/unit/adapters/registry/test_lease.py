@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -867,3 +867,83 @@ async def test_answer_older_than_what_another_process_saved_meanwhile_is_not_ser
     monkeypatch.setattr(store, "save", save_late)
     await slow.refresh()
     assert slow.peek(a_hotkey("bob")) is not None
+
+
+async def test_look_that_hangs_ends_with_the_registry(
+    make: Make, source: FakeSource, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caller who hangs up does not end it, since others may wait for it; closing does."""
+    other = await two_workers_of_which_one_has_news(make, source, store)
+    monkeypatch.setattr(store, "version", failing("is silent"))
+    waiting = asyncio.create_task(other.lookup(a_hotkey("x"), presented=bytes(32)))
+    await asyncio.sleep(0.1)
+    waiting.cancel()
+    await asyncio.sleep(0.1)
+    assert len(asyncio.all_tasks()) == 1 + 1
+    await other.aclose()
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_process_that_knows_nothing_is_patient_with_the_lease_in_an_outage(
+    make: Make, source: FakeSource, store: FakeStore
+) -> None:
+    """No caller waits then, and its holder is as likely to end the outage."""
+    registry = make()
+    source.error = DOWN
+    await registry.refresh()
+    assert registry.health().failing_since is not None
+    store.lease = ("another", asyncio.get_running_loop().time() + 60)
+    await asyncio.sleep(backoff.RETRY_SECONDS_AT_MOST)
+    refreshing = asyncio.create_task(registry.refresh())
+    await asyncio.sleep(29)
+    assert source.bulk_fetches == 1
+    await refreshing
+    assert source.bulk_fetches == 2
+
+
+@pytest.mark.parametrize(
+    ("age", "ends_outage", "is_fetch_due"),
+    [(28, True, False), (29.5, True, True), (31, False, True)],
+)
+async def test_news_count_for_as_much_as_they_are_new(
+    make: Make,
+    source: FakeSource,
+    store: FakeStore,
+    age: float,
+    *,
+    ends_outage: bool,
+    is_fetch_due: bool,
+) -> None:
+    """Newer than an interval they end the outage; nearly as old, a fetch is due all the same."""
+    clocks = FakeClocks()
+    registry = make(clocks=clocks)
+    source.error = DOWN
+    await registry.refresh()
+    codec = RecordFormat(scope="a subnet", clocks=clocks.both, boot_id="boot")
+    news = SubnetSnapshot(keys=keys_of("zoe"), said_at=clocks.wall())
+    record = codec.build(news, fetched_at=clocks.monotonic())
+    clocks.advance(age)
+    await store.save(record, said_at=news.said_at, keep_for=MAX_AGE)
+    assert await registry._adopt_news() != is_fetch_due
+    assert registry.peek(a_hotkey("zoe")) is not None
+    assert (registry.health().failing_since is None) == ends_outage
+
+
+async def test_record_is_kept_for_as_long_as_it_can_be_used(
+    make: Make, source: FakeSource, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes late is not kept for longer."""
+    save, kept = store.save, []
+
+    async def note(record: bytes, *, said_at: datetime, keep_for: timedelta) -> str | None:
+        kept.append(keep_for)
+        return await save(record, said_at=said_at, keep_for=keep_for)
+
+    monkeypatch.setattr(store, "save", note)
+    registry = make()
+    source.open.clear()
+    refreshing = asyncio.create_task(registry.refresh())
+    await asyncio.sleep(20)
+    source.open.set()
+    await refreshing
+    assert kept == [MAX_AGE - timedelta(seconds=20)]

@@ -581,6 +581,19 @@ async def test_started_registry_renews_by_itself(make: Make, source: FakeSource)
     assert source.bulk_fetches == after
 
 
+async def test_registry_that_is_started_twice_ends_with_one_close(
+    make: Make, source: FakeSource
+) -> None:
+    """The second start changes nothing."""
+    registry = make(monotonic=asyncio.get_running_loop().time)
+    await registry.start()
+    await registry.start()
+    await asyncio.sleep(10 * REFRESH_EVERY.total_seconds())
+    assert 10 <= source.bulk_fetches <= 11
+    await registry.aclose()
+    assert len(asyncio.all_tasks()) == 1
+
+
 async def test_started_registry_confirms_a_suspicious_snapshot_by_itself(
     make: Make, source: FakeSource
 ) -> None:
