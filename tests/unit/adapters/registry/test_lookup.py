@@ -386,6 +386,44 @@ async def test_known_key_is_not_fetched_while_the_source_is_down(
     assert source.fetches.total() == before
 
 
+@pytest.mark.parametrize("error", [None, DOWN, RegistryAnswerInvalid("31 bytes")])
+async def test_fetch_in_vain_takes_no_known_key_back(
+    make: Make, source: FakeSource, clocks: FakeClocks, error: Exception | None
+) -> None:
+    """One failure, one "not found", for a caller with another key."""
+    registry = make()
+    known = await find(registry, "alice")
+    assert known is not None
+    del source.keys[ALICE]
+    source.error = error
+    clocks.advance(lookup.UNKNOWN_SECONDS)
+    assert await registry.lookup(ALICE, presented=key_of("another key")) is known
+    assert source.fetches[ALICE] == 2
+
+
+@pytest.mark.parametrize("clock", ["wall", "monotonic"])
+async def test_known_key_ends_in_an_outage_by_the_clock_that_is_first(
+    make: Make, source: FakeSource, clocks: FakeClocks, clock: str
+) -> None:
+    """Whatever the other one says: one that is set back prolongs nothing."""
+    registry = make()
+    assert await find(registry, "alice") is not None
+    source.error = DOWN
+    for name in ("x", "y", "z"):
+        with pytest.raises(RegistryUnavailable):
+            await find(registry, name)
+    for seconds in (MAX_AGE.total_seconds() - 0.001, 0.001):
+        assert registry.peek(ALICE) is not None
+        if clock == "wall":
+            clocks.wall.advance(seconds=seconds)
+        else:
+            clocks.seconds += seconds
+        await until_idle()
+    assert registry.peek(ALICE) is None
+    with pytest.raises(RegistryUnavailable):
+        await find(registry, "alice")
+
+
 async def test_memory_is_bounded(
     make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch, clocks: FakeClocks
 ) -> None:

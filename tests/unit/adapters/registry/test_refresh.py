@@ -37,12 +37,13 @@ class Scene:
         self.open = asyncio.Event()
         self.open.set()
         self.is_news = False
+        self.news_at = float("-inf")
         self.looks = 0
         self.look_error: Exception | None = None
         self.backoff = Backoff(source="test", clocks=self.clocks.both)
         self.refresher = Refresher(
             fetch=self._fetch,
-            next_due=lambda began: began + EVERY_SECONDS,
+            next_due=lambda began: max(began, self.news_at) + EVERY_SECONDS,
             find_news=self._find_news if is_shared else None,
             backoff=self.backoff,
             timing=a_timing(self.clocks),
@@ -59,6 +60,8 @@ class Scene:
         self.looks += 1
         if self.look_error is not None:
             raise self.look_error
+        if self.is_news:
+            self.news_at = self.clocks.monotonic()
         return self.is_news
 
     async def wait_for_news(self, *, is_known: bool = False, is_enough: bool = False) -> float:
@@ -273,6 +276,19 @@ async def test_news_of_another_process_replace_the_fetch_that_is_due(one_of_many
     assert scene.fetches == 1
     await scene.refresher.refresh()
     assert scene.fetches == 2
+
+
+async def test_next_fetch_is_due_an_interval_after_the_last_news(one_of_many: Scene) -> None:
+    """A process that stands by fetches nothing that another has just fetched."""
+    one_of_many.refresher.start()
+    await asyncio.sleep(EVERY_SECONDS / 2)
+    one_of_many.is_news = True
+    await asyncio.sleep(WATCH_SECONDS)
+    one_of_many.is_news = False
+    await asyncio.sleep(EVERY_SECONDS - WATCH_SECONDS)
+    assert one_of_many.fetches == 1
+    await asyncio.sleep(2 * WATCH_SECONDS)
+    assert one_of_many.fetches == 2
 
 
 async def test_caller_with_an_unknown_key_has_a_fetch_whatever_others_have_saved(
