@@ -116,6 +116,29 @@ async def test_clock_set_back_makes_nothing_younger(make: Make, clocks: FakeCloc
     assert registry.peek(ALICE) is None
 
 
+@pytest.mark.parametrize("clock", ["wall", "monotonic"])
+async def test_known_keys_end_by_the_clock_that_is_first(
+    make: Make, source: FakeSource, clocks: FakeClocks, clock: str
+) -> None:
+    """At hand, for a caller who waits, and for the health: whatever the other clock says."""
+    registry = make()
+    await registry.refresh()
+    source.error = DOWN
+    await registry.refresh()
+    for seconds in (MAX_AGE.total_seconds() - 0.001, 0.001):
+        assert registry.peek(ALICE) is not None
+        assert await registry.lookup(ALICE, presented=key_of("another key")) is not None
+        assert registry.health().freshness is Freshness.STALE
+        if clock == "wall":
+            clocks.wall.advance(seconds=seconds)
+        else:
+            clocks.seconds += seconds
+    assert registry.peek(ALICE) is None
+    with pytest.raises(RegistryUnavailable):
+        await find(registry, "alice")
+    assert registry.health().freshness is Freshness.EXPIRED
+
+
 async def test_clock_set_forward_costs_one_fetch(
     make: Make, source: FakeSource, clocks: FakeClocks
 ) -> None:
