@@ -261,6 +261,56 @@ async def test_hotkey_with_a_neuron_does_not_wait_in_the_queue_of_strangers(
     assert (await asyncio.gather(*waiting))[-1]
 
 
+async def test_known_hotkey_does_not_wait_in_the_queue_of_strangers(
+    make: Make, source: FakeSource
+) -> None:
+    """Its renewal is sent at once, also where the source tells no neurons."""
+    registry = make(neuron_source=None)
+    assert await is_granted(registry, "miner 0")
+    await asyncio.sleep(REFRESH_EVERY.total_seconds())
+    source.open.clear()
+    waiting = [
+        asyncio.create_task(is_granted(registry, f"stranger {number}"))
+        for number in range(2 * lookup.MAX_FETCHES)
+    ]
+    await until_idle()
+    assert await is_granted(registry, "miner 0")
+    await until_idle()
+    assert source.fetches[a_hotkey("miner 0")] == 2
+    source.open.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_rotated_key_of_a_known_hotkey_works_soon_among_strangers(
+    make: Make, source: FakeSource
+) -> None:
+    """They take nothing from the allowance of known hotkeys, however many come."""
+    registry = make(neuron_source=None)
+    assert await is_granted(registry, "miner 0")
+    await asyncio.sleep(lookup.UNKNOWN_SECONDS)
+    await flood(registry, [f"stranger {number}" for number in range(400)], seconds=0.2)
+    new = key_of("miner 0's new")
+    source.keys[a_hotkey("miner 0")] = new
+    await flood(registry, [f"another {number}" for number in range(400)], seconds=0.2)
+    while registry._others.take():
+        pass
+    assert await is_granted(registry, "miner 0", key=new)
+
+
+async def test_hotkey_with_a_neuron_that_publishes_a_key_is_granted_within_two_seconds(
+    make: Make, source: FakeSource
+) -> None:
+    """As any other hotkey is."""
+    source.neurons = neurons_of(*MINERS, "late")
+    registry = make()
+    await flood(registry, [f"stranger {number}" for number in range(200)], seconds=1)
+    assert source.neuron_fetches == 1
+    assert not await is_granted(registry, "late")
+    source.keys |= keys_of("late")
+    await asyncio.sleep(2)
+    assert await is_granted(registry, "late")
+
+
 async def test_number_of_neurons_that_are_remembered_is_bounded(
     make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
