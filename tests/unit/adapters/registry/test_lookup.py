@@ -223,6 +223,38 @@ async def test_key_suddenly_gone_is_believed_gone_after_a_second_answer(
     assert source.fetches[ALICE] == 3
 
 
+async def test_key_suddenly_gone_is_fetched_once_more_and_not_for_each_caller(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """When the second answer can count."""
+    registry = make()
+    await find(registry, "alice")
+    del source.keys[ALICE]
+    clocks.advance(30)
+    fetches = []
+    for seconds in (0, 2, 2, 0.9, 0.1):
+        clocks.advance(seconds)
+        for _ in range(10):
+            registry.peek(ALICE)
+            await until_idle()
+        fetches.append(source.fetches[ALICE])
+    assert fetches == [2, 2, 2, 2, 3]
+
+
+async def test_unknown_hotkey_about_which_nonsense_comes_is_fetched_every_two_seconds(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """It is no load for the source, however many callers show it."""
+    registry = make()
+    source.error = RegistryAnswerInvalid("31 bytes")
+    for fetches in (1, 2):
+        for _ in range(10):
+            with pytest.raises(RegistryAnswerInvalid, match="31 bytes"):
+                await find(registry, "bob")
+        assert source.fetches[BOB] == fetches
+        clocks.advance(2)
+
+
 async def test_simultaneous_callers_share_one_fetch(make: Make, source: FakeSource) -> None:
     """Five hundred first callers cost one request, also where nothing may be remembered."""
     for number, max_age in enumerate((MAX_AGE, timedelta(0)), start=1):

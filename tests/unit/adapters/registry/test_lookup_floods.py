@@ -311,6 +311,19 @@ async def test_hotkey_with_a_neuron_that_publishes_a_key_is_granted_within_two_s
     assert await is_granted(registry, "late")
 
 
+async def test_neurons_are_fetched_again_a_minute_later(make: Make, source: FakeSource) -> None:
+    """Not sooner, and only while strangers come: a new neuron is to come first as well."""
+    registry = make()
+    fetches = []
+    for moment in range(3):
+        await flood(registry, [f"stranger {number}" for number in range(300)], seconds=1)
+        fetches.append(source.neuron_fetches)
+        source.neurons |= neurons_of("late")
+        await asyncio.sleep(0 if moment == 0 else 60)
+    assert fetches == [1, 1, 2]
+    assert a_hotkey("late") in registry._neurons.hotkeys
+
+
 async def test_number_of_neurons_that_are_remembered_is_bounded(
     make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
