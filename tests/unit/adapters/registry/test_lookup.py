@@ -473,6 +473,23 @@ async def test_memory_is_bounded(
     assert registry.peek(a_hotkey("miner 9")) is not None
 
 
+async def test_key_that_was_renewed_longest_ago_makes_room(
+    make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch, clocks: FakeClocks
+) -> None:
+    """Keys in use are renewed, and stay."""
+    monkeypatch.setattr(lookup, "MAX_KNOWN", 3)
+    registry = make()
+    names = [f"miner {number}" for number in range(4)]
+    source.keys = keys_of(*names)
+    for name in names[:3]:
+        assert await find(registry, name) is not None
+    clocks.advance(REFRESH_EVERY.total_seconds())
+    assert registry.peek(a_hotkey("miner 0")) is not None
+    await until_idle()
+    assert await find(registry, "miner 3") is not None
+    assert list(registry._known) == [a_hotkey(f"miner {number}") for number in (2, 0, 3)]
+
+
 async def test_silent_source_holds_up_a_caller_for_the_patience_only(
     make: Make, source: FakeSource
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import structlog.testing
 
 from nexus_auth.adapters.registry import lookup
 from nexus_auth.adapters.registry.fetch import PATIENCE_SECONDS
@@ -210,10 +211,19 @@ async def test_neurons_are_not_fetched_while_few_unknown_hotkeys_come(
 async def test_source_without_neurons_serves_unknown_hotkeys_as_they_come(
     make: Make, source: FakeSource, error: Exception | None
 ) -> None:
-    """Every unknown hotkey is one among strangers, and the source is asked for neurons rarely."""
+    """Every unknown hotkey is one among strangers, and the source is asked for neurons rarely.
+
+    The log tells of a defect, with its traceback, and of nothing else.
+    """
     source.neuron_error = error
     registry = make(**({"neuron_source": None} if error is None else {}))
-    await flood(registry, [f"stranger {number}" for number in range(256)], seconds=59)
+    with structlog.testing.capture_logs() as lines:
+        await flood(registry, [f"stranger {number}" for number in range(256)], seconds=59)
+    is_defect = isinstance(error, ZeroDivisionError)
+    assert [line["event"] for line in lines] == ["lookup_crashed"] * is_defect
+    assert all(line["exc_info"] for line in lines)
+    task = registry._neurons._task
+    assert task is None or task.exception() is None  # It has been seen, where there was one.
     assert source.neuron_fetches == (0 if error is None else 1)
     for number in range(10):
         assert not await is_granted(registry, f"another {number}")
