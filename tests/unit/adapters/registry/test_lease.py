@@ -100,7 +100,8 @@ async def test_restart_costs_the_source_nothing_while_the_snapshot_is_fresh(
     await make().refresh()
     for _ in range(5):
         await make().start()
-    await asyncio.sleep(0.05)
+    # Beyond the time for which the lease is kept.
+    await asyncio.sleep(0.9 * REFRESH_EVERY.total_seconds())
     assert source.bulk_fetches == 1
 
 
@@ -240,6 +241,21 @@ async def test_early_refreshes_are_limited_for_the_whole_fleet(
     assert all(found)
     spent = loop.time() - began
     assert source.bulk_fetches <= 1 + 1 + spent / lease.LEASE_SECONDS
+
+
+async def test_lease_is_kept_until_any_process_may_fetch_again(
+    make: Make, source: FakeSource, store: FakeStore
+) -> None:
+    """Two seconds after the last fetch began, so that a flood over all processes is one flood."""
+    registry = make()
+    source.open.clear()
+    refreshing = asyncio.create_task(registry.refresh())
+    await asyncio.sleep(0.5)
+    source.open.set()
+    await refreshing
+    remaining = await store.lease_remaining()
+    assert remaining is not None
+    assert remaining.total_seconds() == pytest.approx(2.0 - 0.5)
 
 
 async def test_holder_of_the_lease_that_dies_is_replaced(make: Make, store: FakeStore) -> None:
@@ -880,8 +896,11 @@ async def test_look_that_hangs_ends_with_the_registry(
     waiting.cancel()
     await asyncio.sleep(0.1)
     assert len(asyncio.all_tasks()) == 1 + 1
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     await other.aclose()
     assert len(asyncio.all_tasks()) == 1
+    assert loop.time() == began
 
 
 async def test_process_that_knows_nothing_is_patient_with_the_lease_in_an_outage(
@@ -947,3 +966,17 @@ async def test_record_is_kept_for_as_long_as_it_can_be_used(
     source.open.set()
     await refreshing
     assert kept == [MAX_AGE - timedelta(seconds=20)]
+
+
+async def test_answer_that_came_too_late_to_be_used_is_not_saved(
+    make: Make, source: FakeSource, store: FakeStore
+) -> None:
+    """It would displace what another process can still use."""
+    registry = make(max_age=timedelta(seconds=10))
+    source.open.clear()
+    refreshing = asyncio.create_task(registry.refresh())
+    await asyncio.sleep(10)
+    source.open.set()
+    await refreshing
+    assert registry.peek(ALICE) is None
+    assert store.record is None

@@ -181,6 +181,26 @@ async def test_rotated_key_is_in_and_the_old_one_out_in_the_same_instant(
     assert at_hand is found
 
 
+async def test_caller_with_a_new_key_waits_for_news_of_that_key(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Other news, such as another process saves, do not end the wait for the fetch in flight."""
+    registry = make()
+    await registry.refresh()
+    source.keys[ALICE] = key_of("alice's new")
+    clocks.advance(2)
+    source.open.clear()
+    waiting = asyncio.create_task(registry.lookup(ALICE, presented=key_of("alice's new")))
+    await until_idle()
+    registry._refresher.announce()
+    await until_idle()
+    assert not waiting.done()
+    source.open.set()
+    found = await waiting
+    assert found is not None
+    assert found.public_key == key_of("alice's new")
+
+
 async def test_early_refreshes_keep_their_distance(
     make: Make, source: FakeSource, clocks: FakeClocks
 ) -> None:
@@ -558,6 +578,42 @@ async def test_source_without_bulk_answer_gets_a_fetch_for_each(
     await registry.refresh()
     assert registry.health().mode == "snapshot"
     assert registry.peek(ALICE) is not None
+
+
+async def test_all_keys_are_tried_once_an_interval_where_an_outage_ends_without_them(
+    make: Make, source: FakeSource
+) -> None:
+    """That they are not offered is an answer: it ends the outage, and its attempts."""
+    registry = make(monotonic=asyncio.get_running_loop().time)
+    source.error = DOWN
+    with structlog.testing.capture_logs() as lines:
+        async with registry:
+            await asyncio.sleep(0.1)
+            source.error = None
+            source.offers_bulk = False
+            await asyncio.sleep(REFRESH_EVERY.total_seconds())
+            before = source.bulk_fetches
+            await asyncio.sleep(10 * REFRESH_EVERY.total_seconds())
+            assert source.bulk_fetches == before + 10
+    assert [line["event"] for line in lines] == [
+        "source_failed",
+        "source_recovered",
+        "bulk_not_offered",
+    ]
+
+
+async def test_fetches_of_single_keys_end_with_the_registry(make: Make, source: FakeSource) -> None:
+    """Nothing is left running, and the caller has the port's error."""
+    source.offers_bulk = False
+    registry = make()
+    assert await find(registry, "alice") is not None
+    source.open.clear()
+    waiting = asyncio.create_task(find(registry, "bob"))
+    await until_idle()
+    await registry.aclose()
+    assert asyncio.all_tasks() <= {waiting, asyncio.current_task()}
+    with pytest.raises(RegistryUnavailable):
+        await waiting
 
 
 async def test_bulk_answer_that_went_away_does_not_end_what_is_known(
