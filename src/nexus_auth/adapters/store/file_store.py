@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
@@ -31,14 +32,15 @@ T = TypeVar("T")
 def _in_thread(
     method: Callable[Concatenate[FileStore, P], T],
 ) -> Callable[Concatenate[FileStore, P], Coroutine[Any, Any, T]]:
-    """Runs a method in a thread. An error of the system becomes the port's."""
+    """Runs a method in the store's thread. An error of the system becomes the port's."""
 
     @functools.wraps(method)
     async def run(self: FileStore, /, *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await asyncio.to_thread(method, self, *args, **kwargs)
+            access = functools.partial(method, self, *args, **kwargs)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, access)
         except (OSError, RuntimeError) as exc:
-            # A RuntimeError where no thread can be started.
+            # A RuntimeError where no thread can be started, or the store is closed.
             raise StoreUnavailable(
                 f"{self._path}: {getattr(exc, 'strerror', None) or exc}"
             ) from exc
@@ -63,6 +65,8 @@ class FileStore:
         self._lease_path = path.with_name(f"{path.name}.turn")
         self._monotonic = monotonic
         self._boot_id = read_boot_id()
+        # One of its own: a file system that hangs must not hold the threads that others need.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot-store")
 
     def __repr__(self) -> str:
         return f"FileStore({str(self._path)!r})"
@@ -125,7 +129,8 @@ class FileStore:
         return None if current is None else timedelta(seconds=current[1] - now)
 
     async def aclose(self) -> None:
-        """Nothing is kept open."""
+        """Ends the thread; an access that hangs is not waited for."""
+        self._thread.shutdown(wait=False)
 
     def _parse_lease(self, text: bytes, now: float) -> tuple[str, float] | None:
         """Who holds the lease at a moment, and until when; None when it is free."""

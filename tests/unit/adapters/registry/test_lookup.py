@@ -223,6 +223,38 @@ async def test_key_suddenly_gone_is_believed_gone_after_a_second_answer(
     assert source.fetches[ALICE] == 3
 
 
+async def test_key_suddenly_gone_is_fetched_once_more_and_not_for_each_caller(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """When the second answer can count."""
+    registry = make()
+    await find(registry, "alice")
+    del source.keys[ALICE]
+    clocks.advance(30)
+    fetches = []
+    for seconds in (0, 2, 2, 0.9, 0.1):
+        clocks.advance(seconds)
+        for _ in range(10):
+            registry.peek(ALICE)
+            await until_idle()
+        fetches.append(source.fetches[ALICE])
+    assert fetches == [2, 2, 2, 2, 3]
+
+
+async def test_unknown_hotkey_about_which_nonsense_comes_is_fetched_every_two_seconds(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """It is no load for the source, however many callers show it."""
+    registry = make()
+    source.error = RegistryAnswerInvalid("31 bytes")
+    for fetches in (1, 2):
+        for _ in range(10):
+            with pytest.raises(RegistryAnswerInvalid, match="31 bytes"):
+                await find(registry, "bob")
+        assert source.fetches[BOB] == fetches
+        clocks.advance(2)
+
+
 async def test_simultaneous_callers_share_one_fetch(make: Make, source: FakeSource) -> None:
     """Five hundred first callers cost one request, also where nothing may be remembered."""
     for number, max_age in enumerate((MAX_AGE, timedelta(0)), start=1):
@@ -297,6 +329,133 @@ async def test_source_that_hangs_or_crashes_denies_and_recovers(
     assert registry.health().freshness is Freshness.FRESH
 
 
+async def test_number_of_fetches_in_flight_is_bounded(
+    make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond that callers are denied at once, also where nothing is remembered."""
+    monkeypatch.setattr(lookup, "MAX_IN_FLIGHT", 3)
+    registry = make(max_age=timedelta(0))
+    source.open.clear()
+    callers = [asyncio.create_task(find(registry, f"miner {number}")) for number in range(10)]
+    await until_idle()
+    assert source.fetches.total() == 3
+    assert [each.done() for each in callers] == [False] * 3 + [True] * 7
+    outcomes = await asyncio.gather(*callers, return_exceptions=True)
+    assert all(isinstance(outcome, RegistryUnavailable) for outcome in outcomes)
+
+
+async def test_renewals_in_flight_are_bounded_and_deny_nobody(
+    make: Make, source: FakeSource, clocks: FakeClocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for each key that is used, however often, and none beyond the bound: it comes later."""
+    names = [f"miner {number}" for number in range(10)]
+    source.keys = keys_of(*names)
+    registry = make()
+    for name in names:
+        assert await find(registry, name) is not None
+    monkeypatch.setattr(lookup, "MAX_IN_FLIGHT", 3)
+    source.open.clear()
+    clocks.advance(REFRESH_EVERY.total_seconds())
+    for name in names * 2:
+        assert registry.peek(a_hotkey(name)) is not None
+        await until_idle()
+    assert source.fetches.total() == 10 + 3
+    source.open.set()
+    await until_idle()
+    for name in names:
+        assert registry.peek(a_hotkey(name)) is not None
+        await until_idle()
+    assert source.fetches.total() == 10 + 10
+
+
+async def test_caller_who_waits_while_the_registry_is_closed_is_denied(
+    make: Make, source: FakeSource
+) -> None:
+    """With the port's error: it is not the caller who was cancelled. Nothing is left running."""
+    registry = make()
+    source.open.clear()
+    waiting = asyncio.create_task(find(registry, "alice"))
+    await until_idle()
+    await registry.aclose()
+    assert asyncio.all_tasks() <= {waiting, asyncio.current_task()}
+    with pytest.raises(RegistryUnavailable):
+        await waiting
+
+
+async def test_known_key_about_which_nonsense_comes_is_fetched_every_two_seconds(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """It serves on, and its callers are no load for the source."""
+    registry = make()
+    assert await find(registry, "alice") is not None
+    source.error = RegistryAnswerInvalid("31 bytes")
+    clocks.advance(REFRESH_EVERY.total_seconds())
+    for _ in range(10 * 10):
+        assert registry.peek(ALICE) is not None
+        await until_idle()
+        found = await registry.lookup(ALICE, presented=key_of("another key"))
+        assert found is not None
+        clocks.advance(0.1)
+    assert source.fetches[ALICE] == 1 + 5
+
+
+async def test_known_key_is_not_fetched_while_the_source_is_down(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Neither for a caller with another key nor because it is due."""
+    registry = make()
+    assert await find(registry, "alice") is not None
+    source.error = DOWN
+    clocks.advance(10)
+    for name in ("x", "y", "z"):
+        with pytest.raises(RegistryUnavailable):
+            await find(registry, name)
+    before = source.fetches.total()
+    for presented in (key_of("another key"), key_of("alice")):
+        found = await registry.lookup(ALICE, presented=presented)
+        assert found is not None
+        assert found.public_key == key_of("alice")
+    assert source.fetches.total() == before
+
+
+@pytest.mark.parametrize("error", [None, DOWN, RegistryAnswerInvalid("31 bytes")])
+async def test_fetch_in_vain_takes_no_known_key_back(
+    make: Make, source: FakeSource, clocks: FakeClocks, error: Exception | None
+) -> None:
+    """One failure, one "not found", for a caller with another key."""
+    registry = make()
+    known = await find(registry, "alice")
+    assert known is not None
+    del source.keys[ALICE]
+    source.error = error
+    clocks.advance(lookup.UNKNOWN_SECONDS)
+    assert await registry.lookup(ALICE, presented=key_of("another key")) is known
+    assert source.fetches[ALICE] == 2
+
+
+@pytest.mark.parametrize("clock", ["wall", "monotonic"])
+async def test_known_key_ends_in_an_outage_by_the_clock_that_is_first(
+    make: Make, source: FakeSource, clocks: FakeClocks, clock: str
+) -> None:
+    """Whatever the other one says: one that is set back prolongs nothing."""
+    registry = make()
+    assert await find(registry, "alice") is not None
+    source.error = DOWN
+    for name in ("x", "y", "z"):
+        with pytest.raises(RegistryUnavailable):
+            await find(registry, name)
+    for seconds in (MAX_AGE.total_seconds() - 0.001, 0.001):
+        assert registry.peek(ALICE) is not None
+        if clock == "wall":
+            clocks.wall.advance(seconds=seconds)
+        else:
+            clocks.seconds += seconds
+        await until_idle()
+    assert registry.peek(ALICE) is None
+    with pytest.raises(RegistryUnavailable):
+        await find(registry, "alice")
+
+
 async def test_memory_is_bounded(
     make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch, clocks: FakeClocks
 ) -> None:
@@ -312,6 +471,23 @@ async def test_memory_is_bounded(
     assert len(registry._known) == 3
     assert len(registry._unknown) == 3
     assert registry.peek(a_hotkey("miner 9")) is not None
+
+
+async def test_key_that_was_renewed_longest_ago_makes_room(
+    make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch, clocks: FakeClocks
+) -> None:
+    """Keys in use are renewed, and stay."""
+    monkeypatch.setattr(lookup, "MAX_KNOWN", 3)
+    registry = make()
+    names = [f"miner {number}" for number in range(4)]
+    source.keys = keys_of(*names)
+    for name in names[:3]:
+        assert await find(registry, name) is not None
+    clocks.advance(REFRESH_EVERY.total_seconds())
+    assert registry.peek(a_hotkey("miner 0")) is not None
+    await until_idle()
+    assert await find(registry, "miner 3") is not None
+    assert list(registry._known) == [a_hotkey(f"miner {number}") for number in (2, 0, 3)]
 
 
 async def test_silent_source_holds_up_a_caller_for_the_patience_only(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import structlog.testing
 
 from nexus_auth.adapters.registry import lookup
 from nexus_auth.adapters.registry.fetch import PATIENCE_SECONDS
@@ -210,10 +211,19 @@ async def test_neurons_are_not_fetched_while_few_unknown_hotkeys_come(
 async def test_source_without_neurons_serves_unknown_hotkeys_as_they_come(
     make: Make, source: FakeSource, error: Exception | None
 ) -> None:
-    """Every unknown hotkey is one among strangers, and the source is asked for neurons rarely."""
+    """Every unknown hotkey is one among strangers, and the source is asked for neurons rarely.
+
+    The log tells of a defect, with its traceback, and of nothing else.
+    """
     source.neuron_error = error
     registry = make(**({"neuron_source": None} if error is None else {}))
-    await flood(registry, [f"stranger {number}" for number in range(256)], seconds=59)
+    with structlog.testing.capture_logs() as lines:
+        await flood(registry, [f"stranger {number}" for number in range(256)], seconds=59)
+    is_defect = isinstance(error, ZeroDivisionError)
+    assert [line["event"] for line in lines] == ["lookup_crashed"] * is_defect
+    assert all(line["exc_info"] for line in lines)
+    task = registry._neurons._task
+    assert task is None or task.exception() is None  # It has been seen, where there was one.
     assert source.neuron_fetches == (0 if error is None else 1)
     for number in range(10):
         assert not await is_granted(registry, f"another {number}")
@@ -259,6 +269,69 @@ async def test_hotkey_with_a_neuron_does_not_wait_in_the_queue_of_strangers(
     assert source.fetches[a_hotkey("miner 0")] == 1
     source.open.set()
     assert (await asyncio.gather(*waiting))[-1]
+
+
+async def test_known_hotkey_does_not_wait_in_the_queue_of_strangers(
+    make: Make, source: FakeSource
+) -> None:
+    """Its renewal is sent at once, also where the source tells no neurons."""
+    registry = make(neuron_source=None)
+    assert await is_granted(registry, "miner 0")
+    await asyncio.sleep(REFRESH_EVERY.total_seconds())
+    source.open.clear()
+    waiting = [
+        asyncio.create_task(is_granted(registry, f"stranger {number}"))
+        for number in range(2 * lookup.MAX_FETCHES)
+    ]
+    await until_idle()
+    assert await is_granted(registry, "miner 0")
+    await until_idle()
+    assert source.fetches[a_hotkey("miner 0")] == 2
+    source.open.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_rotated_key_of_a_known_hotkey_works_soon_among_strangers(
+    make: Make, source: FakeSource
+) -> None:
+    """They take nothing from the allowance of known hotkeys, however many come."""
+    registry = make(neuron_source=None)
+    assert await is_granted(registry, "miner 0")
+    await asyncio.sleep(lookup.UNKNOWN_SECONDS)
+    await flood(registry, [f"stranger {number}" for number in range(400)], seconds=0.2)
+    new = key_of("miner 0's new")
+    source.keys[a_hotkey("miner 0")] = new
+    await flood(registry, [f"another {number}" for number in range(400)], seconds=0.2)
+    while registry._others.take():
+        pass
+    assert await is_granted(registry, "miner 0", key=new)
+
+
+async def test_hotkey_with_a_neuron_that_publishes_a_key_is_granted_within_two_seconds(
+    make: Make, source: FakeSource
+) -> None:
+    """As any other hotkey is."""
+    source.neurons = neurons_of(*MINERS, "late")
+    registry = make()
+    await flood(registry, [f"stranger {number}" for number in range(200)], seconds=1)
+    assert source.neuron_fetches == 1
+    assert not await is_granted(registry, "late")
+    source.keys |= keys_of("late")
+    await asyncio.sleep(2)
+    assert await is_granted(registry, "late")
+
+
+async def test_neurons_are_fetched_again_a_minute_later(make: Make, source: FakeSource) -> None:
+    """Not sooner, and only while strangers come: a new neuron is to come first as well."""
+    registry = make()
+    fetches = []
+    for moment in range(3):
+        await flood(registry, [f"stranger {number}" for number in range(300)], seconds=1)
+        fetches.append(source.neuron_fetches)
+        source.neurons |= neurons_of("late")
+        await asyncio.sleep(0 if moment == 0 else 60)
+    assert fetches == [1, 1, 2]
+    assert a_hotkey("late") in registry._neurons.hotkeys
 
 
 async def test_number_of_neurons_that_are_remembered_is_bounded(

@@ -53,6 +53,16 @@ def test_suspicious_answer_is_confirmed_by_the_same_one_later(answer: SubnetSnap
     assert quarantine.confirm_at is None
 
 
+@pytest.mark.parametrize(
+    ("seconds", "verdict"), [(4.74, Verdict.UNCONFIRMED), (4.75, Verdict.CONFIRMED)]
+)
+def test_confirmation_may_come_a_little_early(seconds: float, verdict: Verdict) -> None:
+    """A twentieth of the span: a timer that ends early must not cost another one."""
+    quarantine = Quarantine()
+    quarantine.examine(EMPTY, fetched_at=0, current=FULL)
+    assert quarantine.examine(EMPTY, fetched_at=seconds, current=FULL) is verdict
+
+
 def test_plausible_answer_ends_the_quarantine() -> None:
     """The next suspicious one is the first of its kind again."""
     quarantine = Quarantine()

@@ -37,11 +37,13 @@ class Scene:
         self.open = asyncio.Event()
         self.open.set()
         self.is_news = False
+        self.news_at = float("-inf")
         self.looks = 0
+        self.look_error: Exception | None = None
         self.backoff = Backoff(source="test", clocks=self.clocks.both)
         self.refresher = Refresher(
             fetch=self._fetch,
-            next_due=lambda began: began + EVERY_SECONDS,
+            next_due=lambda began: max(began, self.news_at) + EVERY_SECONDS,
             find_news=self._find_news if is_shared else None,
             backoff=self.backoff,
             timing=a_timing(self.clocks),
@@ -56,6 +58,10 @@ class Scene:
 
     async def _find_news(self) -> bool:
         self.looks += 1
+        if self.look_error is not None:
+            raise self.look_error
+        if self.is_news:
+            self.news_at = self.clocks.monotonic()
         return self.is_news
 
     async def wait_for_news(self, *, is_known: bool = False, is_enough: bool = False) -> float:
@@ -69,6 +75,14 @@ class Scene:
 async def scene() -> AsyncIterator[Scene]:
     """A scene of a process on its own."""
     scene = Scene()
+    yield scene
+    await scene.refresher.aclose()
+
+
+@pytest_asyncio.fixture
+async def one_of_many() -> AsyncIterator[Scene]:
+    """A scene of a process that takes in what others have fetched."""
+    scene = Scene(is_shared=True)
     yield scene
     await scene.refresher.aclose()
 
@@ -89,6 +103,51 @@ async def test_started_refresher_fetches_at_once_and_whenever_it_is_due(scene: S
     await asyncio.sleep(10 * EVERY_SECONDS)
     assert scene.fetches == 1 + 10
     assert not scene.refresher.is_running
+
+
+async def test_close_waits_until_the_fetch_in_flight_has_ended(scene: Scene) -> None:
+    """What it uses is closed next."""
+    scene.open.clear()
+    scene.refresher.start()
+    await until_idle()
+    assert len(asyncio.all_tasks()) == 1 + 2
+    await scene.refresher.aclose()
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_start_joins_the_fetch_in_flight(scene: Scene) -> None:
+    """A caller who came before it has begun one: a second one would be one too many."""
+    scene.open.clear()
+    refreshing = asyncio.create_task(scene.refresher.refresh())
+    await until_idle()
+    scene.refresher.start()
+    await asyncio.sleep(10)
+    assert scene.fetches == 1
+    scene.open.set()
+    await refreshing
+
+
+async def test_start_fetches_nothing_that_is_not_due(scene: Scene) -> None:
+    """A service that is started again and again is no burden to the source."""
+    scene.refresher.plan(scene.clocks.monotonic())
+    scene.refresher.start()
+    await asyncio.sleep(EVERY_SECONDS - 1)
+    assert scene.fetches == 0
+    await asyncio.sleep(2)
+    assert scene.fetches == 1
+
+
+@pytest.mark.parametrize("overdue", [0.0, 1.0, float("inf")])
+async def test_first_caller_shares_the_fetch_that_a_start_begins(
+    one_of_many: Scene, overdue: float
+) -> None:
+    """And its news, where another process has brought some: no fetch of its own."""
+    one_of_many.is_news = True
+    if overdue < float("inf"):
+        one_of_many.refresher.plan(one_of_many.clocks.monotonic() - EVERY_SECONDS - overdue)
+    one_of_many.refresher.start()
+    await one_of_many.refresher.refresh()
+    assert (one_of_many.looks, one_of_many.fetches) == (1, 0)
 
 
 async def test_failures_are_spaced_by_the_backoff(scene: Scene) -> None:
@@ -134,6 +193,16 @@ async def test_patience_is_short_in_an_outage(scene: Scene) -> None:
     assert scene.fetches == 2
 
 
+async def test_caller_waits_for_no_early_fetch_in_an_outage(scene: Scene) -> None:
+    """Not even where the next attempt is due before the distance is kept."""
+    scene.error = DOWN
+    await scene.refresher.refresh()
+    await asyncio.sleep(1)
+    assert not scene.backoff.is_waiting
+    assert await scene.wait_for_news() == 0
+    assert scene.fetches == 1
+
+
 async def test_news_end_the_wait_before_the_fetch_does(scene: Scene) -> None:
     """They are announced while the fetch has more to do; whether they are enough is asked then."""
     scene.open.clear()
@@ -165,21 +234,39 @@ async def test_early_fetches_keep_their_distance(scene: Scene) -> None:
     assert scene.fetches == 2
 
 
+async def test_caller_who_waited_begins_no_fetch_soon_after_another(scene: Scene) -> None:
+    """Such as one that came due meanwhile: it keeps its distance to every fetch, not to one."""
+    await scene.refresher.refresh()
+    await asyncio.sleep(0.5)
+    waiting = asyncio.create_task(scene.wait_for_news())
+    await asyncio.sleep(0.3)
+    await scene.refresher.refresh()
+    assert await waiting == pytest.approx(EARLY_SECONDS - 0.5)
+    assert scene.fetches == 2
+
+
 @pytest.mark.parametrize(("is_known", "limit"), [(False, MAX_WAITING), (True, 2 * MAX_WAITING)])
 async def test_only_so_many_wait_for_the_next_early_fetch(
     scene: Scene, *, is_known: bool, limit: int
 ) -> None:
     """The first of them begins it, for all of them."""
-    await scene.refresher.refresh()
-    await asyncio.sleep(EARLY_SECONDS - 1)
-    waits = await asyncio.gather(*(scene.wait_for_news(is_known=is_known) for _ in range(200)))
-    assert sum(wait > 0 for wait in waits) == limit
-    assert scene.fetches == 2
+    for number in range(1, 4):
+        await scene.refresher.refresh()
+        await asyncio.sleep(EARLY_SECONDS - 1)
+        callers = [asyncio.create_task(scene.wait_for_news(is_known=is_known)) for _ in range(200)]
+        # One who hangs up makes room for another.
+        await until_idle()
+        callers[0].cancel()
+        await until_idle()
+        callers[0] = asyncio.create_task(scene.wait_for_news(is_known=is_known))
+        assert sum([await each > 0 for each in callers]) == limit
+        assert scene.fetches == 2 * number
+        await asyncio.sleep(EARLY_SECONDS)
 
 
-async def test_news_of_another_process_replace_the_fetch_that_is_due() -> None:
+async def test_news_of_another_process_replace_the_fetch_that_is_due(one_of_many: Scene) -> None:
     """And one more interval passes; a fetch that a caller wants is not replaced."""
-    scene = Scene(is_shared=True)
+    scene = one_of_many
     await scene.refresher.refresh()
     scene.is_news = True
     scene.refresher.plan(scene.clocks.monotonic())
@@ -189,7 +276,67 @@ async def test_news_of_another_process_replace_the_fetch_that_is_due() -> None:
     assert scene.fetches == 1
     await scene.refresher.refresh()
     assert scene.fetches == 2
-    await scene.refresher.aclose()
+
+
+async def test_next_fetch_is_due_an_interval_after_the_last_news(one_of_many: Scene) -> None:
+    """A process that stands by fetches nothing that another has just fetched."""
+    one_of_many.refresher.start()
+    await asyncio.sleep(EVERY_SECONDS / 2)
+    one_of_many.is_news = True
+    await asyncio.sleep(WATCH_SECONDS)
+    one_of_many.is_news = False
+    await asyncio.sleep(EVERY_SECONDS - WATCH_SECONDS)
+    assert one_of_many.fetches == 1
+    await asyncio.sleep(2 * WATCH_SECONDS)
+    assert one_of_many.fetches == 2
+
+
+async def test_caller_with_an_unknown_key_has_a_fetch_whatever_others_have_saved(
+    one_of_many: Scene,
+) -> None:
+    """Their news may be older than the key."""
+    one_of_many.is_news = True
+    await one_of_many.wait_for_news()
+    assert one_of_many.fetches == 1
+
+
+async def test_looks_in_vain_change_nothing_about_when_a_fetch_is_due(one_of_many: Scene) -> None:
+    """A process among many that brings the news itself fetches as often as one on its own."""
+    one_of_many.refresher.start()
+    await asyncio.sleep(10 * EVERY_SECONDS + 1)
+    assert one_of_many.fetches == 1 + 10
+
+
+async def test_store_is_looked_at_once_a_second_and_not_during_a_fetch(one_of_many: Scene) -> None:
+    """So much later a new key counts here; a fetch looks by itself, before it begins."""
+    one_of_many.refresher.start()
+    await asyncio.sleep(EVERY_SECONDS - 1)
+    # One look before the first fetch.
+    assert one_of_many.looks == pytest.approx(EVERY_SECONDS, abs=1)
+    one_of_many.open.clear()
+    refreshing = asyncio.create_task(one_of_many.refresher.refresh())
+    await until_idle()
+    before = one_of_many.looks
+    await asyncio.sleep(10)
+    # The keeper waits for one second more before it learns of the fetch.
+    assert one_of_many.looks == before
+    one_of_many.open.set()
+    await refreshing
+
+
+async def test_defect_ends_no_refreshing_and_does_not_fill_the_log(one_of_many: Scene) -> None:
+    """Such as one of looking for news: it is logged with its traceback, and time passes."""
+    one_of_many.refresher.start()
+    await asyncio.sleep(1)
+    one_of_many.look_error = ZeroDivisionError("a defect")
+    with structlog.testing.capture_logs() as lines:
+        await asyncio.sleep(EVERY_SECONDS - 5)
+    crashes = [line for line in lines if line["event"] == "keeper_crashed"]
+    assert 2 <= len(crashes) <= EVERY_SECONDS / EARLY_SECONDS
+    assert all(line["exc_info"] for line in crashes)
+    one_of_many.look_error = None
+    await asyncio.sleep(EVERY_SECONDS)
+    assert one_of_many.fetches == 2
 
 
 @pytest.mark.parametrize("is_ours", [True, False])

@@ -116,6 +116,29 @@ async def test_clock_set_back_makes_nothing_younger(make: Make, clocks: FakeCloc
     assert registry.peek(ALICE) is None
 
 
+@pytest.mark.parametrize("clock", ["wall", "monotonic"])
+async def test_known_keys_end_by_the_clock_that_is_first(
+    make: Make, source: FakeSource, clocks: FakeClocks, clock: str
+) -> None:
+    """At hand, for a caller who waits, and for the health: whatever the other clock says."""
+    registry = make()
+    await registry.refresh()
+    source.error = DOWN
+    await registry.refresh()
+    for seconds in (MAX_AGE.total_seconds() - 0.001, 0.001):
+        assert registry.peek(ALICE) is not None
+        assert await registry.lookup(ALICE, presented=key_of("another key")) is not None
+        assert registry.health().freshness is Freshness.STALE
+        if clock == "wall":
+            clocks.wall.advance(seconds=seconds)
+        else:
+            clocks.seconds += seconds
+    assert registry.peek(ALICE) is None
+    with pytest.raises(RegistryUnavailable):
+        await find(registry, "alice")
+    assert registry.health().freshness is Freshness.EXPIRED
+
+
 async def test_clock_set_forward_costs_one_fetch(
     make: Make, source: FakeSource, clocks: FakeClocks
 ) -> None:
@@ -156,6 +179,26 @@ async def test_rotated_key_is_in_and_the_old_one_out_in_the_same_instant(
     assert found.public_key == key_of("alice's new")
     at_hand = registry.peek(ALICE)
     assert at_hand is found
+
+
+async def test_caller_with_a_new_key_waits_for_news_of_that_key(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Other news, such as another process saves, do not end the wait for the fetch in flight."""
+    registry = make()
+    await registry.refresh()
+    source.keys[ALICE] = key_of("alice's new")
+    clocks.advance(2)
+    source.open.clear()
+    waiting = asyncio.create_task(registry.lookup(ALICE, presented=key_of("alice's new")))
+    await until_idle()
+    registry._refresher.announce()
+    await until_idle()
+    assert not waiting.done()
+    source.open.set()
+    found = await waiting
+    assert found is not None
+    assert found.public_key == key_of("alice's new")
 
 
 async def test_early_refreshes_keep_their_distance(
@@ -537,6 +580,42 @@ async def test_source_without_bulk_answer_gets_a_fetch_for_each(
     assert registry.peek(ALICE) is not None
 
 
+async def test_all_keys_are_tried_once_an_interval_where_an_outage_ends_without_them(
+    make: Make, source: FakeSource
+) -> None:
+    """That they are not offered is an answer: it ends the outage, and its attempts."""
+    registry = make(monotonic=asyncio.get_running_loop().time)
+    source.error = DOWN
+    with structlog.testing.capture_logs() as lines:
+        async with registry:
+            await asyncio.sleep(0.1)
+            source.error = None
+            source.offers_bulk = False
+            await asyncio.sleep(REFRESH_EVERY.total_seconds())
+            before = source.bulk_fetches
+            await asyncio.sleep(10 * REFRESH_EVERY.total_seconds())
+            assert source.bulk_fetches == before + 10
+    assert [line["event"] for line in lines] == [
+        "source_failed",
+        "source_recovered",
+        "bulk_not_offered",
+    ]
+
+
+async def test_fetches_of_single_keys_end_with_the_registry(make: Make, source: FakeSource) -> None:
+    """Nothing is left running, and the caller has the port's error."""
+    source.offers_bulk = False
+    registry = make()
+    assert await find(registry, "alice") is not None
+    source.open.clear()
+    waiting = asyncio.create_task(find(registry, "bob"))
+    await until_idle()
+    await registry.aclose()
+    assert asyncio.all_tasks() <= {waiting, asyncio.current_task()}
+    with pytest.raises(RegistryUnavailable):
+        await waiting
+
+
 async def test_bulk_answer_that_went_away_does_not_end_what_is_known(
     make: Make, source: FakeSource, clocks: FakeClocks
 ) -> None:
@@ -579,6 +658,19 @@ async def test_started_registry_renews_by_itself(make: Make, source: FakeSource)
     after = source.bulk_fetches
     await asyncio.sleep(10 * REFRESH_EVERY.total_seconds())
     assert source.bulk_fetches == after
+
+
+async def test_registry_that_is_started_twice_ends_with_one_close(
+    make: Make, source: FakeSource
+) -> None:
+    """The second start changes nothing."""
+    registry = make(monotonic=asyncio.get_running_loop().time)
+    await registry.start()
+    await registry.start()
+    await asyncio.sleep(10 * REFRESH_EVERY.total_seconds())
+    assert 10 <= source.bulk_fetches <= 11
+    await registry.aclose()
+    assert len(asyncio.all_tasks()) == 1
 
 
 async def test_started_registry_confirms_a_suspicious_snapshot_by_itself(
@@ -628,6 +720,31 @@ async def test_health_follows_what_happens(
     assert state.freshness is Freshness.FRESH
     assert (state.size, state.age, state.last_error) == (2, timedelta(seconds=3), None)
     assert state.can_serve
+
+
+async def test_what_was_not_renewed_three_times_is_stale_whatever_the_reason(
+    make: Make, clocks: FakeClocks
+) -> None:
+    """In a fleet it may be another process that meets the outage."""
+    registry = make()
+    await registry.refresh()
+    clocks.advance(3 * REFRESH_EVERY.total_seconds())
+    assert registry.health().freshness is Freshness.FRESH
+    clocks.advance(0.001)
+    assert registry.health().freshness is Freshness.STALE
+    assert registry.health().failing_since is None
+
+
+@pytest.mark.parametrize("moved", [-3600, 0, 60])
+async def test_age_is_that_of_the_clock_that_shows_the_higher_one(
+    make: Make, clocks: FakeClocks, moved: float
+) -> None:
+    """A clock that is set back makes nothing look younger either."""
+    registry = make()
+    await registry.refresh()
+    clocks.advance(10)
+    clocks.wall.advance(seconds=moved)
+    assert registry.health().age == timedelta(seconds=max(10, 10 + moved))
 
 
 async def test_source_that_hangs_for_a_minute_is_given_up_and_asked_again(

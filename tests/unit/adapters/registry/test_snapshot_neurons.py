@@ -184,6 +184,36 @@ async def test_suspicious_neurons_count_only_when_they_are_said_again(
     assert neuron_of(registry) is None
 
 
+async def test_lines_say_what_an_answer_lost_and_when_that_counts(
+    source: FakeSource, clocks: FakeClocks
+) -> None:
+    """Where it is quarantined, where it is confirmed, and where entries are nonsense."""
+    registry = a_registry(source, clocks)
+    await registry.refresh()
+    source.keys = keys_of("alice")
+    source.neurons = neurons_of("alice", "carol")
+    source.rejected = 7
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            clocks.advance(5)
+            await registry.refresh()
+    warning = {"log_level": "warning"}
+    assert lines == [
+        {**warning, "event": "registry_entries_rejected", "count": 7},
+        {
+            **warning,
+            "event": "suspicious_snapshot",
+            "kind": "lost",
+            "size": 1,
+            "size_before": 4,
+            "neurons": 2,
+            "neurons_before": 4,
+            "confirm_seconds": 5.0,
+        },
+        {**warning, "event": "suspicious_snapshot_confirmed", "size": 1},
+    ]
+
+
 async def test_keys_one_by_one_are_of_no_use_to_a_policy_that_needs_neurons(
     source: FakeSource, clocks: FakeClocks
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import stat
@@ -261,3 +262,41 @@ async def test_longest_lease_keeps_others_out_until_it_ends(path: Path) -> None:
     now += LONGEST_LEASE.total_seconds()
     assert await store.acquire_lease("another", LONGEST_LEASE * 2)
     assert await store.acquire_lease("me", LONGEST_LEASE)
+
+
+async def test_file_system_that_hangs_holds_one_thread_and_none_that_others_need(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many accesses are given up meanwhile: those are not made later either."""
+    hangs, goes_on = threading.Event(), threading.Event()
+    held: list[threading.Thread] = []
+
+    def hang(_: Path) -> None:
+        held.append(threading.current_thread())
+        hangs.set()
+        goes_on.wait()
+        raise FileNotFoundError
+
+    store = FileStore(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "lstat", hang)
+        accesses = [asyncio.create_task(store.version()) for _ in range(100)]
+        # In a thread that others need: never, if the accesses held them all.
+        assert await asyncio.to_thread(hangs.wait)
+        for each in accesses[1:]:
+            each.cancel()
+        await asyncio.wait(accesses[1:])
+        await store.aclose()
+        goes_on.set()
+        assert await accesses[0] is None
+        await asyncio.to_thread(held[0].join)
+    assert len(held) == 1
+
+
+async def test_store_that_is_closed_is_unavailable(path: Path) -> None:
+    """As one that was never there."""
+    store = FileStore(path)
+    assert await store.version() is None
+    await store.aclose()
+    with pytest.raises(StoreUnavailable):
+        await store.version()
