@@ -980,3 +980,39 @@ async def test_answer_that_came_too_late_to_be_used_is_not_saved(
     await refreshing
     assert registry.peek(ALICE) is None
     assert store.record is None
+
+
+async def test_record_that_is_too_old_ends_no_lookups_of_single_keys(
+    make: Make, source: FakeSource, store: FakeStore
+) -> None:
+    """It is of no use, and what stands in for it is."""
+    clocks = FakeClocks()
+    codec = RecordFormat(scope="a subnet", clocks=clocks.both, boot_id="boot")
+    old = SubnetSnapshot(keys=keys_of("zoe"), said_at=clocks.wall())
+    record = codec.build(old, fetched_at=clocks.monotonic())
+    source.offers_bulk = False
+    registry = make(clocks=clocks)
+    await registry.refresh()
+    clocks.advance(MAX_AGE.total_seconds())
+    await store.save(record, said_at=old.said_at, keep_for=MAX_AGE)
+    assert not await registry._adopt_news()
+    assert registry.health().mode == "lookup"
+    assert await registry.lookup(ALICE, presented=key_of("alice")) is not None
+
+
+async def test_news_of_another_process_end_the_wait_for_a_fetch_that_hangs(
+    make: Make, source: FakeSource, store: FakeStore
+) -> None:
+    """All who wait look at once, and not when their patience ends."""
+    registry, clocks = make(), LoopClocks()
+    source.open.clear()
+    began = clocks.monotonic()
+    waiting = asyncio.create_task(registry.lookup(ALICE, presented=key_of("alice")))
+    await asyncio.sleep(0.5)
+    news = SubnetSnapshot(keys=keys_of("alice"), said_at=clocks.wall())
+    codec = RecordFormat(scope="a subnet", clocks=clocks.both, boot_id="boot")
+    record = codec.build(news, fetched_at=clocks.monotonic())
+    await store.save(record, said_at=news.said_at, keep_for=MAX_AGE)
+    assert await registry._adopt_news()
+    assert await waiting is not None
+    assert clocks.monotonic() - began == pytest.approx(0.5)

@@ -456,6 +456,23 @@ async def test_known_key_ends_in_an_outage_by_the_clock_that_is_first(
         await find(registry, "alice")
 
 
+async def test_two_failures_in_a_row_are_no_outage_and_three_are(
+    make: Make, source: FakeSource
+) -> None:
+    """They may concern some hotkeys only: the others are fetched at once."""
+    registry = make()
+    for number in range(3):
+        assert registry.health().freshness is Freshness.FRESH
+        source.error = DOWN
+        with pytest.raises(RegistryUnavailable):
+            await find(registry, f"stranger {number}")
+    assert source.fetches.total() == 3
+    assert registry.health().freshness is Freshness.EXPIRED
+    with pytest.raises(RegistryUnavailable):
+        await find(registry, "alice")
+    assert source.fetches.total() == 3
+
+
 async def test_memory_is_bounded(
     make: Make, source: FakeSource, monkeypatch: pytest.MonkeyPatch, clocks: FakeClocks
 ) -> None:
