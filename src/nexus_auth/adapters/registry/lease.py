@@ -241,7 +241,7 @@ class SharedSnapshots:
         except TimeoutError:
             failure = StoreUnavailable("it did not answer in time")
         except Exception as exc:  # noqa: BLE001 - the edge to a store, which keeps no registry from its source.
-            # A defect of the store, or an answer that nobody thought of.
+            # A defect of the store, or an answer that it does not expect.
             if self._crashed.allow(type(exc).__name__):
                 _log.exception("store_crashed")
             failure = StoreUnavailable(f"it crashed: {type(exc).__name__}")
