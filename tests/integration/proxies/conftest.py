@@ -6,13 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.proxies.documentation import (
-    PAGE,
-    REWRITE,
-    results_section,
-    version_of,
-    with_section,
-)
+from tests.integration.proxies.documentation import REWRITE, results_section, rewrite
 from tests.integration.proxies.stack import PROGRAMS, Stack, open_folder, running_stack
 
 
@@ -30,6 +24,6 @@ def recorded() -> Iterator[dict[tuple[str, str], str]]:
     outcomes: dict[tuple[str, str], str] = {}
     yield outcomes
     if REWRITE:
-        versions = {proxy: version_of(proxy) for proxy in PROGRAMS}
-        page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(with_section("results", results_section(outcomes, versions), page), "utf-8")
+        for proxy in {name for name, _ in outcomes}:
+            mine = {scenario: what for (name, scenario), what in outcomes.items() if name == proxy}
+            rewrite("results", proxy, results_section(proxy, mine))

@@ -1,6 +1,7 @@
-"""Keeps docs/proxies.md in step: the configurations and the table of results stand in it.
+"""Keeps the page of each proxy in step: its configuration and its table of results stand in it.
 
-Rewrite both with `NEXUS_AUTH_REWRITE_DOCS=1 pytest tests/integration/proxies -p no:xdist`.
+Rewrite them with `NEXUS_AUTH_REWRITE_DOCS=1 pytest tests/integration/proxies -p no:xdist`; add
+`-k NAME` for one proxy.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from tests.integration.proxies.scenarios import SCENARIOS
 from tests.integration.proxies.stack import PROGRAMS
 from tests.integration.real import require_program
 
-PAGE: Final = Path(__file__).resolve().parents[3] / "docs" / "proxies.md"
+OVERVIEW: Final = Path(__file__).resolve().parents[3] / "docs" / "proxies.md"
+"""What holds for every proxy."""
 
 REWRITE: Final = os.environ.get("NEXUS_AUTH_REWRITE_DOCS") == "1"
 """Read at import: the tests themselves run with every NEXUS_ variable cleared."""
 
 _SITE: Final = Site(
     listen=TcpAddress("", 443),
-    app=TcpAddress("127.0.0.1", 8000),
+    app=TcpAddress("127.0.0.1", 9000),
     auth=TcpAddress("127.0.0.1", 8080),
     tls_cert="/etc/nexus-auth/tls.crt",
     tls_key="/etc/nexus-auth/tls.key",
@@ -43,17 +45,26 @@ _LANGUAGES: Final = {".yaml": "yaml", ".yml": "yaml", ".lua": "lua", ".conf": "n
 _SHOWN: Final = {"let in": "in", "403": "403", "refused": "–"}  # noqa: RUF001 - a dash, typeset
 
 
-def section(name: str, text: str) -> str:
-    """What stands between the markers of a section."""
-    found = re.search(rf"<!-- {name}: begin[^\n]*-->\n(.*?)<!-- {name}: end -->", text, re.DOTALL)
+def page_of(proxy: str) -> Path:
+    """The page of one proxy."""
+    return OVERVIEW.parent / "proxies" / f"{proxy}.md"
+
+
+def section(name: str, proxy: str) -> str:
+    """What stands between the markers of a section, on the page of a proxy."""
+    page = page_of(proxy)
+    pattern = rf"<!-- {name}: begin[^\n]*-->\n(.*?)<!-- {name}: end -->"
+    found = re.search(pattern, page.read_text(encoding="utf-8"), re.DOTALL)
     if found is None:
-        raise AssertionError(f"docs/proxies.md has no markers for {name}")
+        raise AssertionError(f"{page} has no markers for {name}")
     return found[1]
 
 
-def with_section(name: str, content: str, text: str) -> str:
-    """The page with something else between the markers of a section."""
-    return text.replace(section(name, text) + f"<!-- {name}: end", content + f"<!-- {name}: end")
+def rewrite(name: str, proxy: str, content: str) -> None:
+    """Puts something else between the markers of a section."""
+    page, end = page_of(proxy), f"<!-- {name}: end"
+    text = page.read_text(encoding="utf-8")
+    page.write_text(text.replace(section(name, proxy) + end, content + end), encoding="utf-8")
 
 
 def configuration_section(proxy: str) -> str:
@@ -86,40 +97,33 @@ def version_of(proxy: str) -> str:
     return found[0]
 
 
-def results_section(outcomes: Mapping[tuple[str, str], str], versions: Mapping[str, str]) -> str:
-    """The table of results, as the page shows it.
+def results_section(proxy: str, outcomes: Mapping[str, str]) -> str:
+    """The table of results of a proxy, as its page shows it.
 
     Args:
-        outcomes: By proxy and the scenario's full name.
-        versions: By proxy.
+        proxy: Its name.
+        outcomes: By the scenario's full name.
     """
     lines: list[str] = []
     group = None
     for scenario in SCENARIOS:
         if scenario.group != group:
             group = scenario.group
-            heads = [f"{proxy} {versions[proxy]}" for proxy in PROGRAMS]
-            lines += ["", f"| {group} | " + " | ".join(heads) + " |"]
-            lines.append("|---|" + "---|" * len(heads))
-        cells = [_SHOWN[outcomes[proxy, scenario.name]] for proxy in PROGRAMS]
-        lines.append(f"| {scenario.title} | " + " | ".join(cells) + " |")
+            lines += ["", f"| {group} | {proxy} {version_of(proxy)} |", "|---|---|"]
+        lines.append(f"| {scenario.title} | {_SHOWN[outcomes[scenario.name]]} |")
     return "\n".join(lines) + "\n\n"
 
 
-def documented_results(text: str) -> tuple[dict[tuple[str, str], str], dict[str, str]]:
-    """Reads outcomes and versions back from the page."""
+@cache
+def documented_results(proxy: str) -> tuple[dict[str, str], str]:
+    """Reads outcomes by scenario, and the proxy's version, back from its page."""
     meaning = {shown: outcome for outcome, shown in _SHOWN.items()}
-    outcomes: dict[tuple[str, str], str] = {}
-    versions: dict[str, str] = {}
-    group, proxies = "", list[str]()
-    for line in section("results", text).splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        if len(cells) == 1:
-            continue
-        if cells[1].split(" ")[0] in PROGRAMS:
-            group, proxies = cells[0], [cell.split(" ")[0] for cell in cells[1:]]
-            versions = dict(cell.split(" ") for cell in cells[1:])
-            continue
-        for proxy, cell in zip(proxies, cells[1:], strict=True):
-            outcomes[proxy, f"{group}: {cells[0]}"] = meaning[cell]
-    return outcomes, versions
+    outcomes: dict[str, str] = {}
+    group = version = ""
+    for line in section("results", proxy).splitlines():
+        title, _, cell = (part.strip() for part in line.strip("|").rpartition(" | "))
+        if cell.startswith(f"{proxy} "):
+            group, version = title, cell.removeprefix(f"{proxy} ")
+        elif title:
+            outcomes[f"{group}: {title}"] = meaning[cell]
+    return outcomes, version

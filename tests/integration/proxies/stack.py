@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -205,6 +205,56 @@ def running_proxy(
 
     `edit` does to each file what its owner would do with an editor.
     """
+    with started_proxy(
+        proxy,
+        folder,
+        app=app,
+        auth=auth,
+        certificate=certificate,
+        host=host,
+        arguments=arguments,
+        edit=edit,
+    ) as started:
+        yield started.port
+
+
+@dataclass(frozen=True)
+class StartedProxy:
+    """A running proxy: its port on loopback, the folder of its files, and its process."""
+
+    port: int
+    directory: Path
+    process: Process
+
+
+@contextmanager
+def started_proxy(
+    proxy: str,
+    folder: Path,
+    *,
+    app: str,
+    auth: str,
+    certificate: tuple[Path, Path],
+    host: str = "127.0.0.1",
+    arguments: tuple[str, ...] = (),
+    edit: Callable[[str], str] | None = None,
+    prefix: Sequence[str | Path] = (),
+    options: Sequence[str] = (),
+) -> Iterator[StartedProxy]:
+    """Starts a proxy from what `nexus-auth proxy-config` writes.
+
+    Args:
+        proxy: Its name.
+        folder: Where a folder for it is made.
+        app: The application.
+        auth: The auth service.
+        certificate: Its own certificate and key.
+        host: Where it listens.
+        arguments: More arguments of `proxy-config`.
+        edit: Does to each file what its owner would do with an editor.
+        prefix: A command that starts the proxy, such as `prlimit --nofile=1024`.
+        options: More options of the proxy's own command line.
+    """
     program = require_program(proxy, PROGRAMS[proxy])
     directory = folder / f"{proxy}{next(_numbers)}"
     state = directory / "state"
@@ -223,13 +273,13 @@ def running_proxy(
     for path in directory.iterdir():
         if edit is not None and path.is_file():
             path.write_text(edit(path.read_text(encoding="utf-8")), encoding="utf-8")
-    command = [program, *_ARGUMENTS[proxy](directory)]
+    command = [*prefix, program, *_ARGUMENTS[proxy](directory), *options]
     environment = {"HOME": str(state), "PATH": "/usr/bin:/bin", "XDG_CONFIG_HOME": str(state)}
     with Process(
         command, log_file=directory / "log", directory=directory, environment=environment
     ) as process:
         wait_until_ready(lambda: accepts_connections(port), what=proxy, process=process)
-        yield port
+        yield StartedProxy(port, directory, process)
 
 
 @contextmanager

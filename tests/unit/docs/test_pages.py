@@ -134,3 +134,6 @@ def test_index_leads_to_every_page() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "README.md" or f"]({page.name})" in index, page.name
+    proxies = (ROOT / "docs" / "proxies.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs" / "proxies").glob("*.md"):
+        assert f"](proxies/{page.name})" in proxies, page.name

@@ -15,11 +15,17 @@ from typing import Final
 from nexus_auth.adapters.addresses import TcpAddress
 from nexus_auth.adapters.headers.names import FORGEABLE_HEADERS
 from nexus_auth.adapters.proxies.dialects import DIALECTS
-from nexus_auth.adapters.proxies.site import Site
+from nexus_auth.adapters.proxies.site import Site, UnsuitableSite
 from nexus_auth.adapters.proxies.table import PROXIES, Proxy
 
 HEAD: Final = "head.txt"
 """The template of the comment at the top: the settings of the auth service that go with it."""
+
+AUTH_KEEPALIVE_SECONDS: Final = 10
+"""When the auth service closes an idle connection."""
+
+_OPTIONAL: Final = ("rate", "resolver")
+"""The arguments that not every proxy can follow."""
 
 # Not string.Template: its dollar sign is a word of these languages.
 _PLACE: Final = re.compile(r"@\{([a-z0-9_]+)\}")
@@ -52,6 +58,9 @@ def build_configuration(proxy: str, site: Site, *, directory: str | None = None)
         UnsuitableSite: When this proxy cannot do that.
     """
     row, folder = PROXIES[proxy], "" if directory is None else f"{directory.rstrip('/')}/"
+    for argument in _OPTIONAL:
+        if getattr(site, argument) and argument not in row.options:
+            raise UnsuitableSite(argument, f"there is no such thing for {proxy}")
     values = _shared(row, site, folder)
     values["head"] = _filled(HEAD, values).rstrip("\n")
     if proxy in DIALECTS:
@@ -82,8 +91,20 @@ def _shared(proxy: Proxy, site: Site, directory: str) -> dict[str, str]:
         "tls_cert": site.tls_cert,
         "tls_key": site.tls_key,
         "policy": site.policy or "",
+        "auth_idle_ms": str(_idle_ms(AUTH_KEEPALIVE_SECONDS)),
+        "app_idle_ms": str(_idle_ms(site.app_keepalive)),
+        "reloads": "yes" if proxy.reload else "",
+        "reload": proxy.reload,
         "forged": " ".join(FORGEABLE_HEADERS),
     }
+
+
+def _idle_ms(keepalive_seconds: int) -> int:
+    """How long a proxy keeps an idle connection: clearly shorter than the other side does.
+
+    What is sent while the other side closes is lost, and a POST cannot be sent again.
+    """
+    return keepalive_seconds * 600
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:

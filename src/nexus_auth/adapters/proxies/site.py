@@ -23,6 +23,8 @@ _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _HOST_AND_PORT: Final = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]]*)):(?P<port>\d{1,5})"
 )
+_RATE: Final = re.compile(r"([1-9][0-9]{0,5})/([sm])")
+_DNS_PORT: Final = 53
 # sun_path, 108 bytes with its final zero.
 _MAX_SOCKET_PATH: Final = 107
 
@@ -83,6 +85,45 @@ def parse_upstream(text: str) -> Address:
     return UnixAddress(Path(path))
 
 
+def parse_keepalive(text: str) -> int:
+    """Parses the whole seconds after which an application closes an idle connection."""
+    if re.fullmatch(r"[0-9]{1,4}", text) is None:
+        raise ValueError("expected whole seconds from 0 to 9999; 0 means no keep-alive")
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A limit on the requests of one caller: so many in one second, or in one minute."""
+
+    requests: int
+    seconds: int
+
+    def __str__(self) -> str:
+        return f"{self.requests}/{'s' if self.seconds == 1 else 'm'}"
+
+
+def parse_rate(text: str) -> Rate:
+    """Parses `20/s` or `300/m`."""
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise ValueError("expected a rate such as 20/s or 300/m, from 1 to 999999")
+    return Rate(int(match[1]), 1 if match[2] == "s" else 60)
+
+
+def parse_resolvers(text: str) -> tuple[TcpAddress, ...]:
+    """Parses addresses of name servers, separated by commas: `10.0.0.2`, `[fd00::1]:5353`."""
+    found = []
+    for part in text.split(","):
+        try:
+            found.append(TcpAddress(str(ipaddress.ip_address(part)), _DNS_PORT))
+        except ValueError:
+            found.append(parse_tcp_address(part))
+        if not found[-1].is_numeric:
+            raise ValueError("expected the addresses of name servers, such as 10.0.0.2 or [::1]:53")
+    return tuple(found)
+
+
 PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
     "listen": partial(parse_tcp_address, every_interface=True),
     "app": parse_upstream,
@@ -92,6 +133,9 @@ PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
     "server_name": parse_host,
     "policy": parse_policy_name,
     "state_dir": parse_path,
+    "app_keepalive": parse_keepalive,
+    "resolver": parse_resolvers,
+    "rate": parse_rate,
 }
 """How the text of each attribute of a `Site` is read."""
 
@@ -111,6 +155,11 @@ class Site:
             default.
         state_dir: Where the proxy may keep its files (cache, process id); None leaves that to the
             proxy's own habits.
+        app_keepalive: After how many seconds the application closes an idle connection; 0 where
+            it keeps none open.
+        resolver: The name servers to ask for the names of `app` and `auth`; empty leaves them to
+            the proxy.
+        rate: How many requests each caller may send; None for any number.
     """
 
     listen: TcpAddress
@@ -121,3 +170,6 @@ class Site:
     server_name: str | None = None
     policy: str | None = None
     state_dir: str | None = None
+    app_keepalive: int = 5
+    resolver: tuple[TcpAddress, ...] = ()
+    rate: Rate | None = None

@@ -30,6 +30,10 @@ class Proxy:
             last. Empty where the proxy offers none.
         app: Where the application is, unless the user says otherwise.
         auth: Where the auth service is, unless the user says otherwise.
+        options: Which of the arguments that not every proxy can follow this one does: `rate`,
+            `resolver`.
+        reload: The command that has a running one read its own certificate again, in the
+            template's language. Empty where it does that by itself.
     """
 
     name: str
@@ -37,8 +41,10 @@ class Proxy:
     templates: tuple[str, ...] = ()
     tls_links: tuple[str, ...] = ()
     check: tuple[str, ...] = ()
-    app: str = "127.0.0.1:8000"
+    app: str = "127.0.0.1:9000"
     auth: str = "127.0.0.1:8080"
+    options: frozenset[str] = frozenset()
+    reload: str = ""
 
 
 _ROWS: Final = (

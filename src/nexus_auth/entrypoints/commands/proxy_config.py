@@ -48,6 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("server-name", None, "the public host name (nginx, ingress-nginx)"),
         ("policy", None, "the access policy to apply, by its name in the policy file"),
         ("state-dir", None, "where the proxy may write: cache, process id, sockets"),
+        ("app-keepalive", "5", "after how many idle seconds the application closes a connection"),
+        ("resolver", None, "the name servers for names in -app and -auth: ADDRESS[:PORT],..."),
+        ("rate", None, "how many requests each caller may send, such as 20/s or 300/m"),
         ("output", None, "write the files into this folder instead of printing them"),
     ):
         shown = "" if default is None else f" (default: {default})"

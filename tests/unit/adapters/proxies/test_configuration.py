@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,9 +15,14 @@ from nexus_auth.adapters.headers.names import (
     POLICY_HEADER,
     with_underscores,
 )
-from nexus_auth.adapters.proxies.configuration import Configuration, build_configuration
-from nexus_auth.adapters.proxies.site import Site, UnsuitableSite
+from nexus_auth.adapters.proxies.configuration import (
+    AUTH_KEEPALIVE_SECONDS,
+    Configuration,
+    build_configuration,
+)
+from nexus_auth.adapters.proxies.site import Rate, Site, UnsuitableSite
 from nexus_auth.adapters.proxies.table import CONFIGURABLE, PROXIES
+from nexus_auth.adapters.uvicorn.head_protocol import HEAD_TIMEOUT_SECONDS
 from nexus_auth.domain.policy import parse_policy_name
 
 SITE = Site(
@@ -155,3 +161,26 @@ def test_a_name_that_no_policy_can_have_is_refused(name: str) -> None:
     """Nothing in a name has a meaning in any configuration language."""
     with pytest.raises(ValueError, match="1 to 64"):
         parse_policy_name(name)
+
+
+def test_a_connection_is_given_up_before_the_service_closes_it() -> None:
+    """The proxy's idle time is clearly shorter than the other side's."""
+    assert AUTH_KEEPALIVE_SECONDS == HEAD_TIMEOUT_SECONDS
+
+
+@pytest.mark.parametrize("proxy", CONFIGURABLE)
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("rate", Rate(20, 1)), ("resolver", (TcpAddress("10.0.0.2", 53),))],
+)
+def test_an_argument_is_followed_or_refused(proxy: str, argument: str, value: object) -> None:
+    """A limit that was asked for and is not there would be believed in."""
+    without = replace(SITE, auth=TcpAddress("auth", 8080))
+    given: dict[str, Any] = {argument: value}
+    site = replace(without, **given)
+    if argument in PROXIES[proxy].options:
+        assert build_configuration(proxy, site) != build_configuration(proxy, without)
+        return
+    with pytest.raises(UnsuitableSite) as caught:
+        build_configuration(proxy, site)
+    assert caught.value.argument == argument

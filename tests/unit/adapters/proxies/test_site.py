@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from nexus_auth.adapters.addresses import TcpAddress, UnixAddress
 from nexus_auth.adapters.proxies.site import (
     parse_host,
+    parse_keepalive,
     parse_path,
+    parse_rate,
+    parse_resolvers,
     parse_tcp_address,
     parse_upstream,
 )
@@ -20,7 +23,7 @@ from nexus_auth.adapters.proxies.site import (
 SPECIAL = set(" \t\r\n\"'`$%{}()<>;#\\|&,?*!^")
 
 
-@pytest.mark.parametrize("parse", [parse_path, parse_host, parse_upstream])
+@pytest.mark.parametrize("parse", [parse_path, parse_host, parse_upstream, parse_rate])
 @given(text=st.text(max_size=40) | st.text(alphabet="/:a.-;{}\"'$ \n[]1", max_size=20))
 def test_nothing_special_survives(parse: Callable[[str], object], text: str) -> None:
     """An accepted argument has no character that a configuration could misread."""
@@ -78,3 +81,35 @@ def test_a_wrong_path_is_refused(path: str) -> None:
     """A path is absolute and plain."""
     with pytest.raises(ValueError, match="absolute path"):
         parse_path(path)
+
+
+@pytest.mark.parametrize("text", ["20/s", "300/m", "1/m", "999999/s"])
+def test_a_rate_reads_back(text: str) -> None:
+    """What is written is what was read."""
+    assert str(parse_rate(text)) == text
+
+
+@pytest.mark.parametrize("text", ["", "0/s", "20", "20/h", "-1/s", "1000000/s", "20/s;", "020/s"])
+def test_a_wrong_rate_is_refused(text: str) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(ValueError, match="such as 20/s"):
+        parse_rate(text)
+
+
+def test_name_servers_are_addresses_with_or_without_a_port() -> None:
+    """Port 53 is the usual one, and a name server's name could not be looked up."""
+    assert parse_resolvers("10.0.0.2,[::1]:5353,::1") == (
+        TcpAddress("10.0.0.2", 53),
+        TcpAddress("::1", 5353),
+        TcpAddress("::1", 53),
+    )
+    for text in ("", "dns.example", "10.0.0.2;", "10.0.0.2,", "10.0.0.2 10.0.0.3"):
+        with pytest.raises(ValueError, match="expected"):
+            parse_resolvers(text)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "5s", "10000"])
+def test_a_wrong_keepalive_is_refused(text: str) -> None:
+    """Whole seconds."""
+    with pytest.raises(ValueError, match="whole seconds"):
+        parse_keepalive(text)
