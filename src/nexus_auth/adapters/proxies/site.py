@@ -173,3 +173,13 @@ class Site:
     app_keepalive: int = 5
     resolver: tuple[TcpAddress, ...] = ()
     rate: Rate | None = None
+
+    @property
+    def names(self) -> tuple[TcpAddress, ...]:
+        """Those of `auth` and `app` that a name server has to be asked for."""
+        return tuple(
+            address
+            for address in (self.auth, self.app)
+            if isinstance(address, TcpAddress)
+            and not (address.is_numeric or address.host == "localhost")
+        )
