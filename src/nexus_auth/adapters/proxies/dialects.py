@@ -41,7 +41,7 @@ def _nginx(site: Site, _directory: str) -> dict[str, str]:
         "by_name": "yes" if site.names else "",
         "auth_pooled": "" if auth_by_name else "yes",
         "auth_by_name": "yes" if auth_by_name else "",
-        "auth_upstream": "$nexus_auth_service" if auth_by_name else "http://nexus_auth_service/",
+        "auth_upstream": "$nexus_auth_service" if auth_by_name else "http://nexus_auth/",
         "auth_connection": "close" if auth_by_name else '""',
         "app_pooled": "" if app_by_name else "yes",
         "app_by_name": "yes" if app_by_name else "",

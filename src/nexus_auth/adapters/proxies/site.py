@@ -119,7 +119,8 @@ def parse_resolvers(text: str) -> tuple[TcpAddress, ...]:
             found.append(TcpAddress(str(ipaddress.ip_address(part)), _DNS_PORT))
         except ValueError:
             found.append(parse_tcp_address(part))
-        if not found[-1].is_numeric:
+        # A zone (fe80::1%eth0) may be any text.
+        if not found[-1].is_numeric or "%" in part:
             raise ValueError("expected the addresses of name servers, such as 10.0.0.2 or [::1]:53")
     return tuple(found)
 
