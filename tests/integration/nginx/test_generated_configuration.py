@@ -165,8 +165,7 @@ def test_a_stock_nginx_includes_what_is_printed_for_one(
         assert main([*site, "-check", "-output", str(folder / "conf.d")]) == exit_codes.DONE
         assert "check passed" in capsys.readouterr().err
         server = folder / "conf.d" / "nexus-auth-server.inc"
-        log = folder / "log" / "nexus-auth.log"
-        server.write_text(server.read_text().replace("/var/log/nginx", str(folder / "log")))
+        log = state / "nexus-auth.log"
         (folder / "public").mkdir()
         (folder / "public" / "file").write_text("a file")
         (folder / "sites-enabled" / "miner").write_text(

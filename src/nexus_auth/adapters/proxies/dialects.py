@@ -34,6 +34,7 @@ def _nginx(site: Site, _directory: str) -> dict[str, str]:
         "state_dir": state_dir,
         # Nobody but root writes to /run itself, and a full disk does not matter there.
         "grants": "/run/nexus-auth-grants" if site.state_dir is None else f"{state_dir}/grants",
+        "log_dir": "/var/log/nginx" if site.state_dir is None else state_dir,
         "pid": pid,
         "listen": f"{listen} ipv6only=off" if site.listen.host == _EVERY_IPV6 else listen,
         "server_name": site.server_name or "_",
