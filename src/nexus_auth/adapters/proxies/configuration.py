@@ -79,6 +79,8 @@ def build_configuration(
     values = _shared(row, site, folder)
     if proxy in DIALECTS:
         values |= DIALECTS[proxy](site, folder)
+    if for_existing:
+        values["reload"] = row.reload  # the process and its files are not ours
     values["head"] = _filled(HEAD, values).rstrip("\n")
     templates = row.includes if for_existing else row.templates
     if for_existing and with_frame:

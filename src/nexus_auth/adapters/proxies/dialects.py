@@ -51,7 +51,6 @@ def _nginx(site: Site, _directory: str) -> dict[str, str]:
         "app_connection": '""' if keeps_app else "close",
         "rate": f"{rate.requests}r/{'s' if rate.seconds == 1 else 'm'}" if rate else "",
         "burst": str(rate.requests - 1) if rate else "",
-        "reloads": "yes",
         "reload": f"pkill -HUP -F {pid}",
         # It overwrites X-Hotkey, and drops names with dots.
         "forged": " ".join((names.POLICY_HEADER, *names.CERTIFICATE_HEADERS)),

@@ -61,6 +61,7 @@ _ROWS: Final = (
         includes_frame="nginx-site-check.conf",
         check=("nginx", "-t", "-e", "stderr", "-c"),
         options=frozenset({"rate", "resolver"}),
+        reload="nginx -s reload",
     ),
     Proxy(
         name="ingress-nginx",

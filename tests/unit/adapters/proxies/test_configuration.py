@@ -225,6 +225,8 @@ def test_what_an_existing_nginx_includes_is_what_a_whole_one_has() -> None:
         build_configuration("nginx", site, for_existing=existing) for existing in (False, True)
     )
     assert [name for name, _ in parts.files] == ["nexus-auth-http.conf", "nexus-auth-server.inc"]
+    assert '-after-change "nginx -s reload"' in text_of(parts)
+    assert '-after-change "pkill -HUP -F /run/nginx.pid"' in text_of(whole)
     lines = {line.strip() for line in text_of(whole).splitlines()}
     others = [
         line
