@@ -19,12 +19,39 @@ no IPv6, and the proxy would not start. (Caddy and Traefik find out by themselve
 def _nginx(site: Site, _directory: str) -> dict[str, str]:
     listen = str(site.listen) if site.listen.host else str(site.listen.port)
     state_dir = (site.state_dir or "/var/cache/nexus-auth-nginx").rstrip("/")
+    # Where the service managers of most systems look for it.
+    pid = "/run/nginx.pid" if site.state_dir is None else f"{state_dir}/nginx.pid"
+    if site.names and not site.resolver:
+        raise UnsuitableSite(
+            "resolver", f"nginx needs a name server's address to find {site.names[0].host}"
+        )
+    auth_by_name, app_by_name = site.auth in site.names, site.app in site.names
+    # nginx 1.18 to 1.27.2 look a name in an upstream block up once. In a variable they look it up
+    # again and again, and keep no connection open.
+    keeps_app = bool(site.app_keepalive) and not app_by_name
+    rate = site.rate
     return {
         "state_dir": state_dir,
-        # Where the service managers of most systems look for it.
-        "pid": "/run/nginx.pid" if site.state_dir is None else f"{state_dir}/nginx.pid",
+        # Nobody but root writes to /run itself, and a full disk does not matter there.
+        "grants": "/run/nexus-auth-grants" if site.state_dir is None else f"{state_dir}/grants",
+        "log_dir": "/var/log/nginx" if site.state_dir is None else state_dir,
+        "pid": pid,
         "listen": f"{listen} ipv6only=off" if site.listen.host == _EVERY_IPV6 else listen,
         "server_name": site.server_name or "_",
+        "resolver": " ".join(map(str, site.resolver)) if site.names else "",
+        "by_name": "yes" if site.names else "",
+        "auth_pooled": "" if auth_by_name else "yes",
+        "auth_by_name": "yes" if auth_by_name else "",
+        "auth_upstream": "$nexus_auth_service" if auth_by_name else "http://nexus_auth/",
+        "auth_connection": "close" if auth_by_name else '""',
+        "app_pooled": "" if app_by_name else "yes",
+        "app_by_name": "yes" if app_by_name else "",
+        "app_kept": "yes" if keeps_app else "",
+        "app_upstream": str(site.app) if app_by_name else "nexus_auth_app",
+        "app_connection": '""' if keeps_app else "close",
+        "rate": f"{rate.requests}r/{'s' if rate.seconds == 1 else 'm'}" if rate else "",
+        "burst": str(rate.requests - 1) if rate else "",
+        "reload": f"pkill -HUP -F {pid}",
         # It overwrites X-Hotkey, and drops names with dots.
         "forged": " ".join((names.POLICY_HEADER, *names.CERTIFICATE_HEADERS)),
     }

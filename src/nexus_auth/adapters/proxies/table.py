@@ -24,6 +24,9 @@ class Proxy:
         templates: The files of its configuration, in `templates/`; the first is what it is
             started with. Empty where no configuration is made for it. Values that only this
             proxy has come from `dialects.py`.
+        includes: The files for a proxy that has a configuration already (`-site`), to include
+            there. Empty where it has no such form.
+        includes_frame: The smallest configuration that includes them, for a check.
         tls_links: Names of symbolic links to its own certificate and its key, in this order, that
             belong beside the files.
         check: The command that checks a configuration, without the file's path, which comes
@@ -39,6 +42,8 @@ class Proxy:
     name: str
     header: HeaderPreset
     templates: tuple[str, ...] = ()
+    includes: tuple[str, ...] = ()
+    includes_frame: str = ""
     tls_links: tuple[str, ...] = ()
     check: tuple[str, ...] = ()
     app: str = "127.0.0.1:9000"
@@ -52,7 +57,11 @@ _ROWS: Final = (
         name="nginx",
         header=HeaderPreset(names.X_CLIENT_CERT, CertificateFormat.PERCENT_ENCODED_PEM),
         templates=("nginx.conf",),
+        includes=("nexus-auth-http.conf", "nexus-auth-server.inc"),
+        includes_frame="nginx-site-check.conf",
         check=("nginx", "-t", "-e", "stderr", "-c"),
+        options=frozenset({"rate", "resolver"}),
+        reload="nginx -s reload",
     ),
     Proxy(
         name="ingress-nginx",

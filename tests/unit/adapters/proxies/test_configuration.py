@@ -37,6 +37,13 @@ ON_SOCKETS = replace(
 )
 
 
+def site_for(proxy: str, site: Site = SITE) -> Site:
+    """The site, with a name server where the proxy may need one to find the application."""
+    if "resolver" not in PROXIES[proxy].options:
+        return site
+    return replace(site, resolver=(TcpAddress("10.0.0.9", 53),))
+
+
 def text_of(configuration: Configuration) -> str:
     """All the files in one."""
     return "\n".join(text for _, text in configuration.files)
@@ -45,16 +52,16 @@ def text_of(configuration: Configuration) -> str:
 @pytest.mark.parametrize("proxy", CONFIGURABLE)
 def test_every_place_of_a_template_is_filled(proxy: str) -> None:
     """Nothing of the template's own language is left."""
-    text = text_of(build_configuration(proxy, SITE))
+    text = text_of(build_configuration(proxy, site_for(proxy)))
     assert "@{" not in text
     assert "/tls/site.crt" in text
-    assert "/tls/site.key" in text or build_configuration(proxy, SITE).links
+    assert "/tls/site.key" in text or build_configuration(proxy, site_for(proxy)).links
 
 
 @pytest.mark.parametrize("proxy", CONFIGURABLE)
 def test_the_head_names_the_settings_of_the_service(proxy: str) -> None:
     """Proxy and service are set up to match."""
-    head = build_configuration(proxy, SITE).files[0][1]
+    head = build_configuration(proxy, site_for(proxy)).files[0][1]
     assert f"NEXUS_AUTH_PROXY={proxy}" in head
     assert "NEXUS_AUTH_LISTEN_ADDR=127.0.0.1:8080" in head
     assert "NEXUS_AUTH_TRUSTED_PROXIES=127.0.0.1,::1" in head
@@ -80,7 +87,7 @@ def test_a_proxy_that_cannot_reach_a_socket_says_so(proxy: str) -> None:
 @pytest.mark.parametrize("proxy", sorted(set(CONFIGURABLE) - {"nginx", "ingress-nginx"}))
 def test_every_forgeable_header_is_removed_by_name(proxy: str) -> None:
     """The list in one place is the list in every configuration."""
-    text = text_of(build_configuration(proxy, SITE)).lower()
+    text = text_of(build_configuration(proxy, site_for(proxy))).lower()
     for name in FORGEABLE_HEADERS:
         # Envoy replaces this one by itself, and removes it before the application.
         assert name.lower() in text
@@ -106,7 +113,7 @@ OTHERS_REMOVED = {
 @pytest.mark.parametrize("proxy", REMOVES)
 def test_what_a_configuration_removes_is_what_the_table_lists(proxy: str) -> None:
     """No name stands in a template alone: a header that is added to the table reaches them all."""
-    text = text_of(build_configuration(proxy, SITE))
+    text = text_of(build_configuration(proxy, site_for(proxy)))
     removed = {name.lower() for name in re.findall(REMOVES[proxy], text, re.MULTILINE)}
     # nginx overwrites X-Hotkey and its facts, and drops names with dots (ignore_invalid_headers).
     listed = (POLICY_HEADER, *CERTIFICATE_HEADERS) if proxy == "nginx" else FORGEABLE_HEADERS
@@ -119,7 +126,7 @@ def test_what_a_configuration_removes_is_what_the_table_lists(proxy: str) -> Non
 @pytest.mark.parametrize("proxy", ["envoy", "traefik", "ingress-nginx"])
 def test_yaml_is_yaml(proxy: str) -> None:
     """The files parse, whatever the proxy thinks of them."""
-    for _, text in build_configuration(proxy, SITE).files:
+    for _, text in build_configuration(proxy, site_for(proxy)).files:
         assert all(isinstance(document, dict) for document in yaml.safe_load_all(text))
 
 
@@ -133,17 +140,19 @@ def test_files_name_one_another_in_their_folder() -> None:
 
 def test_an_ipv6_listener_is_written_as_each_proxy_wants_it() -> None:
     """Brackets where they belong."""
-    site = replace(SITE, listen=TcpAddress("::1", 443))
+    site = site_for("nginx", replace(SITE, listen=TcpAddress("::1", 443)))
     assert "listen [::1]:443 ssl" in text_of(build_configuration("nginx", site))
-    assert 'address: "::1", port_value: 443' in text_of(build_configuration("envoy", site))
-    assert "bind ::1" in text_of(build_configuration("caddy", site))
+    assert 'address: "::1", port_value: 443' in text_of(
+        build_configuration("envoy", replace(site, resolver=()))
+    )
+    assert "bind ::1" in text_of(build_configuration("caddy", replace(site, resolver=())))
 
 
 @pytest.mark.parametrize("proxy", CONFIGURABLE)
 def test_a_policy_is_named_once_and_only_where_one_is_wanted(proxy: str) -> None:
     """Without a name the service's default holds, and a client's own header is removed anyway."""
-    plain = text_of(build_configuration(proxy, SITE))
-    named = text_of(build_configuration(proxy, replace(SITE, policy="my-policy")))
+    plain = text_of(build_configuration(proxy, site_for(proxy)))
+    named = text_of(build_configuration(proxy, replace(site_for(proxy), policy="my-policy")))
     assert "my-policy" not in plain
     assert "my-policy" in named
     # The service knows no policy by name unless it is given a file.
@@ -175,7 +184,7 @@ def test_a_connection_is_given_up_before_the_service_closes_it() -> None:
 )
 def test_an_argument_is_followed_or_refused(proxy: str, argument: str, value: object) -> None:
     """A limit that was asked for and is not there would be believed in."""
-    without = replace(SITE, auth=TcpAddress("auth", 8080))
+    without = site_for(proxy, replace(SITE, auth=TcpAddress("auth", 8080)))
     given: dict[str, Any] = {argument: value}
     site = replace(without, **given)
     if argument in PROXIES[proxy].options:
@@ -184,3 +193,57 @@ def test_an_argument_is_followed_or_refused(proxy: str, argument: str, value: ob
     with pytest.raises(UnsuitableSite) as caught:
         build_configuration(proxy, site)
     assert caught.value.argument == argument
+
+
+def test_nginx_needs_a_name_server_for_a_name_alone() -> None:
+    """It looks a name in an upstream block up once, at its start."""
+    with pytest.raises(UnsuitableSite, match="address to find app") as caught:
+        build_configuration("nginx", SITE)
+    assert caught.value.argument == "resolver"
+    for host in ("127.0.0.1", "::1", "localhost"):
+        text = text_of(build_configuration("nginx", replace(SITE, app=TcpAddress(host, 1))))
+        assert "resolver" not in text
+        assert text.count("    keepalive 32;") == 2
+    text = text_of(build_configuration("nginx", site_for("nginx")))
+    assert text.count("resolver         10.0.0.9:53 valid=5s;") == 1
+    assert "server app:8000" not in text
+
+
+def test_nginx_keeps_no_connection_that_the_application_closes_at_once() -> None:
+    """A keep-alive time of 0 means that there is none."""
+    site = replace(SITE, app=TcpAddress("127.0.0.1", 1), app_keepalive=0)
+    text = text_of(build_configuration("nginx", site))
+    assert text.count("    keepalive 32;") == 1
+    assert "default   close;" in text
+    assert "keepalive_timeout 3000ms" not in text
+
+
+def test_what_an_existing_nginx_includes_is_what_a_whole_one_has() -> None:
+    """One text, in one place for both, under names that nobody else has."""
+    site = replace(site_for("nginx"), rate=Rate(20, 1), policy="p")
+    whole, parts = (
+        build_configuration("nginx", site, for_existing=existing) for existing in (False, True)
+    )
+    assert [name for name, _ in parts.files] == ["nexus-auth-http.conf", "nexus-auth-server.inc"]
+    assert '-after-change "nginx -s reload"' in text_of(parts)
+    assert '-after-change "pkill -HUP -F /run/nginx.pid"' in text_of(whole)
+    lines = {line.strip() for line in text_of(whole).splitlines()}
+    others = [
+        line
+        for line in text_of(parts).splitlines()
+        if line.strip() not in lines and not line.startswith("#")
+    ]
+    log = "access_log /var/log/nginx/nexus-auth.log nexus_auth;"
+    assert others == [log, "satisfy all;", "auth_request /.nexus-auth-subrequest;"]
+    names = r"(?m)(?:^upstream |^log_format |zone=|\?<|^map .* \$)(\w+)"
+    made = re.findall(names, text_of(parts))
+    assert all(name.startswith("nexus_auth_") or name == "nexus_auth" for name in made)
+    assert len(made) > 8
+
+
+@pytest.mark.parametrize("proxy", sorted(set(CONFIGURABLE) - {"nginx"}))
+def test_only_nginx_has_a_form_to_include(proxy: str) -> None:
+    """What is not there is not printed."""
+    with pytest.raises(UnsuitableSite) as caught:
+        build_configuration(proxy, SITE, for_existing=True)
+    assert caught.value.argument == "site"
