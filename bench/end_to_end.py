@@ -79,10 +79,12 @@ def shipped_configuration(port: int, application: int, service: str, cache: Path
     text = re.sub(r"^\s*(access_log|error_log) [^;]*;", "", text, flags=re.MULTILINE)
     replacements = {
         "listen 8443 ssl http2;": f"listen 127.0.0.1:{port};",
-        "server 127.0.0.1:8000;": f"server 127.0.0.1:{application};",
-        "server auth:8080;": f"server {service};",
+        "server 127.0.0.1:8000 max_fails=0;": f"server 127.0.0.1:{application};",
+        "set $nexus_auth auth:8080;": f"set $nexus_auth {service};",
         "/var/cache/nginx/nexus_auth": str(cache),
         "$ssl_client_escaped_cert": _VARIABLE,
+        # A longer key than the real one: `python -m bench.tls` measures that.
+        "$ssl_client_fingerprint": _VARIABLE,
     }
     for old, new in replacements.items():
         if old not in text:
