@@ -14,7 +14,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from bench.end_to_end import shipped_configuration
+from bench.end_to_end import shipped_configuration, shipped_text
+from bench.tls import without_authorisation
 from nexus_auth.entrypoints.cli import COMMANDS, build_parser
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -229,6 +230,19 @@ def test_the_benchmark_measures_the_nginx_configuration_that_we_ship() -> None:
     assert text.count("\nserver {") == 1
     assert "proxy_cache_key" in text
     assert re.search(r"^\s*ssl_|listen 8443", text, flags=re.MULTILINE) is None
+
+
+def test_the_benchmark_over_tls_takes_out_authorisation_and_nothing_else() -> None:
+    """Otherwise it would compare a configuration with itself, or with another one."""
+    text = shipped_text(2, "127.0.0.1:3", Path("/cache"))
+    bare = without_authorisation(text, "HOTKEY").splitlines()
+    changed = [
+        (old.split()[0], new.strip())
+        for old, new in zip(text.splitlines(), bare, strict=True)
+        if old != new
+    ]
+    assert changed[:2] == [("auth_request", ""), ("auth_request_set", "set $client_hotkey HOTKEY;")]
+    assert {old for old, _ in changed} == {"auth_request", "auth_request_set"}
 
 
 def test_make_offers_what_the_readers_of_the_readme_expect() -> None:
