@@ -71,6 +71,7 @@ def _envoy(site: Site, _directory: str) -> dict[str, str]:
         "auth_address": address(site.auth),
         "app_type": discovery(site.app),
         "app_address": address(site.app),
+        "app_closes": "" if site.app_keepalive else "yes",
     }
 
 

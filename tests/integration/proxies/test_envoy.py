@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import socket
+import socketserver
+import struct
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from tests.builders import a_hotkey, a_key, public_bytes
+from tests.integration.proxies.application import Application
+from tests.integration.proxies.auth_service import AuthService
+from tests.integration.proxies.client import ask, http1_request
+from tests.integration.proxies.stack import (
+    PROGRAMS,
+    make_people,
+    make_server_certificate,
+    open_folder,
+    running_proxy,
+    started_proxy,
+)
+from tests.integration.real import require_program, wait_until_ready
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that Envoy can enter; without Envoy the test is skipped."""
+    require_program("envoy", PROGRAMS["envoy"])
+    with open_folder() as opened:
+        yield opened
+
+
+@contextmanager
+def auth_service(place: int | Path = 0) -> Iterator[AuthService]:
+    """The real one, which knows alice and bob."""
+    with AuthService("envoy", place, reuse_seconds=0) as auth:
+        for name in ("alice", "bob"):
+            auth.registry.keys[a_hotkey(name)] = public_bytes(a_key(name))
+        yield auth
+
+
+class _Handler(socketserver.BaseRequestHandler):
+    server: _Server
+
+    def handle(self) -> None:
+        relay, client = self.server.relay, self.request
+        relay.opened += 1
+        if relay.losses > 0:
+            relay.losses -= 1
+            relay.lost.append(client.recv(1 << 16))
+            # A reset in place of an answer.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return
+        with socket.create_connection(("127.0.0.1", relay.target)) as other:
+            back = threading.Thread(target=_copy, args=(other, client), daemon=True)
+            back.start()
+            _copy(client, other)
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+    relay: Relay
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+class Relay:
+    """Passes connections on to a port of 127.0.0.1; loses the first requests, if told to."""
+
+    def __init__(self, target: int, *, host: str = "127.0.0.1", losses: int = 0) -> None:
+        self.target, self.losses, self.opened = target, losses, 0
+        self.lost: list[bytes] = []
+        kind = type(
+            "_", (_Server,), {"address_family": socket.AF_INET6 if ":" in host else socket.AF_INET}
+        )
+        self._server = kind((host, 0), _Handler)
+        self._server.relay = self
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def test_a_service_on_one_address_of_a_name_answers_every_request(folder: Path) -> None:
+    """A name has two addresses, both services listen on ::1 alone, and the other refuses."""
+    people = make_people(folder)
+    with (
+        Application() as application,
+        auth_service() as auth,
+        Relay(port_of(application), host="::1") as app_relay,
+        Relay(auth.port, host="::1") as auth_relay,
+        started_proxy(
+            "envoy",
+            folder,
+            app=f"two-addresses:{app_relay.port}",
+            auth=f"two-addresses:{auth_relay.port}",
+            certificate=make_server_certificate(folder),
+            prefix=with_hosts(folder, "127.0.0.1 two-addresses\n::1 two-addresses\n"),
+        ) as proxy,
+    ):
+        granted = lambda: ask(proxy.port, people["alice"]).status == 200  # noqa: E731 - short
+        wait_until_ready(granted, what="a grant", process=proxy.process)
+        assert [ask(proxy.port, people["alice"]).status for _ in range(20)] == [200] * 20
+        assert ask(proxy.port, people["carol"]).status == 403
+
+
+def with_hosts(folder: Path, text: str) -> tuple[str, ...]:
+    """A command that starts another one with names of its own."""
+    hosts = folder / "hosts"
+    hosts.write_text(text)
+    script = f'mount --bind {hosts} /etc/hosts && exec "$@"'
+    prefix = ("unshare", "-m", "sh", "-c", script, "sh")
+    try:
+        subprocess.run([*prefix, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a name for this test alone needs root and unshare")
+    return prefix
+
+
+def test_a_lost_auth_request_is_repeated_and_a_lost_post_is_not(folder: Path) -> None:
+    """Asking again changes nothing; a POST may have arrived, whatever its sender asks for."""
+    people = make_people(folder)
+    with (
+        Application() as application,
+        auth_service() as auth,
+        Relay(port_of(application), losses=1) as app_relay,
+        Relay(auth.port, losses=1) as auth_relay,
+        running_proxy(
+            "envoy",
+            folder,
+            app=f"127.0.0.1:{app_relay.port}",
+            auth=f"127.0.0.1:{auth_relay.port}",
+            certificate=make_server_certificate(folder),
+        ) as port,
+    ):
+        repeats = [("X-Envoy-Retry-On", "5xx,reset"), ("X-Envoy-Max-Retries", "5")]
+        post = http1_request(method="POST", headers=repeats, body=b"once")
+        assert ask(port, people["alice"], post).status == 503
+        assert len(auth_relay.lost) == len(app_relay.lost) == 1
+        assert application.records == []
+        assert ask(port, people["alice"], post).status == 200
+        auth_relay.losses = 1
+        assert ask(port, people["carol"]).status == 403
+        assert [record.line for record in application.records] == ["POST / HTTP/1.1"]
+
+
+@pytest.mark.parametrize(("seconds", "opened"), [("600", 1), ("0", 3)])
+def test_an_application_without_keep_alive_gets_a_connection_for_each_request(
+    folder: Path, seconds: str, opened: int
+) -> None:
+    """What is never kept open cannot be closed by the other side just then."""
+    people = make_people(folder)
+    with (
+        Application() as application,
+        auth_service() as auth,
+        Relay(port_of(application)) as relay,
+        running_proxy(
+            "envoy",
+            folder,
+            app=f"127.0.0.1:{relay.port}",
+            auth=f"127.0.0.1:{auth.port}",
+            certificate=make_server_certificate(folder),
+            arguments=("-app-keepalive", seconds),
+        ) as port,
+    ):
+        assert [ask(port, people["alice"]).status for _ in range(3)] == [200] * 3
+        assert relay.opened == opened
+
+
+def port_of(application: Application) -> int:
+    """Where it listens on loopback."""
+    return int(application.address.rpartition(":")[2])
