@@ -2,20 +2,24 @@ from __future__ import annotations
 
 import socket
 import socketserver
+import ssl
 import struct
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 import pytest
 
+from nexus_auth.entrypoints import exit_codes
+from nexus_auth.entrypoints.cli import main
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.proxies.application import Application
 from tests.integration.proxies.auth_service import AuthService
-from tests.integration.proxies.client import ask, http1_request
+from tests.integration.proxies.client import Identity, ask, connect, http1_request, tls_context
 from tests.integration.proxies.stack import (
     PROGRAMS,
     make_people,
@@ -25,6 +29,8 @@ from tests.integration.proxies.stack import (
     started_proxy,
 )
 from tests.integration.real import require_program, wait_until_ready
+
+Pair = tuple[Path, Path]
 
 
 @pytest.fixture
@@ -42,6 +48,89 @@ def auth_service(place: int | Path = 0) -> Iterator[AuthService]:
         for name in ("alice", "bob"):
             auth.registry.keys[a_hotkey(name)] = public_bytes(a_key(name))
         yield auth
+
+
+def a_pair(folder: Path, name: str) -> Pair:
+    """A server certificate and its key in a folder of their own."""
+    own = folder / name
+    own.mkdir()
+    return make_server_certificate(own)
+
+
+def served(port: int) -> bytes:
+    """The certificate that the proxy serves, DER; empty where there is no handshake."""
+    try:
+        with connect(port, tls_context(Identity())) as connection:
+            return connection.getpeercert(binary_form=True) or b""
+    except OSError:
+        return b""
+
+
+def serves(port: int, certificate: bytes) -> bool:
+    """Tells whether this certificate is served."""
+    return served(port) == certificate
+
+
+def der(certificate: Path) -> bytes:
+    """The certificate of a PEM file."""
+    return ssl.PEM_cert_to_DER_cert(certificate.read_text())
+
+
+def replaced(new: Pair, place: Pair, part: int) -> None:
+    """Renames one file of a pair over the one that is served."""
+    new[part].replace(place[part])
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["certificate first", "key first"])
+@pytest.mark.parametrize("folders", [1, 2])
+def test_a_renewed_pair_is_served_when_both_files_are_there(
+    folder: Path, order: tuple[int, int], folders: int
+) -> None:
+    """Between the two renames the old pair is served; after them the new one, every time."""
+    certificate, key = a_pair(folder, "served")
+    if folders > 1:
+        (folder / "private").mkdir()
+        key = key.rename(folder / "private" / "server.key")
+    with running_proxy(
+        "envoy", folder, app="127.0.0.1:9", auth="127.0.0.1:9", certificate=(certificate, key)
+    ) as port:
+        wait_until_ready(lambda: served(port) == der(certificate), what="the first pair")
+        for number in range(3):
+            old, new = der(certificate), a_pair(folder, f"new{number}")
+            expected = der(new[0])
+            replaced(new, (certificate, key), order[0])
+            assert served(port) == old
+            replaced(new, (certificate, key), order[1])
+            wait_until_ready(partial(serves, port, expected), what="the new pair")
+
+
+def test_a_pair_behind_a_link_that_turns_is_served(folder: Path) -> None:
+    """Kubernetes puts a new folder beside the old one and renames a link over `..data`."""
+    first, second = a_pair(folder, "..1"), a_pair(folder, "..2")
+    (folder / "..data").symlink_to("..1")
+    for name in ("server.crt", "server.key"):
+        (folder / name).symlink_to(f"..data/{name}")
+    with running_proxy(
+        "envoy",
+        folder,
+        app="127.0.0.1:9",
+        auth="127.0.0.1:9",
+        certificate=(folder / "server.crt", folder / "server.key"),
+    ) as port:
+        wait_until_ready(lambda: served(port) == der(first[0]), what="the first pair")
+        (folder / "..data_tmp").symlink_to("..2")
+        (folder / "..data_tmp").rename(folder / "..data")
+        wait_until_ready(lambda: served(port) == der(second[0]), what="the second pair")
+
+
+def test_a_pair_that_cannot_be_used_is_found_before_the_start(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Envoy's own check fails, though a file that it watches names the pair that is served."""
+    certificate, other = a_pair(folder, "a")[0], a_pair(folder, "b")[1]
+    command = ["proxy-config", "envoy", "-tls-cert", str(certificate), "-tls-key", str(other)]
+    assert main([*command, "-check"]) == exit_codes.FAILED
+    assert "KEY_VALUES_MISMATCH" in capsys.readouterr().err
 
 
 class _Handler(socketserver.BaseRequestHandler):
