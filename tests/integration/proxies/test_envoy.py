@@ -133,6 +133,35 @@ def test_a_pair_that_cannot_be_used_is_found_before_the_start(
     assert "KEY_VALUES_MISMATCH" in capsys.readouterr().err
 
 
+def test_a_limit_holds_for_each_hotkey_and_strangers_take_nothing_of_it(folder: Path) -> None:
+    """Only granted requests count: what a stranger sends is refused before it is counted."""
+    people, allowed = make_people(folder), 5
+    with (
+        Application() as application,
+        auth_service() as auth,
+        running_proxy(
+            "envoy",
+            folder,
+            app=application.address,
+            auth=f"127.0.0.1:{auth.port}",
+            certificate=make_server_certificate(folder),
+            # In a minute, so that no slow machine gives a second allowance.
+            arguments=("-rate", f"{allowed}/m"),
+        ) as port,
+    ):
+        forged = http1_request(headers=[("X-Hotkey", a_hotkey("alice").address)])
+        for _ in range(2 * allowed):
+            for stranger in ("nobody", "carol", "mallory as alice"):
+                assert ask(port, people[stranger], forged).status == 403
+        for _ in range(allowed):
+            assert ask(port, people["alice"]).status == 200
+        # Another connection, another path and a forged hotkey are the same caller.
+        other = http1_request(target="/other", headers=[("X-Hotkey", a_hotkey("bob").address)])
+        assert ask(port, people["alice"], other).status == 429
+        assert ask(port, people["bob"]).status == 200
+        assert len(application.records) == allowed + 1
+
+
 class _Handler(socketserver.BaseRequestHandler):
     server: _Server
 

@@ -75,6 +75,8 @@ def _envoy(site: Site, _directory: str) -> dict[str, str]:
         "app_closes": "" if site.app_keepalive else "yes",
         # Without it Envoy watches each file by itself, and misses a link that turns (Kubernetes).
         "tls_folder": tls_folders.pop() if len(tls_folders) == 1 else "",
+        "rate_requests": str(site.rate.requests) if site.rate else "",
+        "rate_seconds": str(site.rate.seconds) if site.rate else "",
     }
 
 

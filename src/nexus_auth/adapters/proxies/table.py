@@ -67,6 +67,7 @@ _ROWS: Final = (
         header=HeaderPreset(names.XFCC_HEADER, CertificateFormat.XFCC),
         templates=("envoy.yaml", "envoy-tls.yaml"),
         check=("envoy", "--mode", "validate", "-l", "warning", "-c"),
+        options=frozenset({"rate"}),
     ),
     Proxy(
         name="traefik",
