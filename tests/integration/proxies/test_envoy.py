@@ -28,7 +28,7 @@ from tests.integration.proxies.stack import (
     running_proxy,
     started_proxy,
 )
-from tests.integration.real import require_program, wait_until_ready
+from tests.integration.real import free_port, require_program, wait_until_ready
 
 Pair = tuple[Path, Path]
 
@@ -252,6 +252,30 @@ def with_hosts(folder: Path, text: str) -> tuple[str, ...]:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("a name for this test alone needs root and unshare")
     return prefix
+
+
+def test_a_service_by_a_name_of_two_addresses_is_found_again_after_each_restart(
+    folder: Path,
+) -> None:
+    """What was refused while it was away keeps no address from being asked afterwards."""
+    people, place = make_people(folder), free_port()
+    with (
+        Application() as application,
+        started_proxy(
+            "envoy",
+            folder,
+            app=application.address,
+            auth=f"two-addresses:{place}",
+            certificate=make_server_certificate(folder),
+            prefix=with_hosts(folder, "127.0.0.1 two-addresses\n::1 two-addresses\n"),
+        ) as proxy,
+    ):
+        for _ in range(3):
+            with auth_service(place):
+                granted = lambda: ask(proxy.port, people["alice"]).status == 200  # noqa: E731
+                wait_until_ready(granted, what="a grant", process=proxy.process)
+                assert [ask(proxy.port, people["alice"]).status for _ in range(20)] == [200] * 20
+            assert [ask(proxy.port, people["alice"]).status for _ in range(20)] == [403] * 20
 
 
 def test_a_lost_auth_request_is_repeated_and_a_lost_post_is_not(folder: Path) -> None:
