@@ -113,6 +113,8 @@ def _shared(proxy: Proxy, site: Site, directory: str) -> dict[str, str]:
         "policy": site.policy or "",
         "auth_idle_ms": str(_idle_ms(AUTH_KEEPALIVE_SECONDS)),
         "app_idle_ms": str(_idle_ms(site.app_keepalive)),
+        "auth_idle_s": f"{_idle_ms(AUTH_KEEPALIVE_SECONDS) / 1000:g}",
+        "app_idle_s": f"{_idle_ms(site.app_keepalive) / 1000:g}" if site.app_keepalive else "",
         "reloads": "yes" if proxy.reload else "",
         "reload": proxy.reload,
         "forged": " ".join(FORGEABLE_HEADERS),

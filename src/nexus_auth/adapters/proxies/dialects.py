@@ -87,6 +87,7 @@ def _envoy(site: Site, _directory: str) -> dict[str, str]:
         is_fixed = isinstance(upstream, UnixAddress) or upstream.is_numeric
         return "STATIC" if is_fixed else "STRICT_DNS"
 
+    tls_folders = {path.rpartition("/")[0] or "/" for path in (site.tls_cert, site.tls_key)}
     return {
         "listen_host": listen_host,
         "ipv4_compat": "true" if listen_host == _EVERY_IPV6 else "false",
@@ -98,6 +99,11 @@ def _envoy(site: Site, _directory: str) -> dict[str, str]:
         "auth_address": address(site.auth),
         "app_type": discovery(site.app),
         "app_address": address(site.app),
+        "app_closes": "" if site.app_keepalive else "yes",
+        # Without it Envoy watches each file by itself, and misses a link that turns (Kubernetes).
+        "tls_folder": tls_folders.pop() if len(tls_folders) == 1 else "",
+        "rate_requests": str(site.rate.requests) if site.rate else "",
+        "rate_seconds": str(site.rate.seconds) if site.rate else "",
     }
 
 

@@ -74,8 +74,9 @@ _ROWS: Final = (
     Proxy(
         name="envoy",
         header=HeaderPreset(names.XFCC_HEADER, CertificateFormat.XFCC),
-        templates=("envoy.yaml",),
+        templates=("envoy.yaml", "envoy-tls.yaml"),
         check=("envoy", "--mode", "validate", "-l", "warning", "-c"),
+        options=frozenset({"rate"}),
     ),
     Proxy(
         name="traefik",
