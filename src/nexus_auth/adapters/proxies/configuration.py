@@ -58,13 +58,13 @@ def build_configuration(proxy: str, site: Site, *, directory: str | None = None)
         UnsuitableSite: When this proxy cannot do that.
     """
     row, folder = PROXIES[proxy], "" if directory is None else f"{directory.rstrip('/')}/"
-    for argument in _OPTIONAL:
-        if getattr(site, argument) and argument not in row.options:
-            raise UnsuitableSite(argument, f"there is no such thing for {proxy}")
     values = _shared(row, site, folder)
     values["head"] = _filled(HEAD, values).rstrip("\n")
     if proxy in DIALECTS:
         values |= DIALECTS[proxy](site, folder)
+    for argument in _OPTIONAL:
+        if getattr(site, argument) and argument not in row.options:
+            raise UnsuitableSite(argument, f"there is no such thing for {proxy}")
     return Configuration(
         files=tuple((name, _filled(name, values)) for name in row.templates),
         links=tuple(zip(row.tls_links, (site.tls_cert, site.tls_key), strict=False)),
@@ -94,7 +94,7 @@ def _shared(proxy: Proxy, site: Site, directory: str) -> dict[str, str]:
         "auth_idle_ms": str(_idle_ms(AUTH_KEEPALIVE_SECONDS)),
         "app_idle_ms": str(_idle_ms(site.app_keepalive)),
         "reloads": "yes" if proxy.reload else "",
-        "reload": proxy.reload,
+        "reload": proxy.reload.replace("@{directory}", directory or "/path/to/"),
         "forged": " ".join(FORGEABLE_HEADERS),
     }
 
