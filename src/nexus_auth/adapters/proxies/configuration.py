@@ -73,12 +73,12 @@ def build_configuration(
     row, folder = PROXIES[proxy], "" if directory is None else f"{directory.rstrip('/')}/"
     if for_existing and not row.includes:
         raise UnsuitableSite("site", f"there is no such thing for {proxy}")
-    for argument in _OPTIONAL:
-        if getattr(site, argument) and argument not in row.options:
-            raise UnsuitableSite(argument, f"there is no such thing for {proxy}")
     values = _shared(row, site, folder)
     if proxy in DIALECTS:
         values |= DIALECTS[proxy](site, folder)
+    for argument in _OPTIONAL:  # after the dialect, which may have a better word
+        if getattr(site, argument) and argument not in row.options:
+            raise UnsuitableSite(argument, f"there is no such thing for {proxy}")
     if for_existing:
         values["reload"] = row.reload  # the process and its files are not ours
     values["head"] = _filled(HEAD, values).rstrip("\n")
@@ -116,7 +116,7 @@ def _shared(proxy: Proxy, site: Site, directory: str) -> dict[str, str]:
         "auth_idle_s": f"{_idle_ms(AUTH_KEEPALIVE_SECONDS) / 1000:g}",
         "app_idle_s": f"{_idle_ms(site.app_keepalive) / 1000:g}" if site.app_keepalive else "",
         "reloads": "yes" if proxy.reload else "",
-        "reload": proxy.reload,
+        "reload": proxy.reload.replace("@{directory}", directory or "/path/to/"),
         "forged": " ".join(FORGEABLE_HEADERS),
     }
 

@@ -118,7 +118,21 @@ def _traefik(site: Site, _directory: str) -> dict[str, str]:
 
 
 def _caddy(site: Site, _directory: str) -> dict[str, str]:
-    return {"auth": _upstream(site.auth, "unix/"), "app": _upstream(site.app, "unix/")}
+    if site.rate is not None:
+        raise UnsuitableSite(
+            "rate", "Caddy has no rate limit as it is shipped; the application can count X-Hotkey"
+        )
+    return {
+        "auth": _upstream(site.auth, "unix/"),
+        "app": _upstream(site.app, "unix/"),
+        # The home of the user that packages make for Caddy.
+        "state_dir": (site.state_dir or "/var/lib/caddy").rstrip("/"),
+        "app_keeps": "yes" if site.app_keepalive else "",
+        "app_closes": "" if site.app_keepalive else "yes",
+        "resolves": "yes" if site.resolver else "",
+        # Caddy itself would ask over TCP, which not every name server answers.
+        "resolver": " ".join(f"udp/{server}" for server in site.resolver),
+    }
 
 
 def _haproxy(site: Site, directory: str) -> dict[str, str]:

@@ -88,6 +88,9 @@ _ROWS: Final = (
         header=HeaderPreset(names.X_CLIENT_CERT, CertificateFormat.BASE64_DER),
         templates=("Caddyfile",),
         check=("caddy", "validate", "--adapter", "caddyfile", "--config"),
+        options=frozenset({"resolver"}),
+        # Without --force it does nothing while the text of the file is the same.
+        reload="caddy reload --force --adapter caddyfile --config @{directory}Caddyfile",
     ),
     Proxy(
         name="haproxy",

@@ -148,6 +148,40 @@ def test_an_ipv6_listener_is_written_as_each_proxy_wants_it() -> None:
     assert "bind ::1" in text_of(build_configuration("caddy", replace(site, resolver=())))
 
 
+def test_caddy_closes_an_idle_connection_first() -> None:
+    """A duration of 0 would mean for ever, so that `off` is written for no keep-alive."""
+    usual = text_of(build_configuration("caddy", SITE))
+    assert re.findall(r"keepalive (\w+)", usual) == ["6000ms", "3000ms"]
+    without = text_of(build_configuration("caddy", replace(SITE, app_keepalive=0)))
+    assert re.findall(r"keepalive (\w+)", without) == ["6000ms", "off"]
+
+
+def test_caddy_is_reloaded_with_its_own_file_over_a_socket() -> None:
+    """The command names the file where the folder is known; the endpoint is on no network."""
+    placed = text_of(build_configuration("caddy", SITE, directory="/etc/x"))
+    assert '-after-change "caddy reload --force' in placed
+    assert "--config /etc/x/Caddyfile" in placed
+    assert "--config /path/to/Caddyfile" in text_of(build_configuration("caddy", SITE))
+    assert re.findall(r"^\tadmin (.+)$", placed, re.MULTILINE) == [
+        "unix//var/lib/caddy/nexus-auth-admin.sock"
+    ]
+    elsewhere = text_of(build_configuration("caddy", replace(SITE, state_dir="/run/caddy/")))
+    assert "admin unix//run/caddy/nexus-auth-admin.sock\n" in elsewhere
+
+
+def test_caddy_asks_the_given_name_servers_on_both_legs_over_udp() -> None:
+    """Its own way with a plain address is TCP, which not every name server answers."""
+    servers = TcpAddress("10.0.0.2", 53), TcpAddress("::1", 5353)
+    text = text_of(build_configuration("caddy", replace(SITE, resolver=servers)))
+    assert text.count("resolvers udp/10.0.0.2:53 udp/[::1]:5353\n") == 2
+
+
+def test_caddy_says_what_to_do_instead_of_a_rate() -> None:
+    """Its rate limit is a module that only a Caddy built for it has."""
+    with pytest.raises(UnsuitableSite, match="the application can count"):
+        build_configuration("caddy", replace(SITE, rate=Rate(20, 1)))
+
+
 @pytest.mark.parametrize("proxy", CONFIGURABLE)
 def test_a_policy_is_named_once_and_only_where_one_is_wanted(proxy: str) -> None:
     """Without a name the service's default holds, and a client's own header is removed anyway."""
