@@ -11,6 +11,11 @@ from nexus_auth.adapters.addresses import Address, TcpAddress, UnixAddress
 from nexus_auth.adapters.headers import names
 from nexus_auth.adapters.proxies.site import Site, UnsuitableSite
 
+_SERVICE_NAME: Final = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+
+_MAX_GATEWAY_MS: Final = 9_999
+"""The schema of NGINX Gateway Fabric takes four digits."""
+
 _EVERY_IPV6: Final = "::"
 """Listening there takes IPv4 as well. Without a host only IPv4 is taken, since a machine may have
 no IPv6, and the proxy would not start. (Caddy and Traefik find out by themselves.)"""
@@ -61,7 +66,7 @@ def _ingress_nginx(site: Site, _directory: str) -> dict[str, str]:
     if isinstance(site.auth, UnixAddress):
         raise UnsuitableSite("auth", "ingress-nginx needs a Service: host:port")
     host = "" if isinstance(site.app, UnixAddress) else site.app.host
-    if re.fullmatch(r"[a-z][a-z0-9-]{0,62}", host) is None:
+    if _SERVICE_NAME.fullmatch(host) is None:
         raise UnsuitableSite(
             "app", "ingress-nginx needs the name of a Service in its own namespace: name:port"
         )
@@ -70,6 +75,37 @@ def _ingress_nginx(site: Site, _directory: str) -> dict[str, str]:
         "app_port": str(site.app).rpartition(":")[2],
         "server_name": site.server_name or "app.example.com",
     }
+
+
+def _gateway(site: Site, _directory: str) -> dict[str, str]:
+    """What the manifests of every implementation of the Gateway API have places for."""
+    values = {"server_name": site.server_name or "app.example.com"}
+    for argument, upstream in (("app", site.app), ("auth", site.auth)):
+        host = "" if isinstance(upstream, UnixAddress) else upstream.host
+        if _SERVICE_NAME.fullmatch(host) is None:
+            raise UnsuitableSite(
+                argument, "a Gateway needs the name of a Service in its own namespace: name:port"
+            )
+        values[f"{argument}_service"] = host
+        values[f"{argument}_port"] = str(upstream).rpartition(":")[2]
+    # As `configuration.py` computes it for the others.
+    idle_ms = site.app_keepalive * 600
+    shown = f"{idle_ms}ms" if idle_ms <= _MAX_GATEWAY_MS else f"{idle_ms // 1000}s"
+    values |= {"app_idle": shown if idle_ms else "", "app_closes": "" if idle_ms else "yes"}
+    return values
+
+
+def _envoy_underneath(site: Site, directory: str) -> dict[str, str]:
+    # Where a policy is chosen, the proxy's own word replaces the client's.
+    kept = {names.XFCC_HEADER} | ({names.POLICY_HEADER} if site.policy else set())
+    forged = " ".join(name.lower() for name in names.FORGEABLE_HEADERS if name not in kept)
+    return {**_gateway(site, directory), "forged": forged}
+
+
+def _nginx_gateway_fabric(site: Site, directory: str) -> dict[str, str]:
+    # As for nginx.
+    forged = " ".join((names.POLICY_HEADER, *names.CERTIFICATE_HEADERS))
+    return {**_gateway(site, directory), "forged": forged}
 
 
 def _envoy(site: Site, _directory: str) -> dict[str, str]:
@@ -164,6 +200,9 @@ DIALECTS: Final[Mapping[str, Callable[[Site, str], dict[str, str]]]] = MappingPr
     {
         "nginx": _nginx,
         "ingress-nginx": _ingress_nginx,
+        "envoy-gateway": _envoy_underneath,
+        "nginx-gateway-fabric": _nginx_gateway_fabric,
+        "istio": _envoy_underneath,
         "envoy": _envoy,
         "traefik": _traefik,
         "caddy": _caddy,

@@ -100,6 +100,27 @@ _ROWS: Final = (
         check=("haproxy", "-c", "-f"),
     ),
     Proxy(
+        name="envoy-gateway",
+        header=HeaderPreset(names.XFCC_HEADER, CertificateFormat.XFCC),
+        templates=("envoy-gateway.yaml",),
+        app="app:8000",
+        auth="nexus-auth:8080",
+    ),
+    Proxy(
+        name="nginx-gateway-fabric",
+        header=HeaderPreset(names.X_CLIENT_CERT, CertificateFormat.PERCENT_ENCODED_PEM),
+        templates=("nginx-gateway-fabric.yaml",),
+        app="app:8000",
+        auth="nexus-auth:8080",
+    ),
+    Proxy(
+        name="istio",
+        header=HeaderPreset(names.XFCC_HEADER, CertificateFormat.XFCC),
+        templates=("istio.yaml",),
+        app="app:8000",
+        auth="nexus-auth:8080",
+    ),
+    Proxy(
         name="aws-alb",
         header=HeaderPreset(names.AWS_ALB_HEADER, CertificateFormat.PERCENT_ENCODED_PEM),
     ),

@@ -25,6 +25,9 @@ _EPILOG: Final = """\
 The comment at the top of the result names the settings of the auth service that
 go with it.
 
+For Kubernetes, envoy-gateway, nginx-gateway-fabric and istio speak the Gateway
+API; ingress-nginx was retired by its maintainers in March 2026.
+
 examples:
   nexus-auth proxy-config nginx -tls-cert /etc/ssl/a.crt -tls-key /etc/ssl/a.key
   nexus-auth proxy-config nginx -auth unix:/run/nexus-auth/auth.sock -check
@@ -50,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("auth", None, f"the auth service: {where} (default: {usual.auth})"),
         ("tls-cert", "/etc/nexus-auth/tls.crt", "the proxy's certificate with its chain, PEM"),
         ("tls-key", "/etc/nexus-auth/tls.key", "its key, PEM"),
-        ("server-name", None, "the public host name (nginx, ingress-nginx)"),
+        ("server-name", None, "the public host name (nginx, Kubernetes)"),
         ("policy", None, "the access policy to apply, by its name in the policy file"),
         ("state-dir", None, "where the proxy may write: cache, process id, sockets"),
         ("app-keepalive", "5", "after how many idle seconds the application closes a connection"),

@@ -13,6 +13,7 @@ from nexus_auth.adapters.headers.names import (
     CERTIFICATE_HEADERS,
     FORGEABLE_HEADERS,
     POLICY_HEADER,
+    XFCC_HEADER,
     with_underscores,
 )
 from nexus_auth.adapters.proxies.configuration import (
@@ -36,9 +37,14 @@ ON_SOCKETS = replace(
     SITE, app=UnixAddress(Path("/run/app.sock")), auth=UnixAddress(Path("/run/nexus/auth.sock"))
 )
 
+GATEWAYS = ("envoy-gateway", "nginx-gateway-fabric", "istio")
+"""The implementations of the Gateway API."""
+
 
 def site_for(proxy: str, site: Site = SITE) -> Site:
-    """The site, with a name server where the proxy may need one to find the application."""
+    """The site as this proxy can do it: with a name server, or with Services alone."""
+    if proxy in GATEWAYS:
+        return replace(site, auth=TcpAddress("nexus-auth", 8080))
     if "resolver" not in PROXIES[proxy].options:
         return site
     return replace(site, resolver=(TcpAddress("10.0.0.9", 53),))
@@ -58,7 +64,7 @@ def test_every_place_of_a_template_is_filled(proxy: str) -> None:
     assert "/tls/site.key" in text or build_configuration(proxy, site_for(proxy)).links
 
 
-@pytest.mark.parametrize("proxy", CONFIGURABLE)
+@pytest.mark.parametrize("proxy", sorted(set(CONFIGURABLE) - set(GATEWAYS)))
 def test_the_head_names_the_settings_of_the_service(proxy: str) -> None:
     """Proxy and service are set up to match."""
     head = build_configuration(proxy, site_for(proxy)).files[0][1]
@@ -67,7 +73,9 @@ def test_the_head_names_the_settings_of_the_service(proxy: str) -> None:
     assert "NEXUS_AUTH_TRUSTED_PROXIES=127.0.0.1,::1" in head
 
 
-@pytest.mark.parametrize("proxy", sorted(set(CONFIGURABLE) - {"traefik", "ingress-nginx"}))
+@pytest.mark.parametrize(
+    "proxy", sorted(set(CONFIGURABLE) - {"traefik", "ingress-nginx", *GATEWAYS})
+)
 def test_unix_sockets_are_reached_where_the_proxy_can(proxy: str) -> None:
     """Both upstreams can be sockets, and a socket needs no list of trusted proxies."""
     text = text_of(build_configuration(proxy, ON_SOCKETS))
@@ -76,15 +84,19 @@ def test_unix_sockets_are_reached_where_the_proxy_can(proxy: str) -> None:
     assert "TRUSTED_PROXIES" not in text
 
 
-@pytest.mark.parametrize("proxy", ["traefik", "ingress-nginx"])
+@pytest.mark.parametrize("proxy", ["traefik", "ingress-nginx", *GATEWAYS])
 def test_a_proxy_that_cannot_reach_a_socket_says_so(proxy: str) -> None:
     """A configuration that cannot work is not written."""
     with pytest.raises(UnsuitableSite) as caught:
         build_configuration(proxy, ON_SOCKETS)
-    assert caught.value.argument == "auth"
+    assert caught.value.argument in {"app", "auth"}
 
 
-@pytest.mark.parametrize("proxy", sorted(set(CONFIGURABLE) - {"nginx", "ingress-nginx"}))
+LIKE_NGINX = {"nginx", "nginx-gateway-fabric"}
+"""They overwrite X-Hotkey and its facts, and drop names with dots."""
+
+
+@pytest.mark.parametrize("proxy", sorted(set(CONFIGURABLE) - LIKE_NGINX - {"ingress-nginx"}))
 def test_every_forgeable_header_is_removed_by_name(proxy: str) -> None:
     """The list in one place is the list in every configuration."""
     text = text_of(build_configuration(proxy, site_for(proxy))).lower()
@@ -99,6 +111,9 @@ REMOVES = {
     "envoy": r'^ +- remove: "(\S+)"$',
     "traefik": r'^ +(\S+): ""$',
     "caddy": r"^\t\trequest_header -(\S+)$",
+    "envoy-gateway": r"^      - ([A-Za-z.-]+)$",
+    "nginx-gateway-fabric": r'^ +proxy_set_header (\S+) "";$',
+    "istio": r'^ +- remove: "(\S+)"$',
     "haproxy": r"^    http-request del-header ([A-Za-z.-]+)$",
 }
 """How each language removes a header. ingress-nginx cannot: its page says what to believe."""
@@ -115,15 +130,17 @@ def test_what_a_configuration_removes_is_what_the_table_lists(proxy: str) -> Non
     """No name stands in a template alone: a header that is added to the table reaches them all."""
     text = text_of(build_configuration(proxy, site_for(proxy)))
     removed = {name.lower() for name in re.findall(REMOVES[proxy], text, re.MULTILINE)}
-    # nginx overwrites X-Hotkey and its facts, and drops names with dots (ignore_invalid_headers).
-    listed = (POLICY_HEADER, *CERTIFICATE_HEADERS) if proxy == "nginx" else FORGEABLE_HEADERS
+    like_nginx = proxy in LIKE_NGINX
+    listed = (POLICY_HEADER, *CERTIFICATE_HEADERS) if like_nginx else FORGEABLE_HEADERS
     expected = {name.lower() for name in listed}
     if proxy == "traefik":
         expected = {each for name in expected for each in with_underscores(name)}
+    if proxy in {"envoy-gateway", "istio"}:
+        expected.discard(XFCC_HEADER.lower())  # Envoy replaces it by itself.
     assert removed - OTHERS_REMOVED == expected
 
 
-@pytest.mark.parametrize("proxy", ["envoy", "traefik", "ingress-nginx"])
+@pytest.mark.parametrize("proxy", ["envoy", "traefik", "ingress-nginx", *GATEWAYS])
 def test_yaml_is_yaml(proxy: str) -> None:
     """The files parse, whatever the proxy thinks of them."""
     for _, text in build_configuration(proxy, site_for(proxy)).files:
