@@ -62,9 +62,9 @@ def build_configuration(proxy: str, site: Site, *, directory: str | None = None)
         if getattr(site, argument) and argument not in row.options:
             raise UnsuitableSite(argument, f"there is no such thing for {proxy}")
     values = _shared(row, site, folder)
-    values["head"] = _filled(HEAD, values).rstrip("\n")
     if proxy in DIALECTS:
         values |= DIALECTS[proxy](site, folder)
+    values["head"] = _filled(HEAD, values).rstrip("\n")
     return Configuration(
         files=tuple((name, _filled(name, values)) for name in row.templates),
         links=tuple(zip(row.tls_links, (site.tls_cert, site.tls_key), strict=False)),
