@@ -9,7 +9,7 @@ from typing import Final
 
 from nexus_auth.adapters.addresses import Address, TcpAddress, UnixAddress
 from nexus_auth.adapters.headers import names
-from nexus_auth.adapters.proxies.site import Site, UnsuitableSite
+from nexus_auth.adapters.proxies.site import Rate, Site, UnsuitableSite
 
 _SERVICE_NAME: Final = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -143,14 +143,24 @@ def _envoy(site: Site, _directory: str) -> dict[str, str]:
     }
 
 
-def _traefik(site: Site, _directory: str) -> dict[str, str]:
+def _traefik(site: Site, directory: str) -> dict[str, str]:
     for argument, upstream in (("auth", site.auth), ("app", site.app)):
         if isinstance(upstream, UnixAddress):
             raise UnsuitableSite(argument, "Traefik cannot reach a unix socket; give host:port")
     # Go keeps the case of the first letter after a hyphen only, so one spelling stands for all
     # cases; an underscore is no hyphen to it.
     spellings = [form for name in names.FORGEABLE_HEADERS for form in names.with_underscores(name)]
-    return {"forged": " ".join(spellings)}
+    rate = site.rate or Rate(0, 1)
+    return {
+        "forged": " ".join(spellings),
+        "reload": f"touch {directory}traefik-routes.yml",
+        "app_keeps": "yes" if site.app_keepalive else "",
+        "app_closes": "" if site.app_keepalive else "yes",
+        "limit": "limit-rate, " if site.rate else "",
+        "rate_average": str(rate.requests),
+        "rate_period": f"{rate.seconds}s",
+        "rate_burst": str(max(1, rate.requests // rate.seconds)),
+    }
 
 
 def _caddy(site: Site, _directory: str) -> dict[str, str]:

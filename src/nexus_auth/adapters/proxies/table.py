@@ -82,6 +82,8 @@ _ROWS: Final = (
         name="traefik",
         header=HeaderPreset(names.TRAEFIK_HEADER, CertificateFormat.BASE64_DER),
         templates=("traefik.yml", "traefik-routes.yml"),
+        options=frozenset({"rate"}),
+        reload="touch traefik-routes.yml",
     ),
     Proxy(
         name="caddy",

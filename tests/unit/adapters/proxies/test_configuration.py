@@ -120,7 +120,7 @@ REMOVES = {
 
 OTHERS_REMOVED = {
     *("trailer", "te", "upgrade", "connection", "forwarded", "content-length"),
-    *("authorization", "cookie", "*_*"),
+    *("authorization", "cookie", "*_*", "x-forwarded-method", "x-forwarded-uri"),
 }
 """What is removed for other reasons than that it could be forged."""
 
@@ -298,3 +298,36 @@ def test_only_nginx_has_a_form_to_include(proxy: str) -> None:
     with pytest.raises(UnsuitableSite) as caught:
         build_configuration(proxy, SITE, for_existing=True)
     assert caught.value.argument == "site"
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        (Rate(20, 1), {"average": 20, "period": "1s", "burst": 20}),
+        (Rate(300, 60), {"average": 300, "period": "60s", "burst": 5}),
+        (Rate(3, 60), {"average": 3, "period": "60s", "burst": 1}),
+    ],
+)
+def test_traefik_allows_no_burst_that_a_pause_of_a_second_would_bring_back(
+    rate: Rate, expected: dict[str, object]
+) -> None:
+    """It forgets a caller after that pause: a burst of 300 would mean 300 in every second."""
+    text = build_configuration("traefik", replace(SITE, rate=rate)).files[1][1]
+    http = yaml.safe_load(text)["http"]
+    by_caller = {"sourceCriterion": {"requestHeaderName": "X-Hotkey"}}
+    assert http["middlewares"]["limit-rate"]["rateLimit"] == expected | by_caller
+    # After the gate has named the caller: a client's own header is gone by then.
+    assert http["routers"]["app"]["middlewares"][0] == "limit-rate"
+
+
+def test_traefik_gives_up_an_idle_connection_before_the_application_does() -> None:
+    """Zero would mean for ever, so an application without keep-alive has a setting of its own."""
+
+    def transport(seconds: int) -> dict[str, object]:
+        site = replace(SITE, app_keepalive=seconds)
+        text = build_configuration("traefik", site).files[1][1]
+        found: dict[str, object] = yaml.safe_load(text)["http"]["serversTransports"]["app"]
+        return found
+
+    assert transport(5) == {"forwardingTimeouts": {"idleConnTimeout": "3000ms"}}
+    assert transport(0) == {"maxIdleConnsPerHost": -1}
