@@ -25,6 +25,12 @@ from nexus_auth.adapters.pylon.api import (
     parse_endpoint,
 )
 from nexus_auth.adapters.pylon.bounded_transport import BoundedTransport
+from nexus_auth.adapters.server_trust import (
+    AUTHORITIES_VARIABLE,
+    CLEARED_FLAGS,
+    SET_FLAGS,
+    explain_refusal,
+)
 from nexus_auth.domain import errors
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
@@ -248,7 +254,7 @@ class PylonClient:
             method, total_seconds = "POST", self._generate_timeout_seconds
         pylon_timeout = max(1, min(_PYLON_TIMEOUT_CAP_SECONDS, int(total_seconds)))
         status: int | None = None
-        was_sent = True
+        was_sent, remedy = True, ""
         began = time.perf_counter()
         try:
             # httpx's read timeout starts anew with every byte; this one does not.
@@ -277,12 +283,19 @@ class PylonClient:
             if type(exc) is RuntimeError:  # httpx has no type of its own for it.
                 reason = ": the client is closed"
             failure = f"could not be asked ({type(exc).__name__}{reason})"
+            refusal = explain_refusal(
+                exc, authorities=AUTHORITIES_VARIABLE, address="NEXUS_PYLON_ENDPOINT"
+            )
+            if refusal is not None:
+                failure, remedy = f"is not trusted: {refusal.problem}", refusal.remedy
         finally:
             if self._observe is not None:
                 self._observe(status, time.perf_counter() - began)
         # Raised outside of the except blocks, so that it does not refer to its cause: a frame of
         # httpx's in the traceback of that one holds the token.
-        raise PylonUnreachable(f"Pylon at {self._endpoint} {failure}", was_sent=was_sent)
+        raise PylonUnreachable(
+            f"Pylon at {self._endpoint} {failure}", was_sent=was_sent, remedy=remedy
+        )
 
     def _require(self, answer: _Answer, *expected: int) -> None:
         """Raises an error for any other status, with what to check where the status says it."""
@@ -351,4 +364,5 @@ def trusted_servers(endpoint: str) -> ssl.SSLContext:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
+    context.verify_flags = (context.verify_flags | SET_FLAGS) & ~CLEARED_FLAGS
     return context

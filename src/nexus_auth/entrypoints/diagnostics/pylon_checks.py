@@ -99,11 +99,10 @@ async def _answers(request: Awaitable[object]) -> bool:
 def _explain(exc: RegistryError, endpoint: str) -> Finding:
     outcome, text = Outcome.WRONG, str(exc)
     match exc:
-        case api.PylonUnreachable():
-            outcome = Outcome.UNREACHABLE
+        case api.PylonUnreachable(remedy=remedy):
+            outcome, text = Outcome.UNREACHABLE, text.removesuffix(f"; {remedy}")
             next_step = f"is Pylon running at {endpoint}? NEXUS_PYLON_ENDPOINT names it"
-            if endpoint.startswith("https:"):
-                next_step += "; SSL_CERT_FILE names a private authority that signed its certificate"
+            next_step = remedy or next_step
         case api.PylonRefused():
             next_step = "have Pylon's operator tell you the token, and set it"
         case api.PylonFailed(status=status) if status in _REDIRECTS:
