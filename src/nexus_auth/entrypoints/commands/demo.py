@@ -26,7 +26,7 @@ examples:
   nexus-auth demo --keep     and try it yourself with the curl command it prints
   nexus-auth demo --proxy envoy
 
-exit codes: 0 all went as it must · 1 something did not
+exit codes: 0 all went as it must; 1 something did not
 """
 
 

@@ -40,7 +40,7 @@ examples:
   nexus-auth pylon --data pylon.sqlite --seed-only --neuron 5C...,permit=yes
       (changes a neuron while another process serves the same file)
 
-exit codes: 0 stopped by a signal, or seeded · 1 the address is taken ·
+exit codes: 0 stopped by a signal, or seeded; 1 the address is taken;
             2 wrong usage or unusable data file
 """
 
