@@ -280,9 +280,9 @@ class Settings:
     snapshot_store_secret: str | None = _setting(
         "NEXUS_AUTH_SNAPSHOT_STORE_SECRET",
         _own_secret,
-        "Seals what is kept in the store, so that nobody else can change it; the same for all "
-        f"replicas, {_MIN_SECRET_CHARACTERS} characters or more. Where it is not set, the Pylon "
-        "token serves.",
+        "Seals what is kept in the store, so that no other program can change it; the same for "
+        f"all replicas, {_MIN_SECRET_CHARACTERS} characters or more. Where it is not set, the "
+        "Pylon token serves.",
         secret=True,
     )
     unsafe_unsealed_store: bool = _setting(
@@ -338,8 +338,9 @@ class Settings:
     trusted_proxies: TrustedPeers | None = _flagged(
         "NEXUS_AUTH_TRUSTED_PROXIES",
         TrustedPeers.parse,
-        "Addresses and networks of the proxies that may ask, separated by commas; everybody else "
-        "is denied. A unix socket is trusted. Unset: whoever reaches the port may ask.",
+        "Addresses and networks of the proxies that may ask, separated by commas; any other "
+        "peer is denied. A unix socket is trusted. Unset: any client that reaches the port may "
+        "ask.",
     )
     policy_file: Path | None = _flagged(
         "NEXUS_AUTH_POLICY_FILE",
@@ -350,7 +351,7 @@ class Settings:
     allow_hotkeys: HotkeyList | None = _setting(
         "NEXUS_AUTH_ALLOW_HOTKEYS",
         _hotkeys,
-        "Hotkeys that may enter, separated by commas; nobody else may. Not beside a policy file.",
+        "Hotkeys that may enter, separated by commas; no others may. Not beside a policy file.",
     )
     deny_hotkeys: HotkeyList | None = _setting(
         "NEXUS_AUTH_DENY_HOTKEYS",

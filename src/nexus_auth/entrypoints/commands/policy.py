@@ -28,7 +28,7 @@ exit codes: 0 valid, or would be admitted;
 """
 _CHECK_EPILOG = """\
 Reads FILE as the service would, or what the settings name, and shows what it
-says. Asks nobody.
+says. Sends no request.
 
 exit codes: 0 valid; 2 not valid
 """

@@ -16,8 +16,8 @@ from nexus_auth.entrypoints.arguments import add_switch, add_value, parsed, whol
 
 _DESCRIPTION: Final = """\
 Runs a development Pylon: the same HTTP API, with a file in the place of the
-chain. FOR DEVELOPMENT ONLY: nothing is checked on any chain, and whoever has a
-token may publish keys.
+chain. FOR DEVELOPMENT ONLY: nothing is checked on any chain, and any client
+with a token may publish keys.
 
 Without any identity it makes one, "dev", with a hotkey of its own that is
 registered on the subnet. Its connection settings are printed as lines for a

@@ -44,8 +44,8 @@ async def check_pylon(
     text = f"{endpoint} answers: {spoken}, {len(answer.keys)} registered keys"
     findings = [Finding(_SUBJECT, Outcome.OK, text)]
     if not answer.keys:
-        text = "Pylon knows no key at all on this subnet; everybody is refused"
-        next_step = "check NEXUS_PYLON_NETUID; otherwise nobody has published a key yet"
+        text = "Pylon knows no key at all on this subnet; every caller is denied"
+        next_step = "check NEXUS_PYLON_NETUID; otherwise no key has been published yet"
         findings.append(Finding("subnet", Outcome.WARNING, text, next_step))
     if answer.rejected:
         text = f"{answer.rejected} entries cannot be used, and those hotkeys are refused"
