@@ -177,7 +177,7 @@ class AdmitNone:
 
     reason: str
     needs_neuron: ClassVar[bool] = False
-    demand: ClassVar[str] = "nobody"
+    demand: ClassVar[str] = "no hotkey"
 
     def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
         """See `Rule.objection`."""

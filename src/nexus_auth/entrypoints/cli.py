@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 from importlib import import_module
@@ -45,8 +46,8 @@ Every command explains itself: nexus-auth COMMAND --help.
 Flags are accepted with one dash or two; settings also come from the environment
 and from .env.
 
-exit codes: 0 done or granted · 1 failed or denied ·
-            2 wrong usage or configuration ·
+exit codes: 0 done or granted; 1 failed or denied;
+            2 wrong usage or configuration;
             3 the registry or Pylon could not be reached
 """
 
@@ -91,7 +92,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; the console script's entry point."""
-    _open_missing_streams()
+    _prepare_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = _command_named(arguments)
     if name is None:
@@ -128,16 +129,21 @@ def _run(arguments: list[str], name: str | None) -> int:
     return code
 
 
-def _open_missing_streams() -> None:
-    """Opens what the process was started without (`>&-`), so that all output has somewhere to go.
+def _prepare_streams() -> None:
+    """Has all output somewhere to go, and no character that it cannot be written with.
 
-    Otherwise the next file to be opened, a key or a database, would get the number of a standard
-    stream, and with it all that is printed there.
+    What the process was started without (`>&-`) is opened: otherwise the next file to be opened, a
+    key or a database, would get the number of a standard stream, and with it all that is printed
+    there. A character outside of a stream's encoding, as of a file's name where that is ASCII, is
+    written as an escape.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             descriptor = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:

@@ -242,6 +242,7 @@ class Container(containers.DeclarativeContainer):
         connect_timeout_seconds=settings.provided.pylon_connect_timeout_seconds,
         read_timeout_seconds=settings.provided.pylon_read_timeout_seconds,
         observe=counters.provided.count_pylon_request,
+        reread_token=settings.provided.reread,
     )
     """A `KeySource` and a `CertIssuer`. Close it."""
 

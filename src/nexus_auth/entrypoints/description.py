@@ -121,7 +121,7 @@ def load_certificate(source: str) -> bytes:
     if _PRIVATE_KEY.search(data):
         raise CredentialsError(
             f"{shown}: it holds a private key; give the certificate (client.crt) alone, and "
-            "share the key with nobody"
+            "do not share the key"
         )
     return data
 

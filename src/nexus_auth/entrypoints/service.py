@@ -80,8 +80,8 @@ def serve(settings: Settings) -> int:
         log.warning(
             "anybody_may_ask",
             listen=str(settings.listen_addr),
-            problem="a certificate is public: whoever reaches this address can show anybody's and "
-            "be told that it is granted; let nobody but the proxy reach it, or name the proxy in "
+            problem="a certificate is public: any client that reaches this address can show any "
+            "certificate and get a grant; let only the proxy reach it, or name the proxy in "
             "NEXUS_AUTH_TRUSTED_PROXIES",
         )
     allow_many_connections()

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
@@ -177,7 +178,8 @@ class Settings:
     """The effective settings.
 
     `origins` says for each attribute where its value came from; `unknown` has a line for each
-    variable that looks like a setting and is none.
+    variable that looks like a setting and is none. `reread` takes the name of a secret, and reads
+    it from its file again; it gives None where the file, or what it says, is of no use.
     """
 
     listen_addr: Address = _flagged(
@@ -278,9 +280,9 @@ class Settings:
     snapshot_store_secret: str | None = _setting(
         "NEXUS_AUTH_SNAPSHOT_STORE_SECRET",
         _own_secret,
-        "Seals what is kept in the store, so that nobody else can change it; the same for all "
-        f"replicas, {_MIN_SECRET_CHARACTERS} characters or more. Where it is not set, the Pylon "
-        "token serves.",
+        "Seals what is kept in the store, so that no other program can change it; the same for "
+        f"all replicas, {_MIN_SECRET_CHARACTERS} characters or more. Where it is not set, the "
+        "Pylon token serves.",
         secret=True,
     )
     unsafe_unsealed_store: bool = _setting(
@@ -336,8 +338,9 @@ class Settings:
     trusted_proxies: TrustedPeers | None = _flagged(
         "NEXUS_AUTH_TRUSTED_PROXIES",
         TrustedPeers.parse,
-        "Addresses and networks of the proxies that may ask, separated by commas; everybody else "
-        "is denied. A unix socket is trusted. Unset: whoever reaches the port may ask.",
+        "Addresses and networks of the proxies that may ask, separated by commas; any other "
+        "peer is denied. A unix socket is trusted. Unset: any client that reaches the port may "
+        "ask.",
     )
     policy_file: Path | None = _flagged(
         "NEXUS_AUTH_POLICY_FILE",
@@ -348,7 +351,7 @@ class Settings:
     allow_hotkeys: HotkeyList | None = _setting(
         "NEXUS_AUTH_ALLOW_HOTKEYS",
         _hotkeys,
-        "Hotkeys that may enter, separated by commas; nobody else may. Not beside a policy file.",
+        "Hotkeys that may enter, separated by commas; no others may. Not beside a policy file.",
     )
     deny_hotkeys: HotkeyList | None = _setting(
         "NEXUS_AUTH_DENY_HOTKEYS",
@@ -379,6 +382,9 @@ class Settings:
 
     origins: Mapping[str, str] = field(repr=False)
     unknown: tuple[str, ...] = field(repr=False)
+    reread: Callable[[str], str | None] = field(
+        default=lambda _name: None, repr=False, compare=False
+    )
 
     @classmethod
     def load(
@@ -423,7 +429,12 @@ class Settings:
                     setting=setting.name, source=origin, problem=f"{shown}{exc}"
                 ) from None
         unknown = tuple(sources.unknown_names())
-        settings = cls(**values, origins=MappingProxyType(origins), unknown=unknown)
+        settings = cls(
+            **values,
+            origins=MappingProxyType(origins),
+            unknown=unknown,
+            reread=partial(_reread, sources, origins, implicit),
+        )
         settings._check_destinations(implicit)
         settings._check_together()
         return settings
@@ -524,6 +535,20 @@ class Settings:
             problem=f"needed together with {_name_of(given)}, which is set "
             f"(from {self.origins[given]}){hint}",
         )
+
+
+def _reread(
+    sources: Sources, origins: Mapping[str, str], implicit: set[str], name: str
+) -> str | None:
+    row = next(row for row in all_settings() if row.name == name)
+    with contextlib.suppress(ConfigurationError, ValueError):
+        found = sources.find(name, is_secret=True)
+        # From the same source, a flag included, and the same kind of place as at the start: the
+        # destinations were checked for those.
+        if found is not None and found.origin == origins[row.attribute]:
+            is_same_place = found.is_implicit == (row.attribute in implicit)
+            return row.parse(found.text) if is_same_place else None
+    return None
 
 
 def all_settings() -> Iterator[Setting]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from nexus_auth.adapters.files import load_bytes
 from nexus_auth.domain.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -179,8 +180,8 @@ def _service_links(environ: Mapping[str, str]) -> Iterator[str]:
 
 def _load_secret(name: str, path: str, origin: str) -> str:
     try:
-        with Path(path).open("rb") as file:
-            text = file.read(_MAX_SECRET_FILE_BYTES).decode("ascii").strip()
+        # A pipe that was read at the start has no writer when it is read again.
+        text = load_bytes(Path(path), _MAX_SECRET_FILE_BYTES).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as exc:
         problem = exc.strerror if isinstance(exc, OSError) else "not ASCII text"
     else:

@@ -57,6 +57,46 @@ def test_help_costs_at_most_four_empty_interpreters() -> None:
     assert _processor_seconds([script, "--help"]) <= 4 * empty
 
 
+NARROW: Final = {
+    "encoding of Python": {"PYTHONIOENCODING": "ascii"},
+    "locale": {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+}
+"""Environments in which standard output is ASCII."""
+
+
+def _run_narrowly(
+    where: str, *arguments: str | bytes, **variables: str
+) -> subprocess.CompletedProcess[bytes]:
+    environment = {"PATH": os.environ["PATH"], **NARROW[where], **variables}
+    command = [*NEXUS_AUTH, *arguments]
+    return subprocess.run(
+        command, env=environment, capture_output=True, timeout=30, check=False, cwd="/"
+    )
+
+
+@pytest.mark.parametrize("where", NARROW)
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)], ids=str)
+def test_help_can_be_read_where_output_is_ascii(command: tuple[str, ...], where: str) -> None:
+    """As in a container without a locale; the help of most commands is plain ASCII anyway."""
+    shown = _run_narrowly(where, *command, "--help")
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert b"exit codes:" in shown.stdout
+
+
+@pytest.mark.parametrize("where", NARROW)
+def test_any_name_of_a_file_can_be_shown_where_output_is_ascii(where: str) -> None:
+    """On standard output and in errors: with escapes, and no traceback."""
+    shown = _run_narrowly(where, "config", "show", NEXUS_AUTH_POLICY_FILE="/r\u00e9gles")
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert b"gles" in shown.stdout
+    shown = _run_narrowly(where, "policy", "check", b"/r\xe9gles")
+    assert shown.returncode == 2
+    assert b"Traceback" not in shown.stderr + shown.stdout
+    shown = _run_narrowly(where, "inspect", b"/\xff.crt")
+    assert shown.returncode == 1
+    assert b"Traceback" not in shown.stderr + shown.stdout
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
     """With a usage line, a sentence, and the exit code 0."""

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import uvicorn
@@ -55,9 +56,10 @@ class RunningPylon:
     open_access_token = OPEN_ACCESS_TOKEN
     netuid = DEFAULT_NETUID
 
-    def __init__(self) -> None:
+    def __init__(self, tls: tuple[Path, Path] | None = None) -> None:
         self.hotkey: Hotkey = a_hotkey(IDENTITY_NAME)
         self.port = 0
+        self._tls = tls
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._listener: socket.socket | None = None
@@ -65,7 +67,8 @@ class RunningPylon:
     @property
     def url(self) -> str:
         """Its base URL; the same one after `stop` and `start`."""
-        return f"http://127.0.0.1:{self.port}"
+        server = "http://127.0.0.1" if self._tls is None else "https://localhost"
+        return f"{server}:{self.port}"
 
     def serve(self, store: DevnetStore, *, publish_seconds: float = 0.0) -> None:
         """Goes on with this store and an empty list of requests, and behaves again."""
@@ -110,6 +113,8 @@ class RunningPylon:
                 log_config=None,
                 access_log=False,
                 timeout_graceful_shutdown=1,
+                ssl_certfile=None if self._tls is None else self._tls[0],
+                ssl_keyfile=None if self._tls is None else self._tls[1],
             )
         )
         self._thread = threading.Thread(
@@ -155,6 +160,7 @@ def running_pylon(
     publish_seconds: float = 0.0,
     open_access_token: str | None = OPEN_ACCESS_TOKEN,
     with_identity: bool = True,
+    tls: tuple[Path, Path] | None = None,
 ) -> Iterator[RunningPylon]:
     """Runs a development Pylon until the block ends.
 
@@ -163,8 +169,9 @@ def running_pylon(
         publish_seconds: How long `generate` waits for its chain.
         open_access_token: None opens the open-access API to everybody.
         with_identity: Whether it has the identity `dev` on subnet 1, whose hotkey is a neuron.
+        tls: Its certificate and its key, where it speaks TLS alone, as `localhost`.
     """
-    pylon = RunningPylon()
+    pylon = RunningPylon(tls)
     with DevnetStore(path) as store:
         prepare(store, open_access_token=open_access_token, with_identity=with_identity)
         pylon.serve(store, publish_seconds=publish_seconds)

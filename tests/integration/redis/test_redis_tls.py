@@ -18,10 +18,13 @@ from nexus_auth.adapters.store.redis_store import RedisStore
 from nexus_auth.domain.errors import StoreUnavailable
 from tests.builders import NOW
 from tests.fakes import FakeClock
+from tests.integration.authority import PrivateAuthority, strict_python
 from tests.integration.proxies.stack import make_server_certificate
 from tests.integration.real import Process
 from tests.integration.redis.server import rediss_url, running_redis
 from tests.unit.contracts.snapshot_store import KEEP, LONG, SnapshotStoreContract
+
+__all__ = ["strict_python"]
 
 SCOPE = "http://pylon:8000 netuid=12"
 
@@ -62,18 +65,40 @@ class TestRedisStoreOverTls(SnapshotStoreContract):
 
 
 async def test_server_that_nobody_vouches_for_is_unavailable(server: tuple[Process, str]) -> None:
-    """Without saying whom to trust, it is whom this machine trusts."""
+    """Without saying whom to trust, it is whom this machine trusts. Cause and remedy are said."""
     _, url = server
     async with a_store(url.partition("?")[0]) as store:
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreUnavailable) as caught:
             await store.acquire_lease("me", LONG)
+    assert str(caught.value) == (
+        "Redis: its certificate is refused: self-signed certificate; name the file of the "
+        "authority that signed it in ssl_ca_certs behind the ? of the URL, or in SSL_CERT_FILE"
+    )
+
+
+async def test_authority_of_the_operator_counts_whatever_its_form(
+    tmp_path: Path,
+    strict_python: None,
+) -> None:
+    """One that says nothing of its key usage, as Python 3.13 by itself refuses; as for Pylon.
+
+    Flags in the URL are the operator's own choice.
+    """
+    authority = PrivateAuthority(tmp_path)
+    with running_redis(tmp_path, tls=authority.issue()) as (_, port):
+        url = rediss_url(port, trust=authority.file)
+        async with a_store(url) as store:
+            assert await store.acquire_lease("me", LONG)
+        async with a_store(f"{url}&ssl_include_verify_flags=VERIFY_X509_STRICT") as store:
+            with pytest.raises(StoreUnavailable, match="its certificate is refused"):
+                await store.acquire_lease("me", LONG)
 
 
 async def test_server_of_another_name_is_unavailable(server: tuple[Process, str]) -> None:
-    """A certificate that is trusted, but for somewhere else, is nobody's here."""
+    """A certificate that is trusted, but for another server, is refused."""
     _, url = server
     async with a_store(url.replace("localhost", "127.0.0.1")) as store:
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreUnavailable, match=r"mismatch.*NEXUS_AUTH_SNAPSHOT_STORE"):
             await store.acquire_lease("me", LONG)
 
 

@@ -131,6 +131,31 @@ def test_rotated_key_works_and_the_old_one_stops(tmp_path: Path) -> None:
             assert service.ask(old).reason == "key-mismatch"
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_replaced_token_is_read_from_its_file(tmp_path: Path, workers: str) -> None:
+    """Whichever is replaced first, Pylon's or the file's: a running service goes on."""
+    file = tmp_path / "token"
+    file.write_text(RunningPylon.token)
+    with running_pylon() as pylon:
+        register(pylon, "alice")
+        with running_service(
+            tmp_path,
+            pylon.url,
+            NEXUS_PYLON_IDENTITY_TOKEN="",
+            NEXUS_PYLON_IDENTITY_TOKEN_FILE=str(file),
+            NEXUS_AUTH_REFRESH_SECONDS="1",
+            NEXUS_AUTH_WORKERS=workers,
+        ) as service:
+            pylon.store.add_identity(pylon.identity_name, hotkey=pylon.hotkey, token="another")
+            wait_until_ready(lambda: bool(service.lines("source_failed")), what="a refused token")
+            file.write_text("another")
+            wait_until_ready(lambda: bool(service.lines("source_recovered")), what="another token")
+            assert service.lines("token_reloaded")[0]["setting"] == "NEXUS_PYLON_IDENTITY_TOKEN"
+            register(pylon, "bob")
+            wait_until_ready(lambda: service.ask(a_header("bob")).status == 200, what="bob's key")
+            assert "another" not in service.process.output
+
+
 def test_service_starts_and_stays_without_pylon(tmp_path: Path) -> None:
     """It denies, says that it is not ready and why, and ends in good order."""
     with running_service(tmp_path, NOWHERE, wait=False) as service:

@@ -238,7 +238,7 @@ def test_choice_that_is_not_understood_refuses_everybody(
         (RequireValidatorPermit(), "a validator permit"),
         (RequireActive(), "active"),
         (MinStake(StakeKind.ALPHA, 2.5), "stake of at least 2.5 alpha"),
-        (AdmitNone("closed"), "nobody"),
+        (AdmitNone("closed"), "no hotkey"),
     ],
 )
 def test_rule_says_what_it_demands(rule: Rule, demand: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import subprocess
 import sys
@@ -206,13 +207,14 @@ def test_help_of_one_command_loads_that_one(
 def test_help_fits_into_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    """80 columns, and what the exit codes mean."""
+    """80 columns, what the exit codes mean, and no words that the glossary does not have."""
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         cli.main([*command.split(), "--help"])
     shown = capsys.readouterr().out
     assert [line for line in shown.splitlines() if len(line) > 80] == []
     assert "exit codes: 0 " in shown
+    assert re.search(r"\b(any|every|no|some)body\b|\bwhoever\b", shown.lower()) is None
 
 
 @pytest.mark.parametrize("argument", ["-version", "--version"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -407,3 +408,58 @@ def test_admin_listener_is_never_public_without_a_token(address: str) -> None:
         Settings.load(environ={"NEXUS_AUTH_ADMIN_ADDR": address})
     assert raised.value.setting == "NEXUS_AUTH_ADMIN_ADDR"
     assert "NEXUS_AUTH_ADMIN_TOKEN" in str(raised.value)
+
+
+def test_secret_is_read_again_from_its_file_alone(tmp_path: Path) -> None:
+    """What is of no use, or comes from elsewhere by now, is None."""
+    name = "NEXUS_PYLON_OPEN_ACCESS_TOKEN"
+    file = tmp_path / "token"
+    file.write_text("first")
+    environ = {f"{name}_FILE": str(file), "NEXUS_PYLON_NETUID": "12"}
+    settings = Settings.load(environ=environ)
+    file.write_text("second\n")
+    assert settings.reread(name) == "second"
+    assert settings.open_access_token == "first"
+    for useless in ("", "two words"):
+        file.write_text(useless)
+        assert settings.reread(name) is None
+    file.unlink()
+    assert settings.reread(name) is None
+    os.mkfifo(file)  # it has no writer
+    assert settings.reread(name) is None
+    assert Settings.load(environ={}).reread(name) is None
+
+
+def test_flag_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    """A weaker source that was passed over at the start is passed over later."""
+    file = tmp_path / "token"
+    file.write_text("of-the-file")
+    settings = Settings.load(
+        flags={"identity_token": "of-the-flag"},
+        environ={
+            "NEXUS_PYLON_IDENTITY_TOKEN_FILE": str(file),
+            "NEXUS_PYLON_IDENTITY_NAME": "dev",
+            "NEXUS_PYLON_NETUID": "12",
+        },
+    )
+    assert settings.reread("NEXUS_PYLON_IDENTITY_TOKEN") is None
+
+
+def test_token_file_of_a_folder_stays_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where only `.env` names the endpoint, no file from elsewhere is sent there, later either."""
+    folder, elsewhere = tmp_path / "checkout", tmp_path / "secret"
+    folder.mkdir()
+    elsewhere.write_text("mine")
+    (folder / "token").write_text("of-the-folder")
+    (folder / ".env").write_text(
+        "NEXUS_PYLON_ENDPOINT=http://pylon.test\nNEXUS_PYLON_NETUID=12\n"
+        "NEXUS_PYLON_OPEN_ACCESS_TOKEN_FILE=token\n"
+    )
+    monkeypatch.chdir(folder)
+    settings = Settings.load(environ={})
+    assert settings.reread("NEXUS_PYLON_OPEN_ACCESS_TOKEN") == "of-the-folder"
+    (folder / "token").unlink()
+    (folder / "token").symlink_to(elsewhere)
+    assert settings.reread("NEXUS_PYLON_OPEN_ACCESS_TOKEN") is None

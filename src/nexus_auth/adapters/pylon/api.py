@@ -30,13 +30,15 @@ class PylonUnreachable(RegistryUnavailable):
 
     Attributes:
         was_sent: Whether the request may have reached Pylon.
+        remedy: What to do about it, as at the end of the message; empty where that is not known.
     """
 
     cause = "unreachable"
 
-    def __init__(self, message: str, *, was_sent: bool = True) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, was_sent: bool = True, remedy: str = "") -> None:
+        super().__init__(f"{message}; {remedy}" if remedy else message)
         self.was_sent = was_sent
+        self.remedy = remedy
 
 
 class PylonFailed(RegistryUnavailable):

@@ -7,12 +7,13 @@ import functools
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final, ParamSpec, Self, TypeVar
 
 import httpx
+import structlog
 
 from nexus_auth.adapters.pylon import answers
 from nexus_auth.adapters.pylon.api import (
@@ -25,6 +26,12 @@ from nexus_auth.adapters.pylon.api import (
     parse_endpoint,
 )
 from nexus_auth.adapters.pylon.bounded_transport import BoundedTransport
+from nexus_auth.adapters.server_trust import (
+    AUTHORITIES_VARIABLE,
+    CLEARED_FLAGS,
+    SET_FLAGS,
+    explain_refusal,
+)
 from nexus_auth.domain import errors
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
@@ -37,6 +44,9 @@ DEFAULT_CONNECT_TIMEOUT_SECONDS: Final = 2.0
 DEFAULT_READ_TIMEOUT_SECONDS: Final = 10.0
 GENERATE_TIMEOUT_SECONDS: Final = 300.0
 """Publishing a key waits for the chain, which can take a minute; Pylon's own cap is 300 s."""
+
+REREAD_SECONDS: Final = 1.0
+"""How long a request waits for the file of a token. A file system may hang."""
 
 MAX_SINGLE_BYTES: Final = 64 * 1024
 """One certificate, or an error, has some 200 bytes."""
@@ -62,6 +72,8 @@ _REFUSALS: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 # Something between us and the chain timed out or was away: this is no refusal.
 _UNAVAILABLE: Final = range(502, 505)
 _SERVER_ERRORS: Final = range(500, 600)
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +136,7 @@ class PylonClient:
         generate_timeout_seconds: float = GENERATE_TIMEOUT_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
         observe: Callable[[int | None, float], None] | None = None,
+        reread_token: Callable[[str], str | None] | None = None,
     ) -> None:
         """Prepares a client; nothing is opened before the first request.
 
@@ -136,6 +149,9 @@ class PylonClient:
             transport: Replaces the network in tests.
             observe: Called with every request's status and seconds; the status is None where
                 no whole answer came. Must not raise.
+            reread_token: Called in a thread, with the name of the token's setting, when Pylon
+                refuses the token; gives the one to use from now on. The request is repeated once
+                where that is another. None, or a result of None, keeps it. Must not raise.
 
         Raises:
             ValueError: If the endpoint is no base URL; see `parse_endpoint`.
@@ -143,12 +159,12 @@ class PylonClient:
         self._endpoint = parse_endpoint(endpoint)
         self._api = api
         self._observe = observe
+        self._reread_token = reread_token
+        self._rereading: asyncio.Task[str | None] | None = None
         self._connect_timeout_seconds = connect_timeout_seconds
         self._read_timeout_seconds = read_timeout_seconds
         self._generate_timeout_seconds = generate_timeout_seconds
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
-        if api.token is not None:
-            headers["Authorization"] = f"Bearer {api.token}"
         self._http = httpx.AsyncClient(
             headers=headers,
             follow_redirects=False,
@@ -243,12 +259,38 @@ class PylonClient:
         self, path: str, *, max_bytes: int = MAX_SINGLE_BYTES, content: dict[str, Any] | None = None
     ) -> _Answer:
         """Reads what is at a path; or has content processed there, for which there is more time."""
+        token = self._api.token
+        answer = await self._send(path, token, max_bytes, content)
+        # A refused request did nothing, so that it can be repeated.
+        if answer.status in _REFUSALS and await self._has_another_token(token):
+            answer = await self._send(path, self._api.token, max_bytes, content)
+        return answer
+
+    async def _has_another_token(self, refused: str | None) -> bool:
+        """Reads the token again, and says whether there is another one than that."""
+        if self._reread_token is not None:
+            setting = self._api.credential_setting
+            # One thread at most, however many requests are refused while a file system hangs.
+            if self._rereading is None or self._rereading.done():
+                reading = asyncio.to_thread(self._reread_token, setting)
+                self._rereading = asyncio.create_task(reading, name="pylon-token")
+            await asyncio.wait({self._rereading}, timeout=REREAD_SECONDS)
+            token = self._rereading.result() if self._rereading.done() else None
+            if token is not None and token != self._api.token:
+                self._api = replace(self._api, token=token)
+                _log.info("token_reloaded", setting=setting)
+        return self._api.token != refused
+
+    async def _send(
+        self, path: str, token: str | None, max_bytes: int, content: dict[str, Any] | None
+    ) -> _Answer:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         method, total_seconds = "GET", self._read_timeout_seconds
         if content is not None:
             method, total_seconds = "POST", self._generate_timeout_seconds
         pylon_timeout = max(1, min(_PYLON_TIMEOUT_CAP_SECONDS, int(total_seconds)))
         status: int | None = None
-        was_sent = True
+        was_sent, remedy = True, ""
         began = time.perf_counter()
         try:
             # httpx's read timeout starts anew with every byte; this one does not.
@@ -258,7 +300,7 @@ class PylonClient:
                     method,
                     self._endpoint + path,
                     json=content,
-                    headers={"X-Pylon-Timeout": str(pylon_timeout)},
+                    headers={"X-Pylon-Timeout": str(pylon_timeout), **headers},
                     timeout=httpx.Timeout(total_seconds, connect=self._connect_timeout_seconds),
                 ) as response,
             ):
@@ -277,12 +319,19 @@ class PylonClient:
             if type(exc) is RuntimeError:  # httpx has no type of its own for it.
                 reason = ": the client is closed"
             failure = f"could not be asked ({type(exc).__name__}{reason})"
+            refusal = explain_refusal(
+                exc, authorities=AUTHORITIES_VARIABLE, address="NEXUS_PYLON_ENDPOINT"
+            )
+            if refusal is not None:
+                failure, remedy = f"is not trusted: {refusal.problem}", refusal.remedy
         finally:
             if self._observe is not None:
                 self._observe(status, time.perf_counter() - began)
         # Raised outside of the except blocks, so that it does not refer to its cause: a frame of
         # httpx's in the traceback of that one holds the token.
-        raise PylonUnreachable(f"Pylon at {self._endpoint} {failure}", was_sent=was_sent)
+        raise PylonUnreachable(
+            f"Pylon at {self._endpoint} {failure}", was_sent=was_sent, remedy=remedy
+        )
 
     def _require(self, answer: _Answer, *expected: int) -> None:
         """Raises an error for any other status, with what to check where the status says it."""
@@ -351,4 +400,5 @@ def trusted_servers(endpoint: str) -> ssl.SSLContext:
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
+    context.verify_flags = (context.verify_flags | SET_FLAGS) & ~CLEARED_FLAGS
     return context

@@ -92,7 +92,7 @@ async def _fetch_both(
 ) -> tuple[KeyMap, Mapping[Hotkey, Neuron], int]:
     """Fetches keys and neurons at the same time: facts that are used together, or none of them."""
     if neuron_source is None:
-        raise RegistryUnavailable("a policy needs neurons, and nobody can be asked for them")
+        raise RegistryUnavailable("a policy needs neurons, and there is no source of them")
     fetching = asyncio.create_task(neuron_source.fetch_neurons(), name="registry-neurons")
     try:
         keys = await source.fetch_keys()

@@ -142,7 +142,6 @@ class SharedSnapshots:
             record = await asyncio.to_thread(self._codec.build, snapshot, fetched_at=fetched_at)
             saving = self._store.save(record, said_at=snapshot.said_at, keep_for=keep_for)
             version = await _in_time(saving)
-            self.is_empty = False
             # Where the record of another process was left in place, that is news.
             self._seen_version = version or self._seen_version
             if self._sign is not None:

@@ -421,7 +421,7 @@ class LookupFallback:
     @property
     def registry(self) -> LookupRegistry | None:
         """The registry to use where there is no snapshot; None where it is of no use."""
-        return None if self._registry is None or self._needs_neurons() else self._registry
+        return None if self._needs_neurons() else self._registry
 
     def begin(self) -> None:
         """Stands in from now on."""

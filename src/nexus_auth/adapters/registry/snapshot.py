@@ -160,7 +160,7 @@ class SnapshotRegistry:
         known = self.peek(hotkey)
         if known is not None and known.public_key == presented:
             return known
-        if not has_waited and (self._fallback.registry is None or self._usable() is not None):
+        if not has_waited and self._fallback.registry is None:
             await self._refresher.wait_for_news(
                 lambda: (now := self.peek(hotkey)) is not None and now.public_key == presented,
                 is_known=known is not None,

@@ -44,7 +44,7 @@ _HEADLINES: Final = {
     Freshness.EXPIRED: (
         "bad",
         "Closed",
-        "What Pylon said last is too old to be used. Everybody is denied.",
+        "What Pylon said last is too old to be used. Every caller is denied.",
     ),
 }
 

@@ -170,7 +170,7 @@ def _find_problem(found: os.stat_result) -> str | None:
     if not stat.S_ISREG(found.st_mode):
         return "it is not a regular file"
     if found.st_uid != os.geteuid():
-        return "it belongs to somebody else"
+        return "it belongs to another user"
     if stat.S_IMODE(found.st_mode) & 0o022:
         return "others may write it"
     return None

@@ -18,6 +18,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError
 
+from nexus_auth.adapters.server_trust import (
+    AUTHORITIES_VARIABLE,
+    CLEARED_FLAGS,
+    SET_FLAGS,
+    explain_refusal,
+)
 from nexus_auth.adapters.store.record import LONGEST_LEASE, MAX_RECORD_BYTES, MAX_SKEW, VERSION
 from nexus_auth.domain.errors import RecordRejected, StoreUnavailable
 
@@ -41,6 +47,12 @@ _MAX_VERSION_BYTES: Final = 32
 # 64 bits, the length of a text. An array is none of them, and neither is what only RESP3 has.
 # Source: RESP2, the Redis serialization protocol specification.
 _REPLY: Final = re.compile(rb"[+-][^\n]{0,1024}|:-?[0-9]{1,19}|\$(?:-1|[0-9]{1,7})")
+
+_VERIFY_FLAGS: Final = {
+    "ssl_include_verify_flags": [SET_FLAGS],
+    "ssl_exclude_verify_flags": [CLEARED_FLAGS],
+}
+"""Unless the URL has flags of its own."""
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
@@ -129,6 +141,8 @@ class RedisStore:
             "decode_responses": False,
             "encoding": "utf-8",
         }
+        if url.startswith("rediss:") and options.keys().isdisjoint(_VERIFY_FLAGS):
+            options |= _VERIFY_FLAGS
         try:
             pool = make_pool(**options)
             # Not connected, only made: an option that the package does not know shows now.
@@ -191,7 +205,14 @@ async def _bounded(command: Awaitable[Any] | Any) -> object:
             return await command
     except Exception as exc:  # noqa: BLE001 - whatever the package meets, the port has one error.
         # The package's own messages may repeat what a server said, or part of the URL.
-        raise StoreUnavailable(f"Redis: {type(exc).__name__}") from None
+        refusal = explain_refusal(
+            exc,
+            authorities=f"ssl_ca_certs behind the ? of the URL, or in {AUTHORITIES_VARIABLE}",
+            address="NEXUS_AUTH_SNAPSHOT_STORE",
+        )
+        problem = type(exc).__name__ if refusal is None else "; ".join(refusal)
+    # Outside of the except block, so that it does not refer to its cause.
+    raise StoreUnavailable(f"Redis: {problem}")
 
 
 def _require(kind: type[T], reply: object) -> T:

@@ -18,7 +18,7 @@ examples:
 For the running bash alone:
   eval "$(nexus-auth completion bash)"
 
-exit codes: 0 printed · 2 wrong usage
+exit codes: 0 printed; 2 wrong usage
 """
 
 

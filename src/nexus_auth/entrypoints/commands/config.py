@@ -19,7 +19,7 @@ from nexus_auth.entrypoints.terminal import as_json
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.epilog = "exit codes: 0 shown · 2 wrong usage or configuration"
+    parser.epilog = "exit codes: 0 shown; 2 wrong usage or configuration"
     parser.add_argument("action", choices=("show",), help="show: print every effective value")
     add_switch(parser, "json", "print JSON")
     add_flags(parser, (setting.attribute for setting in all_settings()))

@@ -26,7 +26,7 @@ examples:
   nexus-auth demo --keep     and try it yourself with the curl command it prints
   nexus-auth demo --proxy envoy
 
-exit codes: 0 all went as it must · 1 something did not
+exit codes: 0 all went as it must; 1 something did not
 """
 
 
@@ -76,7 +76,7 @@ def _keep(running: Environment, reporter: Reporter) -> None:
     pinned = f"curl --insecure --pinnedpubkey {public_key_pin(running.server_pair)}"
     reporter.result("\nEverything keeps running until Ctrl-C. As the registered caller:\n")
     reporter.result(f"{pinned} --cert {pair.certificate_path} --key {pair.key_path} {url}")
-    reporter.result(f"\nAnd as nobody:\n\n{pinned} {url}")
+    reporter.result(f"\nAnd without a certificate:\n\n{pinned} {url}")
     reporter.result(f"\nLogs and configuration: {running.directory}")
     try:
         while True:

@@ -30,8 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  nexus-auth doctor\n"
         "  nexus-auth doctor --certs ./certs --proxy https://127.0.0.1:8443/\n\n"
-        "exit codes: 0 nothing is wrong · 1 something is ·\n"
-        "            2 wrong usage or configuration ·\n"
+        "exit codes: 0 nothing is wrong; 1 something is;\n"
+        "            2 wrong usage or configuration;\n"
         "            3 Pylon or the proxy could not be reached"
     )
     text = "folder of client.key and client.crt (default: ./certs where that exists)"

@@ -33,9 +33,9 @@ examples:
   nexus-auth generate -ss58-address 5F... -reuse-key
       (a new certificate, the same key)
 
-exit codes: 0 done, or nothing to do ·
-            1 Pylon refused, or the files cannot be written ·
-            2 wrong usage or configuration · 3 Pylon could not be reached
+exit codes: 0 done, or nothing to do;
+            1 Pylon refused, or the files cannot be written;
+            2 wrong usage or configuration; 3 Pylon could not be reached
 """
 
 

@@ -21,7 +21,7 @@ examples:
   openssl s_client -connect 203.0.113.7:8443 </dev/null | openssl x509 |
       nexus-auth inspect -
 
-exit codes: 0 it was shown · 1 it is no certificate, or could not be read ·
+exit codes: 0 it was shown; 1 it is no certificate, or could not be read;
             2 wrong usage
 """
 

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from nexus_auth.entrypoints.container import Container
 
 _EPILOG = """\
-exit codes: 0 valid, or would be admitted ·
+exit codes: 0 valid, or would be admitted;
             the others are in the help of each action
 """
 _CHECK_EPILOG = """\
 Reads FILE as the service would, or what the settings name, and shows what it
-says. Asks nobody.
+says. Sends no request.
 
-exit codes: 0 valid · 2 not valid
+exit codes: 0 valid; 2 not valid
 """
 _EXPLAIN_EPILOG = """\
 Asks Pylon once, with the settings that the service would have. What the service
@@ -41,7 +41,7 @@ examples:
   nexus-auth policy explain 5F... -policy-file policy.toml
   nexus-auth policy explain 5F... -policy validators --json | jq .rules
 
-exit codes: 0 would be admitted · 1 would not · 2 wrong usage or configuration ·
+exit codes: 0 would be admitted; 1 would not; 2 wrong usage or configuration;
             3 Pylon could not be asked
 """
 

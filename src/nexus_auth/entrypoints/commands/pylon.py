@@ -16,8 +16,8 @@ from nexus_auth.entrypoints.arguments import add_switch, add_value, parsed, whol
 
 _DESCRIPTION: Final = """\
 Runs a development Pylon: the same HTTP API, with a file in the place of the
-chain. FOR DEVELOPMENT ONLY: nothing is checked on any chain, and whoever has a
-token may publish keys.
+chain. FOR DEVELOPMENT ONLY: nothing is checked on any chain, and any client
+with a token may publish keys.
 
 Without any identity it makes one, "dev", with a hotkey of its own that is
 registered on the subnet. Its connection settings are printed as lines for a
@@ -40,7 +40,7 @@ examples:
   nexus-auth pylon --data pylon.sqlite --seed-only --neuron 5C...,permit=yes
       (changes a neuron while another process serves the same file)
 
-exit codes: 0 stopped by a signal, or seeded · 1 the address is taken ·
+exit codes: 0 stopped by a signal, or seeded; 1 the address is taken;
             2 wrong usage or unusable data file
 """
 

@@ -11,7 +11,7 @@ _EPILOG = """\
 SIGTERM or Ctrl-C ends it in good order. nexus-auth config show prints what
 would be in force.
 
-exit codes: 0 ended by a signal · 1 an address is taken ·
+exit codes: 0 ended by a signal; 1 an address is taken;
             2 wrong usage or configuration
 """
 

@@ -23,8 +23,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.description = "Reports on a folder with client.key and client.crt."
     parser.epilog = (
-        "exit codes: 0 the pair is good and on chain · 1 it is not ·\n"
-        "            2 wrong usage or configuration · 3 Pylon could not be reached"
+        "exit codes: 0 the pair is good and on chain; 1 it is not;\n"
+        "            2 wrong usage or configuration; 3 Pylon could not be reached"
     )
     usual = Path("certs")
     parser.add_argument(

@@ -39,7 +39,7 @@ examples:
   nexus-auth verify -policy-file policy.toml -policy validators certs/client.crt
   nexus-auth verify -pylon-endpoint http://127.0.0.1:8000 -net-uid 1 - < a.crt
 
-exit codes: 0 granted · 1 denied · 2 wrong usage or configuration ·
+exit codes: 0 granted; 1 denied; 2 wrong usage or configuration;
             3 Pylon could not be asked
 """
 

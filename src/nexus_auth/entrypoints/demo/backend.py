@@ -53,7 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests += 1
         hotkeys = self.headers.get_all(HOTKEY_HEADER) or []
         answer = {
-            "message": f"Hello {', '.join(hotkeys) or 'whoever you are'}, says the application.",
+            "message": f"Hello {', '.join(hotkeys) or 'stranger'}, says the application.",
             "method": self.command,
             "path": self.path,
             "headers": [f"{name}: {value}" for name, value in self.headers.items()],

@@ -44,8 +44,8 @@ async def check_pylon(
     text = f"{endpoint} answers: {spoken}, {len(answer.keys)} registered keys"
     findings = [Finding(_SUBJECT, Outcome.OK, text)]
     if not answer.keys:
-        text = "Pylon knows no key at all on this subnet; everybody is refused"
-        next_step = "check NEXUS_PYLON_NETUID; otherwise nobody has published a key yet"
+        text = "Pylon knows no key at all on this subnet; every caller is denied"
+        next_step = "check NEXUS_PYLON_NETUID; otherwise no key has been published yet"
         findings.append(Finding("subnet", Outcome.WARNING, text, next_step))
     if answer.rejected:
         text = f"{answer.rejected} entries cannot be used, and those hotkeys are refused"
@@ -99,11 +99,10 @@ async def _answers(request: Awaitable[object]) -> bool:
 def _explain(exc: RegistryError, endpoint: str) -> Finding:
     outcome, text = Outcome.WRONG, str(exc)
     match exc:
-        case api.PylonUnreachable():
-            outcome = Outcome.UNREACHABLE
+        case api.PylonUnreachable(remedy=remedy):
+            outcome, text = Outcome.UNREACHABLE, text.removesuffix(f"; {remedy}")
             next_step = f"is Pylon running at {endpoint}? NEXUS_PYLON_ENDPOINT names it"
-            if endpoint.startswith("https:"):
-                next_step += "; SSL_CERT_FILE names a private authority that signed its certificate"
+            next_step = remedy or next_step
         case api.PylonRefused():
             next_step = "have Pylon's operator tell you the token, and set it"
         case api.PylonFailed(status=status) if status in _REDIRECTS:

@@ -404,7 +404,7 @@ class Issuance:
                 if holder is not None and holder != hotkey:
                     return (
                         f"this certificate names {hotkey}, but its key belongs to {holder}: "
-                        "nobody will accept it. Where that is your hotkey, run nexus-auth "
+                        "it is not accepted. Where that is your hotkey, run nexus-auth "
                         f"generate -reuse-key -ss58-address {holder}"
                     )
                 found = "no key" if published is None else "another key"

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import json
 import logging
+import threading
 import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -598,3 +599,77 @@ async def test_every_request_is_observed(handler: Handler, expected: int | None)
     ((status, seconds),) = seen
     assert status == expected
     assert 0 <= seconds < 60
+
+
+def knowing(*tokens: str) -> Handler:
+    """Answers requests with one of these tokens."""
+    known = {f"Bearer {token}" for token in tokens}
+    return lambda asked: a_response(
+        *((200, {}) if asked.headers["authorization"] in known else (401, {"detail": "no"}))
+    )
+
+
+def a_rereading_client(handler: Handler, reread: Callable[[str], str | None]) -> PylonClient:
+    """A client whose token comes from a file."""
+    return PylonClient(
+        endpoint="http://pylon.test:8000/",
+        api=IDENTITY,
+        transport=httpx.MockTransport(handler),
+        reread_token=reread,
+    )
+
+
+async def test_refused_token_is_read_again_and_the_request_repeated() -> None:
+    """Many requests at once read it once; what is asked later has the new one at once."""
+    asked: list[str] = []
+
+    def reread(setting: str) -> str:
+        asked.append(setting)
+        return "another"
+
+    async with a_rereading_client(knowing("another"), reread) as client:
+        await asyncio.gather(*(client.fetch_keys() for _ in range(20)))
+        await client.fetch_keys()
+        assert TOKEN not in repr(client)
+        assert "another" not in repr(client)
+    assert asked == ["NEXUS_PYLON_IDENTITY_TOKEN"]
+
+
+@pytest.mark.parametrize("found", [TOKEN, None, "wrong-as-well"])
+async def test_token_that_is_refused_again_is_an_error(found: str | None) -> None:
+    """A request is repeated once at most, and not with the token that was refused."""
+    sent: list[str] = []
+
+    def refuse(asked: httpx.Request) -> httpx.Response:
+        sent.append(asked.headers["authorization"])
+        return a_response(403, {"detail": "no"})
+
+    async with a_rereading_client(refuse, lambda _: found) as client:
+        with pytest.raises(PylonRefused):
+            await client.fetch_keys()
+    assert sent == [
+        f"Bearer {TOKEN}",
+        *(["Bearer wrong-as-well"] if found not in {TOKEN, None} else []),
+    ]
+
+
+async def test_file_system_that_hangs_costs_one_thread_and_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The token is still to come: requests fail as before, and succeed once it is there."""
+    monkeypatch.setattr("nexus_auth.adapters.pylon.client.REREAD_SECONDS", 0.01)
+    goes_on, readers = threading.Event(), []
+
+    def reread(_: str) -> str:
+        readers.append(threading.get_ident())
+        goes_on.wait(30)
+        return "another"
+
+    async with a_rereading_client(knowing("another"), reread) as client:
+        for _ in range(5):
+            with pytest.raises(PylonRefused):
+                await client.fetch_keys()
+        assert len(readers) == 1
+        goes_on.set()
+        monkeypatch.setattr("nexus_auth.adapters.pylon.client.REREAD_SECONDS", 30)
+        await client.fetch_keys()

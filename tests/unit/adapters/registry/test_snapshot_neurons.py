@@ -258,7 +258,7 @@ async def test_registry_without_a_source_of_neurons_is_closed(
     """It denies every caller, where a policy needs neurons."""
     registry = a_registry(source, clocks, neuron_source=None)
     await registry.refresh()
-    with pytest.raises(RegistryUnavailable, match="nobody can be asked"):
+    with pytest.raises(RegistryUnavailable, match="no source of them"):
         await registry.lookup(ALICE, presented=key_of("alice"))
 
 

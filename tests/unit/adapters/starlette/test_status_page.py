@@ -123,8 +123,8 @@ def test_page_shows_what_happened() -> None:
 def test_empty_page_says_so() -> None:
     """Right after the start nothing is broken, and nothing is missing."""
     text = a_page().text
-    assert "Nobody has been denied" in text
-    assert "Nobody has been granted entry" in text
+    assert "No caller has been denied" in text
+    assert "No caller has been granted entry" in text
 
 
 def test_every_code_is_explained() -> None:

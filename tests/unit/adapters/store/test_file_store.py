@@ -88,9 +88,9 @@ async def test_file_of_another_user_is_not_believed(
     await save(path)
     assert await FileStore(path).load() == b"record"
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(RecordRejected, match="belongs to somebody else"):
+    with pytest.raises(RecordRejected, match="belongs to another user"):
         await FileStore(path).load()
-    with pytest.raises(StoreUnavailable, match="belongs to somebody else"):
+    with pytest.raises(StoreUnavailable, match="belongs to another user"):
         await FileStore(path).acquire_lease("me", KEEP)
 
 
