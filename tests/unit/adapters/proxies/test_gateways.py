@@ -12,7 +12,7 @@ from nexus_auth.adapters.addresses import TcpAddress
 from nexus_auth.adapters.headers.names import FACT_HEADERS, HOTKEY_HEADER, XFCC_HEADER
 from nexus_auth.adapters.proxies.configuration import build_configuration
 from nexus_auth.adapters.proxies.site import UnsuitableSite
-from tests.unit.adapters.proxies.test_configuration import GATEWAYS, site_of
+from tests.unit.adapters.proxies.test_configuration import GATEWAYS, site_for
 
 KINDS = {
     "envoy-gateway": [
@@ -41,7 +41,7 @@ KINDS = {
 
 def documents(proxy: str, **changes: Any) -> list[dict[str, Any]]:
     """The generated documents, in their order."""
-    ((_, text),) = build_configuration(proxy, replace(site_of(proxy), **changes)).files
+    ((_, text),) = build_configuration(proxy, replace(site_for(proxy), **changes)).files
     return list(yaml.safe_load_all(text))
 
 
@@ -107,7 +107,7 @@ def test_istio_is_asked_about_every_request_and_fails_closed() -> None:
     """Also where the AuthorizationPolicy is not there: the filter wants a hotkey."""
     policy = spec("istio", "AuthorizationPolicy")
     assert (policy["action"], policy["rules"]) == ("CUSTOM", [{}])
-    ((_, text),) = build_configuration("istio", site_of("istio")).files
+    ((_, text),) = build_configuration("istio", site_for("istio")).files
     assert "#       failOpen: false" in text.splitlines()
     tls, manager, required = spec("istio", "EnvoyFilter")["configPatches"]
     assert "ed25519" in str(tls)
@@ -160,7 +160,7 @@ def test_without_keep_alive_no_connection_is_kept() -> None:
 def test_only_a_service_can_be_named(proxy: str, argument: str, host: str) -> None:
     """A manifest that no cluster would take is not written."""
     upstream: dict[str, Any] = {argument: TcpAddress(host, 80)}
-    site = replace(site_of(proxy), **upstream)
+    site = replace(site_for(proxy), **upstream)
     with pytest.raises(UnsuitableSite) as caught:
         build_configuration(proxy, site)
     assert caught.value.argument == argument
