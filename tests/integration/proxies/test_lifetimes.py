@@ -35,8 +35,20 @@ CLOSES_WITHIN_SECONDS = 40
 """Longer than any idle time that is asked for here, shorter than any proxy's default."""
 
 
-@pytest.mark.parametrize("leg", ["auth", "app"])
-@pytest.mark.parametrize("proxy", PROGRAMS)
+# Traefik's idle time for the auth service cannot be set; it sends again what is lost there, see
+# `test_a_question_that_is_lost_on_a_kept_connection_is_asked_again`.
+KEEPS_IDLE_CONNECTIONS = {("traefik", "auth")}
+
+
+@pytest.mark.parametrize(
+    ("proxy", "leg"),
+    [
+        (proxy, leg)
+        for proxy in PROGRAMS
+        for leg in ("auth", "app")
+        if (proxy, leg) not in KEEPS_IDLE_CONNECTIONS
+    ],
+)
 def test_a_proxy_closes_an_idle_connection_by_itself(proxy: str, leg: str) -> None:
     """What is sent over a connection that the other side closes just then is lost."""
     require_program(proxy, PROGRAMS[proxy])

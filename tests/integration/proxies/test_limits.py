@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import shutil
 import ssl
 
@@ -98,3 +99,5 @@ async def _send_streams(
                 left.discard(event.stream_id)
         writer.write(state.data_to_send())
     writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()

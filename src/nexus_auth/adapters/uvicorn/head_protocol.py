@@ -489,6 +489,13 @@ class HeadProtocol(asyncio.Protocol):
         if len(self._headers) > MAX_FIELDS:
             self._refuse_unread(_TOO_MANY_FIELDS)
             return None
+        # RFC 9112 §6.1. llhttp looks at the coding of every method but this one.
+        if method == b"CONNECT":
+            fields = [(name.lower(), value.lower()) for name, value in self._headers]
+            codings = [value for name, value in fields if name == b"transfer-encoding"]
+            if codings not in ([], [b"chunked"]):
+                self._refuse_malformed("an unknown Transfer-Encoding", head)
+                return None
         return method
 
     def _host_problem(self) -> str | None:

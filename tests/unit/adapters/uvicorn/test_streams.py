@@ -190,6 +190,7 @@ async def test_each_request_is_answered_as_it_is_alone(
 @example([GOOD.replace(b" HTTP", b"  HTTP")])
 @example([GOOD.replace(b"HTTP", b"RTSP")])
 @example([b"ODD / HTTP/1.1\r\nHost: auth\r\n\r\n"])
+@example([b"CONNECT a:1 HTTP/1.1\r\nHost: auth\r\nTransfer-Encoding: gzip\r\n\r\n"])
 async def test_what_is_decided_on_is_what_a_strict_reader_sees(heads: list[bytes]) -> None:
     """A differential test against h11: nothing is granted that it reads differently or rejects."""
     decided = (await outcome_of(b"".join(heads))).decided
