@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from nexus_auth.domain.hotkey import Hotkey
@@ -33,9 +33,19 @@ class Caller:
         return quote(self.pem.decode("ascii"), safe="")
 
 
+def _seed(number: int) -> bytes:
+    return hashlib.sha256(f"bench {number}".encode()).digest()
+
+
+def key_pem(number: int) -> bytes:
+    """The private key of the caller of that number."""
+    key = Ed25519PrivateKey.from_private_bytes(_seed(number))
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
 def a_caller(number: int) -> Caller:
     """The caller of that number, with the same keys in every run."""
-    seed = hashlib.sha256(f"bench {number}".encode()).digest()
+    seed = _seed(number)
     key = Ed25519PrivateKey.from_private_bytes(seed)
     hotkey = Hotkey(hashlib.sha256(seed).digest())
     name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, hotkey.address)])

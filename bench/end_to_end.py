@@ -17,7 +17,7 @@ _ROOT: Final = Path(__file__).parents[1]
 _VARIABLE: Final = "$http_" + PLAIN_HEADER.lower().replace("-", "_")
 
 
-def _application(stage: Stage) -> int:
+def start_application(stage: Stage) -> int:
     """The application behind: an nginx of its own that answers at once."""
     port = free_port()
     stage.start_nginx(
@@ -70,20 +70,38 @@ def _without_authorisation(port: int, application: int) -> str:
   }}"""
 
 
-def shipped_configuration(port: int, application: int, service: str, cache: Path) -> str:
-    """The configuration that the project ships, with its TLS taken out."""
+def shipped_text(application: int, service: str, cache: Path) -> str:
+    """The configuration that the project ships, with addresses and a cache of ours."""
     text = (_ROOT / "nginx" / "conf.d" / "default.conf").read_text()
     # The example application is the last of its servers, and has no part in this.
     text = text[: text.rindex("\nserver {")]
+    return _replaced(
+        text,
+        {
+            "server 127.0.0.1:8000 max_fails=0;": f"server 127.0.0.1:{application};",
+            "set $nexus_auth auth:8080;": f"set $nexus_auth {service};",
+            "/var/cache/nginx/nexus_auth": str(cache),
+        },
+    )
+
+
+def shipped_configuration(port: int, application: int, service: str, cache: Path) -> str:
+    """The same with its TLS taken out."""
+    text = shipped_text(application, service, cache)
     text = re.sub(r"^\s*ssl_[a-z_]+ [^;]*;", "", text, flags=re.MULTILINE)
     text = re.sub(r"^\s*(access_log|error_log) [^;]*;", "", text, flags=re.MULTILINE)
-    replacements = {
-        "listen 8443 ssl http2;": f"listen 127.0.0.1:{port};",
-        "server 127.0.0.1:8000;": f"server 127.0.0.1:{application};",
-        "server auth:8080;": f"server {service};",
-        "/var/cache/nginx/nexus_auth": str(cache),
-        "$ssl_client_escaped_cert": _VARIABLE,
-    }
+    return _replaced(
+        text,
+        {
+            "listen 8443 ssl http2;": f"listen 127.0.0.1:{port};",
+            "$ssl_client_escaped_cert": _VARIABLE,
+            # A longer key than the real one, which `python -m bench.tls` measures.
+            "$ssl_client_fingerprint": _VARIABLE,
+        },
+    )
+
+
+def _replaced(text: str, replacements: dict[str, str]) -> str:
     for old, new in replacements.items():
         if old not in text:
             raise BenchError(f"the shipped configuration no longer says {old!r}: adapt the bench")
@@ -93,7 +111,7 @@ def shipped_configuration(port: int, application: int, service: str, cache: Path
 
 def subjects(stage: Stage, service: Subject, original: Subject | None) -> list[Subject]:
     """Every way through nginx, each in an nginx of its own."""
-    application = _application(stage)
+    application = start_application(stage)
     found = []
 
     def add(name: str, server: str, port: int) -> None:

@@ -80,7 +80,14 @@ class Stage:
         prefix = self.folder / name
         prefix.mkdir()
         configuration = prefix / "nginx.conf"
-        configuration.write_text(
+        configuration.write_text(self.main_configuration(prefix, server))
+        command = [find_program("nginx"), "-p", str(prefix), "-c", str(configuration)]
+        return self.start(name, command, port)
+
+    @staticmethod
+    def main_configuration(prefix: Path, http: str) -> str:
+        """A whole configuration around what belongs into its `http` block."""
+        return (
             "worker_processes 2;\n"
             "daemon off;\n"
             f"pid {prefix}/nginx.pid;\n"
@@ -95,11 +102,9 @@ class Stage:
             f"  fastcgi_temp_path {prefix}/fastcgi;\n"
             f"  uwsgi_temp_path {prefix}/uwsgi;\n"
             f"  scgi_temp_path {prefix}/scgi;\n"
-            f"{server}\n"
+            f"{http}\n"
             "}\n"
         )
-        command = [find_program("nginx"), "-p", str(prefix), "-c", str(configuration)]
-        return self.start(name, command, port)
 
 
 def yardstick(stage: Stage) -> Subject:

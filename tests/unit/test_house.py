@@ -14,7 +14,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from bench.end_to_end import shipped_configuration
+from bench.end_to_end import shipped_configuration, shipped_text
+from bench.tls import without_authorisation
 from nexus_auth.entrypoints.cli import COMMANDS, build_parser
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -196,11 +197,31 @@ def test_nginx_gives_the_auth_service_nothing_that_a_client_wrote() -> None:
 def test_nginx_reuses_grants_by_certificate_and_only_as_told() -> None:
     """Two certificates or locations never share an answer, and nginx invents no lifetime."""
     location = find_location("= /auth")
-    assert "proxy_cache_key $uri$ssl_client_escaped_cert;" in location
-    assert "proxy_buffer_size 16k;" in location
+    assert "proxy_cache_key $uri$ssl_client_fingerprint;" in location
     assert "proxy_cache_valid" not in location
     assert "proxy_cache_use_stale" not in location
     assert "proxy_cache_lock" not in location  # makes callers wait for half a second at a time
+
+
+def test_nginx_keeps_grants_in_memory_with_room_to_spare(services: dict[str, Any]) -> None:
+    """On a full or read-only disk it would drop every granted request."""
+    text = read("nginx/conf.d/default.conf")
+    cache = re.search(
+        r"^proxy_cache_path (\S+) [^;]*max_size=(\d+)m min_free=(\d+)m", text, re.MULTILINE
+    )
+    (mount,) = services["nginx"]["tmpfs"]
+    place, _, size = mount.partition(":size=")
+    assert cache is not None
+    assert place == cache[1]
+    # nginx looks every ten seconds; until then it stores more than it may keep.
+    assert int(size.removesuffix("m")) >= 8 * int(cache[2])
+    assert int(size.removesuffix("m")) > int(cache[3])
+
+
+def test_nginx_gives_up_idle_connections_before_the_other_side_does() -> None:
+    """What is sent while the other side closes is lost."""
+    text = read("nginx/conf.d/default.conf")
+    assert text.count("keepalive 32;") == text.count("keepalive_timeout 3s;") == 1
 
 
 def test_the_benchmark_measures_the_nginx_configuration_that_we_ship() -> None:
@@ -209,6 +230,19 @@ def test_the_benchmark_measures_the_nginx_configuration_that_we_ship() -> None:
     assert text.count("\nserver {") == 1
     assert "proxy_cache_key" in text
     assert re.search(r"^\s*ssl_|listen 8443", text, flags=re.MULTILINE) is None
+
+
+def test_the_benchmark_over_tls_takes_out_authorisation_and_nothing_else() -> None:
+    """Otherwise it would compare a configuration with itself, or with another one."""
+    text = shipped_text(2, "127.0.0.1:3", Path("/cache"))
+    bare = without_authorisation(text, "HOTKEY").splitlines()
+    changed = [
+        (old.split()[0], new.strip())
+        for old, new in zip(text.splitlines(), bare, strict=True)
+        if old != new
+    ]
+    assert changed[:2] == [("auth_request", ""), ("auth_request_set", "set $client_hotkey HOTKEY;")]
+    assert {old for old, _ in changed} == {"auth_request", "auth_request_set"}
 
 
 def test_make_offers_what_the_readers_of_the_readme_expect() -> None:

@@ -9,13 +9,14 @@ import shlex
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from nexus_auth.adapters.clock import utc_now
@@ -23,9 +24,11 @@ from nexus_auth.entrypoints.cli import main
 from nexus_auth.entrypoints.diagnostics import proxy_checks
 from nexus_auth.entrypoints.diagnostics.findings import Outcome
 from nexus_auth.entrypoints.diagnostics.pylon_checks import judge_clock
-from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_pem
+from tests.builders import a_certificate, a_hotkey, a_key, public_bytes, to_nginx_header, to_pem
+from tests.integration.nginx.test_development_configuration import Recorder, running_house
 from tests.integration.proxies.stack import make_server_certificate
 from tests.integration.pylon.running import RunningPylon, running_pylon
+from tests.integration.real import free_port
 
 ALICE = a_hotkey("alice")
 
@@ -596,6 +599,39 @@ def test_proxy_that_is_away_is_unreachable(capsys: pytest.CaptureFixture[str]) -
     code, said = findings_of_proxy(capsys, "https://127.0.0.1:9/")
     assert code == 3
     assert said[0].startswith("unreachable")
+
+
+@pytest.mark.parametrize(
+    ("fault", "shown", "advice"),
+    [
+        ("cache", "RemoteProtocolError", "nginx could not keep it"),
+        ("application", "502", "gave no"),
+    ],
+)
+def test_fault_behind_the_authorisation_is_told_from_a_denial(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, fault: str, shown: str, advice: str
+) -> None:
+    """A real nginx refuses strangers properly, and its cache or the application is broken."""
+    save_pair(Path("certs"))
+    certificate = x509.load_pem_x509_certificate(Path("certs/client.crt").read_bytes())
+    auth = Recorder(hotkeys={to_nginx_header(certificate).decode(): ALICE.address})
+    application = Recorder(answers_always=True)
+    with ExitStack() as stack:
+        stack.enter_context(auth.serving())
+        if fault == "cache":
+            stack.enter_context(application.serving())
+        else:
+            application.port = free_port()
+        house = stack.enter_context(running_house(tmp_path, auth, application))
+        if fault == "cache":
+            # Not even root can write below a file.
+            (tmp_path / "nexus_auth").rmdir()
+            (tmp_path / "nexus_auth").touch()
+        code, found = examine(capsys, "doctor", "--proxy", f"https://127.0.0.1:{house.port}/")
+    assert code == 1
+    assert "does not let in the owner" in found["proxy"]["text"]
+    assert shown in found["proxy"]["text"]
+    assert advice in found["proxy"]["next_step"]
 
 
 @pytest.mark.parametrize(

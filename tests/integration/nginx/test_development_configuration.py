@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import http.client
 import os
+import signal
+import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -63,10 +65,11 @@ class Recorder:
     """As the application: 200 to everybody."""
     seen: list[dict[str, str]] = field(default_factory=list)
     port: int = 0
+    host: str = "127.0.0.1"
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Listens on a free port until the block ends."""
+        """Listens until the block ends, on a free port unless one is given."""
         recorder = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -87,7 +90,7 @@ class Recorder:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Says nothing; what matters is remembered."""
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = ThreadingHTTPServer((self.host, self.port), Handler)
         server.daemon_threads = True
         self.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -147,12 +150,19 @@ def save_caller(folder: Path, name: str, *, key_name: str | None = None) -> str:
     return to_nginx_header(certificate).decode()
 
 
-def save_configuration(folder: Path, *, port: int, auth: Recorder, application: Recorder) -> Path:
-    """Writes the shipped configuration with this machine's ports and folders in it."""
+def save_configuration(
+    folder: Path,
+    *,
+    port: int,
+    auth: str,
+    application: str,
+    edit: Callable[[str], str],
+) -> Path:
+    """Writes the shipped configuration with this machine's addresses and folders in it."""
     text = (ROOT / "nginx/conf.d/default.conf").read_text(encoding="utf-8")
     for shipped, ours in (
-        ("server auth:8080;", f"server 127.0.0.1:{auth.port};"),
-        ("server 127.0.0.1:8000;", f"server 127.0.0.1:{application.port};"),
+        ("set $nexus_auth auth:8080;", f"set $nexus_auth {auth};"),
+        ("server 127.0.0.1:8000 max_fails=0;", f"server {application} max_fails=0;"),
         ("listen 127.0.0.1:8000;", f"listen 127.0.0.1:{free_port()};"),
         ("listen 8443 ssl http2;", f"listen 127.0.0.1:{port} ssl http2;"),
         ("/etc/nginx/ssl/", f"{folder}/"),
@@ -161,34 +171,64 @@ def save_configuration(folder: Path, *, port: int, auth: Recorder, application: 
     ):
         assert shipped in text
         text = text.replace(shipped, ours)
-    (folder / "default.conf").write_text(text, encoding="utf-8")
+    (folder / "default.conf").write_text(edit(text), encoding="utf-8")
     return save_main_configuration(folder, f"include {folder}/default.conf;")
+
+
+@contextmanager
+def running_house(
+    folder: Path,
+    auth: Recorder,
+    application: Recorder,
+    *,
+    edit: Callable[[str], str] = lambda text: text,
+) -> Iterator[House]:
+    """Starts nginx with the shipped configuration between two servers that run already.
+
+    `edit` does to the configuration what its owner would do with an editor.
+    """
+    nginx = require_program("nginx", "apt-get install nginx")
+    make_server_pair(folder)
+    port = free_port()
+    main = save_configuration(
+        folder,
+        port=port,
+        auth=f"127.0.0.1:{auth.port}",
+        application=f"127.0.0.1:{application.port}",
+        edit=edit,
+    )
+    command: list[str | Path] = [nginx, "-c", main, "-e", folder / "error.log"]
+    with Process(command, log_file=folder / "nginx.out") as process:
+        wait_until_ready(lambda: accepts_connections(port), what="nginx", process=process)
+        yield House(port, folder, auth, application)
+
+
+def make_server_pair(folder: Path) -> None:
+    """Writes nginx's own certificate and key, as the container does."""
+    require_program("openssl", "apt-get install openssl")
+    subprocess.run(
+        ["sh", ROOT / "nginx/config_helpers/generate_cert.sh"],
+        env={**os.environ, "SSL_DIR": str(folder)},
+        capture_output=True,
+        check=True,
+        timeout=30,
+    )
 
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
     """The development set-up, running, with alice and bob registered and mallory not."""
-    nginx = require_program("nginx", "apt-get install nginx")
-    require_program("openssl", "apt-get install openssl")
-    subprocess.run(
-        ["sh", ROOT / "nginx/config_helpers/generate_cert.sh"],
-        env={**os.environ, "SSL_DIR": str(tmp_path)},
-        capture_output=True,
-        check=True,
-        timeout=30,
-    )
     auth = Recorder(
         hotkeys={save_caller(tmp_path, name): a_hotkey(name).address for name in ("alice", "bob")}
     )
     save_caller(tmp_path, "mallory")
     application = Recorder(answers_always=True)
-    port = free_port()
-    with auth.serving(), application.serving():
-        main = save_configuration(tmp_path, port=port, auth=auth, application=application)
-        command: list[str | Path] = [nginx, "-c", main, "-e", tmp_path / "error.log"]
-        with Process(command, log_file=tmp_path / "nginx.out") as process:
-            wait_until_ready(lambda: accepts_connections(port), what="nginx", process=process)
-            yield House(port, tmp_path, auth, application)
+    with (
+        auth.serving(),
+        application.serving(),
+        running_house(tmp_path, auth, application) as house,
+    ):
+        yield house
 
 
 def test_auth_service_learns_of_the_request_from_nginx_alone(house: House) -> None:
@@ -255,11 +295,93 @@ def test_generated_server_key_is_private_and_kept(house: House) -> None:
     key = house.folder / "nginx.key"
     before = key.read_bytes()
     assert key.stat().st_mode & 0o777 == 0o600
-    subprocess.run(
-        ["sh", ROOT / "nginx/config_helpers/generate_cert.sh"],
-        env={**os.environ, "SSL_DIR": str(house.folder)},
-        capture_output=True,
-        check=True,
-        timeout=30,
-    )
+    make_server_pair(house.folder)
     assert key.read_bytes() == before
+
+
+class NameServer:
+    """A name server on loopback that gives every name one address, for a second."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.sendto(b"", ("127.0.0.1", self.port))
+        self._thread.join()
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            query, client = self._socket.recvfrom(512)
+            if not query:
+                return
+            # RFC 1035, 4.1: the header, the question again, and one record of type A.
+            question = query[12 : query.index(b"\0", 12) + 5]
+            head = query[:2] + b"\x81\x80\0\1\0\1\0\0\0\0"
+            record = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + socket.inet_aton(self.address)
+            self._socket.sendto(head + question + record, client)
+
+
+def test_names_are_looked_up_again(tmp_path: Path) -> None:
+    """Auth service and application are found at their new address when they have moved."""
+    alice = {save_caller(tmp_path, "alice"): a_hotkey("alice").address}
+    auth, application = Recorder(hotkeys=alice), Recorder(answers_always=True)
+    with ExitStack() as stack:
+        names = stack.enter_context(NameServer("127.0.0.1"))
+        for each in (auth, application):
+            stack.enter_context(each.serving())
+        moved = [
+            Recorder(hotkeys=alice, port=auth.port, host="127.0.0.2"),
+            Recorder(answers_always=True, port=application.port, host="127.0.0.2"),
+        ]
+        for each in moved:
+            stack.enter_context(each.serving())
+
+        def by_name(text: str) -> str:
+            for shipped, ours in (
+                ("resolver 127.0.0.11 valid=5s", f"resolver 127.0.0.1:{names.port} valid=1s"),
+                (f"set $nexus_auth 127.0.0.1:{auth.port};", f"set $nexus_auth auth:{auth.port};"),
+                ("default example;", f"default app:{application.port};"),
+            ):
+                assert shipped in text
+                text = text.replace(shipped, ours)
+            return text
+
+        house = stack.enter_context(running_house(tmp_path, auth, application, edit=by_name))
+        assert house.request("alice") == 200
+        assert len(auth.seen) == len(application.seen) == 1
+        names.address = "127.0.0.2"
+        # A stranger, since alice's grant is in the cache.
+        wait_until_ready(
+            lambda: house.request(None) == 403 and bool(moved[0].seen), what="the moved service"
+        )
+        wait_until_ready(
+            lambda: house.request("alice") == 200 and bool(moved[1].seen),
+            what="the moved application",
+        )
+
+
+def test_reload_serves_a_renewed_pair(house: House) -> None:
+    """As `docker compose exec nginx nginx -s reload` does; callers that pin the key need it."""
+    for name in ("nginx.crt", "nginx.key"):
+        (house.folder / name).unlink()
+    make_server_pair(house.folder)
+
+    def is_renewed() -> bool:
+        # The client trusts the new pair alone.
+        try:
+            return house.request("alice") == 200
+        except ssl.SSLCertVerificationError:
+            return False
+
+    assert not is_renewed()
+    os.kill(int((house.folder / "nginx.pid").read_text("ascii")), signal.SIGHUP)
+    wait_until_ready(is_renewed, what="the renewed pair")

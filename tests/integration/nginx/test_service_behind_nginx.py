@@ -7,8 +7,6 @@ this repository, which keeps connections and grants.
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,11 +16,11 @@ from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.nginx.configurations import save_main_configuration
 from tests.integration.nginx.test_development_configuration import (
     FORGED,
-    ROOT,
     House,
     Recorder,
+    make_server_pair,
+    running_house,
     save_caller,
-    save_configuration,
 )
 from tests.integration.pylon.running import RunningPylon, running_pylon
 from tests.integration.real import (
@@ -90,29 +88,18 @@ def house(
     request: pytest.FixtureRequest, service: RunningService, tmp_path: Path
 ) -> Iterator[House]:
     """Nginx in front of the service and of an application."""
-    nginx = require_program("nginx", "apt-get install nginx")
-    require_program("openssl", "apt-get install openssl")
-    subprocess.run(
-        ["sh", ROOT / "nginx/config_helpers/generate_cert.sh"],
-        env={**os.environ, "SSL_DIR": str(tmp_path)},
-        capture_output=True,
-        check=True,
-        timeout=30,
-    )
     for name in ("alice", "bob", "mallory"):
         save_caller(tmp_path, name)
-    auth, application, port = (
-        Recorder(port=service.port),
-        Recorder(answers_always=True),
-        free_port(),
-    )
+    auth, application = Recorder(port=service.port), Recorder(answers_always=True)
     with application.serving():
-        main = (
-            save_configuration(tmp_path, port=port, auth=auth, application=application)
-            if request.param == "shipped"
-            else save_simple_configuration(
-                tmp_path, port=port, auth=service.port, application=application.port
-            )
+        if request.param == "shipped":
+            with running_house(tmp_path, auth, application) as house:
+                yield house
+            return
+        nginx, port = require_program("nginx", "apt-get install nginx"), free_port()
+        make_server_pair(tmp_path)
+        main = save_simple_configuration(
+            tmp_path, port=port, auth=service.port, application=application.port
         )
         command: list[str | Path] = [nginx, "-c", main, "-e", tmp_path / "error.log"]
         with Process(command, log_file=tmp_path / "nginx.out") as process:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import socket
 import socketserver
 import threading
 from dataclasses import dataclass
@@ -43,6 +45,7 @@ class _Handler(socketserver.StreamRequestHandler):
     server: _Server
 
     def handle(self) -> None:
+        self.server.connections.append(self.connection)
         try:
             while self._one_request():
                 pass
@@ -120,20 +123,27 @@ class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     request_queue_size = 128
     records: list[Record]
+    connections: list[socket.socket]
 
 
 class Application:
     """Lets everybody in, and keeps a record of what reached it."""
 
-    def __init__(self) -> None:
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._server = _Server((host, port), _Handler)
         self._server.records = []
+        self._server.connections = []
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     @property
     def address(self) -> str:
         """Where it listens, `host:port`."""
-        return f"127.0.0.1:{self._server.server_address[1]}"
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """The TCP port that it got."""
+        return self._server.server_address[1]
 
     @property
     def records(self) -> list[Record]:
@@ -147,4 +157,8 @@ class Application:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+        for connection in self._server.connections:
+            # As the end of a process does it.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         self._thread.join()

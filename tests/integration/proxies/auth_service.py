@@ -103,6 +103,7 @@ class AuthService:
         place: int | Path,
         *,
         reuse_seconds: int,
+        host: str = "127.0.0.1",
         policies: PolicySet | None = None,
         tell: frozenset[GrantHeader] = frozenset(),
     ) -> None:
@@ -127,7 +128,7 @@ class AuthService:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,
-                host="127.0.0.1",
+                host=host,
                 port=place if isinstance(place, int) else 0,
                 uds=str(place) if isinstance(place, Path) else None,
                 log_level="critical",

@@ -17,6 +17,7 @@ from typing import Final
 from nexus_auth.adapters.addresses import TcpAddress
 from nexus_auth.adapters.proxies.configuration import build_configuration
 from nexus_auth.adapters.proxies.site import Site
+from nexus_auth.adapters.proxies.table import DEFAULT_PROXY, PROXIES
 from tests.integration.proxies.scenarios import SCENARIOS
 from tests.integration.proxies.stack import PROGRAMS
 from tests.integration.real import require_program
@@ -69,7 +70,8 @@ def rewrite(name: str, proxy: str, content: str) -> None:
 
 def configuration_section(proxy: str) -> str:
     """The configuration of a proxy, as the page shows it."""
-    site = _IN_A_CLUSTER if proxy == "ingress-nginx" else _SITE
+    in_a_cluster = PROXIES[proxy].app != PROXIES[DEFAULT_PROXY].app
+    site = _IN_A_CLUSTER if in_a_cluster else _SITE
     blocks = []
     for name, text in build_configuration(proxy, site).files:
         language = _LANGUAGES.get(Path(name).suffix, "text")

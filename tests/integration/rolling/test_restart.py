@@ -119,7 +119,7 @@ def test_replicas_behind_nginx_are_replaced_unnoticed(pylon: RunningPylon) -> No
                 auth=f"127.0.0.1:{ports[0]}",
                 certificate=make_server_certificate(folder),
                 edit=lambda text: text.replace(
-                    f"server 127.0.0.1:{ports[0]};",
+                    f"server 127.0.0.1:{ports[0]} max_fails=0;",
                     "".join(f"server 127.0.0.1:{port} max_fails=0; " for port in ports),
                 ),
             )

@@ -15,6 +15,10 @@ from nexus_auth.entrypoints.settings import all_settings
 FOLDER = Path(__file__).parents[3] / "deploy" / "kubernetes"
 APPLIED = sorted(path for path in FOLDER.iterdir() if path.suffix in {".yaml", ".yml", ".json"})
 """What `kubectl apply -f` reads of a folder."""
+GATEWAY = sorted((FOLDER / "gateway").glob("*.yaml"))
+"""The proxy, and the way to it through a gateway."""
+OF_GATEWAYS = "gateway.networking.k8s.io/"
+"""What Kubernetes itself knows nothing of; `scripts/check_manifests.py` checks these."""
 EXAMPLES = sorted(FOLDER.glob("*.example"))
 
 
@@ -22,7 +26,7 @@ def documents() -> list[tuple[str, dict[str, Any]]]:
     """Every document of every manifest, with a name for it."""
     return [
         (f"{path.name}-{document['kind']}", document)
-        for path in [*APPLIED, *EXAMPLES]
+        for path in [*APPLIED, *GATEWAY, *EXAMPLES]
         for document in yaml.safe_load_all(path.read_text())
     ]
 
@@ -40,7 +44,10 @@ def the(kind: str, name: str = "nexus-auth") -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("document", [each for _, each in DOCUMENTS], ids=[n for n, _ in DOCUMENTS])
+CORE = [(n, each) for n, each in DOCUMENTS if not each["apiVersion"].startswith(OF_GATEWAYS)]
+
+
+@pytest.mark.parametrize("document", [each for _, each in CORE], ids=[n for n, _ in CORE])
 def test_manifest_follows_the_schema(document: dict[str, Any]) -> None:
     """Strictly: a misspelt field is an error, not a field that is ignored."""
     version = kubernetes_validate.latest_version()
@@ -114,20 +121,32 @@ def test_certificates_are_read_as_the_proxy_sends_them_that_is_let_in() -> None:
     """Otherwise everybody is denied for want of a certificate."""
     proxy = the("ConfigMap")["data"]["NEXUS_AUTH_PROXY"]
     assert proxy in PROXIES
-    rules = the("NetworkPolicy")["spec"]["ingress"]
-    (rule,) = [rule for rule in rules if {"port": "auth"} in rule["ports"]]
-    labels = rule["from"][0]["podSelector"]["matchLabels"]
-    assert labels == {"app.kubernetes.io/name": proxy}
+    assert the("Deployment", f"nexus-auth-{proxy}")["spec"]["template"]["metadata"]["labels"] == {
+        "app.kubernetes.io/name": f"nexus-auth-{proxy}"
+    }
 
 
-def test_only_the_ingress_reaches_the_auth_port() -> None:
-    """A certificate is public, so whoever reaches the port could show anyone's."""
-    spec = the("NetworkPolicy")["spec"]
+@pytest.mark.parametrize("name", ["nexus-auth", "nexus-auth-app"])
+def test_only_the_proxy_reaches_the_auth_port_and_the_application(name: str) -> None:
+    """A certificate is public, and the application believes X-Hotkey."""
+    proxy = the("ConfigMap")["data"]["NEXUS_AUTH_PROXY"]
+    spec = the("NetworkPolicy", name)["spec"]
     assert spec["policyTypes"] == ["Ingress"]
-    (rule,) = [rule for rule in spec["ingress"] if {"port": "auth"} in rule["ports"]]
-    (source,) = rule["from"]
-    assert source["namespaceSelector"]["matchLabels"]
-    assert source["podSelector"]["matchLabels"]
+    assert spec["podSelector"]["matchLabels"]
+    (rule,) = [rule for rule in spec["ingress"] if {"port": "admin"} not in rule["ports"]]
+    assert rule["from"] == [
+        {"podSelector": {"matchLabels": {"app.kubernetes.io/name": f"nexus-auth-{proxy}"}}}
+    ]
+
+
+def test_the_gateway_passes_tls_on_unopened() -> None:
+    """The proxy behind it sees the client's own handshake."""
+    (listener,) = the("Gateway")["spec"]["listeners"]
+    assert (listener["protocol"], listener["tls"]) == ("TLS", {"mode": "Passthrough"})
+    (rule,) = the("TLSRoute")["spec"]["rules"]
+    service = the("Service", "nexus-auth-nginx")
+    (port,) = service["spec"]["ports"]
+    assert rule["backendRefs"] == [{"name": service["metadata"]["name"], "port": port["port"]}]
 
 
 def test_roll_out_never_takes_a_pod_away_first() -> None:

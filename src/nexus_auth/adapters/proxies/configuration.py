@@ -2,6 +2,8 @@
 
 `@{NAME}` in a template is the place of a value. A line that begins with `@{for NAME}` is written
 once for each word of that value, which then stands in its own place; not at all where it is empty.
+A line `@{include FILE}` is the place of another template, with the line's indentation before each
+of its lines.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ _OPTIONAL: Final = ("rate", "resolver")
 
 # Not string.Template: its dollar sign is a word of these languages.
 _PLACE: Final = re.compile(r"@\{([a-z0-9_]+)\}")
+_INCLUDE: Final = re.compile(r"^( *)@\{include ([a-z.-]+)\}\n", re.MULTILINE)
+_BEGINNING: Final = re.compile(r"^((?:@\{for [a-z0-9_]+\})?+)(?=[^\n])", re.MULTILINE)
 _REPEATED_LINE: Final = re.compile(r"^@\{for ([a-z0-9_]+)\}(.*\n)", re.MULTILINE)
 
 
@@ -45,7 +49,14 @@ class Configuration:
     links: tuple[tuple[str, str], ...] = ()
 
 
-def build_configuration(proxy: str, site: Site, *, directory: str | None = None) -> Configuration:
+def build_configuration(
+    proxy: str,
+    site: Site,
+    *,
+    directory: str | None = None,
+    for_existing: bool = False,
+    with_frame: bool = False,
+) -> Configuration:
     """Builds the configuration of one proxy.
 
     Args:
@@ -53,20 +64,29 @@ def build_configuration(proxy: str, site: Site, *, directory: str | None = None)
         site: What it is for.
         directory: Where the files will lie; None where that is not known. Files then name one
             another without a folder.
+        for_existing: Build what a proxy that has a configuration already includes.
+        with_frame: Begin with the smallest configuration that includes those files.
 
     Raises:
         UnsuitableSite: When this proxy cannot do that.
     """
     row, folder = PROXIES[proxy], "" if directory is None else f"{directory.rstrip('/')}/"
-    for argument in _OPTIONAL:
-        if getattr(site, argument) and argument not in row.options:
-            raise UnsuitableSite(argument, f"there is no such thing for {proxy}")
+    if for_existing and not row.includes:
+        raise UnsuitableSite("site", f"there is no such thing for {proxy}")
     values = _shared(row, site, folder)
-    values["head"] = _filled(HEAD, values).rstrip("\n")
     if proxy in DIALECTS:
         values |= DIALECTS[proxy](site, folder)
+    for argument in _OPTIONAL:  # after the dialect, which may have a better word
+        if getattr(site, argument) and argument not in row.options:
+            raise UnsuitableSite(argument, f"there is no such thing for {proxy}")
+    if for_existing:
+        values["reload"] = row.reload  # the process and its files are not ours
+    values["head"] = _filled(HEAD, values).rstrip("\n")
+    templates = row.includes if for_existing else row.templates
+    if for_existing and with_frame:
+        templates = (row.includes_frame, *templates)
     return Configuration(
-        files=tuple((name, _filled(name, values)) for name in row.templates),
+        files=tuple((name, _filled(name, values)) for name in templates),
         links=tuple(zip(row.tls_links, (site.tls_cert, site.tls_key), strict=False)),
     )
 
@@ -93,8 +113,10 @@ def _shared(proxy: Proxy, site: Site, directory: str) -> dict[str, str]:
         "policy": site.policy or "",
         "auth_idle_ms": str(_idle_ms(AUTH_KEEPALIVE_SECONDS)),
         "app_idle_ms": str(_idle_ms(site.app_keepalive)),
+        "auth_idle_s": f"{_idle_ms(AUTH_KEEPALIVE_SECONDS) / 1000:g}",
+        "app_idle_s": f"{_idle_ms(site.app_keepalive) / 1000:g}" if site.app_keepalive else "",
         "reloads": "yes" if proxy.reload else "",
-        "reload": proxy.reload,
+        "reload": proxy.reload.replace("@{directory}", directory or "/path/to/"),
         "forged": " ".join(FORGEABLE_HEADERS),
     }
 
@@ -112,5 +134,13 @@ def _filled(template: str, values: Mapping[str, str]) -> str:
         words = values[line[1]].split()
         return "".join(line[2].replace(f"@{{{line[1]}}}", word) for word in words)
 
+    text = _REPEATED_LINE.sub(repeated, _with_includes(template))
+    return _PLACE.sub(lambda place: values[place[1]], text)
+
+
+def _with_includes(template: str) -> str:
+    def included(line: re.Match[str]) -> str:
+        return _BEGINNING.sub(rf"\g<1>{line[1]}", _with_includes(line[2]))
+
     text = (files("nexus_auth.adapters.proxies") / "templates" / template).read_text("utf-8")
-    return _PLACE.sub(lambda place: values[place[1]], _REPEATED_LINE.sub(repeated, text))
+    return _INCLUDE.sub(included, text)

@@ -119,7 +119,8 @@ def parse_resolvers(text: str) -> tuple[TcpAddress, ...]:
             found.append(TcpAddress(str(ipaddress.ip_address(part)), _DNS_PORT))
         except ValueError:
             found.append(parse_tcp_address(part))
-        if not found[-1].is_numeric:
+        # A zone (fe80::1%eth0) may be any text.
+        if not found[-1].is_numeric or "%" in part:
             raise ValueError("expected the addresses of name servers, such as 10.0.0.2 or [::1]:53")
     return tuple(found)
 
@@ -173,3 +174,13 @@ class Site:
     app_keepalive: int = 5
     resolver: tuple[TcpAddress, ...] = ()
     rate: Rate | None = None
+
+    @property
+    def names(self) -> tuple[TcpAddress, ...]:
+        """Those of `auth` and `app` that a name server has to be asked for."""
+        return tuple(
+            address
+            for address in (self.auth, self.app)
+            if isinstance(address, TcpAddress)
+            and not (address.is_numeric or address.host == "localhost")
+        )

@@ -34,11 +34,12 @@ def write_configuration(configuration: Configuration, directory: Path) -> None:
         link.symlink_to(target)
 
 
-def check_configuration(proxy: str, site: Site) -> tuple[bool, str]:
+def check_configuration(proxy: str, site: Site, *, for_existing: bool = False) -> tuple[bool, str]:
     """Runs the proxy's own check on the configuration for a site.
 
     The files are written to a temporary folder, which also stands in for the place where the
-    proxy keeps its files; so the check shows nothing about the right to write there.
+    proxy keeps its files; so the check shows nothing about the right to write there. What is
+    `for_existing` proxies is included in a configuration that has nothing else.
 
     Returns:
         Whether the proxy accepts the configuration, and what it printed, or why it did not run.
@@ -51,7 +52,9 @@ def check_configuration(proxy: str, site: Site) -> tuple[bool, str]:
         if program is None:
             return False, f"{command[0]} is not installed here"
         here = replace(site, state_dir=folder)
-        configuration = build_configuration(proxy, here, directory=folder)
+        configuration = build_configuration(
+            proxy, here, directory=folder, for_existing=for_existing, with_frame=True
+        )
         write_configuration(configuration, Path(folder))
         arguments = [program, *command[1:], str(Path(folder, configuration.files[0][0]))]
         try:

@@ -24,6 +24,9 @@ class Proxy:
         templates: The files of its configuration, in `templates/`; the first is what it is
             started with. Empty where no configuration is made for it. Values that only this
             proxy has come from `dialects.py`.
+        includes: The files for a proxy that has a configuration already (`-site`), to include
+            there. Empty where it has no such form.
+        includes_frame: The smallest configuration that includes them, for a check.
         tls_links: Names of symbolic links to its own certificate and its key, in this order, that
             belong beside the files.
         check: The command that checks a configuration, without the file's path, which comes
@@ -39,6 +42,8 @@ class Proxy:
     name: str
     header: HeaderPreset
     templates: tuple[str, ...] = ()
+    includes: tuple[str, ...] = ()
+    includes_frame: str = ""
     tls_links: tuple[str, ...] = ()
     check: tuple[str, ...] = ()
     app: str = "127.0.0.1:9000"
@@ -52,7 +57,11 @@ _ROWS: Final = (
         name="nginx",
         header=HeaderPreset(names.X_CLIENT_CERT, CertificateFormat.PERCENT_ENCODED_PEM),
         templates=("nginx.conf",),
+        includes=("nexus-auth-http.conf", "nexus-auth-server.inc"),
+        includes_frame="nginx-site-check.conf",
         check=("nginx", "-t", "-e", "stderr", "-c"),
+        options=frozenset({"rate", "resolver"}),
+        reload="nginx -s reload",
     ),
     Proxy(
         name="ingress-nginx",
@@ -65,19 +74,25 @@ _ROWS: Final = (
     Proxy(
         name="envoy",
         header=HeaderPreset(names.XFCC_HEADER, CertificateFormat.XFCC),
-        templates=("envoy.yaml",),
+        templates=("envoy.yaml", "envoy-tls.yaml"),
         check=("envoy", "--mode", "validate", "-l", "warning", "-c"),
+        options=frozenset({"rate"}),
     ),
     Proxy(
         name="traefik",
         header=HeaderPreset(names.TRAEFIK_HEADER, CertificateFormat.BASE64_DER),
         templates=("traefik.yml", "traefik-routes.yml"),
+        options=frozenset({"rate"}),
+        reload="touch traefik-routes.yml",
     ),
     Proxy(
         name="caddy",
         header=HeaderPreset(names.X_CLIENT_CERT, CertificateFormat.BASE64_DER),
         templates=("Caddyfile",),
         check=("caddy", "validate", "--adapter", "caddyfile", "--config"),
+        options=frozenset({"resolver"}),
+        # Without --force it does nothing while the text of the file is the same.
+        reload="caddy reload --force --adapter caddyfile --config @{directory}Caddyfile",
     ),
     Proxy(
         name="haproxy",
@@ -85,6 +100,27 @@ _ROWS: Final = (
         templates=("haproxy.cfg", "nexus_auth.lua"),
         tls_links=("tls.pem", "tls.pem.key"),
         check=("haproxy", "-c", "-f"),
+    ),
+    Proxy(
+        name="envoy-gateway",
+        header=HeaderPreset(names.XFCC_HEADER, CertificateFormat.XFCC),
+        templates=("envoy-gateway.yaml",),
+        app="app:8000",
+        auth="nexus-auth:8080",
+    ),
+    Proxy(
+        name="nginx-gateway-fabric",
+        header=HeaderPreset(names.X_CLIENT_CERT, CertificateFormat.PERCENT_ENCODED_PEM),
+        templates=("nginx-gateway-fabric.yaml",),
+        app="app:8000",
+        auth="nexus-auth:8080",
+    ),
+    Proxy(
+        name="istio",
+        header=HeaderPreset(names.XFCC_HEADER, CertificateFormat.XFCC),
+        templates=("istio.yaml",),
+        app="app:8000",
+        auth="nexus-auth:8080",
     ),
     Proxy(
         name="aws-alb",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,17 +15,23 @@ from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch, add_value, parsed
 
 if TYPE_CHECKING:
+    from nexus_auth.adapters.addresses import TcpAddress
     from nexus_auth.adapters.proxies.configuration import Configuration
     from nexus_auth.adapters.proxies.site import Site
 
 _FLAG: Final = "flag"
+_RESOLV_CONF: Final = Path("/etc/resolv.conf")
 _EPILOG: Final = """\
 The comment at the top of the result names the settings of the auth service that
 go with it.
 
+For Kubernetes, envoy-gateway, nginx-gateway-fabric and istio speak the Gateway
+API; ingress-nginx was retired by its maintainers in March 2026.
+
 examples:
   nexus-auth proxy-config nginx -tls-cert /etc/ssl/a.crt -tls-key /etc/ssl/a.key
   nexus-auth proxy-config nginx -auth unix:/run/nexus-auth/auth.sock -check
+  nexus-auth proxy-config nginx -site -output /etc/nginx/conf.d
   nexus-auth proxy-config haproxy -listen :8443 -output /etc/haproxy/nexus
 
 exit codes: 0 printed or written ·
@@ -45,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("auth", None, f"the auth service: {where} (default: {usual.auth})"),
         ("tls-cert", "/etc/nexus-auth/tls.crt", "the proxy's certificate with its chain, PEM"),
         ("tls-key", "/etc/nexus-auth/tls.key", "its key, PEM"),
-        ("server-name", None, "the public host name (nginx, ingress-nginx)"),
+        ("server-name", None, "the public host name (nginx, Kubernetes)"),
         ("policy", None, "the access policy to apply, by its name in the policy file"),
         ("state-dir", None, "where the proxy may write: cache, process id, sockets"),
         ("app-keepalive", "5", "after how many idle seconds the application closes a connection"),
@@ -55,6 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     ):
         shown = "" if default is None else f" (default: {default})"
         add_value(parser, flag, metavar="VALUE", default=default, help=text + shown)
+    add_switch(parser, "site", "print includes for one server block of an nginx that exists")
     add_switch(parser, "force", "with -output: replace existing files")
     add_switch(parser, "check", "have the proxy check the result, where it is installed")
 
@@ -69,7 +78,9 @@ def execute(args: argparse.Namespace) -> int:
     folder = None if args.output is None else Path(args.output).absolute()
     directory = None if folder is None else parsed("-output", str(folder), parse_path, source=_FLAG)
     try:
-        configuration = build_configuration(args.name, site, directory=directory)
+        configuration = build_configuration(
+            args.name, site, directory=directory, for_existing=args.site
+        )
     except UnsuitableSite as exc:
         raise ConfigurationError(
             setting=f"-{exc.argument}", source="flag or default", problem=str(exc)
@@ -83,7 +94,7 @@ def execute(args: argparse.Namespace) -> int:
             return exit_codes.FAILED
     if not args.check:
         return exit_codes.DONE
-    passed, output = check_configuration(args.name, site)
+    passed, output = check_configuration(args.name, site, for_existing=args.site)
     if output:
         print(output, file=sys.stderr)
     print(f"nexus-auth: check {'passed' if passed else 'not passed'}", file=sys.stderr)
@@ -104,7 +115,24 @@ def _parse_site(args: argparse.Namespace) -> Site:
             text = usual.get(name)
         if text is not None:
             values[name] = parsed(f"-{name.replace('_', '-')}", text, parse, source=_FLAG)
-    return Site(**values)
+    site = Site(**values)
+    if "resolver" in proxy.options and site.names and not site.resolver:
+        return replace(site, resolver=_name_servers())
+    return site
+
+
+def _name_servers() -> tuple[TcpAddress, ...]:
+    """The name servers of this machine; none where it names none that can be written down."""
+    from nexus_auth.adapters.proxies.site import parse_resolvers
+
+    found: list[TcpAddress] = []
+    with contextlib.suppress(OSError):
+        for line in _RESOLV_CONF.read_text("utf-8", "replace").splitlines():
+            words = line.split()
+            if words[:1] == ["nameserver"]:
+                with contextlib.suppress(ValueError):
+                    found += parse_resolvers(",".join(words[1:2]))
+    return tuple(found)
 
 
 def _print(name: str, configuration: Configuration) -> None:

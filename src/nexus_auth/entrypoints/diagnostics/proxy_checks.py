@@ -124,12 +124,19 @@ def _judge_unproven(status: int | Exception, kind: str, *, in_handshake: bool) -
 def _judge_owner(status: int | Exception) -> Finding:
     if isinstance(status, int) and status not in _DENIALS and status not in _SERVER_ERRORS:
         return Finding(_SUBJECT, Outcome.OK, f"lets in the owner of the pair ({status})")
-    return Finding(
-        _SUBJECT,
-        Outcome.WRONG,
-        f"does not let in the owner of the pair ({_shown(status)})",
-        "the service's log names the reason; nexus-auth verify client.crt does as well",
-    )
+    next_step = "the service's log names the reason; nexus-auth verify client.crt does as well"
+    if isinstance(status, httpx.RemoteProtocolError):
+        next_step = (
+            "where the service's log has a grant, nginx could not keep it: is the disk of its "
+            "cache full, read-only or another user's? Its error log names the file"
+        )
+    elif isinstance(status, int) and status in _SERVER_ERRORS:
+        next_step = (
+            "where the service's log has a grant, the application gave no answer; otherwise the "
+            "auth service gave none. The proxy's error log says which"
+        )
+    text = f"does not let in the owner of the pair ({_shown(status)})"
+    return Finding(_SUBJECT, Outcome.WRONG, text, next_step)
 
 
 def _judge_server_key(url: str, certificate: ClientCertificate) -> Finding:

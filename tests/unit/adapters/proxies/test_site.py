@@ -103,7 +103,7 @@ def test_name_servers_are_addresses_with_or_without_a_port() -> None:
         TcpAddress("::1", 5353),
         TcpAddress("::1", 53),
     )
-    for text in ("", "dns.example", "10.0.0.2;", "10.0.0.2,", "10.0.0.2 10.0.0.3"):
+    for text in ("", "dns.example", "10.0.0.2;", "10.0.0.2,", "10.0.0.2 10.0.0.3", "fe80::1%x;y"):
         with pytest.raises(ValueError, match="expected"):
             parse_resolvers(text)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.resources import files
@@ -60,12 +61,16 @@ def test_a_wrong_value_is_a_configuration_error(name: str, value: str) -> None:
 def test_every_row_names_what_exists() -> None:
     """A header of the list that clients may not send, a format that can be read, and templates."""
     templates = files("nexus_auth.adapters.proxies") / "templates"
+    used = {HEAD}
     for proxy in PROXIES.values():
         assert proxy.header.name in CERTIFICATE_HEADERS
         assert proxy.header.format in FORMATS
-        assert all(templates.joinpath(name).is_file() for name in proxy.templates)
-    used = [name for proxy in PROXIES.values() for name in proxy.templates]
-    assert sorted([*used, HEAD]) == sorted(each.name for each in templates.iterdir())
+        assert bool(proxy.includes) == bool(proxy.includes_frame)
+        used |= {*proxy.templates, *proxy.includes, proxy.includes_frame} - {""}
+    for name in tuple(used):
+        text = templates.joinpath(name).read_text("utf-8")
+        used |= set(re.findall(r"@\{include (\S+)\}", text))
+    assert sorted(used) == sorted(each.name for each in templates.iterdir())
     assert set(DIALECTS) <= set(CONFIGURABLE)
 
 

@@ -8,6 +8,7 @@ from nexus_auth.adapters.proxies import syntax_check
 from nexus_auth.adapters.proxies.table import CONFIGURABLE
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.cli import main
+from nexus_auth.entrypoints.commands import proxy_config
 
 
 @pytest.mark.parametrize("name", CONFIGURABLE)
@@ -33,6 +34,7 @@ def test_a_name_alone_prints_a_configuration(name: str, capsys: pytest.CaptureFi
         ["nginx", "-output", "a\nb"],
         ["traefik", "-auth", "unix:/a.sock"],
         ["ingress-nginx", "-app", "127.0.0.1:80"],
+        ["envoy", "-site"],
     ],
 )
 def test_a_wrong_argument_is_wrong_usage(
@@ -73,3 +75,45 @@ def test_a_check_that_cannot_be_made_is_a_failure(
     assert "not installed" in capsys.readouterr().err
     assert main(["proxy-config", "traefik", "-check"]) == exit_codes.FAILED
     assert "no check of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "# mine\nsearch a.example\nnameserver 10.0.0.2\nnameserver ::1 # b\n",
+            "10.0.0.2:53 [::1]:53",
+        ),
+        (
+            "nameserver fe80::1%eth0\nnameserver 10.0.0.2;\nnameserver\nnameserver 10.0.0.3\n",
+            "10.0.0.3:53",
+        ),
+    ],
+)
+def test_names_are_looked_up_where_this_machine_looks_them_up(
+    text: str,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """No proxy reads resolv.conf by itself. What cannot be written down there is left out."""
+    (tmp_path / "resolv.conf").write_text(text)
+    monkeypatch.setattr(proxy_config, "_RESOLV_CONF", tmp_path / "resolv.conf")
+    assert main(["proxy-config", "nginx", "-app", "app:1"]) == exit_codes.DONE
+    assert f"resolver         {expected} valid=5s;" in capsys.readouterr().out
+    command = ["proxy-config", "nginx", "-app", "app:1", "-resolver", "10.9.9.9"]
+    assert main(command) == exit_codes.DONE
+    assert "resolver         10.9.9.9:53 valid=5s;" in capsys.readouterr().out
+
+
+def test_a_name_without_a_name_server_is_wrong_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message says which argument helps; an address needs none."""
+    monkeypatch.setattr(proxy_config, "_RESOLV_CONF", tmp_path / "missing")
+    assert main(["proxy-config", "nginx", "-auth", "auth:1"]) == exit_codes.USAGE
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "-resolver" in said.err
+    assert main(["proxy-config", "nginx", "-auth", "10.0.0.1:1"]) == exit_codes.DONE
