@@ -12,7 +12,7 @@ from nexus_auth.entrypoints.arguments import add_switch
 from nexus_auth.entrypoints.terminal import as_json, painted
 
 _EPILOG = """\
-Pylon is not asked, so this cannot say whether the hotkey is registered:
+No request is sent, so this cannot say whether the hotkey is registered:
 see nexus-auth verify.
 
 examples:

@@ -34,8 +34,8 @@ examples:
   nexus-auth proxy-config nginx -site -output /etc/nginx/conf.d
   nexus-auth proxy-config haproxy -listen :8443 -output /etc/haproxy/nexus
 
-exit codes: 0 printed or written ·
-            1 the files could not be written, or the check did not pass ·
+exit codes: 0 printed or written;
+            1 the files could not be written, or the check did not pass;
             2 wrong usage
 """
 

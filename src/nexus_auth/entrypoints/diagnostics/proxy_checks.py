@@ -108,7 +108,7 @@ def _judge_unproven(status: int | Exception, kind: str, *, in_handshake: bool) -
         next_step = "can the proxy reach the auth service? Its error log says why not"
     elif isinstance(status, int):
         text = f"LETS IN a client {kind} ({status})"
-        next_step = "this address is open to everybody: start from nexus-auth proxy-config"
+        next_step = "this address is open to every client: start from nexus-auth proxy-config"
     elif in_handshake and not isinstance(status, httpx.TimeoutException):
         outcome, text = Outcome.OK, f"refuses a client {kind} (no answer)"
     else:
