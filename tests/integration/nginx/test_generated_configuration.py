@@ -26,6 +26,7 @@ from tests.integration.proxies.stack import (
     open_folder,
     started_proxy,
 )
+from tests.integration.proxies.surroundings import PatientServer
 from tests.integration.real import (
     REQUIRE_REAL,
     Process,
@@ -77,6 +78,28 @@ def test_the_command_in_the_head_has_nginx_serve_a_renewed_pair(auth: AuthServic
             renewed = ssl.PEM_cert_to_DER_cert(pair[0].read_text())
             wait_until_ready(lambda: served(nginx.port) == renewed, what="the renewed pair")
             assert ask(nginx.port, make_people(folder)["alice"]).status == 200
+
+
+@pytest.mark.parametrize("status", ["200 OK", "403 Forbidden"])
+def test_what_is_not_in_the_cache_is_asked_over_one_connection(status: str) -> None:
+    """A flood of denials, or grants that may not be reused, costs no connection for each."""
+    hotkey = f"X-Hotkey: {a_hotkey('alice').address}"
+    with (
+        open_folder() as folder,
+        PatientServer(hotkey, status=status) as service,
+        Application() as application,
+        started_proxy(
+            "nginx",
+            folder,
+            app=application.address,
+            auth=service.address,
+            certificate=make_server_certificate(folder),
+            edit=lambda text: text.replace("worker_processes auto;", "worker_processes 1;"),
+        ) as nginx,
+    ):
+        alice = make_people(folder)["alice"]
+        assert [ask(nginx.port, alice).status for _ in range(5)] == [int(status[:3])] * 5
+        assert service.connections() == 1
 
 
 def test_the_service_learns_of_long_and_odd_requests_from_nginx_alone(auth: AuthService) -> None:

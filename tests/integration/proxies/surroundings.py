@@ -100,6 +100,7 @@ class _PatientHandler(socketserver.StreamRequestHandler):
     server: _PatientServer
 
     def handle(self) -> None:
+        next(self.server.opened)
         with contextlib.suppress(OSError):
             while self._one_request():
                 pass
@@ -124,22 +125,28 @@ class _PatientServer(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     answer: bytes
     closed_by_peer: threading.Semaphore
+    opened: itertools.count[int]
 
 
 class PatientServer:
     """An HTTP server that keeps every connection open for as long as the other side does."""
 
-    def __init__(self, *headers: str, body: str = "Hello") -> None:
+    def __init__(self, *headers: str, status: str = "200 OK", body: str = "Hello") -> None:
         self._server = _PatientServer(("127.0.0.1", 0), _PatientHandler)
-        lines = ["HTTP/1.1 200 OK", *headers, f"Content-Length: {len(body)}", "", body]
+        lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}", "", body]
         self._server.answer = "\r\n".join(lines).encode("ascii")
         self._server.closed_by_peer = threading.Semaphore(0)
+        self._server.opened = itertools.count()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     @property
     def address(self) -> str:
         """Where it listens, `host:port`."""
         return f"127.0.0.1:{self._server.server_address[1]}"
+
+    def connections(self) -> int:
+        """How many connections were opened so far; to be asked once, at the end."""
+        return next(self._server.opened)
 
     def is_closed_by_peer(self, seconds: float) -> bool:
         """Waits until the other side closed a connection; False when it did not in time."""
