@@ -10,9 +10,9 @@ ARGS ?=
 
 NOX := PATH="$(CURDIR)/.venv/bin:$$PATH" nox --session
 PROGRAMS := nginx redis-server caddy haproxy
-# Tests also open the status page in a browser, run the alert rules with promtool, and complete a
-# command in each shell.
-TEST_PROGRAMS := $(PROGRAMS) chromium prometheus zsh tcsh
+# Tests also open the status page in a browser, run the alert rules with promtool, complete a command
+# in each shell, make authorities with openssl, and run the commands that reload a proxy (procps).
+TEST_PROGRAMS := $(PROGRAMS) chromium openssl procps prometheus zsh tcsh
 
 help: ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

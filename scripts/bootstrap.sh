@@ -92,10 +92,10 @@ apt_install() { # PACKAGE ...; quietly, but what apt said is shown when it faile
 
 has_program() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null 2>&1; }
 
-install_programs() { # PROGRAM ...; each has the name of its package
+install_programs() { # PACKAGE ...; each has a program of its name, but for procps
     local program missing=()
     for program in "$@"; do
-        has_program "$program" || missing+=("$program")
+        has_program "${program/procps/pkill}" || missing+=("$program")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
 
@@ -118,7 +118,7 @@ install_programs() { # PROGRAM ...; each has the name of its package
 
     local still=()
     for program in "${missing[@]}"; do
-        has_program "$program" || still+=("$program")
+        has_program "${program/procps/pkill}" || still+=("$program")
     done
     if [ ${#still[@]} -gt 0 ]; then
         warn "NOT INSTALLED: ${still[*]}" \
