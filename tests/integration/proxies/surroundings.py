@@ -16,6 +16,7 @@ import socketserver
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +115,8 @@ class _PatientHandler(socketserver.StreamRequestHandler):
             name, _, value = line.lower().partition(b":")
             length = int(value) if name == b"content-length" else length
         self.rfile.read(length)
+        next(self.server.asked)
+        time.sleep(self.server.delay_seconds)
         head, separator, body = self.server.answer.partition(b"\r\n\r\n")
         self.wfile.write(head + separator + (b"" if method == b"HEAD " else body))
         return True
@@ -126,17 +129,27 @@ class _PatientServer(socketserver.ThreadingTCPServer):
     answer: bytes
     closed_by_peer: threading.Semaphore
     opened: itertools.count[int]
+    asked: itertools.count[int]
+    delay_seconds: float
 
 
 class PatientServer:
     """An HTTP server that keeps every connection open for as long as the other side does."""
 
-    def __init__(self, *headers: str, status: str = "200 OK", body: str = "Hello") -> None:
+    def __init__(
+        self,
+        *headers: str,
+        status: str = "200 OK",
+        body: str = "Hello",
+        delay_seconds: float = 0.0,
+    ) -> None:
         self._server = _PatientServer(("127.0.0.1", 0), _PatientHandler)
         lines = [f"HTTP/1.1 {status}", *headers, f"Content-Length: {len(body)}", "", body]
         self._server.answer = "\r\n".join(lines).encode("ascii")
         self._server.closed_by_peer = threading.Semaphore(0)
         self._server.opened = itertools.count()
+        self._server.asked = itertools.count()
+        self._server.delay_seconds = delay_seconds
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     @property
@@ -147,6 +160,10 @@ class PatientServer:
     def connections(self) -> int:
         """How many connections were opened so far; to be asked once, at the end."""
         return next(self._server.opened)
+
+    def requests(self) -> int:
+        """How many requests came so far; to be asked once, at the end."""
+        return next(self._server.asked)
 
     def is_closed_by_peer(self, seconds: float) -> bool:
         """Waits until the other side closed a connection; False when it did not in time."""

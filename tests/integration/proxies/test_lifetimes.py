@@ -87,6 +87,29 @@ def test_an_application_that_keeps_no_connection_open_gets_a_new_one_each_time(p
             assert app.is_closed_by_peer(CLOSES_WITHIN_SECONDS)
 
 
+@pytest.mark.parametrize("proxy", PROGRAMS)
+def test_an_answer_that_takes_a_while_is_waited_for(proxy: str) -> None:
+    """The service looks a new caller up for as long as two seconds; it is asked once."""
+    require_program(proxy, PROGRAMS[proxy])
+    with (
+        open_folder() as folder,
+        PatientServer(HOTKEY, delay_seconds=1.5) as auth,
+        Application() as app,
+    ):
+        people = make_people(folder)
+        with running_proxy(
+            proxy,
+            folder,
+            app=app.address,
+            auth=auth.address,
+            certificate=make_server_certificate(folder),
+        ) as port:
+            granted = lambda: ask(port, people["alice"]).status == 200  # noqa: E731 - short
+            # Some proxies open their port before they know their routes, and ask nothing then.
+            wait_until_ready(granted, what=f"a grant through {proxy}")
+            assert auth.requests() == 1
+
+
 @pytest.mark.parametrize("leg", ["auth", "app"])
 @pytest.mark.parametrize("proxy", PROGRAMS)
 def test_what_restarts_is_found_by_the_next_request(proxy: str, leg: str) -> None:

@@ -182,18 +182,35 @@ def _caddy(site: Site, _directory: str) -> dict[str, str]:
 
 
 def _haproxy(site: Site, directory: str) -> dict[str, str]:
-    if isinstance(site.auth, UnixAddress):
-        auth = f'{{ url = "http://nexus-auth/", dst = "unix@{site.auth.path}" }}'
-    else:
-        # HAProxy's own client asks a name server, which need not know this name.
-        auth = f'{{ url = "http://{_without_localhost(site.auth)}/" }}'
     listen = str(site.listen) if site.listen.host else f"*:{site.listen.port}"
+
+    # A name server need not know localhost.
+    auth, app = (
+        _without_localhost(upstream) if isinstance(upstream, TcpAddress) else upstream
+        for upstream in (site.auth, site.app)
+    )
+
+    def is_name(upstream: Address) -> bool:
+        return isinstance(upstream, TcpAddress) and not upstream.is_numeric
+
+    def server(upstream: Address) -> str:
+        follow = " resolvers nexus_auth_names resolve-prefer ipv4 init-addr last,libc,none"
+        return _upstream(upstream, "unix@") + (follow if is_name(upstream) else "")
+
+    has_names = is_name(auth) or is_name(app)
+    pid = f"{(site.state_dir or '/run').rstrip('/')}/haproxy.pid"
     return {
         "unlinked": "" if directory else "yes",
-        "state_dir": directory if site.state_dir is None else f"{site.state_dir.rstrip('/')}/",
+        "pid": pid,
+        "reload": f"pkill -USR2 -F {pid}",
         "listen": f"{listen} v4v6" if site.listen.host == _EVERY_IPV6 else listen,
-        "auth": auth,
-        "app": _upstream(site.app, "unix@"),
+        "auth_server": server(auth),
+        "app_server": server(app),
+        "names": "yes" if has_names else "",
+        "parse_resolv_conf": "yes" if has_names and not site.resolver else "",
+        "nameservers": " ".join(map(str, site.resolver)) if has_names else "",
+        "rate_requests": "" if site.rate is None else str(site.rate.requests),
+        "rate_seconds": "" if site.rate is None else str(site.rate.seconds),
     }
 
 

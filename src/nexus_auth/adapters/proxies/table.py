@@ -100,6 +100,8 @@ _ROWS: Final = (
         templates=("haproxy.cfg", "nexus_auth.lua"),
         tls_links=("tls.pem", "tls.pem.key"),
         check=("haproxy", "-c", "-f"),
+        options=frozenset({"rate", "resolver"}),
+        reload="pkill -USR2 -F /run/haproxy.pid",
     ),
     Proxy(
         name="envoy-gateway",

@@ -3,8 +3,9 @@
 -- Sets txn.nexus_auth_hotkey when the caller is let in, txn.nexus_auth_reason when it is denied,
 -- and neither when there was no usable answer.
 
-local AUTH_SERVICE = @{auth}
 local TIMEOUT_MILLISECONDS = 5000
+-- How much of the client's target the auth service is told.
+local MOST_OF_TARGET = 2048
 
 -- What a grant tells beside the hotkey, where the auth service is asked to.
 local FACTS = { "uid", "validator", "stake" }
@@ -51,8 +52,36 @@ local function remember(key, grant, seconds)
     grants[key] = grant
 end
 
+-- Where the auth service is now; nil where its name is not known. HAProxy's own client would look
+-- up the Host header wherever it is given no address, so it always gets one.
+local function address(txn)
+    if txn.f:nbsrv("nexus_auth_service") ~= 1 then
+        return nil
+    end
+    local found = core.backends["nexus_auth_service"].servers["auth"]:get_addr()
+    if found:sub(1, 1) == "/" then
+        return "unix@" .. found
+    end
+    local host, port = found:match("^([%x.:]+):(%d+)$")
+    if host == nil or host == "0.0.0.0" or host == "::" then
+        return nil
+    end
+    return (host:find(":", 1, true) and "ipv6@" or "ipv4@") .. host .. ":" .. port
+end
+
+-- A client's own words, fit for the value of a header.
+local function escaped(text)
+    local escape = function(byte) return ("%%%02X"):format(byte:byte()) end
+    return ((text or ""):sub(1, MOST_OF_TARGET):gsub("[^\33-\126]", escape))
+end
+
 local function nexus_auth(txn)
-    local headers = { ["host"] = { "nexus-auth" } }
+    local headers = {
+        -- No name server knows a name that ends so (RFC 6761).
+        ["host"] = { "nexus-auth.invalid" },
+        ["x-original-method"] = { escaped(txn.f:method()) },
+        ["x-original-uri"] = { escaped(txn.f:pathq()) },
+    }
     -- Chosen in haproxy.cfg. A name has no zero byte in it, so that no two keys are the same.
     local policy = txn:get_var("txn.nexus_auth_policy")
     if policy ~= nil then
@@ -74,9 +103,13 @@ local function nexus_auth(txn)
         end
         headers["x-client-cert"] = { encoded }
     end
+    local service = address(txn)
+    if service == nil then
+        return
+    end
     local response = core.httpclient():get({
-        url = AUTH_SERVICE.url,
-        dst = AUTH_SERVICE.dst,
+        url = "http://nexus-auth.invalid/",
+        dst = service,
         headers = headers,
         timeout = TIMEOUT_MILLISECONDS,
     })
