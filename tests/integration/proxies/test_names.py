@@ -52,7 +52,7 @@ def test_a_name_is_followed_to_its_new_address(proxy: str, leg: str) -> None:
                     app=f"{NAMES['app']}:{port['app']}",
                     auth=f"{NAMES['auth']}:{port['auth']}",
                     certificate=make_server_certificate(folder),
-                    arguments=by_resolver if "resolver" in PROXIES[proxy].options else (),
+                    arguments=by_resolver if PROXIES[proxy].needs_resolver else (),
                     prefix=prefix,
                 ) as started,
             ):

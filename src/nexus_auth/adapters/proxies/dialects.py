@@ -190,14 +190,10 @@ def _haproxy(site: Site, directory: str) -> dict[str, str]:
         for upstream in (site.auth, site.app)
     )
 
-    def is_name(upstream: Address) -> bool:
-        return isinstance(upstream, TcpAddress) and not upstream.is_numeric
-
     def server(upstream: Address) -> str:
         follow = " resolvers nexus_auth_names resolve-prefer ipv4 init-addr last,libc,none"
-        return _upstream(upstream, "unix@") + (follow if is_name(upstream) else "")
+        return _upstream(upstream, "unix@") + (follow if upstream in site.names else "")
 
-    has_names = is_name(auth) or is_name(app)
     pid = f"{(site.state_dir or '/run').rstrip('/')}/haproxy.pid"
     return {
         "unlinked": "" if directory else "yes",
@@ -206,9 +202,9 @@ def _haproxy(site: Site, directory: str) -> dict[str, str]:
         "listen": f"{listen} v4v6" if site.listen.host == _EVERY_IPV6 else listen,
         "auth_server": server(auth),
         "app_server": server(app),
-        "names": "yes" if has_names else "",
-        "parse_resolv_conf": "yes" if has_names and not site.resolver else "",
-        "nameservers": " ".join(map(str, site.resolver)) if has_names else "",
+        "names": "yes" if site.names else "",
+        "parse_resolv_conf": "yes" if site.names and not site.resolver else "",
+        "nameservers": " ".join(map(str, site.resolver)) if site.names else "",
         "rate_requests": "" if site.rate is None else str(site.rate.requests),
         "rate_seconds": "" if site.rate is None else str(site.rate.seconds),
     }

@@ -35,6 +35,8 @@ class Proxy:
         auth: Where the auth service is, unless the user says otherwise.
         options: Which of the arguments that not every proxy can follow this one does: `rate`,
             `resolver`.
+        needs_resolver: Whether it follows names only where name servers are written down; others
+            take those of the machine that they run on.
         reload: The command that has a running one read its own certificate again, in the
             template's language. Empty where it does that by itself.
     """
@@ -49,6 +51,7 @@ class Proxy:
     app: str = "127.0.0.1:9000"
     auth: str = "127.0.0.1:8080"
     options: frozenset[str] = frozenset()
+    needs_resolver: bool = False
     reload: str = ""
 
 
@@ -61,6 +64,7 @@ _ROWS: Final = (
         includes_frame="nginx-site-check.conf",
         check=("nginx", "-t", "-e", "stderr", "-c"),
         options=frozenset({"rate", "resolver"}),
+        needs_resolver=True,
         reload="nginx -s reload",
     ),
     Proxy(

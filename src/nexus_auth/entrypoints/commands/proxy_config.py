@@ -116,7 +116,7 @@ def _parse_site(args: argparse.Namespace) -> Site:
         if text is not None:
             values[name] = parsed(f"-{name.replace('_', '-')}", text, parse, source=_FLAG)
     site = Site(**values)
-    if "resolver" in proxy.options and site.names and not site.resolver:
+    if proxy.needs_resolver and site.names and not site.resolver:
         return replace(site, resolver=_name_servers())
     return site
 

@@ -117,3 +117,19 @@ def test_a_name_without_a_name_server_is_wrong_usage(
     assert said.out == ""
     assert "-resolver" in said.err
     assert main(["proxy-config", "nginx", "-auth", "10.0.0.1:1"]) == exit_codes.DONE
+
+
+@pytest.mark.parametrize("name", ["haproxy", "caddy", "envoy", "traefik"])
+def test_name_servers_are_written_down_only_where_the_proxy_cannot_find_them(
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Where the file is made need not be where it is used."""
+    (tmp_path / "resolv.conf").write_text("nameserver 192.0.2.53\n")
+    monkeypatch.setattr(proxy_config, "_RESOLV_CONF", tmp_path / "resolv.conf")
+    assert main(["proxy-config", name, "-auth", "auth:1"]) == exit_codes.DONE
+    assert "192.0.2.53" not in capsys.readouterr().out
+    assert main(["proxy-config", "nginx", "-auth", "auth:1"]) == exit_codes.DONE
+    assert "192.0.2.53" in capsys.readouterr().out
