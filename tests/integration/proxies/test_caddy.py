@@ -32,8 +32,10 @@ from tests.integration.proxies.stack import (
     make_people,
     make_server_certificate,
     open_folder,
+    running_proxy,
     started_proxy,
 )
+from tests.integration.proxies.surroundings import PatientServer
 from tests.integration.real import require_program, wait_until_ready
 
 ADMIN_REQUEST = b"GET /config/ HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n"
@@ -143,3 +145,23 @@ def listening_ports(pid: int) -> set[int]:
             if state == "0A" and f"socket:[{others[5]}]" in own:
                 ports.add(int(local.rpartition(":")[2], 16))
     return ports
+
+
+def test_each_question_has_a_connection_of_its_own() -> None:
+    """A kept one may lead to the application, whose answer would then decide."""
+    require_program("caddy", PROGRAMS["caddy"])
+    hotkey = f"X-Hotkey: {a_hotkey('alice').address}"
+    with open_folder() as folder, PatientServer(hotkey) as auth, PatientServer() as app:
+        alice = make_people(folder)["alice"]
+        with running_proxy(
+            "caddy",
+            folder,
+            app=app.address,
+            auth=auth.address,
+            certificate=make_server_certificate(folder),
+        ) as port:
+            wait_until_ready(lambda: ask(port, alice).status == 200, what="a grant")
+            assert [ask(port, alice).status for _ in range(5)] == [200] * 5
+        questions = auth.requests()
+        assert questions >= 6
+        assert auth.connections() == questions

@@ -168,9 +168,9 @@ def test_an_ipv6_listener_is_written_as_each_proxy_wants_it() -> None:
 def test_caddy_closes_an_idle_connection_first() -> None:
     """A duration of 0 would mean for ever, so that `off` is written for no keep-alive."""
     usual = text_of(build_configuration("caddy", SITE))
-    assert re.findall(r"keepalive (\w+)", usual) == ["6000ms", "3000ms"]
+    assert re.findall(r"keepalive (\w+)", usual) == ["off", "3000ms"]
     without = text_of(build_configuration("caddy", replace(SITE, app_keepalive=0)))
-    assert re.findall(r"keepalive (\w+)", without) == ["6000ms", "off"]
+    assert re.findall(r"keepalive (\w+)", without) == ["off", "off"]
 
 
 def test_caddy_is_reloaded_with_its_own_file_over_a_socket() -> None:
