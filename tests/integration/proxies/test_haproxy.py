@@ -181,7 +181,7 @@ def test_a_target_of_any_length_reaches_the_log_without_its_control_bytes() -> N
         for target in ("/a\tX-Hotkey:b", "/\x7f", "/\xe4", '/"%0d%0aX-Client-Cert:%20a', "/a\rb"):
             ask(proxy.port, people["carol"], http1_request(target=target))
             ask_http2(proxy.port, people["carol"], target=target)
-        assert ask(proxy.port, people["carol"], http1_request(target="*")).status == 403
+        assert ask(proxy.port, people["carol"], http1_request(target="*")).status in {400, 403}
         for headers in service.listener.headers:
             names = [name.lower() for name, _ in headers]
             assert sorted(names) == sorted(set(names))
@@ -255,6 +255,8 @@ def test_a_pair_that_does_not_match_leaves_the_old_one_in_place() -> None:
         alice, log = people["alice"], proxy.directory / "log"
         key = (proxy.directory / "tls.pem.key").readlink()
         good = key.read_bytes()
+        # Before its first worker is there, the master takes no signal.
+        wait_until_ready(lambda: "Loading success" in log.read_text(), what="the first worker")
 
         def reload(expected: str) -> None:
             seen = log.read_text().count(expected)
