@@ -17,7 +17,7 @@ from typing import Final
 from nexus_auth.adapters.addresses import TcpAddress
 from nexus_auth.adapters.headers.names import FORGEABLE_HEADERS
 from nexus_auth.adapters.proxies.dialects import DIALECTS
-from nexus_auth.adapters.proxies.site import Site, UnsuitableSite
+from nexus_auth.adapters.proxies.site import Site, UnsuitableSite, idle_ms
 from nexus_auth.adapters.proxies.table import PROXIES, Proxy
 
 HEAD: Final = "head.txt"
@@ -111,22 +111,14 @@ def _shared(proxy: Proxy, site: Site, directory: str) -> dict[str, str]:
         "tls_cert": site.tls_cert,
         "tls_key": site.tls_key,
         "policy": site.policy or "",
-        "auth_idle_ms": str(_idle_ms(AUTH_KEEPALIVE_SECONDS)),
-        "app_idle_ms": str(_idle_ms(site.app_keepalive)),
-        "auth_idle_s": f"{_idle_ms(AUTH_KEEPALIVE_SECONDS) / 1000:g}",
-        "app_idle_s": f"{_idle_ms(site.app_keepalive) / 1000:g}" if site.app_keepalive else "",
+        "auth_idle_ms": str(idle_ms(AUTH_KEEPALIVE_SECONDS)),
+        "app_idle_ms": str(idle_ms(site.app_keepalive)),
+        "auth_idle_s": f"{idle_ms(AUTH_KEEPALIVE_SECONDS) / 1000:g}",
+        "app_idle_s": f"{idle_ms(site.app_keepalive) / 1000:g}" if site.app_keepalive else "",
         "reloads": "yes" if proxy.reload else "",
         "reload": proxy.reload.replace("@{directory}", directory or "/path/to/"),
         "forged": " ".join(FORGEABLE_HEADERS),
     }
-
-
-def _idle_ms(keepalive_seconds: int) -> int:
-    """How long a proxy keeps an idle connection: clearly shorter than the other side does.
-
-    What is sent while the other side closes is lost, and a POST cannot be sent again.
-    """
-    return keepalive_seconds * 600
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from nexus_auth.adapters.addresses import Address, TcpAddress, UnixAddress
 from nexus_auth.adapters.headers import names
-from nexus_auth.adapters.proxies.site import Rate, Site, UnsuitableSite
+from nexus_auth.adapters.proxies.site import Rate, Site, UnsuitableSite, idle_ms
 
 _SERVICE_NAME: Final = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -37,7 +37,7 @@ def _nginx(site: Site, _directory: str) -> dict[str, str]:
     rate = site.rate
     return {
         "state_dir": state_dir,
-        # Nobody but root writes to /run itself, and a full disk does not matter there.
+        # Root alone writes to /run itself, and a full disk does not matter there.
         "grants": "/run/nexus-auth-grants" if site.state_dir is None else f"{state_dir}/grants",
         "log_dir": "/var/log/nginx" if site.state_dir is None else state_dir,
         "pid": pid,
@@ -88,10 +88,9 @@ def _gateway(site: Site, _directory: str) -> dict[str, str]:
             )
         values[f"{argument}_service"] = host
         values[f"{argument}_port"] = str(upstream).rpartition(":")[2]
-    # As `configuration.py` computes it for the others.
-    idle_ms = site.app_keepalive * 600
-    shown = f"{idle_ms}ms" if idle_ms <= _MAX_GATEWAY_MS else f"{idle_ms // 1000}s"
-    values |= {"app_idle": shown if idle_ms else "", "app_closes": "" if idle_ms else "yes"}
+    idle = idle_ms(site.app_keepalive)
+    shown = f"{idle}ms" if idle <= _MAX_GATEWAY_MS else f"{idle // 1000}s"
+    values |= {"app_idle": shown if idle else "", "app_closes": "" if idle else "yes"}
     return values
 
 

@@ -141,6 +141,14 @@ PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
 """How the text of each attribute of a `Site` is read."""
 
 
+def idle_ms(keepalive_seconds: int) -> int:
+    """How long a proxy keeps an idle connection: clearly shorter than the other side does.
+
+    What is sent while the other side closes is lost, and a POST cannot be sent again.
+    """
+    return keepalive_seconds * 600
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
     """What a configuration is made for.

@@ -30,13 +30,15 @@ class PylonUnreachable(RegistryUnavailable):
 
     Attributes:
         was_sent: Whether the request may have reached Pylon.
-        remedy: What to do about it, as at the end of the message; empty where that is not known.
+        problem: The message, without the remedy at its end.
+        remedy: What to do about it; empty where that is not known.
     """
 
     cause = "unreachable"
 
-    def __init__(self, message: str, *, was_sent: bool = True, remedy: str = "") -> None:
-        super().__init__(f"{message}; {remedy}" if remedy else message)
+    def __init__(self, problem: str, *, was_sent: bool = True, remedy: str = "") -> None:
+        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+        self.problem = problem
         self.was_sent = was_sent
         self.remedy = remedy
 

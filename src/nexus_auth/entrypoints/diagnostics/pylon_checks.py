@@ -99,10 +99,9 @@ async def _answers(request: Awaitable[object]) -> bool:
 def _explain(exc: RegistryError, endpoint: str) -> Finding:
     outcome, text = Outcome.WRONG, str(exc)
     match exc:
-        case api.PylonUnreachable(remedy=remedy):
-            outcome, text = Outcome.UNREACHABLE, text.removesuffix(f"; {remedy}")
-            next_step = f"is Pylon running at {endpoint}? NEXUS_PYLON_ENDPOINT names it"
-            next_step = remedy or next_step
+        case api.PylonUnreachable(problem=problem, remedy=remedy):
+            outcome, text = Outcome.UNREACHABLE, problem
+            next_step = remedy or f"is Pylon running at {endpoint}? NEXUS_PYLON_ENDPOINT names it"
         case api.PylonRefused():
             next_step = "have Pylon's operator tell you the token, and set it"
         case api.PylonFailed(status=status) if status in _REDIRECTS:
