@@ -4,7 +4,7 @@
 -- and neither when there was no usable answer.
 
 local TIMEOUT_MILLISECONDS = 5000
--- How much of the client's target the auth service is told.
+-- How much of the client's target the auth service gets to know.
 local MOST_OF_TARGET = 2048
 
 -- What a grant tells beside the hotkey, where the auth service is asked to.
