@@ -15,7 +15,7 @@ import pytest
 
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.cli import main
-from tests.builders import a_hotkey, a_key, public_bytes
+from tests.builders import a_hotkey
 from tests.integration.proxies.application import Application
 from tests.integration.proxies.auth_service import AuthService
 from tests.integration.proxies.client import Identity, ask, connect, http1_request, tls_context
@@ -43,8 +43,7 @@ STOCK: Final = Path("/etc/nginx/nginx.conf")
 @pytest.fixture
 def auth() -> Iterator[AuthService]:
     """An auth service that knows alice."""
-    with AuthService("nginx", 0, reuse_seconds=60) as service:
-        service.registry.keys[a_hotkey("alice")] = public_bytes(a_key("alice"))
+    with AuthService("nginx", 0, reuse_seconds=60, knows=("alice",)) as service:
         yield service
 
 

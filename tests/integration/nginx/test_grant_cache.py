@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from tests.builders import a_hotkey, a_key, public_bytes
+from tests.builders import a_hotkey
 from tests.integration.policy.test_nginx_locations import TWO_POLICIES, with_second_place
 from tests.integration.proxies.application import Application
 from tests.integration.proxies.auth_service import AuthService
@@ -99,11 +99,10 @@ def running_house(
     with (
         open_folder() as folder,
         Application() as application,
-        AuthService("nginx", 0, reuse_seconds=60, policies=TWO_POLICIES) as auth,
-    ):
-        for name in ("alice", "bob"):
-            auth.registry.keys[a_hotkey(name)] = public_bytes(a_key(name))
-        with started_proxy(
+        AuthService(
+            "nginx", 0, reuse_seconds=60, policies=TWO_POLICIES, knows=("alice", "bob")
+        ) as auth,
+        started_proxy(
             "nginx",
             folder,
             app=application.address,
@@ -111,8 +110,9 @@ def running_house(
             certificate=make_server_certificate(folder),
             prefix=prefix or (),
             edit=edit,
-        ) as nginx:
-            yield House(nginx, auth, make_people(folder), application)
+        ) as nginx,
+    ):
+        yield House(nginx, auth, make_people(folder), application)
 
 
 def test_a_cache_that_works_is_asked_before_the_service() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nexus_auth.domain.policy import AccessPolicy, OnlyHotkeys, PolicySet
 from nexus_auth.entrypoints.cli import main
-from tests.builders import a_hotkey, a_key, public_bytes
+from tests.builders import a_hotkey
 from tests.integration.proxies.application import Application
 from tests.integration.proxies.auth_service import AuthService
 from tests.integration.proxies.client import ask, http1_request
@@ -37,9 +37,9 @@ def test_two_places_have_two_policies_and_share_no_grant() -> None:
     assert line is not None
     with open_folder() as folder, Application() as application:
         people, certificate = make_people(folder), make_server_certificate(folder)
-        with AuthService("haproxy", 0, reuse_seconds=60, policies=POLICIES) as auth:
-            for name in ("alice", "bob"):
-                auth.registry.keys[a_hotkey(name)] = public_bytes(a_key(name))
+        with AuthService(
+            "haproxy", 0, reuse_seconds=60, policies=POLICIES, knows=("alice", "bob")
+        ) as auth:
             port, made = free_port(), folder / "made"
             code = main(
                 [

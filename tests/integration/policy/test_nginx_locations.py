@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nexus_auth.domain.policy import AccessPolicy, OnlyHotkeys, PolicySet
 from nexus_auth.entrypoints.cli import main
-from tests.builders import a_hotkey, a_key, public_bytes
+from tests.builders import a_hotkey
 from tests.integration.proxies.application import Application
 from tests.integration.proxies.auth_service import AuthService
 from tests.integration.proxies.client import ask, http1_request
@@ -69,9 +69,9 @@ def test_two_servers_of_one_nginx_share_no_grant_where_their_policies_differ() -
     nginx = require_program("nginx", "apt-get install nginx")
     with open_folder() as folder, Application() as application:
         people, certificate = make_people(folder), make_server_certificate(folder)
-        with AuthService("nginx", 0, reuse_seconds=60, policies=TWO_POLICIES) as auth:
-            for name in ("alice", "bob"):
-                auth.registry.keys[a_hotkey(name)] = public_bytes(a_key(name))
+        with AuthService(
+            "nginx", 0, reuse_seconds=60, policies=TWO_POLICIES, knows=("alice", "bob")
+        ) as auth:
             ports = {"registered": free_port(), "team": free_port()}
             texts, state = [], folder / "state"
             state.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socketserver
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -21,6 +22,7 @@ from nexus_auth.domain.decision import Decision
 from nexus_auth.domain.policy import PolicySet
 from nexus_auth.domain.ports import Headers
 from nexus_auth.domain.verifier import CertificateVerifier
+from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeRegistry
 from tests.integration.real import wait_until_ready
 
@@ -95,7 +97,10 @@ class Listener:
 
 
 class AuthService:
-    """The real auth application, in a thread; its `registry` can be changed under way."""
+    """The real auth application, in a thread. It knows the keys of those in `knows`.
+
+    Its `registry` can be changed under way.
+    """
 
     def __init__(
         self,
@@ -104,11 +109,14 @@ class AuthService:
         *,
         reuse_seconds: int,
         host: str = "127.0.0.1",
+        knows: Sequence[str] = (),
         policies: PolicySet | None = None,
         tell: frozenset[GrantHeader] = frozenset(),
     ) -> None:
         preset = PROXIES[proxy].header
         self.registry = FakeRegistry(expires_at=datetime.now(UTC) + timedelta(days=1))
+        for name in knows:
+            self.registry.keys[a_hotkey(name)] = public_bytes(a_key(name))
         self.listener = Listener()
         gate = Gate(
             verifier=CertificateVerifier(registry=self.registry, clock=utc_now),

@@ -12,7 +12,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -22,15 +22,8 @@ import yaml
 from nexus_auth.adapters.addresses import TcpAddress
 from nexus_auth.adapters.proxies.configuration import build_configuration
 from nexus_auth.adapters.proxies.site import Site
-from tests.builders import a_hotkey, a_key, public_bytes
-from tests.integration.proxies.application import Application
-from tests.integration.proxies.auth_service import AuthService, MoodyAuthService
 from tests.integration.proxies.stack import (
     PROGRAMS,
-    REUSE_SECONDS,
-    Stack,
-    make_people,
-    make_server_certificate,
 )
 from tests.integration.real import (
     Process,
@@ -505,41 +498,6 @@ def running_data_plane(
     ) as process:
         wait_until_ready(lambda: accepts_connections(port), what=name, process=process)
         yield port
-
-
-@contextmanager
-def running_gateway(name: str, folder: Path) -> Iterator[Stack]:
-    """Starts everything around the data plane of one gateway."""
-    people, certificate = make_people(folder), make_server_certificate(folder)
-    auth_port, moody_port = free_port(), free_port()
-    with ExitStack() as opened:
-        application = opened.enter_context(Application())
-        auth = opened.enter_context(AuthService(name, auth_port, reuse_seconds=REUSE_SECONDS))
-        moody = opened.enter_context(MoodyAuthService(moody_port))
-        for who in ("alice", "bob", "dora"):
-            auth.registry.keys[a_hotkey(who)] = public_bytes(a_key(who))
-        port, moody_proxy, orphan = (
-            opened.enter_context(
-                running_data_plane(
-                    name,
-                    folder,
-                    app=application.address,
-                    auth=f"127.0.0.1:{each}",
-                    certificate=certificate,
-                )
-            )
-            for each in (auth_port, moody_port, free_port())
-        )
-        yield Stack(
-            proxy=name,
-            port=port,
-            moody_port=moody_proxy,
-            orphan_port=orphan,
-            people=people,
-            application=application,
-            auth=auth,
-            moody=moody,
-        )
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import ssl
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +25,6 @@ from tests.builders import (
     a_certificate,
     a_hotkey,
     a_key,
-    public_bytes,
     to_pem,
 )
 from tests.integration.proxies.application import Application, Record
@@ -283,21 +282,24 @@ def started_proxy(
 
 
 @contextmanager
-def running_stack(proxy: str, folder: Path) -> Iterator[Stack]:
-    """Starts everything around one proxy."""
-    require_program(proxy, PROGRAMS[proxy])
+def running_stack(
+    proxy: str, folder: Path, *, start: Callable[..., AbstractContextManager[int]] = running_proxy
+) -> Iterator[Stack]:
+    """Starts everything around one proxy. `start` starts that, as `running_proxy` does."""
     people = make_people(folder)
     certificate = make_server_certificate(folder)
     auth_port, moody_port = free_port(), free_port()
     with ExitStack() as opened:
         application = opened.enter_context(Application())
-        auth = opened.enter_context(AuthService(proxy, auth_port, reuse_seconds=REUSE_SECONDS))
+        auth = opened.enter_context(
+            AuthService(
+                proxy, auth_port, reuse_seconds=REUSE_SECONDS, knows=("alice", "bob", "dora")
+            )
+        )
         moody = opened.enter_context(MoodyAuthService(moody_port))
-        for name in ("alice", "bob", "dora"):
-            auth.registry.keys[a_hotkey(name)] = public_bytes(a_key(name))
         port, moody_proxy, orphan = (
             opened.enter_context(
-                running_proxy(
+                start(
                     proxy,
                     folder,
                     app=application.address,

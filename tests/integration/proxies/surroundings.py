@@ -34,15 +34,20 @@ _AUTHORITATIVE: Final = 0x8580
 class NameServer:
     """Knows the names in `addresses` (IPv4, for a second), and keeps what it was asked for."""
 
-    def __init__(self) -> None:
-        self.addresses: dict[str, str] = {}
+    def __init__(self, addresses: dict[str, str] | None = None, *, port: int = 53) -> None:
+        """Opens it on an address of its own; /etc/resolv.conf has no place for another port."""
+        self.addresses = addresses or {}
         self.asked: set[str] = set()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        # Port 53, since /etc/resolv.conf has no place for another: an address of its own.
-        self.address = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}.9"
-        self._socket.bind((self.address, 53))
+        self.host = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}.9"
+        self._socket.bind((self.host, port))
         self._thread = threading.Thread(target=self._serve)
         self._is_over = False
+
+    @property
+    def address(self) -> str:
+        """Where it listens, `host:port`."""
+        return f"{self.host}:{self._socket.getsockname()[1]}"
 
     def _serve(self) -> None:
         while True:
@@ -76,7 +81,7 @@ class NameServer:
     def __exit__(self, *_: object) -> None:
         self._is_over = True
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as last:
-            last.sendto(b"end", (self.address, 53))
+            last.sendto(b"end", self._socket.getsockname())
         self._thread.join()
         self._socket.close()
 

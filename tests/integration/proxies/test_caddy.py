@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import a_hotkey, a_key, public_bytes
+from tests.builders import a_hotkey
 from tests.integration.proxies.application import Application
 from tests.integration.proxies.auth_service import AuthService
 from tests.integration.proxies.client import (
@@ -83,19 +83,20 @@ def caddy() -> Iterator[Caddy]:
     require_program("caddy", PROGRAMS["caddy"])
     with open_folder() as folder, Application() as application:
         people, pair = make_people(folder), make_server_certificate(folder)
-        with AuthService("caddy", 0, reuse_seconds=0) as auth:
-            auth.registry.keys[a_hotkey("alice")] = public_bytes(a_key("alice"))
-            with started_proxy(
+        with (
+            AuthService("caddy", 0, reuse_seconds=0, knows=("alice",)) as auth,
+            started_proxy(
                 "caddy",
                 folder,
                 app=application.address,
                 auth=f"127.0.0.1:{auth.port}",
                 certificate=pair,
                 prefix=("sh", "-c", 'umask 022; exec "$@"', "sh"),
-            ) as running:
-                granted = lambda: ask(running.port, people["alice"]).status == 200  # noqa: E731 - short
-                wait_until_ready(granted, what="a grant through caddy")
-                yield Caddy(folder, people, pair, running)
+            ) as running,
+        ):
+            granted = lambda: ask(running.port, people["alice"]).status == 200  # noqa: E731 - short
+            wait_until_ready(granted, what="a grant through caddy")
+            yield Caddy(folder, people, pair, running)
 
 
 def test_the_admin_endpoint_is_a_socket_that_only_its_owner_can_use(caddy: Caddy) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.cli import main
-from tests.builders import a_hotkey, a_key, public_bytes
+from tests.builders import a_hotkey
 from tests.integration.proxies.application import Application
 from tests.integration.proxies.auth_service import AuthService
 from tests.integration.proxies.client import Identity, ask, connect, http1_request, tls_context
@@ -44,9 +44,7 @@ def folder() -> Iterator[Path]:
 @contextmanager
 def auth_service(place: int | Path = 0) -> Iterator[AuthService]:
     """The real one, which knows alice and bob."""
-    with AuthService("envoy", place, reuse_seconds=0) as auth:
-        for name in ("alice", "bob"):
-            auth.registry.keys[a_hotkey(name)] = public_bytes(a_key(name))
+    with AuthService("envoy", place, reuse_seconds=0, knows=("alice", "bob")) as auth:
         yield auth
 
 

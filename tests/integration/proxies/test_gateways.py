@@ -20,7 +20,6 @@ from tests.builders import (
     a_certificate,
     a_hotkey,
     a_key,
-    public_bytes,
     to_pem,
 )
 from tests.integration.proxies.application import Application
@@ -30,7 +29,6 @@ from tests.integration.proxies.gateways import (
     SITE,
     TRANSLATORS,
     running_data_plane,
-    running_gateway,
     running_tls_route,
 )
 from tests.integration.proxies.scenarios import LET_IN, REFUSED, SCENARIOS, Scenario, judge
@@ -40,6 +38,7 @@ from tests.integration.proxies.stack import (
     make_server_certificate,
     open_folder,
     running_proxy,
+    running_stack,
 )
 from tests.integration.proxies.test_scenarios import (  # noqa: F401 - these run here as well
     test_a_rotated_key_ends_the_old_one_within_the_time_of_reuse,
@@ -53,7 +52,10 @@ from tests.integration.real import free_port
 @pytest.fixture(scope="module", params=TRANSLATORS)
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """One gateway with everything around it; takes the place of the fixture for the others."""
-    with open_folder() as folder, running_gateway(request.param, folder) as running:
+    with (
+        open_folder() as folder,
+        running_stack(request.param, folder, start=running_data_plane) as running,
+    ):
         yield running
 
 
@@ -173,8 +175,9 @@ def test_a_gateway_that_passes_tls_on_keeps_what_the_proxy_guarantees() -> None:
         folder = opened.enter_context(open_folder())
         people, certificate = make_people(folder), make_server_certificate(folder)
         application = opened.enter_context(Application())
-        auth = opened.enter_context(AuthService("nginx", free_port(), reuse_seconds=0))
-        auth.registry.keys[a_hotkey("alice")] = public_bytes(a_key("alice"))
+        auth = opened.enter_context(
+            AuthService("nginx", free_port(), reuse_seconds=0, knows=("alice",))
+        )
         behind = opened.enter_context(
             running_proxy(
                 "nginx",

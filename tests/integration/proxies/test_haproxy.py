@@ -13,7 +13,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.proxies.application import Application
 from tests.integration.proxies.auth_service import AuthService
 from tests.integration.proxies.client import ask, ask_http2, http1_request
@@ -27,6 +26,7 @@ from tests.integration.proxies.stack import (
     open_folder,
     started_proxy,
 )
+from tests.integration.proxies.surroundings import NameServer
 from tests.integration.real import require_program, wait_until_ready
 
 
@@ -48,11 +48,9 @@ def running_haproxy(
     with (
         open_folder() as folder,
         Application() as application,
-        AuthService("haproxy", 0, reuse_seconds=0) as service,
+        AuthService("haproxy", 0, reuse_seconds=0, knows=("alice", "bob")) as service,
     ):
         people = make_people(folder)
-        for name in ("alice", "bob"):
-            service.registry.keys[a_hotkey(name)] = public_bytes(a_key(name))
         with started_proxy(
             "haproxy",
             folder,
@@ -85,59 +83,17 @@ def test_the_privileges_of_haproxy_refuse_nobody(privileges: str) -> None:
         assert ask(proxy.port, people["carol"]).status == 403
 
 
-class _NameServer(socketserver.ThreadingUDPServer):
-    """Answers for one name with 127.0.0.1, for every other with "no such name"."""
-
-    def __init__(self, known: str) -> None:
-        super().__init__(("127.0.0.1", 0), _NameHandler)
-        self.known = known
-        self.asked: set[str] = set()
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.server_address[1]}"
-
-
-class _NameHandler(socketserver.BaseRequestHandler):
-    server: _NameServer
-
-    def handle(self) -> None:
-        query, connection = self.request
-        end = query.index(b"\0", 12) + 5
-        labels, rest = [], query[12 : end - 4]
-        while size := rest[0]:
-            labels.append(rest[1 : size + 1].decode())
-            rest = rest[size + 1 :]
-        name, is_a = ".".join(labels).lower(), query[end - 4 : end - 2] == b"\0\1"
-        self.server.asked.add(name)
-        known = name == self.server.known
-        # RFC 1035 §4.1: an authoritative answer; its name is that of the question.
-        head = query[:2] + (b"\x85\x80" if known else b"\x85\x83") + b"\0\1"
-        head += (b"\0\1" if known and is_a else b"\0\0") + b"\0\0\0\0"
-        record = b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4\x7f\0\0\1" if known and is_a else b""
-        connection.sendto(head + query[12:end] + record, self.client_address)
-
-
-@contextmanager
-def name_server(known: str) -> Iterator[_NameServer]:
-    """A name server on loopback that knows one name."""
-    with _NameServer(known) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.mark.parametrize("known", ["auth.example", "nexus-auth.invalid"])
 def test_no_name_but_that_of_the_argument_is_looked_up(known: str) -> None:
     """HAProxy's own HTTP client looks up the Host header wherever it is not given an address.
 
     A name server that knows another name has no say in who is let in.
     """
-    with name_server(known) as ours, name_server("nexus-auth.invalid") as default:
+    default_knows = {"nexus-auth.invalid": "127.0.0.1"}
+    with (
+        NameServer({known: "127.0.0.1"}, port=0) as ours,
+        NameServer(default_knows, port=0) as default,
+    ):
         with running_haproxy(
             auth=lambda service: f"auth.example:{service.port}",
             arguments=("-resolver", ours.address),

@@ -9,13 +9,14 @@ import socket
 import ssl
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from tests.builders import a_hotkey, a_key, public_bytes
+from tests.builders import a_hotkey
 from tests.integration.proxies.application import Application
 from tests.integration.proxies.auth_service import AuthService
 from tests.integration.proxies.client import ask
@@ -40,6 +41,33 @@ CLOSES_WITHIN_SECONDS = 40
 KEEPS_IDLE_CONNECTIONS = {("traefik", "auth")}
 
 
+@contextmanager
+def granted_once(
+    proxy: str, *, delay_seconds: float = 0.0, app_keepalive: str = "5"
+) -> Iterator[tuple[PatientServer, PatientServer]]:
+    """The auth service and the application of a caller who was granted; the proxy still runs.
+
+    Some proxies open their port before they know their routes, and ask nothing then.
+    """
+    require_program(proxy, PROGRAMS[proxy])
+    with (
+        open_folder() as folder,
+        PatientServer(HOTKEY, delay_seconds=delay_seconds) as auth,
+        PatientServer() as app,
+        running_proxy(
+            proxy,
+            folder,
+            app=app.address,
+            auth=auth.address,
+            certificate=make_server_certificate(folder),
+            arguments=("-app-keepalive", app_keepalive),
+        ) as port,
+    ):
+        alice = make_people(folder)["alice"]
+        wait_until_ready(lambda: ask(port, alice).status == 200, what=f"a grant through {proxy}")
+        yield auth, app
+
+
 @pytest.mark.parametrize(
     ("proxy", "leg"),
     [
@@ -51,63 +79,23 @@ KEEPS_IDLE_CONNECTIONS = {("traefik", "auth")}
 )
 def test_a_proxy_closes_an_idle_connection_by_itself(proxy: str, leg: str) -> None:
     """What is sent over a connection that the other side closes just then is lost."""
-    require_program(proxy, PROGRAMS[proxy])
-    with open_folder() as folder, PatientServer(HOTKEY) as auth, PatientServer() as app:
-        people = make_people(folder)
-        with running_proxy(
-            proxy,
-            folder,
-            app=app.address,
-            auth=auth.address,
-            certificate=make_server_certificate(folder),
-            arguments=("-app-keepalive", "5"),
-        ) as port:
-            granted = lambda: ask(port, people["alice"]).status == 200  # noqa: E731 - short
-            wait_until_ready(granted, what=f"a grant through {proxy}")
-            server = auth if leg == "auth" else app
-            assert server.is_closed_by_peer(CLOSES_WITHIN_SECONDS)
+    with granted_once(proxy) as (auth, app):
+        server = auth if leg == "auth" else app
+        assert server.is_closed_by_peer(CLOSES_WITHIN_SECONDS)
 
 
 @pytest.mark.parametrize("proxy", PROGRAMS)
 def test_an_application_that_keeps_no_connection_open_gets_a_new_one_each_time(proxy: str) -> None:
     """`-app-keepalive 0`: nothing is sent over a connection that had a request before."""
-    require_program(proxy, PROGRAMS[proxy])
-    with open_folder() as folder, PatientServer(HOTKEY) as auth, PatientServer() as app:
-        people = make_people(folder)
-        with running_proxy(
-            proxy,
-            folder,
-            app=app.address,
-            auth=auth.address,
-            certificate=make_server_certificate(folder),
-            arguments=("-app-keepalive", "0"),
-        ) as port:
-            granted = lambda: ask(port, people["alice"]).status == 200  # noqa: E731 - short
-            wait_until_ready(granted, what=f"a grant through {proxy}")
-            assert app.is_closed_by_peer(CLOSES_WITHIN_SECONDS)
+    with granted_once(proxy, app_keepalive="0") as (_, app):
+        assert app.is_closed_by_peer(CLOSES_WITHIN_SECONDS)
 
 
 @pytest.mark.parametrize("proxy", PROGRAMS)
 def test_an_answer_that_takes_a_while_is_waited_for(proxy: str) -> None:
     """The service looks a new caller up for as long as two seconds; it is asked once."""
-    require_program(proxy, PROGRAMS[proxy])
-    with (
-        open_folder() as folder,
-        PatientServer(HOTKEY, delay_seconds=1.5) as auth,
-        Application() as app,
-    ):
-        people = make_people(folder)
-        with running_proxy(
-            proxy,
-            folder,
-            app=app.address,
-            auth=auth.address,
-            certificate=make_server_certificate(folder),
-        ) as port:
-            granted = lambda: ask(port, people["alice"]).status == 200  # noqa: E731 - short
-            # Some proxies open their port before they know their routes, and ask nothing then.
-            wait_until_ready(granted, what=f"a grant through {proxy}")
-            assert auth.requests() == 1
+    with granted_once(proxy, delay_seconds=1.5) as (auth, _):
+        assert auth.requests() == 1
 
 
 @pytest.mark.parametrize("leg", ["auth", "app"])
@@ -119,9 +107,7 @@ def test_what_restarts_is_found_by_the_next_request(proxy: str, leg: str) -> Non
         people = make_people(folder)
 
         def start_auth(port: int) -> AuthService:
-            service = AuthService(proxy, port, reuse_seconds=0)
-            service.registry.keys[a_hotkey("alice")] = public_bytes(a_key("alice"))
-            return service
+            return AuthService(proxy, port, reuse_seconds=0, knows=("alice",))
 
         auth, app = start_auth(0), Application()
         running = ExitStack()
@@ -170,44 +156,45 @@ def test_a_renewed_pair_is_served_without_a_restart(proxy: str) -> None:
         people, pair = make_people(folder), make_server_certificate(folder)
         renewed = folder / "renewed"
         renewed.mkdir()
-        with AuthService(proxy, 0, reuse_seconds=0) as auth:
-            auth.registry.keys[a_hotkey("alice")] = public_bytes(a_key("alice"))
-            with started_proxy(
+        with (
+            AuthService(proxy, 0, reuse_seconds=0, knows=("alice",)) as auth,
+            started_proxy(
                 proxy,
                 folder,
                 app=app.address,
                 auth=f"127.0.0.1:{auth.port}",
                 certificate=pair,
-            ) as started:
+            ) as started,
+        ):
 
-                def granted() -> bool:
-                    return ask(started.port, people["alice"]).status == 200
+            def granted() -> bool:
+                return ask(started.port, people["alice"]).status == 200
 
-                wait_until_ready(granted, what=f"a grant through {proxy}")
-                old = _shown_serial(started.port)
-                # The key first, as `nexus-auth generate` does it; each by one rename.
-                certificate, key = make_server_certificate(renewed)
-                key.rename(pair[1])
-                certificate.rename(pair[0])
-                command = _reload_command(started.directory)
-                if command is not None:
-                    # Without a shell, as -after-change does it.
-                    path = [str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"]
-                    subprocess.run(
-                        shlex.split(command),
-                        check=True,
-                        timeout=60,
-                        cwd=started.directory,
-                        env={"PATH": os.pathsep.join(path), "HOME": str(started.directory)},
-                    )
+            wait_until_ready(granted, what=f"a grant through {proxy}")
+            old = _shown_serial(started.port)
+            # The key first, as `nexus-auth generate` does it; each by one rename.
+            certificate, key = make_server_certificate(renewed)
+            key.rename(pair[1])
+            certificate.rename(pair[0])
+            command = _reload_command(started.directory)
+            if command is not None:
+                # Without a shell, as -after-change does it.
+                path = [str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"]
+                subprocess.run(
+                    shlex.split(command),
+                    check=True,
+                    timeout=60,
+                    cwd=started.directory,
+                    env={"PATH": os.pathsep.join(path), "HOME": str(started.directory)},
+                )
 
-                def is_served() -> bool:
-                    assert granted()
-                    return _shown_serial(started.port) != old
-
-                wait_until_ready(is_served, what="the new pair", timeout_seconds=60)
-                assert started.process.is_running
+            def is_served() -> bool:
                 assert granted()
+                return _shown_serial(started.port) != old
+
+            wait_until_ready(is_served, what="the new pair", timeout_seconds=60)
+            assert started.process.is_running
+            assert granted()
 
 
 def test_the_tests_see_whether_a_server_is_there() -> None:

@@ -13,7 +13,6 @@ import h2.connection
 import h2.events
 import pytest
 
-from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.proxies.auth_service import AuthService
 from tests.integration.proxies.client import ask, tls_context
 from tests.integration.proxies.stack import (
@@ -40,9 +39,8 @@ def test_many_slow_requests_are_served_under_the_usual_limit_of_open_files(proxy
         open_folder() as folder,
         many_open_files(4 * count),
         GatheringServer(count, patience_seconds=PATIENCE_SECONDS) as app,
-        AuthService(proxy, 0, reuse_seconds=5) as auth,
+        AuthService(proxy, 0, reuse_seconds=5, knows=("alice",)) as auth,
     ):
-        auth.registry.keys[a_hotkey("alice")] = public_bytes(a_key("alice"))
         people = make_people(folder)
         with started_proxy(
             proxy,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from nexus_auth.adapters.proxies.table import PROXIES
-from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.proxies.application import Application
 from tests.integration.proxies.auth_service import AuthService
 from tests.integration.proxies.client import ask
@@ -35,13 +34,11 @@ def test_a_name_is_followed_to_its_new_address(proxy: str, leg: str) -> None:
             names.addresses[NAMES[which]] = host
             if which == "app":
                 return Application(host, port["app"])
-            service = AuthService(proxy, port["auth"], host=host, reuse_seconds=0)
-            service.registry.keys[a_hotkey("alice")] = public_bytes(a_key("alice"))
-            return service
+            return AuthService(proxy, port["auth"], host=host, reuse_seconds=0, knows=("alice",))
 
         by_resolver = ("-resolver", names.address)
         other = "app" if leg == "auth" else "auth"
-        prefix = with_files_of_etc(folder, hosts="127.0.0.1 localhost\n", resolver=names.address)
+        prefix = with_files_of_etc(folder, hosts="127.0.0.1 localhost\n", resolver=names.host)
         with start(other, "127.0.0.4"):
             first = start(leg, "127.0.0.2")
             with (

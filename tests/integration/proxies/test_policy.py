@@ -9,7 +9,7 @@ import pytest
 from nexus_auth.adapters.headers.names import GrantHeader
 from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.policy import AccessPolicy, PolicySet, RequireValidatorPermit
-from tests.builders import a_hotkey, a_key, public_bytes
+from tests.builders import a_hotkey
 from tests.integration.proxies.application import Application
 from tests.integration.proxies.auth_service import AuthService
 from tests.integration.proxies.client import ask, http1_request
@@ -68,10 +68,13 @@ def test_the_proxy_chooses_the_policy_and_passes_on_the_facts(proxy: str) -> Non
         people = make_people(folder)
         certificate = make_server_certificate(folder)
         with AuthService(
-            proxy, 0, reuse_seconds=5, policies=POLICIES, tell=frozenset(GrantHeader)
+            proxy,
+            0,
+            reuse_seconds=5,
+            policies=POLICIES,
+            tell=frozenset(GrantHeader),
+            knows=("alice", "bob", "carol"),
         ) as auth:
-            for name in ("alice", "bob", "carol"):
-                auth.registry.keys[a_hotkey(name)] = public_bytes(a_key(name))
             auth.registry.neurons = {
                 alice: Neuron(
                     uid=7, validator_permit=True, active=True, alpha=1, tao=1, total=1000.5

@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.proxies.auth_service import AuthService
 from tests.integration.proxies.client import TIMEOUT_SECONDS, connect, http1_request, tls_context
 from tests.integration.proxies.stack import (
@@ -60,33 +59,34 @@ def test_what_the_application_says_bit_by_bit_arrives_bit_by_bit(proxy: str) -> 
         thread.start()
         people = make_people(folder)
         try:
-            with AuthService(proxy, 0, reuse_seconds=0) as auth:
-                auth.registry.keys[a_hotkey("alice")] = public_bytes(a_key("alice"))
-                with running_proxy(
+            with (
+                AuthService(proxy, 0, reuse_seconds=0, knows=("alice",)) as auth,
+                running_proxy(
                     proxy,
                     folder,
                     app=f"127.0.0.1:{application.server_address[1]}",
                     auth=f"127.0.0.1:{auth.port}",
                     certificate=make_server_certificate(folder),
-                ) as port:
+                ) as port,
+            ):
 
-                    def both_words_are_heard() -> bool:
-                        heard = b""
-                        try:
-                            with connect(port, tls_context(people["alice"])) as connection:
-                                connection.sendall(http1_request())
-                                while SECOND not in heard and (data := connection.recv(65536)):
-                                    heard += data
-                                    if not heard.startswith(GRANTED[: len(heard)]):
-                                        return False  # It does not know its routes yet.
-                                    if FIRST in heard:
-                                        application.arrived.set()
-                        except OSError:
-                            # Some proxies open their port before they know their routes.
-                            return False
-                        return SECOND in heard
+                def both_words_are_heard() -> bool:
+                    heard = b""
+                    try:
+                        with connect(port, tls_context(people["alice"])) as connection:
+                            connection.sendall(http1_request())
+                            while SECOND not in heard and (data := connection.recv(65536)):
+                                heard += data
+                                if not heard.startswith(GRANTED[: len(heard)]):
+                                    return False  # It does not know its routes yet.
+                                if FIRST in heard:
+                                    application.arrived.set()
+                    except OSError:
+                        # Some proxies open their port before they know their routes.
+                        return False
+                    return SECOND in heard
 
-                    wait_until_ready(both_words_are_heard, what=f"both words through {proxy}")
+                wait_until_ready(both_words_are_heard, what=f"both words through {proxy}")
         finally:
             application.shutdown()
             thread.join()

@@ -14,7 +14,7 @@ from typing import Final, Self
 
 import pytest
 
-from tests.builders import a_hotkey, a_key, public_bytes
+from tests.builders import a_hotkey
 from tests.integration.proxies.application import Application
 from tests.integration.proxies.auth_service import AuthService
 from tests.integration.proxies.client import ask, ask_http2, connect, http1_request, tls_context
@@ -42,9 +42,7 @@ def folder() -> Iterator[Path]:
 @contextmanager
 def a_service() -> Iterator[AuthService]:
     """An auth service that knows alice and bob."""
-    with AuthService("traefik", 0, reuse_seconds=0) as auth:
-        for name in ("alice", "bob"):
-            auth.registry.keys[a_hotkey(name)] = public_bytes(a_key(name))
+    with AuthService("traefik", 0, reuse_seconds=0, knows=("alice", "bob")) as auth:
         yield auth
 
 
