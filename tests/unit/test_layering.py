@@ -139,12 +139,12 @@ SIBLINGS: Final = {
 """Which package of adapters may import which others; a package that is not named here, none."""
 
 ADAPTERS_OF: Final = {
-    "settings": {"headers", "policy", "proxies", "pylon", "starlette"},
+    "settings": {"chain", "headers", "policy", "proxies", "pylon", "starlette"},
     "container": {"ALL"},
-    "connecting": {"pylon", "registry"},
+    "connecting": {"chain", "pylon", "registry"},
     "service": {"observability", "starlette", "uvicorn"},
     "issuing": {"credentials"},
-    "diagnostics": {"credentials", "headers", "proxies", "pylon"},
+    "diagnostics": {"chain", "credentials", "headers", "proxies", "pylon"},
     "devnet": {"devnet"},
     "demo": {"credentials", "headers", "proxies"},
     "commands": {"credentials", "devnet", "headers", "policy", "proxies", "pylon"},

@@ -23,6 +23,25 @@ class StakeKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A hotkey's place on a subnet, as far as publishing a key needs it.
+
+    The chain stores a certificate with the axon, and takes none without one (port 0), nor soon
+    after the last: `serve_axon_tls` of subtensor's pallet `serving`.
+
+    Attributes:
+        ip: The address of the axon; `0.0.0.0` where it was never served.
+        port: Its port; 0 where it was never served.
+        blocks_to_wait: For how many blocks the chain takes no other axon; 0 where it takes one
+            now, None where the source does not know.
+    """
+
+    ip: str
+    port: int
+    blocks_to_wait: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Neuron:
     """What the chain says of one hotkey on the subnet.
 

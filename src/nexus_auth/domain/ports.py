@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from nexus_auth.domain.decision import Decision
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.neuron import Neuron
-    from nexus_auth.domain.snapshot import StoredSnapshot, SubnetSnapshot
+    from nexus_auth.domain.neuron import Neuron, Place
+    from nexus_auth.domain.snapshot import Block, StoredSnapshot, SubnetSnapshot
 
 Clock = Callable[[], datetime]
 """The wall clock: gives the time, aware, UTC."""
@@ -92,10 +92,12 @@ class KeyMap:
     Attributes:
         keys: The good entries: raw Ed25519 public keys.
         rejected: How many entries were unusable and left out.
+        block: The block that says so; None where the source names none.
     """
 
     keys: Mapping[Hotkey, bytes]
     rejected: int
+    block: Block | None = None
 
 
 class KeySource(Protocol):
@@ -127,11 +129,28 @@ class KeySource(Protocol):
 class NeuronSource(Protocol):
     """Fetches the neurons of the subnet. Concurrent calls are fine; its creator closes it."""
 
-    async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
+    async def fetch_neurons(
+        self, *, at: Block | None = None
+    ) -> tuple[Mapping[Hotkey, Neuron], int]:
         """Fetches all of them; ends by itself, in time and in memory.
+
+        Args:
+            at: The block that the keys came from, so that both belong together; None for the
+                latest. A source that names no blocks passes it over.
 
         Returns:
             The good entries, and how many were unusable and left out.
+
+        Raises:
+            RegistryError: If no usable answer came. Nothing else is raised.
+        """
+
+
+class PlaceSource(Protocol):
+    """Fetches a hotkey's place on the subnet. Concurrent calls are fine; its creator closes it."""
+
+    async def fetch_place(self, hotkey: Hotkey) -> Place | None:
+        """Fetches it; None where the hotkey has no place on the subnet.
 
         Raises:
             RegistryError: If no usable answer came. Nothing else is raised.

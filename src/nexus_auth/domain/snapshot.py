@@ -36,6 +36,21 @@ class Suspicion(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A finalised block of the chain.
+
+    Attributes:
+        number: Its height.
+        hash: Its hash, as a node writes it: `0x` and 64 hexadecimal digits in lower case.
+        time: What the block says that the time is (aware, UTC).
+    """
+
+    number: int
+    hash: str
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubnetSnapshot:
     """Facts about one subnet that were true together.
 
@@ -43,11 +58,13 @@ class SubnetSnapshot:
         keys: The registered raw Ed25519 public keys; each is one that may be used.
         said_at: When their fetch began (aware, UTC): the source answered later, never earlier.
         neurons: What the chain says of each hotkey; None where that was not fetched.
+        block: The block that says all this; None where the source names none.
     """
 
     keys: Mapping[Hotkey, bytes]
     said_at: datetime
     neurons: Mapping[Hotkey, Neuron] | None = None
+    block: Block | None = None
 
     def __post_init__(self) -> None:
         usable = {h: key for h, key in self.keys.items() if is_usable_public_key(key)}

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from nexus_auth.adapters.chain.source import ChainSource
 from nexus_auth.adapters.clock import SYSTEM_CLOCKS, Clocks
 from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.headers.names import GrantHeader
@@ -246,10 +247,23 @@ class Container(containers.DeclarativeContainer):
     )
     """A `KeySource` and a `CertIssuer`. Close it."""
 
+    chain = providers.Singleton(
+        ChainSource,
+        endpoints=settings.provided.chain_endpoint,
+        netuid=settings.provided.netuid,
+        genesis=settings.provided.chain_genesis,
+        clock=clock,
+        observe=counters.provided.count_pylon_request,
+    )
+    """A `KeySource`, `NeuronSource` and `PlaceSource`. Close it."""
+
+    source = providers.Selector(settings.provided.source, pylon=pylon, chain=chain)
+    """The one that is configured. Close it."""
+
     key_source = providers.Singleton(
         ObservedSource,
-        source=pylon,
-        neuron_source=pylon,
+        source=source,
+        neuron_source=source,
         notify=counters.provided.count_fetch,
     )
 

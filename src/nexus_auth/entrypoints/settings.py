@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from nexus_auth.adapters.addresses import Address, parse_listen_address
+from nexus_auth.adapters.chain.endpoints import parse_endpoints, parse_genesis
 from nexus_auth.adapters.headers import names
 from nexus_auth.adapters.proxies.table import DEFAULT_PROXY, PROXIES
 from nexus_auth.adapters.pylon.api import parse_endpoint
@@ -44,6 +45,9 @@ T = TypeVar("T")
 
 PYLON_FLAGS: Final = ("pylon_endpoint", "netuid", "identity_name", "identity_token")
 """The settings that each command with requests to Pylon has flags for."""
+
+SOURCE_FLAGS: Final = ("source", *PYLON_FLAGS, "chain_endpoint")
+"""The settings that each command which reads from the source has flags for."""
 
 DEFAULT_ORIGIN: Final = "default"
 """The origin of a value that was not given."""
@@ -206,6 +210,11 @@ class Settings:
         "when it listens beyond loopback. The health paths answer without it.",
         secret=True,
     )
+    source: str = _choice(
+        "NEXUS_AUTH_SOURCE=pylon",
+        ("pylon", "chain"),
+        "Where keys come from: Pylon, or the nodes of the chain themselves.",
+    )
     pylon_endpoint: str = _flagged(
         "NEXUS_PYLON_ENDPOINT=http://pylon:8000", parse_endpoint, "Base URL of Pylon."
     )
@@ -233,6 +242,19 @@ class Settings:
         "Bearer token of Pylon's open-access API.",
         secret=True,
         sent_to="pylon_endpoint",
+    )
+    chain_endpoint: tuple[str, ...] | None = _flagged(
+        "NEXUS_CHAIN_ENDPOINT",
+        parse_endpoints,
+        "The nodes of the chain, http(s):// or ws(s)://, separated by commas, the preferred one "
+        "first. Needed with the source chain.",
+        write=",".join,
+    )
+    chain_genesis: str | None = _setting(
+        "NEXUS_CHAIN_GENESIS",
+        parse_genesis,
+        "The hash of the chain's block 0: nodes of any other chain are refused. Unset: the first "
+        "node that answers says which chain is meant.",
     )
     pylon_connect_timeout_seconds: float = _setting(
         "NEXUS_PYLON_CONNECT_TIMEOUT_SECONDS=2",
@@ -505,6 +527,11 @@ class Settings:
             raise self._needed(missing, given, "")
         if self.identity_name is not None and self.netuid is None:
             raise self._needed("netuid", "identity_name", "; set it or use -net-uid")
+        if self.source == "chain":
+            if self.chain_endpoint is None:
+                raise self._needed("chain_endpoint", "source", "; set it or use -chain-endpoint")
+            if self.netuid is None:
+                raise self._needed("netuid", "source", "; set it or use -net-uid")
         self._check_policy()
 
     def _check_policy(self) -> None:

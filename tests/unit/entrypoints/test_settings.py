@@ -177,13 +177,13 @@ def test_names_are_unique_and_follow_one_scheme() -> None:
     assert len(set(names)) == len(names)
     assert len(set(flags)) == len(flags)
     for name in names:
-        assert re.fullmatch(r"NEXUS_(AUTH|PYLON)(_[A-Z]+)+", name)
+        assert re.fullmatch(r"NEXUS_(AUTH|PYLON|CHAIN)(_[A-Z]+)+", name)
     for flag in flags:
         assert re.fullmatch(r"[a-z]+(-[a-z]+)*", flag)
 
 
 def _accepted_value(row: Setting) -> str:
-    for text in (row.default, *row.choices, "3", "10.0.0.7", "a-file"):
+    for text in (row.default, *row.choices, "3", "10.0.0.7", "ws://node", "a-file"):
         with contextlib.suppress(ValueError):
             if text is not None and row.parse(text) is not None:
                 return text

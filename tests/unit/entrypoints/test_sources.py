@@ -114,7 +114,7 @@ DENY: Final = "NEXUS_AUTH_DENY_HOTKEYS"
         (f"{PERMIT}\u200d=true", f"did you mean {PERMIT}"),
         (f"\uff2e{PERMIT[1:]}=true", f"expected {PERMIT}=VALUE in a line of its own"),
         ("NEXUS_AUTH_DENY_HOTKEY=5F", f"did you mean {DENY}"),
-        ("NEXUS_CHAIN_ENDPOINT=x", "'NEXUS_CHAIN_ENDPOINT' is not a setting"),
+        ("NEXUS_CHAIN_URL=x", "'NEXUS_CHAIN_URL' is not a setting"),
         ("NEXUS_AUTH_ENV_FILE=other.env", "'NEXUS_AUTH_ENV_FILE' is not a setting"),
         (f'{PERMIT}="true', "cannot be read"),
         (f"{PERMIT}='true\" # on", "cannot be read"),
@@ -256,7 +256,7 @@ def test_misspelt_name_in_the_environment_that_looks_right_is_an_error(name: str
     assert str(caught.value).isascii()
 
 
-@pytest.mark.parametrize("name", ["NEXUS_AUTH_DENY", "nexus_auth_url", "NEXUS_CHAIN_ENDPOINT"])
+@pytest.mark.parametrize("name", ["NEXUS_AUTH_DENY", "nexus_auth_url", "NEXUS_CHAIN_URL"])
 def test_other_name_with_our_prefix_in_the_environment_is_a_warning(name: str) -> None:
     """Other programs share the environment, and may use names that we do not know."""
     (unknown,) = Settings.load(environ={name: "true"}).unknown

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.neuron import Neuron
     from nexus_auth.domain.ports import Clock, Headers, KeyMap, KeySource, NeuronSource
+    from nexus_auth.domain.snapshot import Block
 
 T = TypeVar("T")
 
@@ -211,9 +212,11 @@ class ObservedSource:
         """See `KeySource.fetch_key`."""
         return await self._observed(self._source.fetch_key(hotkey))
 
-    async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
+    async def fetch_neurons(
+        self, *, at: Block | None = None
+    ) -> tuple[Mapping[Hotkey, Neuron], int]:
         """See `NeuronSource.fetch_neurons`."""
-        return await self._observed(self._neuron_source.fetch_neurons())
+        return await self._observed(self._neuron_source.fetch_neurons(at=at))
 
     async def _observed(self, fetch: Awaitable[T]) -> T:
         try:

@@ -36,6 +36,7 @@ from nexus_auth.domain import errors
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
+from nexus_auth.domain.snapshot import Block
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -211,7 +212,11 @@ class PylonClient:
         return answers.parse_certificate(answer.body)
 
     @_forgetting
-    async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
+    async def fetch_neurons(
+        self,
+        *,
+        at: Block | None = None,  # noqa: ARG002 - Pylon names no block to be chosen.
+    ) -> tuple[Mapping[Hotkey, Neuron], int]:
         """Fetches the neurons of the subnet: `recent` where that exists, else `latest`.
 
         Raises `PylonFailed` where this Pylon has no neurons.

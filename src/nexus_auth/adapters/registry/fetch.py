@@ -83,21 +83,18 @@ async def fetch_snapshot(
             "a policy needs neurons, which go with all keys at once; the source offers "
             "keys one by one only"
         ) from None
-    snapshot = SubnetSnapshot(keys=answer.keys, neurons=neurons, said_at=said_at)
+    snapshot = SubnetSnapshot(
+        keys=answer.keys, neurons=neurons, said_at=said_at, block=answer.block
+    )
     return snapshot, answer.rejected + len(answer.keys) - len(snapshot.keys) + rejected
 
 
 async def _fetch_both(
     source: KeySource, neuron_source: NeuronSource | None
 ) -> tuple[KeyMap, Mapping[Hotkey, Neuron], int]:
-    """Fetches keys and neurons at the same time: facts that are used together, or none of them."""
+    """Fetches keys, and neurons of the same block: facts that are used together, or none."""
     if neuron_source is None:
         raise RegistryUnavailable("a policy needs neurons, and there is no source of them")
-    fetching = asyncio.create_task(neuron_source.fetch_neurons(), name="registry-neurons")
-    try:
-        keys = await source.fetch_keys()
-        neurons, rejected = await fetching
-    finally:
-        fetching.cancel()
-        await asyncio.gather(fetching, return_exceptions=True)
+    keys = await source.fetch_keys()
+    neurons, rejected = await neuron_source.fetch_neurons(at=keys.block)
     return keys, neurons, rejected

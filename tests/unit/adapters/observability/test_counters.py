@@ -19,6 +19,7 @@ from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.ports import KeyMap
 from nexus_auth.domain.reasons import DenialReason
+from nexus_auth.domain.snapshot import Block
 from tests.builders import NOW, a_hotkey
 from tests.fakes import FakeClock
 from tests.unit.adapters.observability.watched import deny, grant
@@ -123,7 +124,7 @@ class Source:
         self._end()
         return b"key"
 
-    async def fetch_neurons(self) -> tuple[dict[Hotkey, Neuron], int]:
+    async def fetch_neurons(self, *, at: Block | None = None) -> tuple[dict[Hotkey, Neuron], int]:
         self._end()
         return {}, 0
 

@@ -15,6 +15,7 @@ from nexus_auth.domain.errors import BulkNotOffered, StoreUnavailable
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.ports import KeyMap, MonotonicClock
+from nexus_auth.domain.snapshot import Block
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock
 from tests.virtual_time import LoopClocks
@@ -51,7 +52,9 @@ class FakeSource:
             raise self.error
         return KeyMap(keys=dict(self.keys), rejected=self.rejected)
 
-    async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
+    async def fetch_neurons(
+        self, *, at: Block | None = None
+    ) -> tuple[Mapping[Hotkey, Neuron], int]:
         self.neuron_fetches += 1
         await self.open.wait()
         if self.neuron_error is not None:

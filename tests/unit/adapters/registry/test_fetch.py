@@ -12,7 +12,7 @@ from nexus_auth.adapters.registry.fetch import FETCH_SECONDS, Timing, fetch_snap
 from nexus_auth.domain.errors import BulkNotOffered, RegistryUnavailable
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
-from nexus_auth.domain.snapshot import SubnetSnapshot
+from nexus_auth.domain.snapshot import Block, SubnetSnapshot
 from tests.builders import NOW, a_hotkey
 from tests.unit.adapters.registry.sources import (
     FakeClocks,
@@ -107,7 +107,9 @@ async def test_nonsense_among_neurons_is_counted_as_well(clocks: FakeClocks) -> 
     """One number for all that was left out of one answer."""
 
     class Source(FakeSource):
-        async def fetch_neurons(self) -> tuple[Mapping[Hotkey, Neuron], int]:
+        async def fetch_neurons(
+            self, *, at: Block | None = None
+        ) -> tuple[Mapping[Hotkey, Neuron], int]:
             return neurons_of("alice"), 5
 
     source = Source(keys=keys_of("alice"), rejected=2)

@@ -979,7 +979,8 @@ async def test_server_knows_its_connections_and_their_decisions() -> None:
     app = Patient()
     protocol, _ = connected(app)
     server = protocol._server
-    assert server.connections == {protocol}
+    connections: set[object] = {*server.connections}
+    assert connections == {protocol}
     assert server.tasks == set()
     protocol.data_received(REQUEST)
     assert server.tasks == {protocol._task}
