@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ STOP_TIMEOUT_SECONDS: Final = 10.0
 """How long a program may take to leave after SIGTERM before it is killed."""
 
 _POLL_SECONDS: Final = 0.02
+_RESEND_SECONDS: Final = 3.0
 
 
 def require_program(name: str, how: str) -> Path:
@@ -87,6 +89,23 @@ def wait_until_ready(
             said = "" if process is None else f"\n{process.output}"
             pytest.fail(f"{what}: not ready within {timeout_seconds} s{said}")
         time.sleep(_POLL_SECONDS)
+
+
+def resending(send: Callable[[], object], *, until: Callable[[], bool]) -> Callable[[], bool]:
+    """A condition to wait for that a signal brings about; sends it again where nothing happens.
+
+    A master process that is still busy with its last worker loses a signal.
+    """
+    sent_at = -math.inf
+
+    def is_done() -> bool:
+        nonlocal sent_at
+        if time.monotonic() - sent_at > _RESEND_SECONDS:
+            send()
+            sent_at = time.monotonic()
+        return until()
+
+    return is_done
 
 
 class Process:

@@ -27,7 +27,7 @@ from tests.integration.proxies.stack import (
     started_proxy,
 )
 from tests.integration.proxies.surroundings import NameServer
-from tests.integration.real import require_program, wait_until_ready
+from tests.integration.real import require_program, resending, wait_until_ready
 
 
 @contextmanager
@@ -215,9 +215,12 @@ def test_a_pair_that_does_not_match_leaves_the_old_one_in_place() -> None:
         wait_until_ready(lambda: "Loading success" in log.read_text(), what="the first worker")
 
         def reload(expected: str) -> None:
-            seen = log.read_text().count(expected)
-            subprocess.run(shlex.split(reload_command(proxy)), check=True, timeout=30)
-            wait_until_ready(lambda: log.read_text().count(expected) > seen, what="a reload")
+            seen, command = log.read_text().count(expected), shlex.split(reload_command(proxy))
+            is_reloaded = resending(
+                lambda: subprocess.run(command, check=True, timeout=30),
+                until=lambda: log.read_text().count(expected) > seen,
+            )
+            wait_until_ready(is_reloaded, what="a reload")
 
         key.write_bytes(key_of_another_pair())
         reload("Loading failure")

@@ -29,7 +29,7 @@ from tests.integration.proxies.stack import (
     started_proxy,
 )
 from tests.integration.proxies.surroundings import PatientServer, with_files_of_etc
-from tests.integration.real import require_program, wait_until_ready
+from tests.integration.real import require_program, resending, wait_until_ready
 
 HOTKEY = f"X-Hotkey: {a_hotkey('alice').address}"
 CLOSES_WITHIN_SECONDS = 40
@@ -176,22 +176,21 @@ def test_a_renewed_pair_is_served_without_a_restart(proxy: str) -> None:
             certificate, key = make_server_certificate(renewed)
             key.rename(pair[1])
             certificate.rename(pair[0])
-            command = _reload_command(started.directory)
-            if command is not None:
+            command = shlex.split(_reload_command(started.directory) or "true")
+            path = [str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"]
+            environment = {"PATH": os.pathsep.join(path), "HOME": str(started.directory)}
+
+            def reload() -> None:
                 # Without a shell, as -after-change does it.
-                path = [str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"]
                 subprocess.run(
-                    shlex.split(command),
-                    check=True,
-                    timeout=60,
-                    cwd=started.directory,
-                    env={"PATH": os.pathsep.join(path), "HOME": str(started.directory)},
+                    command, check=True, timeout=60, cwd=started.directory, env=environment
                 )
 
-            def is_served() -> bool:
+            def is_new_served() -> bool:
                 assert granted()
                 return _shown_serial(started.port) != old
 
+            is_served = resending(reload, until=is_new_served)
             wait_until_ready(is_served, what="the new pair", timeout_seconds=60)
             assert started.process.is_running
             assert granted()
