@@ -316,6 +316,11 @@ class Chain:
         self.blocks = [*self.blocks, block]
 
 
+def _from_hex(text: str) -> bytes:
+    """As Substrate reads bytes: with or without `0x`."""
+    return bytes.fromhex(text.removeprefix("0x"))
+
+
 def _milliseconds(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
@@ -480,11 +485,17 @@ class RunningNode:
             await send({"type": "websocket.close", "code": 1013})
             return
         await send({"type": "websocket.accept"})
-        while (message := await receive())["type"] == "websocket.receive":
-            text = message.get("text")
-            body = message.get("bytes") or b"" if text is None else text.encode()
-            answer = await self._answer("ws", body)
-            await send({"type": "websocket.send", "text": answer.decode("latin-1")})
+
+        async def answer(body: bytes) -> None:
+            text = (await self._answer("ws", body)).decode("latin-1")
+            await send({"type": "websocket.send", "text": text})
+
+        # As a node does: a slow answer holds up no other on the same connection.
+        async with asyncio.TaskGroup() as answers:
+            while (message := await receive())["type"] == "websocket.receive":
+                text = message.get("text")
+                body = message.get("bytes") or b"" if text is None else text.encode()
+                answers.create_task(answer(body))
 
     async def _answer(self, transport: str, body: bytes) -> bytes:
         try:
@@ -567,15 +578,15 @@ class RunningNode:
             raise RpcFailure(
                 4002, f"count exceeds maximum value. value: {count}, max: {MAX_KEYS_A_PAGE}"
             )
-        after = bytes.fromhex((start or "0x")[2:])
-        return [key for key in self._keys(start_with, at) if bytes.fromhex(key[2:]) > after][:count]
+        after = _from_hex(start or "")
+        return [key for key in self._keys(start_with, at) if _from_hex(key) > after][:count]
 
     def _keys(self, start_with: str, at: str | None = None) -> list[str]:
-        begin = bytes.fromhex(start_with[2:])
+        begin = _from_hex(start_with)
         return ["0x" + key.hex() for key in self._state(at).keys if key.startswith(begin)]
 
     def _storage(self, key: str, at: str | None = None) -> str | None:
-        value = self._state(at).storage.get(bytes.fromhex(key[2:]))
+        value = self._state(at).storage.get(_from_hex(key))
         return None if value is None else "0x" + value.hex()
 
     def _query(self, keys: list[str], at: str | None = None) -> object:
@@ -602,7 +613,7 @@ class RunningNode:
         }
 
     def _state_call(self, name: str, data: str, at: str | None = None) -> str:
-        block, argument = self._state(at), bytes.fromhex(data[2:])
+        block, argument = self._state(at), _from_hex(data)
         if name == "Metadata_metadata_versions":
             return "0x" + scale.vector([version.to_bytes(4, "little") for version in (15,)]).hex()
         if name == "Metadata_metadata_at_version":
@@ -636,10 +647,10 @@ class RunningNode:
         """No method of a node: for the commands of tests that publish from another process."""
         try:
             self.chain.serve_axon_tls(
-                Hotkey(bytes.fromhex(account.removeprefix("0x"))),
+                Hotkey(_from_hex(account)),
                 ip=ip,
                 port=port,
-                certificate=bytes.fromhex(certificate.removeprefix("0x")),
+                certificate=_from_hex(certificate),
             )
         except Refused as exc:
             raise RpcFailure(1010, "Invalid Transaction", f"Custom error: {exc.code}") from exc
