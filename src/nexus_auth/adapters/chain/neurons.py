@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import subprocess
 import sys
 from binascii import unhexlify
@@ -26,7 +27,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from nexus_auth.adapters.chain.neuron_decoder import API, FIELDS, METHOD
+from nexus_auth.adapters.chain.neuron_decoder import API, FIELDS, METHOD, NO_LIBRARY
 from nexus_auth.domain.errors import InvalidHotkey, RegistryAnswerInvalid, RegistryUnavailable
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
@@ -58,6 +59,12 @@ _MAX_RAO: Final = 2**64 - 1
 _SECONDS: Final = 15.0
 """How long the decoder may take by the clock; it takes 60 ms, and gives up by itself after 5 s of
 processor time."""
+
+_ENVIRONMENT: Final = {
+    "RAYON_NUM_THREADS": "1",  # Not a stack for each processor.
+    **{name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
+}
+"""Of the decoder. Tokens of the service are not its business."""
 
 _DECODER: Final = Path(__file__).with_name("neuron_decoder.py")
 
@@ -227,11 +234,13 @@ def _run_decoder(metadata: bytes, answer: bytes) -> bytes:
             input=metadata + answer,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={},  # Tokens of the service are not its business.
+            env=_ENVIRONMENT,
             timeout=_SECONDS,
             check=False,
         )
     except (OSError, subprocess.SubprocessError) as exc:
         raise RegistryUnavailable(f"neurons cannot be decoded: {type(exc).__name__}") from exc
+    if done.returncode == NO_LIBRARY:
+        raise RegistryUnavailable("bittensor-core is installed, but cannot be loaded here")
     # Nothing is no JSON: what failed, or ended before it was done, has said nothing.
     return done.stdout if done.returncode == 0 else b""
