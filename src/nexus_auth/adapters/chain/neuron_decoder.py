@@ -24,6 +24,9 @@ FIELDS: Final = (
 MAX_OUTPUT: Final = 4 << 20
 """Bytes. 8,192 neurons take 1.2 MB."""
 
+NO_LIBRARY: Final = 3
+"""The exit code where the library cannot be loaded."""
+
 _MAX_MEMORY: Final = 128 << 20
 """Bytes. The real metadata with 8,192 neurons takes 20 MB."""
 _MAX_SECONDS: Final = 5
@@ -32,7 +35,7 @@ _MAX_SECONDS: Final = 5
 
 def decode(metadata: bytes, answer: bytes) -> Any:
     """Reads an answer; without one, the names of its fields."""
-    # An extra, found only once `main` knows its folder. It has no types.
+    # An extra without types. Found only once `main` has named its folder.
     from bittensor_core import Runtime  # type: ignore[import-untyped]  # noqa: PLC0415
 
     runtime = Runtime(metadata, 0, 0)
@@ -58,7 +61,10 @@ def main() -> None:
     folder, size = sys.argv[1], int(sys.argv[2])
     sys.path.append(folder)
     data = sys.stdin.buffer.read()
-    text = json.dumps(decode(data[:size], data[size:]))
+    try:
+        text = json.dumps(decode(data[:size], data[size:]))
+    except ImportError:
+        sys.exit(NO_LIBRARY)
     if len(text) > MAX_OUTPUT:
         sys.exit(1)
     sys.stdout.write(text)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from nexus_auth.adapters.chain import neuron_decoder
 from nexus_auth.adapters.chain.neuron_decoder import API, FIELDS, MAX_OUTPUT, METHOD, decode
 from nexus_auth.adapters.chain.neurons import find_library
@@ -78,3 +80,24 @@ def test_output_without_end_is_none() -> None:
     done = run(types.metadata(API, [(METHOD, [], output)]), str(PROGRAM))
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"Error" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is Linux's")
+def test_hostile_metadata_takes_no_more_than_the_limit() -> None:
+    """80 KB whose types lie within each other: the library alone takes 900 MB to read them."""
+    types = Registry()
+    inner = types.primitive("u8")
+    for _ in range(10_000):
+        inner = types.compact(inner)
+    # A small process between this one and the program, so that the memory of the tests is not
+    # counted.
+    probe = (
+        "import resource, subprocess, sys\n"
+        "done = subprocess.run(sys.argv[1:])\n"
+        "print(done.returncode != 0, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    )
+    start = ("-c", probe, sys.executable, "-I", "-S", str(PROGRAM))
+    done = run(types.metadata(API, [(METHOD, [], inner)]), *start)
+    failed, kilobytes = done.stdout.split()
+    assert failed == b"True"
+    assert int(kilobytes) < 200_000

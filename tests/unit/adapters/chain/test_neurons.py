@@ -353,6 +353,15 @@ async def test_without_the_library_there_are_no_neurons(monkeypatch: pytest.Monk
         await read(a_node(ALICE))
 
 
+async def test_library_that_cannot_be_loaded_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As one that was built for another system; what the node said is not to blame."""
+    monkeypatch.setattr(neurons, "find_library", lambda: tmp_path)
+    with pytest.raises(RegistryUnavailable, match="bittensor-core"):
+        await read(a_node(ALICE))
+
+
 async def test_decoder_that_cannot_be_started_is_an_error_of_ours(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
