@@ -94,14 +94,29 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
             yield service
 
 
-@pytest.fixture(scope="module")
-def house(service: RunningService, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def without_bounds(configuration: str) -> str:
+    """Has the names sent whole, as the original's configuration does."""
+    for ours, whole in (
+        ("Subject $nexus_auth_subject;", "Subject $ssl_client_s_dn;"),
+        ("Issuer $nexus_auth_issuer;", "Issuer $ssl_client_i_dn;"),
+    ):
+        assert ours in configuration
+        configuration = configuration.replace(ours, whole)
+    return configuration
+
+
+@pytest.fixture(scope="module", params=[str, without_bounds], ids=["ours", "the original's"])
+def house(
+    request: pytest.FixtureRequest,
+    service: RunningService,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[House]:
     """The development configuration in front of it."""
     folder = tmp_path_factory.mktemp("house")
-    application = Recorder(answers_always=True)
+    application, auth = Recorder(answers_always=True), Recorder(port=service.port)
     with (
         application.serving(),
-        running_house(folder, Recorder(port=service.port), application) as house,
+        running_house(folder, auth, application, edit=request.param) as house,
     ):
         yield house
 
@@ -119,7 +134,10 @@ def test_hostile_names_change_no_decision_and_forge_no_line(
     lines = [json.loads(line) for line in service.process.output.splitlines()[before:]]
     (line,) = lines
     assert (line["event"], line["code"], line["hotkey"]) == ("decision", "granted", ALICE)
-    assert (line["proxy_subject"], line["proxy_issuer"]) == (logged, logged)
+    for name in (line["proxy_subject"], line["proxy_issuer"]):
+        text, _, whole = name.partition("… (")
+        assert (text, len(text) <= 256) == (logged, True)
+        assert whole in {"", f"{len(PLAIN) + 7800 * 3 + 4} bytes)"}
     assert (line["uri"], line["vouched"]) == ("/some/path", True)
     (seen,) = house.application.seen[asked:]
     assert seen["x-hotkey"] == ALICE
