@@ -219,14 +219,22 @@ class Made:
         return (self.folder / "certs/client.crt").read_bytes()
 
 
-@pytest.fixture(scope="module")
-def made(pylon: RunningPylon, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """What the command of the page of 2026 made, in the folder where it was run."""
+@pytest.fixture(scope="module", params=["2025", "2026"])
+def made(
+    request: pytest.FixtureRequest, pylon: RunningPylon, tmp_path_factory: pytest.TempPathFactory
+) -> Made:
+    """What the command of each page made, in the folder where it was run."""
     folder, began = tmp_path_factory.mktemp("generate"), datetime.now(UTC)
-    finished = run(
-        *("generate", "-ss58-address", str(pylon.hotkey)), folder=folder, **identity_of(pylon)
-    )
+    asked = len(pylon.requests)
+    address = ("-ss58-address", str(pylon.hotkey))
+    if request.param == "2025":
+        finished = run("generate", "-pylon-endpoint", pylon.url, *address, folder=folder)
+    else:
+        finished = run("generate", *address, folder=folder, **identity_of(pylon))
     assert finished.returncode == 0, finished.stderr
+    posts = [each.path for each in pylon.requests[asked:] if each.method == "POST"]
+    whose = "" if request.param == "2025" else f"/identity/{pylon.identity_name}/subnet/{NETUID}"
+    assert posts == [f"/api/v1{whose}/certificates/self"]
     return Made(folder, began, pylon.store.certificate(pylon.hotkey))
 
 
@@ -239,8 +247,9 @@ class TestGenerate:
     def test_creates_and_publishes_a_pair(self, made: Made) -> None:
         """Both files are there, and the chain has their key.
 
-        "request a keypair from Pylon and create client.key and client.crt locally. Pylon will
-        handle publishing certificate data to the blockchain."
+        "generate -pylon-endpoint YOUR_PYLON_ENDPOINT -ss58-address YOUR_SS58_ADDRESS", and the same
+        with four variables (2026): "request a keypair from Pylon and create client.key and
+        client.crt locally. Pylon will handle publishing certificate data to the blockchain."
         """
         pair = Credentials.from_pem(
             key_pem=(made.folder / "certs/client.key").read_bytes(),
