@@ -77,6 +77,7 @@ class RunningPylon:
         self._failing_status: int | None = None
         self._failing_where = ""
         self._delay_seconds = 0.0
+        self._delay_where = ""
         self._app: ASGIApp = build_devnet_app(
             store, publish_seconds=publish_seconds, request_log=self._note
         )
@@ -95,9 +96,9 @@ class RunningPylon:
         self._failing_status = status
         self._failing_where = where
 
-    def answer_after(self, seconds: float) -> None:
-        """Waits so long before each answer; 0 ends that."""
-        self._delay_seconds = seconds
+    def answer_after(self, seconds: float, *, where: str = "") -> None:
+        """Waits so long before each answer; 0 ends that. `where` is as of `fail_with`."""
+        self._delay_seconds, self._delay_where = seconds, where
 
     def start(self) -> None:
         """Begins to listen, on the port it had before where it had one."""
@@ -133,7 +134,7 @@ class RunningPylon:
         self._server = self._thread = self._listener = None
 
     async def _misbehaving_app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._delay_seconds:
+        if self._delay_seconds and re.search(self._delay_where, scope["path"]):
             await asyncio.sleep(self._delay_seconds)
         status = self._failing_status
         if status is None or not re.search(self._failing_where, scope["path"]):
@@ -160,6 +161,7 @@ def running_pylon(
     publish_seconds: float = 0.0,
     open_access_token: str | None = OPEN_ACCESS_TOKEN,
     with_identity: bool = True,
+    serving_rate_limit: int = 0,
     tls: tuple[Path, Path] | None = None,
 ) -> Iterator[RunningPylon]:
     """Runs a development Pylon until the block ends.
@@ -169,10 +171,11 @@ def running_pylon(
         publish_seconds: How long `generate` waits for its chain.
         open_access_token: None opens the open-access API to everybody.
         with_identity: Whether it has the identity `dev` on subnet 1, whose hotkey is a neuron.
+        serving_rate_limit: How many blocks of 12 s lie between two axons or keys of a neuron.
         tls: Its certificate and its key, where it speaks TLS alone, as `localhost`.
     """
     pylon = RunningPylon(tls)
-    with DevnetStore(path) as store:
+    with DevnetStore(path, serving_rate_limit=serving_rate_limit) as store:
         prepare(store, open_access_token=open_access_token, with_identity=with_identity)
         pylon.serve(store, publish_seconds=publish_seconds)
         pylon.start()

@@ -34,7 +34,8 @@ examples:
       (a new certificate, the same key)
 
 exit codes: 0 done, or nothing to do;
-            1 Pylon refused, or the files cannot be written;
+            1 Pylon or the chain refuses, the key is that of another hotkey, or
+              the files cannot be written;
             2 wrong usage or configuration; 3 Pylon could not be reached
 """
 
@@ -79,6 +80,7 @@ def execute(args: argparse.Namespace) -> int:
     from nexus_auth.adapters.credentials.directory import CredentialsDirectory
     from nexus_auth.entrypoints.issuing.hook import Hook
     from nexus_auth.entrypoints.issuing.issuance import Issuance, is_nothing_to_do
+    from nexus_auth.entrypoints.issuing.preflight import Preflight
     from nexus_auth.entrypoints.reporter import Reporter
 
     order = _parse_order(args)
@@ -101,7 +103,19 @@ def execute(args: argparse.Namespace) -> int:
 
     async def issue() -> int:
         timeout = args.generate_timeout_seconds
-        async with container.pylon(generate_timeout_seconds=timeout) as client:
+        async with (
+            container.pylon(generate_timeout_seconds=timeout) as client,
+            container.source() as places,
+        ):
+            preflight = Preflight(
+                order=order,
+                compare=client.compare,
+                fetch_keys=client.fetch_keys,
+                fetch_place=places.fetch_place,
+                netuid=settings.netuid,
+                clock=container.clock(),
+                reporter=reporter,
+            )
             return await Issuance(
                 order=order,
                 directory=directory,
@@ -110,6 +124,7 @@ def execute(args: argparse.Namespace) -> int:
                 clock=container.clock(),
                 reporter=reporter,
                 after_change=after_change,
+                preflight=preflight,
                 confirm_seconds=args.confirm_timeout_seconds,
             ).run()
 
@@ -120,7 +135,12 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _require_identity(settings: Settings) -> None:
-    """Rejects settings that can only read: a key pair is made for an identity."""
+    """Rejects settings that can only read: a key pair is made for an identity.
+
+    None at all are those of a Pylon of the first generation, whose identity is its own wallet.
+    """
+    if (settings.identity_name, settings.identity_token, settings.netuid) == (None, None, None):
+        return
     for name, value in (
         ("NEXUS_PYLON_IDENTITY_NAME", settings.identity_name),
         ("NEXUS_PYLON_IDENTITY_TOKEN", settings.identity_token),
