@@ -306,9 +306,10 @@ def _elements_at(der: bytes, at: int, count: int) -> list[int]:
 
 def _only_organization(certificate: x509.Certificate, subject: bytes) -> str:
     address = subject[len(_ADDRESS_HEAD) : _ONLY_ADDRESS_BYTES]
-    is_alone = len(subject) == _ONLY_ADDRESS_BYTES and subject.startswith(_ONLY_ADDRESS_HEADS)
+    # A head says how long the whole is; of two values only equal ones are taken unread.
     if address.isascii() and (
-        is_alone or subject == _ADDRESS_HEAD + address + _SAME_AS_CN_HEAD + address
+        subject.startswith(_ONLY_ADDRESS_HEADS)
+        or subject == _ADDRESS_HEAD + address + _SAME_AS_CN_HEAD + address
     ):
         return address.decode("ascii")
     organizations = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)

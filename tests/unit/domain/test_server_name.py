@@ -26,6 +26,10 @@ LONGEST = ".".join([LONGEST_LABEL] * 3 + ["a" * 61])
         (LONGEST, (x509.DNSName(LONGEST),)),
         ("192.0.2.7", (x509.IPAddress(IPv4Address("192.0.2.7")),)),
         ("2001:db8::1", (x509.IPAddress(IPv6Address("2001:db8::1")),)),
+        (
+            ",".join(f"a{number}" for number in range(MAX_NAMES)),
+            tuple(x509.DNSName(f"a{number}") for number in range(16)),
+        ),
         ("b,a,b", (x509.DNSName("b"), x509.DNSName("a"))),
     ],
 )
