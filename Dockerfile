@@ -42,7 +42,8 @@ ENV PATH=/opt/nexus-auth/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
 WORKDIR /app
 VOLUME /app/certs
-# A number, so that Kubernetes can see that this user is not root (runAsNonRoot).
+# A number, so that Kubernetes can see that this user is not root (runAsNonRoot). Nor does it start as
+# root to give itself what is mounted at /app/certs: `generate` says what to do where it must be done.
 USER 1000:1000
 EXPOSE 8080
 

@@ -27,8 +27,10 @@ notification.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import shlex
 import stat
 import tempfile
 import time
@@ -37,6 +39,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
+
+from cryptography import x509
 
 from nexus_auth.adapters.files import (
     PRIVATE_MODE,
@@ -50,6 +54,7 @@ from nexus_auth.adapters.files import (
 from nexus_auth.domain.errors import CredentialsError
 from nexus_auth.domain.issuance import Holdings
 from nexus_auth.domain.issuing import Credentials, parse_private_key
+from nexus_auth.domain.server_name import names_of
 
 KEY_NAME: Final = "client.key"
 CERTIFICATE_NAME: Final = "client.crt"
@@ -173,6 +178,18 @@ class CredentialsDirectory:
             pem = _read(self.key_path)
         return parse_private_key(pem).private_bytes_raw()
 
+    def load_names(self) -> tuple[x509.GeneralName, ...] | None:
+        """Reads the names in the certificate file alone.
+
+        Returns:
+            The names, none where there is no file; None where it cannot be read.
+        """
+        try:
+            exists = self.certificate_path.is_file()
+            return names_of(_read(self.certificate_path)) if exists else ()
+        except OSError:
+            return None
+
     @contextmanager
     def opened_for_writing(self) -> Iterator[Self]:
         """Creates the directory where needed and keeps other runs out until the block ends.
@@ -217,7 +234,7 @@ class CredentialsDirectory:
                 with self.reserved() as reservation:
                     finished = reservation.finish(path, credentials)
             except (OSError, CredentialsUnusable) as exc:
-                raise CredentialsNotPlaced(path=path, problem=_words(exc)) from None
+                raise CredentialsNotPlaced(path=path, problem=_words(exc, path)) from None
         with _explained(self.path):
             # What the temporary files of ended runs hold is in the journal too, which was read.
             for prefix in (_KEY_PREFIX, _CERTIFICATE_PREFIX, _NOTIFICATION_PREFIX):
@@ -315,10 +332,18 @@ class CredentialsDirectory:
                 elif path.exists() and is_mounted(path):
                     problem = "is mounted by itself, and cannot be replaced; mount its directory"
                 else:
+                    if path.exists():
+                        _read(path)  # It is kept as `.old`.
                     continue
             raise CredentialsUnusable(path=path, problem=problem)
-        # Nothing but a directory resists being replaced under these names.
+        # What resists being replaced under these names: a directory, and, where the folder is
+        # sticky as /tmp is, what belongs to another user.
+        with _explained(self.path):
+            us, folder = os.geteuid(), self.path.stat()
+        is_guarded = bool(folder.st_mode & stat.S_ISVTX) and us not in {0, folder.st_uid}
         for path in (
+            self.key_path,
+            self.certificate_path,
             self.pending_path,
             self.notification_path,
             _old(self.key_path),
@@ -327,7 +352,11 @@ class CredentialsDirectory:
             with _explained(path):
                 if path.is_dir() and not path.is_symlink():
                     problem = "is a directory; move it away first"
-                    raise CredentialsUnusable(path=path, problem=problem)
+                elif is_guarded and os.path.lexists(path) and path.lstat().st_uid != us:
+                    problem = "is another user's, and cannot be replaced; name another folder"
+                else:
+                    continue
+            raise CredentialsUnusable(path=path, problem=problem)
 
 
 class Reservation:
@@ -392,7 +421,8 @@ class Reservation:
         try:
             self._place(self._journal.path, credentials)
         except OSError as exc:
-            raise CredentialsNotPlaced(path=self._journal.path, problem=_words(exc)) from None
+            problem = _words(exc, directory.path)
+            raise CredentialsNotPlaced(path=self._journal.path, problem=problem) from None
 
     def finish(self, journal: Path, credentials: Credentials) -> Credentials:
         """Puts the pair of a journal in its place, or beside it where a newer pair is there.
@@ -483,12 +513,38 @@ def _read(path: Path) -> bytes:
         return file.read(_MAX_FILE_BYTES)
 
 
-def _words(error: OSError | CredentialsUnusable) -> str:
+def _words(error: OSError | CredentialsUnusable, path: Path) -> str:
     if isinstance(error, CredentialsUnusable):
         return str(error)
     words = error.strerror or type(error).__name__
-    # In a container, the user that we run as is often not the one the folder was made for.
-    return f"{words} to user {os.geteuid()}" if isinstance(error, PermissionError) else words
+    if not isinstance(error, PermissionError):
+        return words
+    remedy = _remedy(Path(error.filename or path), path) if error.errno == errno.EACCES else ""
+    return f"{words} to user {os.geteuid()}{remedy}"
+
+
+def _remedy(refused: Path, path: Path) -> str:
+    """Says whose that is which was refused, and how it becomes ours; empty if that is not why.
+
+    Docker makes a missing folder for root, and our image runs as another user. From inside, the
+    path of that folder outside is not known.
+    """
+    # What stands in a folder that is closed to us is not found either.
+    found = next(filter(os.path.lexists, (refused, *refused.parents)), None)
+    if found is None:
+        return ""
+    us, entry = os.geteuid(), found.lstat()
+    needed = os.W_OK | os.X_OK if stat.S_ISDIR(entry.st_mode) else os.R_OK
+    if us == entry.st_uid or os.access(found, needed):
+        return ""
+    is_missing = not os.path.lexists(path) and os.access(found, os.X_OK)
+    command = f"install -d -o {us}" if is_missing else f"chown {us}"
+    return (
+        f": {str(found)!r} belongs to user {entry.st_uid}. Run: sudo {command} "
+        f"{shlex.quote(str(path if is_missing else found))} (for a container: the folder that is "
+        f"mounted there), or run this as that user (docker run --user {entry.st_uid}:"
+        f"{entry.st_gid})"
+    )
 
 
 @contextmanager
@@ -498,4 +554,4 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         # The frames below could hold a key.
-        raise CredentialsUnusable(path=path, problem=_words(exc)) from None
+        raise CredentialsUnusable(path=path, problem=_words(exc, path)) from None

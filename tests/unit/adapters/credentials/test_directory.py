@@ -748,6 +748,102 @@ def test_who_is_denied_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         pass
 
 
+@pytest.mark.parametrize(
+    ("number", "refused", "is_open", "closed", "command"),
+    [
+        (errno.EACCES, "certs/.client.key.1.tmp", False, False, "chown 4321 '{0}/my certs'"),
+        (errno.EACCES, "certs/client.key", False, False, "chown 4321 '{0}/my certs/client.key'"),
+        (errno.EACCES, "new", False, False, "install -d -o 4321 '{0}/my new'"),
+        (errno.EACCES, "new", False, True, "chown 4321 {0}"),
+        (errno.EACCES, "certs/client.key", True, False, None),
+        (errno.EPERM, "certs/client.key", False, False, None),
+    ],
+)
+def test_folder_of_another_user_is_named_with_the_way_out(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    refused: str,
+    *,
+    is_open: bool,
+    closed: bool,
+    command: str | None,
+) -> None:
+    """Only where the owner is the cause; a missing folder is made, and its parent left alone."""
+    save(tmp_path / "my certs", a_pair("old"))
+    path = tmp_path / f"my {refused}"
+    searchable = not closed
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    monkeypatch.setattr(os, "access", lambda _, bits: is_open or (bits == os.X_OK and searchable))
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    directory = CredentialsDirectory(path if refused == "new" else tmp_path / "my certs")
+    with pytest.raises(CredentialsUnusable) as caught, directory.opened_for_writing():
+        pass
+    words = f"{os.strerror(number)} to user 4321"
+    if command is None:
+        assert str(caught.value).endswith(words)
+        return
+    found = path if path.exists() else path.parent
+    owner = found.stat()
+    assert str(caught.value).partition(words)[2] == (
+        f": {str(found)!r} belongs to user {owner.st_uid}. Run: sudo {command.format(tmp_path)} "
+        "(for a container: the folder that is mounted there), or run this as that user "
+        f"(docker run --user {owner.st_uid}:{owner.st_gid})"
+    )
+
+
+def test_key_that_cannot_be_kept_is_refused_before_anything_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's, which we may not read: the new pair could not be put in its place."""
+    save(tmp_path, a_pair("old"))
+    unpatched = Path.open
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == "client.key":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return unpatched(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with (
+        pytest.raises(CredentialsUnusable, match=r"client.key': Permission denied"),
+        CredentialsDirectory(tmp_path).reserved(),
+    ):
+        pass
+    assert names(tmp_path) == ["client.crt", "client.key"]
+
+
+@pytest.mark.parametrize("name", ["client.key", "client.crt", "client.key.old", "client.crt.old"])
+@pytest.mark.parametrize(
+    ("us", "bits", "is_refused"),
+    [(4321, 0o1777, True), (4321, 0o777, False), (None, 0o1777, False)],
+)
+def test_file_of_another_user_in_a_sticky_folder_is_refused_before_anything_happens(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    us: int | None,
+    bits: int,
+    *,
+    is_refused: bool,
+) -> None:
+    """As in /tmp, where only its owner can replace it, the folder's owner and root."""
+    (tmp_path / name).touch()
+    tmp_path.chmod(bits)
+    if us is not None:
+        monkeypatch.setattr(os, "geteuid", lambda: us)
+    with ExitStack() as stack:
+        if is_refused:
+            stack.enter_context(pytest.raises(CredentialsUnusable, match=f"{name}': is another"))
+        stack.enter_context(CredentialsDirectory(tmp_path).reserved())
+    assert names(tmp_path) == [name]
+
+
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     """The second would replace on chain what the first is about to write."""
     directory = CredentialsDirectory(tmp_path)
