@@ -22,6 +22,7 @@ from nexus_auth.adapters.devnet.records import Axon
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.issuing import Credentials, parse_private_key
 from tests.builders import a_hotkey
+from tests.integration.chain.node import Chain, running_node
 from tests.integration.pylon.running import TOKEN, RunningPylon, running_pylon
 from tests.integration.real import Process, require_program, wait_until_ready
 
@@ -328,6 +329,23 @@ class TestBeforePylonIsAsked:
             assert "no axon" not in finished.stderr
             assert key_on_chain(pylon) == before
             assert load(certs).certificate_pem == pair.certificate_pem
+
+    def test_rate_limit_that_the_chain_tells_is_waited_for(
+        self, pylon: RunningPylon, certs: Path
+    ) -> None:
+        """With the chain as the source, by the block; Pylon issues all the same."""
+        chain = Chain(netuid=pylon.netuid)
+        chain.register(pylon.hotkey)
+        chain.serve_axon(pylon.hotkey)
+        chain.advance(10)
+        with running_node(chain) as node:
+            settings = {"NEXUS_AUTH_SOURCE": "chain", "NEXUS_CHAIN_ENDPOINT": node.url}
+            finished = generate(pylon, certs, "-force-recreate", settings=settings)
+            assert finished.returncode == 1
+            assert re.search(r"takes no other for 4\d blocks.* in [89] minutes", finished.stderr)
+            assert posts(pylon) == 0
+            node.advance(50)
+            assert generate(pylon, certs, settings=settings).returncode == 0
 
     def test_refusal_that_could_not_be_foreseen_is_explained(
         self, pylon: RunningPylon, certs: Path
