@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 _ED25519: Final = 1
 _MAX_TIMEOUT_SECONDS: Final = 3600.0
 _CONFIRM_SECONDS: Final = 60.0
-_LOCAL_CONFIRM_SECONDS: Final = 600.0
-"""A person has to run a command, where the wallet is; and the chain may take it minutes later."""
+_LOCAL_CONFIRM_SECONDS: Final = 1200.0
+"""A person has to run a command, where the wallet is; and the chain may take it only after its rate
+limit, ten minutes by default."""
 
 _EPILOG: Final = """\
 Asking Pylon for a key pair REPLACES THE KEY ON CHAIN: certificates made before
@@ -50,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     def add(name: str, metavar: str, explanation: str, **options: Any) -> None:
         add_value(parser, name, metavar=metavar, help=explanation, **options)
 
-    address = "the hotkey of the Pylon identity; becomes O in the certificate"
+    address = "the hotkey, with Pylon that of its identity; becomes O in the certificate"
     add("ss58-address", "ADDR", address, required=True)
     folder = "where client.key and client.crt are written; made if missing (default ./certs)"
     add("output-dir", "DIR", folder, default="./certs")
@@ -81,7 +82,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("after-change", "COMMAND", after)
     confirm = (
         "how long to wait until the chain has the new key; 0 does not ask (default 60; with -local "
-        "600, and 0 looks once)"
+        "1200, and 0 looks once)"
     )
     add("confirm-timeout-seconds", "SECONDS", confirm, type=float)
     generating = "how long Pylon may take to make and publish the pair (default 300)"
