@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
+import itertools
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import httpx
@@ -16,13 +19,14 @@ from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.domain.ed25519 import is_usable_public_key
 from nexus_auth.domain.errors import InvalidHotkey, IssuingError, RegistryError
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.neuron import Neuron
+from nexus_auth.domain.neuron import Neuron, Place
 from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
 from tests.builders import a_hotkey, a_key
 
 MAX_BYTES: Final = 8192
 WORDS: Final = (
     *(b'"algorithm":', b'"public_key":', b'"private_key":', b'"neurons":', b'"stakes":', b'"uid":'),
+    *(b'"axon_info":', b'"ip":', b'"port":'),
     *(b'"validator_permit":', b'"active":', b'"alpha":', b'"tao":', b'"total":', b'"detail":'),
     *(b"{alice}", b"{bob}", b"{mallory}", b"{key}", b"{seed}", b"0x", b"true", b"null", b"NaN"),
     *(b"1e400", b"-0", b"1.0", b"[[[[", b"]]]]", b"\\u0000", b"\\ud800", b"certificate not found"),
@@ -41,7 +45,7 @@ _PLACES: Final = {
 }
 
 
-_Found = KeyMap | bytes | tuple[Mapping[Hotkey, Neuron], int] | IssuedKeyPair | None
+_Found = KeyMap | bytes | tuple[Mapping[Hotkey, Neuron], int] | IssuedKeyPair | Place | None
 
 
 class _Answer:
@@ -75,11 +79,16 @@ async def _fetch_key() -> bytes | None:
     return await _client.fetch_key(ALICE)
 
 
+async def _fetch_place() -> Place | None:
+    return await _client.fetch_place(ALICE)
+
+
 _CALLS: Final[tuple[Callable[[], Awaitable[_Found]], ...]] = (
     _client.fetch_keys,
     _fetch_key,
     _client.fetch_neurons,
     _generate,
+    _fetch_place,
 )
 
 
@@ -107,6 +116,11 @@ def check(data: bytes) -> None:
             require(found in _keys_in(_parsed(body)), "a key that stands in the answer")
         case (neurons, _):
             _require_neurons(neurons, body)
+        case Place():
+            require(found in _places_in(_parsed(body)), "a place that stands in the answer")
+        case None if call == _fetch_place:
+            require(_answer.status == httpx.codes.OK, "no place only where there are neurons")
+            require(not _places_in(_parsed(body)), "no place only where none stands in the answer")
         case None:
             require(_answer.status == httpx.codes.NOT_FOUND, "no key only where Pylon says so")
 
@@ -218,6 +232,21 @@ def _is_neuron(value: object, neuron: Neuron) -> bool:
     )
 
 
+def _places_in(document: Any) -> list[Place]:
+    """Alice's places in an answer, each name taken as often as it is there."""
+    found = [document] if isinstance(document, _Pairs) else []
+    for name in ("neurons", ALICE.address, "axon_info"):
+        values = [value for each in found for value in each.values_of(name)]
+        found = [value for value in values if isinstance(value, _Pairs)]
+    places = []
+    for axon in found:
+        for ip, port in itertools.product(axon.values_of("ip"), axon.values_of("port")):
+            with suppress(ValueError):
+                if isinstance(ip, str) and isinstance(port, int) and not isinstance(port, bool):
+                    places.append(Place(ip=str(ipaddress.ip_address(ip)), port=port))
+    return places
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -233,6 +262,7 @@ def seeds() -> dict[str, bytes]:
     certificate = b'{"algorithm":1,"public_key":"{key}"}'
     stakes = b'"stakes":{"alpha":1.5,"tao":0.25,"total":1.75}'
     neuron = b'{"uid":3,"validator_permit":true,"active":false,' + stakes + b"}"
+    axon = b'{"ip":"192.0.2.7","port":8091,"protocol":4}'
     both = b'{"{alice}":' + certificate + b',"{bob}":'
     return {
         "keys": b"\x00" + both + certificate + b"}",
@@ -251,12 +281,14 @@ def seeds() -> dict[str, bytes]:
         "key": b"\x01" + certificate,
         "key-0x": b'\x01{"public_key":"0x{key}","algorithm":1,"more":[{}]}',
         "key-small-order": b'\x01{"algorithm":1,"public_key":"' + b"00" * 32 + b'"}',
-        "key-missing": b'\x11{"status_code":404,"detail":"Certificate not found"}',
+        "key-missing": b'\x15{"status_code":404,"detail":"Certificate not found"}',
         "neurons": b'\x02{"block":{"number":1},"neurons":{"{alice}":' + neuron + b"}}",
         "neurons-bad": b'\x02{"neurons":{"{alice}":' + neuron.replace(b"3", b"-3") + b"}}",
+        "place": b'\x04{"neurons":{"{bob}":[],"{alice}":{"axon_info":' + axon + b"}}}",
+        "place-of-others": b'\x04{"neurons":{"{bob}":{"axon_info":' + axon + b"}}}",
         "pair": b'\x03{"algorithm":1,"public_key":"{key}","private_key":"{seed}"}',
         "pair-long": b'\x03{"algorithm":1,"public_key":"{key}","private_key":"{seed}{key}\\n"}',
         "pair-of-others": b'\x03{"algorithm":1,"public_key":"{key}","private_key":"{key}"}',
-        "refused": b'\x1b{"detail":"Could not generate ' + _CANARY + b'"}',
+        "refused": b'\x21{"detail":"Could not generate ' + _CANARY + b'"}',
         "not-utf-8": b"\x00\xff\xfe{\x00",
     }

@@ -13,6 +13,7 @@ from nexus_auth.domain.errors import (
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron, Place
 from nexus_auth.domain.ports import IssuedKeyPair, KeyMap, Registration
+from nexus_auth.domain.prospect import Comparison
 from tests.builders import NOW, a_key, public_bytes
 
 
@@ -102,6 +103,12 @@ class FakeIssuer:
     async def fetch_keys(self) -> KeyMap:
         """All that is on the chain; see `KeySource.fetch_keys`."""
         return KeyMap(keys=dict(self.chain), rejected=0)
+
+    async def compare(self, hotkey: Hotkey) -> Comparison:
+        """The key of the hotkey that it speaks for, and that of another one."""
+        self.asked += 1
+        self.raise_if_told()
+        return Comparison(own=self.chain.get(self.hotkey), named=self.chain.get(hotkey))
 
     def raise_if_told(self) -> None:
         """Fails while `error` is set."""

@@ -88,7 +88,13 @@ class RecordRejected(NexusAuthError):
 
 
 class IssuingError(NexusAuthError):
-    """No key pair was issued."""
+    """No key pair was issued.
+
+    Attributes:
+        chain_may_have_refused: Whether a rule of the chain may be the cause.
+    """
+
+    chain_may_have_refused = False
 
 
 class IssuerUnavailable(IssuingError):

@@ -220,7 +220,14 @@ _NEURON_PARTS: Final[dict[str, tuple[str, Callable[[str], object]]]] = {
 """What a part of NEURON is called, which field it sets, and how its value is parsed."""
 
 
-def serve(seed: Seed, *, data: str, address: TcpAddress, publish_seconds: float) -> None:
+def serve(
+    seed: Seed,
+    *,
+    data: str,
+    address: TcpAddress,
+    publish_seconds: float,
+    serving_rate_limit: int,
+) -> None:
     """Seeds a data file and serves it until SIGINT or SIGTERM; prints the settings that reach it.
 
     Log lines go to stderr, since stdout is for the settings; values are escaped by repr.
@@ -234,7 +241,7 @@ def serve(seed: Seed, *, data: str, address: TcpAddress, publish_seconds: float)
             listener = stack.enter_context(bind(address))
         except OSError as exc:
             raise CannotListen(address, "--listen", exc) from exc
-        store = stack.enter_context(open_store(data))
+        store = stack.enter_context(open_store(data, serving_rate_limit))
         connections = seed.apply(store)
         structlog.configure(
             processors=[
@@ -269,14 +276,14 @@ def serve(seed: Seed, *, data: str, address: TcpAddress, publish_seconds: float)
         _logger.info("development_pylon_stopped")
 
 
-def open_store(data: str) -> DevnetStore:
+def open_store(data: str, serving_rate_limit: int = 0) -> DevnetStore:
     """Opens the data file.
 
     Raises:
         ConfigurationError: If it cannot be used.
     """
     try:
-        return DevnetStore(data)
+        return DevnetStore(data, serving_rate_limit=serving_rate_limit)
     except DevnetStoreUnusable as exc:
         raise ConfigurationError(setting="--data", problem=str(exc)) from exc
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import pytest
@@ -49,7 +49,7 @@ class Scene:
         self.tool = f"{sys.executable} {program} {node.url} 0x{VALIDATOR.account_id.hex()}"
 
     @property
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, Any]:
         """The chain as source, and no Pylon."""
         return {
             "NEXUS_AUTH_SOURCE": "chain",

@@ -152,6 +152,24 @@ def test_seeding_reaches_a_running_pylon(data: Path) -> None:
         assert keys[str(ALICE)]["public_key"] == ALICE_KEY.hex()
 
 
+def test_the_rules_of_the_chain_can_be_tried(data: Path) -> None:
+    """A validator without an axon, the rate limit, and a place that is given to another."""
+    seed = ["--data", str(data), "--seed-only"]
+    with serving(data, "--identity", f"dev={ALICE}", "--serving-rate-limit", "50") as served:
+        assert run(*seed, "--neuron", f"{ALICE},axon=0.0.0.0:0").returncode == 0
+        assert served.request("POST", "/certificates/self").status_code == 500
+        assert "ServingRateLimitExceeded" in served.process.output
+    with serving(data) as served:
+        assert served.request("POST", "/certificates/self").status_code == 502
+        assert "InvalidPort" in served.process.output
+        assert run(*seed, "--neuron", f"{ALICE},axon=0.0.0.0:1,uid=5").returncode == 0
+        assert served.request("POST", "/certificates/self").status_code == 201
+        assert run(*seed, "--neuron", f"{a_hotkey('bob')},uid=5").returncode == 0
+        assert served.request("GET", "/block/latest/certificates").json() == {}
+        assert served.request("POST", "/certificates/self").status_code == 502
+        assert "HotKeyNotRegisteredInNetwork" in served.process.output
+
+
 def test_identities_and_tokens_can_be_chosen(data: Path) -> None:
     """Name and hotkey by flag, tokens by environment."""
     seeded = run(
@@ -206,6 +224,8 @@ def test_memory_needs_a_token_from_outside(tmp_path: Path) -> None:
         (["--neuron", f"{ALICE},axon=nowhere"], "--neuron"),
         (["--certificate", f"{ALICE}=abc"], "64 hex digits"),
         (["--publish-seconds", "-1"], "--publish-seconds"),
+        (["--serving-rate-limit", "-1"], "--serving-rate-limit"),
+        (["--serving-rate-limit", "1.5"], "--serving-rate-limit"),
         (["--token-file", "/nowhere/token"], "/nowhere/token"),
         (["--unknown"], "--unknown"),
     ],

@@ -12,7 +12,16 @@ import pytest
 from nexus_auth.adapters.pylon.api import IdentityApi
 from nexus_auth.adapters.pylon.client import MAX_NEURONS_BYTES, PylonClient
 from nexus_auth.domain.errors import IssuerUnavailable, IssuingRefused, RegistryError
-from nexus_auth.domain.ports import CertIssuer, IssuedKeyPair, KeyMap, KeySource, NeuronSource
+from nexus_auth.domain.neuron import Place
+from nexus_auth.domain.ports import (
+    CertIssuer,
+    IssuedKeyPair,
+    KeyMap,
+    KeySource,
+    NeuronSource,
+    PlaceSource,
+)
+from nexus_auth.domain.prospect import Comparison
 from tests.integration.faults.faults import FAULTS, OWNER, Fault
 from tests.integration.faults.faulty_pylon import NETUID, FaultyPylon
 from tests.unit.adapters.registry.sources import keys_of
@@ -37,12 +46,24 @@ async def use_neuron_source(source: NeuronSource) -> None:
         assert isinstance(rejected, int)
 
 
+async def use_place_source(source: PlaceSource) -> None:
+    """And a `PlaceSource`."""
+    with suppress(RegistryError):
+        assert isinstance(await source.fetch_place(OWNER), Place | None)
+
+
 async def use_issuer(issuer: CertIssuer) -> None:
     """A `CertIssuer` has one of two errors."""
     with suppress(IssuerUnavailable, IssuingRefused):
         assert isinstance(await issuer.generate(algorithm=1), IssuedKeyPair)
     with suppress(IssuerUnavailable, IssuingRefused):
         assert isinstance(await issuer.published_key(OWNER), bytes | None)
+
+
+async def use_comparison(client: PylonClient) -> None:
+    """The comparison of an identity with a hotkey has those errors too."""
+    with suppress(IssuerUnavailable, IssuingRefused):
+        assert isinstance(await client.compare(OWNER), Comparison)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -63,7 +84,9 @@ async def test_every_fault_is_a_declared_error_or_value(fault: Fault) -> None:
         async with asyncio.timeout(30):
             await use_key_source(client)
             await use_neuron_source(client)
+            await use_place_source(client)
             await use_issuer(client)
+            await use_comparison(client)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert peak < MEMORY_BYTES

@@ -160,6 +160,7 @@ def running_pylon(
     publish_seconds: float = 0.0,
     open_access_token: str | None = OPEN_ACCESS_TOKEN,
     with_identity: bool = True,
+    serving_rate_limit: int = 0,
     tls: tuple[Path, Path] | None = None,
 ) -> Iterator[RunningPylon]:
     """Runs a development Pylon until the block ends.
@@ -169,10 +170,11 @@ def running_pylon(
         publish_seconds: How long `generate` waits for its chain.
         open_access_token: None opens the open-access API to everybody.
         with_identity: Whether it has the identity `dev` on subnet 1, whose hotkey is a neuron.
+        serving_rate_limit: How many blocks of 12 s lie between two axons or keys of a neuron.
         tls: Its certificate and its key, where it speaks TLS alone, as `localhost`.
     """
     pylon = RunningPylon(tls)
-    with DevnetStore(path) as store:
+    with DevnetStore(path, serving_rate_limit=serving_rate_limit) as store:
         prepare(store, open_access_token=open_access_token, with_identity=with_identity)
         pylon.serve(store, publish_seconds=publish_seconds)
         pylon.start()

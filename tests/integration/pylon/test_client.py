@@ -89,7 +89,7 @@ async def test_refusals_are_told_apart(pylon: RunningPylon) -> None:
                 await client.fetch_keys()
     pylon.store.remove_neuron(pylon.hotkey)
     async with PylonClient(endpoint=pylon.url, api=IDENTITY) as client:
-        with pytest.raises(IssuingRefused, match="registered on subnet 1"):
+        with pytest.raises(IssuingRefused, match="did not take it"):
             await client.generate(algorithm=1)
 
 

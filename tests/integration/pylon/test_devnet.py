@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from structlog.testing import capture_logs
 
 from nexus_auth.adapters.devnet.records import Axon
 from tests.builders import a_hotkey, a_key, public_bytes
@@ -23,6 +25,7 @@ ALICE_KEY = public_bytes(a_key("alice"))
 IDENTITY = "/api/v1/identity/dev/subnet/1"
 OPEN = "/api/v1/subnet/1"
 FIRST = "/api/v1"
+UNSTABLE = "/api/_unstable"
 APIS = [
     pytest.param(f"{IDENTITY}/block/latest", TOKEN, id="identity"),
     pytest.param(f"{OPEN}/block/latest", OPEN_ACCESS_TOKEN, id="open-access"),
@@ -212,6 +215,85 @@ class TestGenerate:
         assert answer.json() == refusal(path, 502, "Could not generate certificate pair.")
         assert pylon.store.certificates() == {}
 
+    def test_fails_for_a_neuron_without_an_axon(
+        self, pylon: RunningPylon, http: httpx.Client, path: str
+    ) -> None:
+        """The chain takes no key with port 0: 502, and the log says what Pylon does not."""
+        pylon.store.set_certificate(pylon.hotkey, ALICE_KEY)
+        pylon.store.set_neuron(pylon.hotkey, axon=Axon())
+        with capture_logs() as logged:
+            answer = http.post(path, headers=bearer(TOKEN), json={})
+        assert answer.status_code == 502
+        assert answer.json() == refusal(path, 502, "Could not generate certificate pair.")
+        assert [each["cause"] for each in logged] == ["InvalidPort"]
+        assert pylon.store.certificates() == {pylon.hotkey: ALICE_KEY}
+
+    def test_fails_too_soon_after_the_last_one(self, path: str) -> None:
+        """Within the rate limit it is 500, since Pylon knows no better; the first key stays."""
+        with running_pylon(serving_rate_limit=1_000_000) as pylon:
+            url = f"{pylon.url}{path}"
+            first = httpx.post(url, headers=bearer(TOKEN), json={}, trust_env=False)
+            again = httpx.post(url, headers=bearer(TOKEN), json={}, trust_env=False)
+            assert (first.status_code, again.status_code) == (201, 500)
+            assert again.json() == {"status_code": 500, "detail": "Internal Server Error"}
+            (kept,) = pylon.store.certificates().values()
+            assert kept.hex() == first.json()["public_key"]
+
+
+@pytest.mark.parametrize(
+    ("path", "token"),
+    [("/api/v1/block/latest", None), (f"{UNSTABLE}/openaccess/block/latest", OPEN_ACCESS_TOKEN)],
+)
+def test_the_latest_block_has_a_number_a_hash_and_a_time(
+    http: httpx.Client, path: str, token: str | None
+) -> None:
+    """The time is in seconds; the neurons are of the same chain of blocks."""
+    block = http.get(path, headers=bearer(token)).json()
+    assert list(block) == ["number", "hash", "timestamp"]
+    assert block["timestamp"] <= time.time() < block["timestamp"] + 600
+    neurons = http.get(f"{OPEN}/block/latest/neurons", headers=bearer(OPEN_ACCESS_TOKEN)).json()
+    assert 0 <= neurons["block"]["number"] - block["number"] < 50
+    assert len(block["hash"]) == len(neurons["block"]["hash"]) == 66
+
+
+@pytest.mark.parametrize(
+    "path", [f"{IDENTITY}/weights", f"{UNSTABLE}/identity/dev/subnet/1/mechanism/0/weights"]
+)
+class TestWeights:
+    """What a validator of the Nexus Framework sends, and asks about each epoch."""
+
+    def test_are_submitted_once_they_were_sent(
+        self, pylon: RunningPylon, http: httpx.Client, path: str
+    ) -> None:
+        """For the epoch of the block that is asked about, and for that mechanism."""
+        now = pylon.store.block()
+
+        def is_submitted(block: int, mechanism: int = 0) -> bool:
+            status = f"{UNSTABLE}/identity/dev/subnet/1/mechanism/{mechanism}/block/{block}"
+            answer = http.get(f"{status}/weights/status", headers=bearer(TOKEN))
+            (is_submitted,) = answer.json().values()
+            assert answer.json() == {"weights_submitted": is_submitted}
+            return bool(is_submitted)
+
+        assert not is_submitted(now)
+        answer = http.put(path, headers=bearer(TOKEN), json={"weights": {str(ALICE): 0.5}})
+        assert (answer.status_code, answer.json()) == (
+            200,
+            {"detail": "weights update scheduled", "count": 1},
+        )
+        assert is_submitted(now) or is_submitted(pylon.store.block())  # an epoch may have ended
+        assert not is_submitted(now, mechanism=1)
+        assert not is_submitted(now - 361)
+
+    @pytest.mark.parametrize(
+        "body", [{}, {"weights": {}}, {"weights": [1]}, {"weights": {"5C": "much"}}, [], None]
+    )
+    def test_refuses_what_are_no_weights(self, http: httpx.Client, path: str, body: object) -> None:
+        """400, with the field where there is an object."""
+        answer = http.put(path, headers=bearer(TOKEN), json=body)
+        assert answer.status_code == 400
+        assert answer.json()["detail"] == f"Validation failed for PUT {path}"
+
 
 MALFORMED_TOKEN = (401, "Invalid Authorization header format. Expected: Bearer <token>")
 WRONG_TOKEN = (403, "Invalid authorization token")
@@ -223,6 +305,13 @@ PROTECTED = [
     pytest.param("GET", f"{IDENTITY}/block/recent/neurons", id="identity-recent"),
     pytest.param("GET", f"{IDENTITY}/block/latest/validators", id="identity-validators"),
     pytest.param("POST", f"{IDENTITY}/certificates/self", id="identity-generate"),
+    pytest.param("PUT", f"{IDENTITY}/weights", id="identity-weights"),
+    pytest.param(
+        "GET",
+        f"{UNSTABLE}/identity/dev/subnet/1/mechanism/0/block/1/weights/status",
+        id="identity-weights-status",
+    ),
+    pytest.param("GET", f"{UNSTABLE}/openaccess/block/latest", id="unstable-open-block"),
     pytest.param("GET", f"{OPEN}/block/latest/certificates", id="open-list"),
     pytest.param("GET", f"{OPEN}/block/latest/certificates/{ALICE}", id="open-one"),
     pytest.param("GET", f"{OPEN}/block/latest/neurons", id="open-neurons"),
@@ -297,6 +386,7 @@ def test_unknown_identity_is_404(http: httpx.Client) -> None:
         ("GET", f"/block/latest/certificates/{ALICE}"),
         ("GET", "/block/latest/neurons"),
         ("POST", "/certificates/self"),
+        ("PUT", "/weights"),
     ],
 )
 def test_another_netuid_is_redirected_to_the_identitys_own(
@@ -372,6 +462,8 @@ def test_an_unreadable_store_is_502(pylon: RunningPylon, http: httpx.Client) -> 
         ("GET", "/api/v1/identity/dev/subnet/x/block/latest/certificates", 404),
         ("DELETE", f"{OPEN}/block/latest/certificates", 405),
         ("GET", f"{IDENTITY}/certificates/self", 405),
+        ("GET", f"{IDENTITY}/block/latest", 404),
+        ("GET", f"{OPEN}/block/latest", 404),
     ],
 )
 def test_what_is_no_path_of_pylon_is_refused_in_its_own_form(

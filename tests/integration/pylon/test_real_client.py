@@ -113,6 +113,45 @@ class TestSync:
             assert [each.hotkey for each in answer.validators] == [str(ALICE)]
             assert_is_alice(answer.validators[0])
 
+    def test_reads_the_latest_block(self, pylon: RunningPylon, client: PylonClient) -> None:
+        """What the Nexus Framework's validator polls, in every form that the client has."""
+        before = pylon.store.block()
+        for answer in (
+            client.v1.open_access.get_latest_block_info(),
+            client.v1.identity.get_latest_block_info(),
+            client.unstable.open_access.get_latest_block_info(),
+        ):
+            assert before <= answer.number <= pylon.store.block()
+            assert answer.timestamp == answer.number * 12
+
+    def test_sets_weights_and_reads_their_status(
+        self, pylon: RunningPylon, client: PylonClient
+    ) -> None:
+        """As the framework's `SetWeightsBeat` and `WeightSetter` do, each epoch."""
+        block = artanis.BlockNumber(pylon.store.block())
+        assert not client.unstable.identity.get_weights_status(block).weights_submitted
+        client.v1.identity.put_weights({BOB_NAME: artanis.Weight(1.0)})
+        later = artanis.BlockNumber(pylon.store.block())
+        assert any(
+            client.unstable.identity.get_weights_status(each).weights_submitted
+            for each in {block, later}  # an epoch may have ended in between
+        )
+        second = artanis.MechanismId(1)
+        client.unstable.identity.put_weights({BOB_NAME: artanis.Weight(1.0)}, second)
+        assert pylon.store.has_set_weights(
+            pylon.hotkey, netuid=1, mechanism=1, block=pylon.store.block()
+        )
+
+    def test_reads_the_unstable_api_too(self, client: PylonClient) -> None:
+        """It has the same neurons and certificates under other paths."""
+        for neurons in (
+            client.unstable.identity.get_recent_neurons(),
+            client.unstable.open_access.get_latest_neurons(NETUID),
+        ):
+            assert_is_alice(neurons.neurons[ALICE_NAME])
+        answer = client.unstable.open_access.get_certificate(NETUID, ALICE_NAME)
+        assert answer.public_key == ALICE_KEY.hex()
+
     def test_learns_its_netuid_first(self, pylon: RunningPylon, client: PylonClient) -> None:
         """The identity client asks for the identities before anything else."""
         client.v1.identity.get_latest_neurons()

@@ -1,4 +1,7 @@
-"""The development Pylon over HTTP: what Pylon 2.0 and later say of certificates and neurons."""
+"""The development Pylon over HTTP: what Pylon 2.0 and later say of certificates and neurons.
+
+And of blocks and weights, as far as a validator of the Nexus Framework asks.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -25,7 +29,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nexus_auth.adapters.devnet.records import DEFAULT_NETUID, NeuronRecord
+from nexus_auth.adapters.devnet.records import DEFAULT_NETUID, ChainRefusal, NeuronRecord
 from nexus_auth.adapters.devnet.store import DevnetStore, DevnetStoreUnusable
 from nexus_auth.domain.errors import InvalidHotkey
 from nexus_auth.domain.hotkey import Hotkey
@@ -42,13 +46,11 @@ MAX_TIMEOUT_SECONDS: Final = 300.0
 MAX_BODY_BYTES: Final = 64 * 1024
 """Far more than the one small object that is ever posted here."""
 
-_BLOCK_SECONDS: Final = 12
-"""A block of the chain; here it is the clock alone that makes them."""
 _UNKNOWN_SCORES: Final = (
     *("rank", "emission", "incentive", "consensus", "trust", "validator_trust", "dividends"),
 )
 _SLASHES: Final = re.compile(r"/{2,}")
-_NETUID: Final = re.compile(r"[0-9]{1,9}")
+_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _NETUID_IN_PATH: Final = re.compile(r"(/subnet/)[0-9]+")
 
 
@@ -73,11 +75,21 @@ def build_devnet_app(
     app = Starlette(
         routes=_Pylon(store, publish_seconds=publish_seconds).routes(),
         middleware=[Middleware(_Edge, log=request_log)],
-        exception_handlers=dict.fromkeys((HTTPException, DevnetStoreUnusable, Exception), _render),
+        exception_handlers=dict.fromkeys(
+            (HTTPException, _InvalidBody, DevnetStoreUnusable, Exception), _render
+        ),
     )
     # Starlette would answer 307 to a slash at the end. It is gone before the router looks.
     app.router.redirect_slashes = False
     return app
+
+
+class _InvalidBody(Exception):
+    """What is wrong with the body of a request, in Pylon's own form."""
+
+    def __init__(self, message: str, **where: str) -> None:
+        super().__init__(message)
+        self.problem = {"message": message, **where}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +116,10 @@ class _Pylon:
         self._publish_seconds = publish_seconds
 
     def routes(self) -> list[Route]:
-        """The three APIs: where each begins, how it knows its caller, and what it answers."""
+        """The APIs: where each begins, how it knows its caller, and what it answers.
+
+        `_unstable` is the version 2.x keeps beside v1; the Nexus Framework asks it about weights.
+        """
         latest: list[_Row] = [
             ("GET", "/block/latest/certificates", self._certificates),
             ("GET", "/block/latest/certificates/{hotkey}", self._certificate),
@@ -113,17 +128,31 @@ class _Pylon:
             ("GET", "/block/latest/validators", self._validators),
         ]
         publish: _Row = ("POST", "/certificates/self", self._generate)
+        block: _Row = ("GET", "/block/latest", self._block)
+        identities: _Row = ("GET", "/identities", self._identities)
+        weights: _Row = ("PUT", "/weights", self._set_weights)
+        mechanism = "/mechanism/{mechanism}"
+        mechanisms: list[_Row] = [
+            ("PUT", f"{mechanism}/weights", self._set_weights),
+            ("GET", f"{mechanism}/block/{{block}}/weights/status", self._weights_status),
+        ]
         first: list[_Row] = [
-            ("GET", "/identities", self._identities),
+            identities,
+            block,
             ("GET", "/certificates", self._certificates),
             publish,
             ("GET", "/certificates/{hotkey}", self._certificate),
             ("GET", "/neurons/latest", self._neurons),
         ]
-        identity = "/api/v1/identity/{identity_name}/subnet/{netuid}"
+        identity, subnet = "/identity/{identity_name}/subnet/{netuid}", "/subnet/{netuid}"
+        unstable, general = "/api/_unstable", "/api/_unstable/openaccess"
         apis = [
-            (identity, self._identity_call, [*latest, publish]),
-            ("/api/v1/subnet/{netuid}", self._open_access_call, latest),
+            (f"/api/v1{identity}", self._identity_call, [*latest, publish, weights]),
+            (f"/api/v1{subnet}", self._open_access_call, latest),
+            (f"{unstable}{identity}", self._identity_call, [*latest, publish, *mechanisms]),
+            (f"{general}{subnet}", self._open_access_call, latest),
+            (general, self._open_access_call, [block]),
+            (unstable, self._first_generation_call, [identities]),
             ("/api/v1", self._first_generation_call, first),
         ]
         routes = [
@@ -140,7 +169,7 @@ class _Pylon:
 
     def _identity_call(self, request: Request) -> _Call:
         # Pylon looks in this order: path, header, identity, token, netuid.
-        netuid = _netuid_in(request)
+        netuid = _number_in(request, "netuid")
         token = _bearer_token(request)
         name = request.path_params["identity_name"]
         identity = self._store.identity(name)
@@ -157,7 +186,7 @@ class _Pylon:
         return _Call(request=request, netuid=netuid, own_hotkey=identity.hotkey)
 
     def _open_access_call(self, request: Request) -> _Call:
-        netuid = _netuid_in(request)
+        netuid = _number_in(request, "netuid", DEFAULT_NETUID)
         digest = self._store.open_access_token()
         if digest is not None and not digest.matches(_bearer_token(request)):
             raise HTTPException(403, "Invalid authorization token")
@@ -178,6 +207,14 @@ class _Pylon:
     def _identities(self, _call: _Call) -> dict[str, Any]:
         return {"identities": {each.name: each.netuid for each in self._store.identities()}}
 
+    def _block(self, _call: _Call) -> dict[str, Any]:
+        block = self._latest_block()
+        return {**block, "timestamp": self._store.block_time(block["number"])}
+
+    def _latest_block(self) -> dict[str, Any]:
+        number = self._store.block()
+        return {"number": number, "hash": f"0x{hashlib.sha256(b'%d' % number).hexdigest()}"}
+
     def _certificates(self, call: _Call) -> dict[str, Any]:
         keys = self._store.certificates(netuid=call.netuid)
         return {str(hotkey): _certificate_document(key) for hotkey, key in keys.items()}
@@ -192,27 +229,55 @@ class _Pylon:
     def _neurons(self, call: _Call) -> dict[str, Any]:
         neurons = self._store.neurons(netuid=call.netuid)
         documents = {str(each.hotkey): _neuron_document(each) for each in neurons}
-        return {"block": _latest_block(), "neurons": documents}
+        return {"block": self._latest_block(), "neurons": documents}
 
     def _validators(self, call: _Call) -> dict[str, Any]:
         neurons = self._store.neurons(netuid=call.netuid)
         permitted = [each for each in neurons if each.validator_permit]
         permitted.sort(key=lambda each: each.total, reverse=True)
-        return {"block": _latest_block(), "validators": [*map(_neuron_document, permitted)]}
+        return {"block": self._latest_block(), "validators": [*map(_neuron_document, permitted)]}
+
+    def _weights_status(self, call: _Call) -> dict[str, Any]:
+        mechanism, block = (_number_in(call.request, each) for each in ("mechanism", "block"))
+        is_set = call.own_hotkey is not None and self._store.has_set_weights(
+            call.own_hotkey, netuid=call.netuid, mechanism=mechanism, block=block
+        )
+        return {"weights_submitted": is_set}
+
+    async def _set_weights(self, call: _Call) -> Response:
+        mechanism = _number_in(call.request, "mechanism", 0)
+        weights = (await _read_object(call.request)).get("weights")
+        if not isinstance(weights, dict) or not all(
+            isinstance(each, int | float) for each in weights.values()
+        ):
+            raise _InvalidBody("Input should be a dictionary of numbers", key="weights")
+        if not weights:
+            raise _InvalidBody("Value error, No weights provided", key="weights")
+        if call.own_hotkey is not None:
+            submit = partial(self._store.set_weights, netuid=call.netuid, mechanism=mechanism)
+            await run_in_threadpool(submit, call.own_hotkey)
+        return JSONResponse({"detail": "weights update scheduled", "count": len(weights)})
 
     async def _generate(self, call: _Call) -> Response:
-        problem = await _problem_of_body(call.request)
-        if problem is not None:
-            detail = f"Validation failed for {call.request.method} {call.request.url.path}"
-            return _refusal(400, detail, extra=[problem])
+        algorithm = (await _read_object(call.request)).get("algorithm", ED25519_ALGORITHM)
+        if algorithm != ED25519_ALGORITHM:
+            message = (
+                "Value error, Currently, only algorithm equals 1 is supported which is "
+                "EdDSA using Ed25519 curve"
+            )
+            raise _InvalidBody(message, key="algorithm")
         key = Ed25519PrivateKey.generate()
         public_key = key.public_key().public_bytes_raw()
-        hotkey, publish = call.own_hotkey, self._store.publish_certificate
-        published = hotkey is not None and await run_in_threadpool(
-            publish, hotkey, public_key, netuid=call.netuid
-        )
+        refused: ChainRefusal | None = ChainRefusal.NOT_REGISTERED
+        if call.own_hotkey is not None:
+            publish = partial(self._store.publish_certificate, netuid=call.netuid)
+            refused = await run_in_threadpool(publish, call.own_hotkey, public_key)
         await asyncio.sleep(self._publish_seconds)
-        if not published:
+        if refused is not None:
+            # Pylon keeps the cause to itself; here it is at least in the log.
+            _logger.warning("chain_refused", cause=str(refused), hotkey=str(call.own_hotkey))
+            if refused is ChainRefusal.RATE_LIMIT:  # which Pylon maps to no answer of its own
+                return _refusal(500, "Internal Server Error")
             return _no_certificate(call, 502, "Could not generate certificate pair.")
         document = _certificate_document(public_key)
         document["private_key"] = key.private_bytes_raw().hex()
@@ -303,10 +368,15 @@ def _bearer_token(request: Request) -> str:
     return parts[1]
 
 
-def _netuid_in(request: Request) -> int:
-    """The netuid in a path; a path with anything else there is none of Pylon's."""
-    text = request.path_params["netuid"]
-    if _NETUID.fullmatch(text) is None:
+def _number_in(request: Request, name: str, default: int | None = None) -> int:
+    """A number in a path, such as the netuid; a path with anything else there is none of Pylon's.
+
+    The default is for paths that have no such part.
+    """
+    if default is not None and name not in request.path_params:
+        return default
+    text = request.path_params[name]
+    if _NUMBER.fullmatch(text) is None:
         raise HTTPException(404, "Not Found")
     return int(text)
 
@@ -322,37 +392,26 @@ def _hotkey_in(call: _Call) -> Hotkey | None:
         return None
 
 
-async def _problem_of_body(request: Request) -> dict[str, str] | None:
-    """What is wrong with the body of a request for a key pair, in Pylon's own form."""
+async def _read_object(request: Request) -> dict[str, Any]:
+    """The JSON object in a body."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
             raise HTTPException(413, "Request Entity Too Large")
     if not body:
-        return {"message": "'data'", "key": "data", "source": "body"}
+        raise _InvalidBody("'data'", key="data", source="body")
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         raise HTTPException(400, "JSON is malformed") from None
     if not isinstance(document, dict):
-        return {"message": "Input should be a valid dictionary"}
-    if document.get("algorithm", ED25519_ALGORITHM) != ED25519_ALGORITHM:
-        return {
-            "message": "Value error, Currently, only algorithm equals 1 is supported which is "
-            "EdDSA using Ed25519 curve",
-            "key": "algorithm",
-        }
-    return None
+        raise _InvalidBody("Input should be a valid dictionary")
+    return document
 
 
 def _certificate_document(public_key: bytes) -> dict[str, Any]:
     return {"algorithm": ED25519_ALGORITHM, "public_key": public_key.hex()}
-
-
-def _latest_block() -> dict[str, Any]:
-    number = int(time.time()) // _BLOCK_SECONDS
-    return {"number": number, "hash": f"0x{hashlib.sha256(b'%d' % number).hexdigest()}"}
 
 
 def _neuron_document(neuron: NeuronRecord) -> dict[str, Any]:
@@ -384,7 +443,7 @@ def _refusal(status: int, detail: str, **more: Any) -> JSONResponse:
     return JSONResponse(document, status_code=status)
 
 
-async def _render(request: Request, exc: Exception) -> Response:  # noqa: ARG001
+async def _render(request: Request, exc: Exception) -> Response:
     """Turns what was raised into an answer of Pylon's form; no text of an exception is shown."""
     match exc:
         case HTTPException(headers={"Location": _}):
@@ -396,6 +455,9 @@ async def _render(request: Request, exc: Exception) -> Response:  # noqa: ARG001
             answer = _refusal(exc.status_code, exc.detail)
             answer.headers.update(exc.headers or {})
             return answer
+        case _InvalidBody():
+            detail = f"Validation failed for {request.method} {request.url.path}"
+            return _refusal(400, detail, extra=[exc.problem])
         case DevnetStoreUnusable():
             # The store is this Pylon's chain: when it cannot be read, the gateway is bad.
             _logger.warning("pylon_store_failed", error=str(exc))

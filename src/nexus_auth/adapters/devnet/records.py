@@ -7,6 +7,7 @@ import hmac
 import ipaddress
 import secrets
 from dataclasses import dataclass, field
+from enum import StrEnum, unique
 from typing import Final, Self
 
 from nexus_auth.adapters.addresses import MAX_PORT
@@ -48,9 +49,25 @@ class Axon:
             raise ValueError(f"an axon protocol is a whole number from 0 to {_MAX_PROTOCOL}")
 
 
+PLACEHOLDER_AXON: Final = Axon(port=1)
+"""The least that a neuron has to serve before the chain takes a key of it."""
+
+
+@unique
+class ChainRefusal(StrEnum):
+    """Why the chain takes no key, in subtensor's own terms (pallet `serving.rs`)."""
+
+    NOT_REGISTERED = "HotKeyNotRegisteredInNetwork"
+    RATE_LIMIT = "ServingRateLimitExceeded"
+    NO_AXON = "InvalidPort"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NeuronRecord(Neuron):
-    """A neuron registered on a subnet. A new one is active, without stake and without permit."""
+    """A neuron registered on a subnet. A new one is active, without stake and without permit.
+
+    `axon_block` is the block in which it last served an axon, with or without a key; 0 is long ago.
+    """
 
     hotkey: Hotkey
     coldkey: Hotkey
@@ -60,6 +77,7 @@ class NeuronRecord(Neuron):
     tao: float = 0.0
     total: float = 0.0
     axon: Axon = Axon()
+    axon_block: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

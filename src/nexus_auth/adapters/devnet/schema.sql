@@ -29,6 +29,7 @@ CREATE TABLE neuron (
     axon_ip TEXT NOT NULL,
     axon_port INTEGER NOT NULL,
     axon_protocol INTEGER NOT NULL,
+    axon_block INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (netuid, hotkey),
     UNIQUE (netuid, uid)
 );
@@ -40,6 +41,15 @@ CREATE TABLE certificate (
     PRIMARY KEY (netuid, hotkey)
 );
 
+-- When a neuron set its weights last, for each mechanism of its subnet.
+CREATE TABLE weights (
+    netuid INTEGER NOT NULL REFERENCES subnet (netuid),
+    hotkey TEXT NOT NULL,
+    mechanism INTEGER NOT NULL,
+    block INTEGER NOT NULL,
+    PRIMARY KEY (netuid, hotkey, mechanism)
+);
+
 -- "NXPY" in ASCII, which SQLite keeps at offset 68 of the file.
 PRAGMA application_id = 1314410585;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;

@@ -6,7 +6,8 @@ import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields, replace
 from importlib.resources import files
@@ -14,7 +15,10 @@ from typing import Any, Final, Self
 
 from nexus_auth.adapters.devnet.records import (
     DEFAULT_NETUID,
+    HTTP_AXON,
+    PLACEHOLDER_AXON,
     Axon,
+    ChainRefusal,
     IdentityRecord,
     NeuronRecord,
     TokenDigest,
@@ -29,10 +33,24 @@ IN_MEMORY: Final = ":memory:"
 PUBLIC_KEY_BYTES: Final = 32
 
 _APPLICATION_ID: Final = 0x4E585059  # "NXPY"; both stand at the end of schema.sql too
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
+_UPGRADE_FROM_1: Final = (
+    "ALTER TABLE neuron ADD COLUMN axon_block INTEGER NOT NULL DEFAULT 0",
+    # An axon meant nothing then: what could publish a key goes on to do so.
+    # This is the placeholder that an identity gets now.
+    (
+        "UPDATE neuron SET axon_port = 1 WHERE axon_port = 0 "
+        "AND (netuid, hotkey) IN (SELECT netuid, hotkey FROM identity)"
+    ),
+)
 _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 _BUSY_TIMEOUT_SECONDS: Final = 5.0
 """How long one process waits for another that is writing to the same file."""
+
+_BLOCK_SECONDS: Final = 12
+"""A block of the chain; here it is the clock alone that makes them."""
+_EPOCH_BLOCKS: Final = 361
+"""The chain's default tempo of 360, and one (`blocks_until_next_epoch` in subtensor)."""
 
 _FOREIGN: Final = "not a data file of the development Pylon; name another one (it was not touched)"
 _DAMAGED: Final = "the data file is damaged ({}); remove it or name another one"
@@ -48,7 +66,7 @@ class DevnetStoreUnusable(NexusAuthError):
 
 
 class DevnetStore:
-    """Subnets, identities, neurons and public keys.
+    """Subnets, identities, neurons and public keys, under the rules of the chain.
 
     Every method is one transaction: it happened completely, and outlives a killed process, or not
     at all. Methods may be called from several threads; several processes may share one file.
@@ -58,16 +76,30 @@ class DevnetStore:
         path: The file, or ":memory:".
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        serving_rate_limit: int = 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Opens a data file, and makes it where there is none.
 
-        A file that another program made is never written to.
+        A file that another program made is never written to; one of version 1 becomes version 2.
+
+        Args:
+            path: The file, or ":memory:".
+            serving_rate_limit: How many blocks a neuron has to wait between two axons or keys; 0
+                for none. The chain's own default is 50.
+            clock: The wall clock, in seconds, which makes the blocks.
 
         Raises:
             DevnetStoreUnusable: If it cannot be opened, is damaged, is not ours, or was written by
                 a newer version.
         """
         self.path = os.fspath(path)
+        self._serving_rate_limit = serving_rate_limit
+        self._clock = clock
         self._lock = threading.RLock()  # reentrant: a transaction reads too
         if self.path != IN_MEMORY:
             _prepare_file(self.path)
@@ -99,6 +131,14 @@ class DevnetStore:
     def __repr__(self) -> str:
         return f"DevnetStore({self.path!r})"
 
+    def block(self) -> int:
+        """The number of the latest block."""
+        return int(self._clock()) // _BLOCK_SECONDS
+
+    def block_time(self, number: int) -> int:
+        """When a block was made, in seconds since 1970."""
+        return number * _BLOCK_SECONDS
+
     def subnets(self) -> tuple[int, ...]:
         """All subnets, in the order in which they were added."""
         return tuple(row["netuid"] for row in self._run("SELECT * FROM subnet ORDER BY position"))
@@ -117,7 +157,8 @@ class DevnetStore:
         """Adds an identity with its subnet, or replaces the one of that name.
 
         Of the token only a digest is kept. With `registered` the hotkey becomes a neuron too, where
-        it is none yet: Pylon makes no key pair for a hotkey that is not registered.
+        it is none yet, and gets a placeholder of an axon, where it serves none: the chain takes
+        its key then.
 
         Raises:
             ValueError: If the name or the token could not be used over HTTP.
@@ -133,8 +174,9 @@ class DevnetStore:
             )
             columns = {"netuid": netuid, "hotkey": hotkey, "token_digest": digest.encoded}
             self._write("identity", name=name, position=places[0][0], **columns)
-            if registered and self.neuron(hotkey, netuid=netuid) is None:
-                self.set_neuron(hotkey, netuid=netuid)
+            neuron = self.neuron(hotkey, netuid=netuid)
+            if registered and (neuron is None or neuron.axon.port == 0):
+                self.set_neuron(hotkey, netuid=netuid, axon=PLACEHOLDER_AXON, axon_block=0)
         return identity
 
     def identity(self, name: str) -> IdentityRecord | None:
@@ -173,12 +215,17 @@ class DevnetStore:
         A new neuron gets the lowest free uid, is active, and has no stake and no permit. Where
         alpha or tao are given and total is not, total becomes their sum; a real chain weighs them.
 
+        As on chain, a new neuron may take the uid of another one, which loses its place and its
+        key then; an axon other than the one before counts for the rate limit, and leaves the key
+        as it is.
+
         Raises:
-            ValueError: If a value is impossible, or the uid is another neuron's.
+            ValueError: If a value is impossible, or a neuron wants to move to another one's uid.
         """
         with self._transaction():
             self._ensure_subnet(netuid)
-            old = self.neuron(hotkey, netuid=netuid) or NeuronRecord(
+            known = self.neuron(hotkey, netuid=netuid)
+            old = known or NeuronRecord(
                 hotkey=hotkey,
                 uid=self._free_uid(netuid),
                 coldkey=Hotkey(hashlib.sha256(b"coldkey of " + hotkey.account_id).digest()),
@@ -186,9 +233,13 @@ class DevnetStore:
             neuron = replace(old, **changes)
             if "total" not in changes and ("alpha" in changes or "tao" in changes):
                 neuron = replace(neuron, total=neuron.alpha + neuron.tao)
-            others = "SELECT 1 FROM neuron WHERE netuid = ? AND uid = ? AND hotkey != ?"
-            if self._run(others, netuid, neuron.uid, hotkey):
-                raise ValueError(f"uid {neuron.uid} is another neuron's on subnet {netuid}")
+            if neuron.axon != old.axon and "axon_block" not in changes:
+                neuron = replace(neuron, axon_block=self.block())
+            others = "SELECT hotkey FROM neuron WHERE netuid = ? AND uid = ? AND hotkey != ?"
+            for other in self._run(others, netuid, neuron.uid, hotkey):
+                if known:
+                    raise ValueError(f"uid {neuron.uid} is another neuron's on subnet {netuid}")
+                self.remove_neuron(Hotkey.parse(other["hotkey"]), netuid=netuid)
             columns = {each.name: getattr(neuron, each.name) for each in fields(neuron)}
             axon = asdict(columns.pop("axon"))
             columns |= {f"axon_{name}": value for name, value in axon.items()}
@@ -198,7 +249,7 @@ class DevnetStore:
     def remove_neuron(self, hotkey: Hotkey, *, netuid: int = DEFAULT_NETUID) -> None:
         """Deregisters a hotkey, which loses its key too, as on chain."""
         with self._transaction():
-            for table in ("certificate", "neuron"):
+            for table in ("certificate", "weights", "neuron"):
                 statement = f"DELETE FROM {table} WHERE netuid = ? AND hotkey = ?"  # noqa: S608
                 self._run(statement, netuid, hotkey)
 
@@ -214,16 +265,27 @@ class DevnetStore:
 
     # Certificates: the public keys
 
-    def publish_certificate(self, hotkey: Hotkey, public_key: bytes, *, netuid: int) -> bool:
-        """Publishes a public key if the chain would accept it; returns whether it did.
+    def publish_certificate(
+        self, hotkey: Hotkey, public_key: bytes, *, netuid: int
+    ) -> ChainRefusal | None:
+        """Publishes a public key if the chain would take it; returns why not where it would not.
 
-        This is where it is decided: a chain accepts a key for a neuron of that subnet alone.
+        The checks are those of `serve_axon_tls` in subtensor's pallet `serving.rs`, in its order,
+        with the axon that Pylon sends: the neuron's own, and HTTP as its protocol. The address of
+        the axon is not checked: the chain takes none on the loopback, which trials need.
         """
         with self._transaction():
-            accepted = self.neuron(hotkey, netuid=netuid) is not None
-            if accepted:
-                self.set_certificate(hotkey, public_key, netuid=netuid)
-        return accepted
+            neuron, block = self.neuron(hotkey, netuid=netuid), self.block()
+            if neuron is None:
+                return ChainRefusal.NOT_REGISTERED
+            if neuron.axon_block and block - neuron.axon_block < self._serving_rate_limit:
+                return ChainRefusal.RATE_LIMIT
+            if neuron.axon.port == 0:
+                return ChainRefusal.NO_AXON
+            axon = replace(neuron.axon, protocol=HTTP_AXON)
+            self.set_neuron(hotkey, netuid=netuid, axon=axon, axon_block=block)
+            self.set_certificate(hotkey, public_key, netuid=netuid)
+        return None
 
     def set_certificate(
         self, hotkey: Hotkey, public_key: bytes, *, netuid: int = DEFAULT_NETUID
@@ -251,6 +313,22 @@ class DevnetStore:
         """All public keys of a subnet."""
         rows = self._run("SELECT * FROM certificate WHERE netuid = ? ORDER BY hotkey", netuid)
         return {Hotkey.parse(row["hotkey"]): bytes(row["public_key"]) for row in rows}
+
+    # Weights: only when they were set
+
+    def set_weights(self, hotkey: Hotkey, *, netuid: int, mechanism: int) -> None:
+        """Notes that a neuron sets its weights now; the chain takes none of another hotkey."""
+        with self._transaction():
+            if self.neuron(hotkey, netuid=netuid) is not None:
+                columns = {"netuid": netuid, "hotkey": hotkey, "mechanism": mechanism}
+                self._write("weights", **columns, block=self.block())
+
+    def has_set_weights(self, hotkey: Hotkey, *, netuid: int, mechanism: int, block: int) -> bool:
+        """Whether the last weights were set in the epoch that has this block in it."""
+        query = "SELECT block FROM weights WHERE netuid = ? AND hotkey = ? AND mechanism = ?"
+        rows = self._run(query, netuid, hotkey, mechanism)
+        epochs = {(each + netuid + 2) // _EPOCH_BLOCKS for each in (block, *(r[0] for r in rows))}
+        return bool(rows) and len(epochs) == 1
 
     # Statements
 
@@ -309,17 +387,20 @@ class DevnetStore:
             version = self._run("PRAGMA user_version")[0][0]
             tables = self._run("SELECT count(*) FROM sqlite_master")[0][0]
             if application_id == 0 and tables == 0:
-                schema = files(__package__).joinpath("schema.sql").read_text("utf-8")
-                for statement in schema.split(";"):
+                for statement in _schema():
                     self._run(statement)
             elif application_id != _APPLICATION_ID:
                 raise DevnetStoreUnusable(self.path, _FOREIGN)
-            elif version != _SCHEMA_VERSION:
+            elif not 1 <= version <= _SCHEMA_VERSION:
                 problem = f"written by another version of nexus-auth (data format {version})"
                 raise DevnetStoreUnusable(self.path, problem)
-        verdict = self._run("PRAGMA quick_check(1)")[0][0]
-        if verdict != "ok":
-            raise DevnetStoreUnusable(self.path, _DAMAGED.format(verdict))
+            verdict = self._run("PRAGMA quick_check(1)")[0][0]
+            if verdict != "ok":
+                raise DevnetStoreUnusable(self.path, _DAMAGED.format(verdict))
+            if version == 1:
+                weights = [each for each in _schema() if "CREATE TABLE weights" in each]
+                for statement in (*_UPGRADE_FROM_1, *weights, "PRAGMA user_version = 2"):
+                    self._run(statement)
         # Readers go on while another process writes, and a killed process loses nothing committed.
         # NORMAL may lose the last moments to a power cut, which is no matter for development data.
         for setting in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
@@ -337,7 +418,12 @@ def _neuron_from(row: sqlite3.Row) -> NeuronRecord:
         tao=row["tao"],
         total=row["total"],
         axon=Axon(ip=row["axon_ip"], port=row["axon_port"], protocol=row["axon_protocol"]),
+        axon_block=row["axon_block"],
     )
+
+
+def _schema() -> list[str]:
+    return files(__package__).joinpath("schema.sql").read_text("utf-8").split(";")
 
 
 @contextmanager

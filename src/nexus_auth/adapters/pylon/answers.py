@@ -8,21 +8,22 @@ what is not asked for takes no memory, however wide or deep it is.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import itertools
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from nexus_auth.adapters.pylon.api import PylonAnswerInvalid
 from nexus_auth.domain.ed25519 import PUBLIC_KEY_BYTES, is_usable_public_key
 from nexus_auth.domain.errors import InvalidHotkey
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.neuron import Neuron
+from nexus_auth.domain.neuron import Neuron, Place
 from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
 
 T = TypeVar("T")
@@ -67,6 +68,15 @@ class _Neuron(Struct):
     stakes: Raw
 
 
+class _Placed(Struct):
+    axon_info: Raw
+
+
+class _Axon(Struct):
+    ip: str
+    port: Annotated[int, Meta(ge=0, le=65_535)]
+
+
 class _Error(Struct):
     detail: str
 
@@ -84,6 +94,8 @@ _CERTIFICATE: Final = msgspec.json.Decoder(_Certificate)
 _KEY_PAIR: Final = msgspec.json.Decoder(_KeyPair)
 _NEURON: Final = msgspec.json.Decoder(_Neuron)
 _STAKES: Final = msgspec.json.Decoder(_Stakes)
+_PLACED: Final = msgspec.json.Decoder(_Placed)
+_AXON: Final = msgspec.json.Decoder(_Axon)
 _ERROR: Final = msgspec.json.Decoder(_Error)
 _MEMBERS: Final = msgspec.json.Decoder(dict[_Name, Raw], dec_hook=lambda _, text: _Name(text))
 
@@ -196,11 +208,30 @@ def parse_key_pair(body: bytes) -> IssuedKeyPair:
 
 async def parse_neurons(body: bytes) -> tuple[Mapping[Hotkey, Neuron], int]:
     """Reads the neurons of a subnet: the valid entries, and how many were invalid."""
+    return await _parse_entries(await _split_neurons(body), _parse_neuron)
+
+
+async def _split_neurons(body: bytes) -> dict[str, Raw | None]:
     neurons = _split(body).get("neurons")
     if neurons is None:
         raise PylonAnswerInvalid("there are no neurons in Pylon's answer")
     await asyncio.sleep(0)
-    return await _parse_entries(_split(neurons), _parse_neuron)
+    return _split(neurons)
+
+
+async def parse_place(body: bytes, hotkey: Hotkey) -> Place | None:
+    """Reads one hotkey's place from the neurons of a subnet; None where it is not among them."""
+    neurons = await _split_neurons(body)
+    if hotkey.address not in neurons:
+        return None
+    neuron = neurons[hotkey.address]
+    if neuron is None or len(memoryview(neuron)) > MAX_ENTRY_BYTES:
+        raise PylonAnswerInvalid("a neuron comes twice, or is too long")
+    axon = _parse_object(_AXON, _parse_object(_PLACED, neuron).axon_info)
+    try:
+        return Place(ip=str(ipaddress.ip_address(axon.ip)), port=axon.port)
+    except ValueError:
+        raise PylonAnswerInvalid("the address of an axon is none") from None
 
 
 def _parse_neuron(data: Raw) -> Neuron:

@@ -118,10 +118,18 @@ class _Dialect:
         # A checked address is never `self`.
         return f"{self.certificates_path}/{_segment(hotkey.address)}"
 
+    @property
+    def own_certificate_path(self) -> str:
+        """The path of the identity's own certificate; it means nothing in the open-access API."""
+        return f"{self.certificates_path}/self"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstGenerationApi(_Dialect):
-    """The API of October 2025: no netuid and no identity, one subnet per Pylon."""
+    """The API of October 2025: no netuid and no identity, one subnet per Pylon.
+
+    Its identity is Pylon's own wallet.
+    """
 
     missing_path_hint = "; unless it is of the first generation, it wants NEXUS_PYLON_NETUID set"
 
@@ -129,6 +137,11 @@ class FirstGenerationApi(_Dialect):
     def neuron_paths(self) -> tuple[str, ...]:
         """The path of the neurons; a Pylon from before November 2025 does not have them."""
         return (f"{_ROOT}/neurons/latest",)
+
+    @property
+    def issuing_path(self) -> str:
+        """The path that issues a key pair."""
+        return self.own_certificate_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

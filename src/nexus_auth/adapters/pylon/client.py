@@ -22,7 +22,9 @@ from nexus_auth.adapters.bounded_http import (
 )
 from nexus_auth.adapters.pylon import answers
 from nexus_auth.adapters.pylon.api import (
+    FirstGenerationApi,
     IdentityApi,
+    OpenAccessApi,
     PylonAnswerInvalid,
     PylonApi,
     PylonFailed,
@@ -33,8 +35,9 @@ from nexus_auth.adapters.pylon.api import (
 from nexus_auth.adapters.server_trust import AUTHORITIES_VARIABLE, explain_refusal
 from nexus_auth.domain import errors
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.neuron import Neuron
+from nexus_auth.domain.neuron import Neuron, Place
 from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
+from nexus_auth.domain.prospect import UNUSABLE, Comparison
 from nexus_auth.domain.snapshot import Block
 
 P = ParamSpec("P")
@@ -69,6 +72,12 @@ _REFUSALS: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 # Something between us and the chain timed out or was away: this is no refusal.
 _UNAVAILABLE: Final = range(502, 505)
 _SERVER_ERRORS: Final = range(500, 600)
+# What Pylon says where the chain takes no key, and for much else.
+_OF_THE_CHAIN: Final = frozenset({HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY})
+
+_IDENTITY_SETTINGS: Final = (
+    *("NEXUS_PYLON_NETUID", "NEXUS_PYLON_IDENTITY_NAME", "NEXUS_PYLON_IDENTITY_TOKEN"),
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -87,6 +96,11 @@ class _Answer:
     def is_missing_path(self) -> bool:
         """Whether this Pylon has no such path."""
         return self.status in _MISSING and _NO_IDENTITY not in self.detail
+
+    @property
+    def is_without_certificate(self) -> bool:
+        """Whether Pylon has no certificate there, or cannot read the chain just now."""
+        return self.status == HTTPStatus.NOT_FOUND and _NO_CERTIFICATE in self.detail
 
 
 def _forgetting(
@@ -109,7 +123,9 @@ def _forgetting(
 
 
 class PylonClient:
-    """Speaks one dialect of Pylon's API. A `KeySource`, a `NeuronSource` and a `CertIssuer`.
+    """Speaks one dialect of Pylon's API.
+
+    A `KeySource`, a `NeuronSource`, a `PlaceSource` and a `CertIssuer`.
 
     Every request ends by itself: it has a total time and a maximal size. Redirects are never
     followed, so that the token goes to the configured endpoint alone, and neither proxies nor
@@ -202,8 +218,41 @@ class PylonClient:
 
         None when Pylon has none; it gives the same answer when it cannot read the chain just now.
         """
-        answer = await self._request(self._api.certificate_path(hotkey))
-        if answer.status == HTTPStatus.NOT_FOUND and _NO_CERTIFICATE in answer.detail:
+        return self._parse_key(await self._request(self._api.certificate_path(hotkey)))
+
+    async def compare(self, hotkey: Hotkey) -> Comparison:
+        """Compares the identity's own key with a hotkey's: `GET …/certificates/self`.
+
+        In the first generation the identity is Pylon's own wallet. A key is None where `fetch_key`
+        gives None.
+
+        Raises:
+            ConfigurationError: If there is no identity: open access has none, and a newer Pylon
+                none without its name.
+            IssuingError: If no answer came.
+        """
+        if isinstance(self._api, OpenAccessApi):
+            raise errors.ConfigurationError(setting=_IDENTITY_SETTINGS[1], problem="needed")
+        own = await _issuing(_or_unusable(self._fetch_own_key(self._api)))
+        return Comparison(own=own, named=await _issuing(_or_unusable(self.fetch_key(hotkey))))
+
+    @_forgetting
+    async def _fetch_own_key(self, api: IdentityApi | FirstGenerationApi) -> bytes | None:
+        path = api.own_certificate_path
+        answer = await self._request(path)
+        is_no = answer.status in _NOTHING_DONE and not answer.is_without_certificate
+        if is_no and isinstance(api, FirstGenerationApi):
+            or_not = f", or refuses {api.credential_setting}"
+            raise errors.ConfigurationError(
+                setting=_IDENTITY_SETTINGS[0],
+                problem=f"this Pylon is newer{or_not if answer.status in _REFUSALS else ''}: "
+                f"set {', '.join(_IDENTITY_SETTINGS[:-1])} and {_IDENTITY_SETTINGS[-1]} "
+                f"({self._endpoint} answered {answer.status} to the first generation's {path})",
+            )
+        return self._parse_key(answer)
+
+    def _parse_key(self, answer: _Answer) -> bytes | None:
+        if answer.is_without_certificate:
             return None
         self._require(answer, HTTPStatus.OK)
         return answers.parse_certificate(answer.body)
@@ -231,24 +280,40 @@ class PylonClient:
             f"Pylon at {self._endpoint} offers no neurons", status=HTTPStatus.NOT_FOUND
         )
 
+    @_forgetting
+    async def fetch_place(self, hotkey: Hotkey) -> Place | None:
+        """Fetches a hotkey's place: among the `latest` neurons, since `recent` may be 30 min old.
+
+        Pylon does not say when the axon was served.
+
+        Raises `PylonFailed` where this Pylon has no neurons.
+        """
+        path = self._api.neuron_paths[-1]
+        answer = await self._request(path, max_bytes=MAX_NEURONS_BYTES)
+        self._require(answer, HTTPStatus.OK)
+        return await answers.parse_place(answer.body, hotkey)
+
     async def generate(self, *, algorithm: int) -> IssuedKeyPair:
         """Has a new key pair made and published: `POST …/certificates/self`.
 
         See `CertIssuer.generate`. The pair is checked: the private key belongs to the public one.
         """
-        if not isinstance(self._api, IdentityApi):
+        if isinstance(self._api, OpenAccessApi):
             raise errors.IssuingRefused(
                 "issuing needs an identity: its name, its token and a netuid"
             )
         return await _issuing(self._generate(self._api, algorithm))
 
-    async def _generate(self, api: IdentityApi, algorithm: int) -> IssuedKeyPair:
+    async def _generate(
+        self, api: IdentityApi | FirstGenerationApi, algorithm: int
+    ) -> IssuedKeyPair:
         answer = await self._request(api.issuing_path, content={"algorithm": algorithm})
         if answer.status == HTTPStatus.BAD_GATEWAY and _NOT_PUBLISHED in answer.detail:
-            raise errors.IssuingRefused(
-                f"Pylon at {self._endpoint} could not publish a key; is the hotkey of its "
-                f"identity registered on subnet {api.netuid}?"
+            refused = errors.IssuingRefused(
+                f"Pylon at {self._endpoint} could not publish a key: the chain did not take it"
             )
+            refused.chain_may_have_refused = True
+            raise refused
         # A pair counts with either status: there is no second copy.
         self._require(answer, HTTPStatus.OK, HTTPStatus.CREATED)
         return answers.parse_key_pair(answer.body)
@@ -356,6 +421,14 @@ class PylonClient:
         raise error(f"Pylon at {self._endpoint} {problem}", status=status)
 
 
+async def _or_unusable(request: Awaitable[bytes | None]) -> bytes | None:
+    """The key that a request is for; one that cannot be used is no error."""
+    try:
+        return await request
+    except PylonAnswerInvalid:  # Some Pylons strip zeros from a key, or give it as text.
+        return UNUSABLE
+
+
 async def _issuing(request: Awaitable[T]) -> T:
     """Raises the errors of a request as errors of the issuing port, which do not refer to them."""
     try:
@@ -371,7 +444,10 @@ async def _issuing(request: Awaitable[T]) -> T:
             raise errors.IssuerUnavailable(str(failure), key_may_have_changed=False)
         case PylonUnreachable() | PylonFailed():
             # Pylon's 500 comes from the chain too, and may come after the new key was sent to it.
-            raise errors.IssuerUnavailable(str(failure))
+            unavailable = errors.IssuerUnavailable(str(failure))
+            is_of_chain = isinstance(failure, PylonFailed) and failure.status in _OF_THE_CHAIN
+            unavailable.chain_may_have_refused = is_of_chain
+            raise unavailable
         case _:
             is_invalid = isinstance(failure, PylonAnswerInvalid)
             raise errors.IssuingRefused(str(failure), key_may_have_changed=is_invalid)

@@ -141,7 +141,7 @@ def execute(args: argparse.Namespace) -> int:
                     netuid=settings.netuid,
                     directory=directory,
                     keys=client,
-                    places=client,  # type: ignore[arg-type]  # until Pylon's client has it
+                    places=client,
                     publish=Publisher(command=publish_with, reporter=reporter).publish,
                     waiting=reporter.waiting,
                     clock=container.clock(),

@@ -14,6 +14,9 @@ from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch, add_value, parsed, whole_number
 
+_MAX_RATE_LIMIT: Final = 1_000_000
+"""Some months of blocks."""
+
 _DESCRIPTION: Final = """\
 Runs a development Pylon: the same HTTP API, with a file in the place of the
 chain. FOR DEVELOPMENT ONLY: nothing is checked on any chain, and any client
@@ -33,6 +36,11 @@ FILE.NAME.token.
 
 NEURON is a hotkey, followed by what is to be set: stake=N alpha=N tao=N (stake
 is the total), permit=yes|no active=yes|no uid=N coldkey=ADDRESS axon=IP:PORT.
+A new neuron with the uid of another one takes its place; the other one loses
+its key.
+
+As on chain, only a neuron with an axon can publish a key. An identity that
+serves none gets 0.0.0.0:1; axon=0.0.0.0:0 takes it away.
 
 examples:
   nexus-auth pylon --data pylon.sqlite > .env
@@ -68,6 +76,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("certificate", metavar="HOTKEY=HEX", help=explanation, **repeated)
     explanation = "how long making a key pair takes, as a chain would (default: %(default)s)"
     add("publish-seconds", default="0", metavar="SECONDS", help=explanation)
+    explanation = (
+        "blocks of 12 s between two axons or keys of a neuron; 50 on chain (default: %(default)s)"
+    )
+    add("serving-rate-limit", default="0", metavar="BLOCKS", help=explanation)
     add_switch(parser, "seed-only", "write what is named here into the data file and exit")
     parser.description = _DESCRIPTION
     parser.epilog = _EPILOG
@@ -95,11 +107,19 @@ def execute(args: argparse.Namespace) -> int:
         raise ConfigurationError(
             setting="--publish-seconds", problem="expected seconds, not below 0"
         )
+    limit = whole_number(0, _MAX_RATE_LIMIT)
+    serving_rate_limit = parsed("--serving-rate-limit", args.serving_rate_limit, limit)
     if args.seed_only:
         with devnet.open_store(args.data) as store:
             seed.apply(store)
     else:
-        devnet.serve(seed, data=args.data, address=address, publish_seconds=publish_seconds)
+        devnet.serve(
+            seed,
+            data=args.data,
+            address=address,
+            publish_seconds=publish_seconds,
+            serving_rate_limit=serving_rate_limit,
+        )
     return exit_codes.DONE
 
 

@@ -13,13 +13,15 @@ from typing import Any
 
 import pytest
 
-from nexus_auth.adapters.devnet.records import Axon, IdentityRecord
+from nexus_auth.adapters.devnet.records import Axon, ChainRefusal, IdentityRecord
 from nexus_auth.adapters.devnet.store import DevnetStore, DevnetStoreUnusable
 from tests.builders import a_hotkey, a_key, public_bytes
 
 ALICE = a_hotkey("alice")
 BOB = a_hotkey("bob")
 KEY = public_bytes(a_key("alice"))
+OTHER = public_bytes(a_key("other"))
+AXON = Axon(ip="192.0.2.1", port=8091)
 
 
 @pytest.fixture
@@ -33,6 +35,20 @@ def store() -> Iterator[DevnetStore]:
 def path(tmp_path: Path) -> Path:
     """Where a data file may be."""
     return tmp_path / "pylon.sqlite"
+
+
+def as_version_1(path: Path) -> None:
+    """Makes a file as version 1 left it: an identity and a neuron, of whom neither serves."""
+    with DevnetStore(path) as store:
+        store.add_identity("dev", hotkey=ALICE, token="t")
+        store.set_neuron(ALICE, axon=Axon())
+        store.set_neuron(BOB)
+        store.set_certificate(BOB, KEY)
+    connection = sqlite3.connect(path)
+    connection.executescript(
+        "ALTER TABLE neuron DROP COLUMN axon_block; DROP TABLE weights; PRAGMA user_version = 1;"
+    )
+    connection.close()
 
 
 class TestIdentities:
@@ -180,11 +196,105 @@ class TestCertificates:
 
     def test_generated_one_needs_a_neuron(self, store: DevnetStore) -> None:
         """The chain takes a key from its own neurons alone."""
-        assert not store.publish_certificate(ALICE, KEY, netuid=1)
-        store.set_neuron(ALICE, netuid=1)
-        assert not store.publish_certificate(ALICE, KEY, netuid=2)
-        assert store.publish_certificate(ALICE, KEY, netuid=1)
+        refused = ChainRefusal.NOT_REGISTERED
+        assert store.publish_certificate(ALICE, KEY, netuid=1) is refused
+        store.set_neuron(ALICE, netuid=1, axon=AXON)
+        assert store.publish_certificate(ALICE, KEY, netuid=2) is refused
+        assert store.publish_certificate(ALICE, KEY, netuid=1) is None
         assert store.certificates() == {ALICE: KEY}
+
+    def test_generated_one_needs_an_axon(self, store: DevnetStore) -> None:
+        """The chain stores a key with the axon, and takes no port 0; any address will do."""
+        store.set_neuron(ALICE)
+        assert store.publish_certificate(ALICE, KEY, netuid=1) is ChainRefusal.NO_AXON
+        store.set_neuron(ALICE, axon=Axon(ip="192.0.2.1", port=0))
+        assert store.publish_certificate(ALICE, KEY, netuid=1) is ChainRefusal.NO_AXON
+        assert store.certificates() == {}
+        store.set_neuron(ALICE, axon=Axon(port=1, protocol=0))
+        assert store.publish_certificate(ALICE, KEY, netuid=1) is None
+        neuron = store.neuron(ALICE)
+        assert neuron is not None
+        assert neuron.axon == Axon(port=1, protocol=4)  # Pylon sends HTTP, whatever it was
+
+    def test_an_identity_has_what_publishing_needs(self, store: DevnetStore) -> None:
+        """It gets the least of an axon, in place of none only, and may publish at once."""
+        store.set_neuron(BOB, axon=AXON)
+        store.set_neuron(a_hotkey("carol"), uid=9)
+        for name, hotkey in {"a": ALICE, "b": BOB, "c": a_hotkey("carol")}.items():
+            store.add_identity(name, hotkey=hotkey, token="t")
+        served = {each.uid: (each.axon, each.axon_block) for each in store.neurons()}
+        assert served[1] == served[9] == (Axon(port=1), 0)
+        assert served[0][0] == AXON
+
+    def test_serving_an_axon_keeps_the_key(self, store: DevnetStore) -> None:
+        """`serve_axon` without a certificate leaves the one that is there."""
+        store.set_neuron(ALICE, axon=AXON)
+        assert store.publish_certificate(ALICE, KEY, netuid=1) is None
+        store.set_neuron(ALICE, axon=Axon(ip="192.0.2.2", port=2))
+        assert store.certificates() == {ALICE: KEY}
+
+    def test_rate_limit_counts_blocks_since_the_last_axon_or_key(self) -> None:
+        """The same axon again, and other facts of a neuron, do not count."""
+        now = 1_000_000.0
+        with DevnetStore(":memory:", serving_rate_limit=50, clock=lambda: now) as store:
+            store.add_identity("dev", hotkey=ALICE, token="t")
+            assert store.publish_certificate(ALICE, KEY, netuid=1) is None
+            now += 49 * 12
+            assert store.publish_certificate(ALICE, OTHER, netuid=1) is ChainRefusal.RATE_LIMIT
+            assert store.certificate(ALICE) == KEY
+            store.set_neuron(ALICE, axon=Axon(port=1), tao=5)
+            now += 12
+            assert store.publish_certificate(ALICE, OTHER, netuid=1) is None
+            store.set_neuron(BOB, axon=AXON)
+            assert store.publish_certificate(BOB, KEY, netuid=1) is ChainRefusal.RATE_LIMIT
+            now += 50 * 12
+            assert store.publish_certificate(BOB, KEY, netuid=1) is None
+
+    def test_is_cleared_where_the_place_is_given_to_another(self, store: DevnetStore) -> None:
+        """A new neuron with the uid of another one; what is known already keeps its own uid."""
+        store.set_neuron(ALICE, uid=7, axon=AXON)
+        store.set_certificate(ALICE, KEY)
+        store.set_neuron(BOB, uid=7)
+        assert [(each.uid, each.hotkey) for each in store.neurons()] == [(7, BOB)]
+        assert store.certificates() == {}
+        store.set_neuron(ALICE, uid=8)
+        assert store.neuron(ALICE).axon == Axon()  # type: ignore[union-attr] # just registered
+        with pytest.raises(ValueError, match="another neuron's"):
+            store.set_neuron(ALICE, uid=7)
+
+
+class TestWeights:
+    """When they were set is all that is kept."""
+
+    def test_are_set_once_in_an_epoch(self) -> None:
+        """361 blocks on subnet 1 begin where (block + 3) is a multiple of that."""
+        begin = 361 * 400 - 3
+        now = begin * 12.0
+        with DevnetStore(":memory:", clock=lambda: now) as store:
+            store.set_neuron(ALICE)
+
+            def is_set(block: int, mechanism: int = 0) -> bool:
+                where = {"netuid": 1, "mechanism": mechanism, "block": block}
+                return store.has_set_weights(ALICE, **where)
+
+            assert not is_set(begin)
+            store.set_weights(ALICE, netuid=1, mechanism=0)
+            assert [is_set(begin + each) for each in (-1, 0, 360, 361)] == [0, 1, 1, 0]
+            assert not is_set(begin, mechanism=1)
+            now += 361 * 12
+            store.set_weights(ALICE, netuid=1, mechanism=0)
+            assert is_set(begin + 361)
+
+    def test_are_taken_from_neurons_alone(self, store: DevnetStore) -> None:
+        """And forgotten with the place."""
+        store.set_weights(ALICE, netuid=1, mechanism=0)
+        now = store.block()
+        assert not store.has_set_weights(ALICE, netuid=1, mechanism=0, block=now)
+        store.set_neuron(ALICE)
+        store.set_weights(ALICE, netuid=1, mechanism=0)
+        store.remove_neuron(ALICE)
+        store.set_neuron(ALICE)
+        assert not store.has_set_weights(ALICE, netuid=1, mechanism=0, block=now)
 
 
 class TestFile:
@@ -257,14 +367,50 @@ class TestFile:
             DevnetStore(path)
         assert path.read_bytes() == before
 
-    def test_another_versions_file_is_refused(self, path: Path) -> None:
+    @pytest.mark.parametrize("version", [0, 3, 99])
+    def test_another_versions_file_is_refused(self, path: Path, version: int) -> None:
         """No guessing about a format of the future."""
         DevnetStore(path).close()
         connection = sqlite3.connect(path)
-        connection.execute("PRAGMA user_version = 99")
+        connection.execute(f"PRAGMA user_version = {version}")
         connection.close()
         with pytest.raises(DevnetStoreUnusable, match="another version"):
             DevnetStore(path)
+
+    def test_a_file_of_version_1_goes_on_as_version_2(self, path: Path) -> None:
+        """All is kept; its identities may publish as before, whatever else served no axon."""
+        as_version_1(path)
+        with DevnetStore(path) as store:
+            axons = {each.hotkey: each.axon for each in store.neurons()}
+            assert axons == {ALICE: Axon(port=1), BOB: Axon()}
+            assert store.certificates() == {BOB: KEY}
+            assert store.publish_certificate(ALICE, KEY, netuid=1) is None
+            store.set_weights(BOB, netuid=1, mechanism=0)
+        with DevnetStore(path) as store:
+            assert store.certificates() == {ALICE: KEY, BOB: KEY}
+        connection = sqlite3.connect(path)
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        upgraded = {each[:5] for each in connection.execute("PRAGMA table_xinfo(neuron)")}
+        connection.close()
+        DevnetStore(fresh := path.with_name("fresh")).close()
+        connection = sqlite3.connect(fresh)
+        made = {each[:5] for each in connection.execute("PRAGMA table_xinfo(neuron)")}
+        connection.close()
+        assert {each[1:] for each in upgraded} == {each[1:] for each in made}
+
+    def test_an_upgrade_that_fails_changes_nothing(self, path: Path) -> None:
+        """The older version still reads the file."""
+        as_version_1(path)
+        connection = sqlite3.connect(path)
+        connection.execute("CREATE TABLE weights (in_the_way TEXT)")
+        connection.close()
+        with pytest.raises(DevnetStoreUnusable, match="already exists"):
+            DevnetStore(path)
+        connection = sqlite3.connect(path)
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        columns = [each[1] for each in connection.execute("PRAGMA table_info(neuron)")]
+        connection.close()
+        assert "axon_block" not in columns
 
     @pytest.mark.parametrize("where", ["cut short", "overwritten"])
     def test_a_damaged_file_is_refused(self, path: Path, where: str) -> None:

@@ -14,7 +14,7 @@ from nexus_auth.adapters.pylon import answers
 from nexus_auth.adapters.pylon.answers import MAX_ENTRIES, MAX_ENTRY_BYTES
 from nexus_auth.adapters.pylon.api import PylonAnswerInvalid
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.neuron import Neuron
+from nexus_auth.domain.neuron import Neuron, Place
 from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
 from tests.builders import a_hotkey, a_key, public_bytes
 
@@ -64,7 +64,12 @@ def parse_neurons(document: object) -> tuple[Mapping[Hotkey, Neuron], int]:
     return finished(answers.parse_neurons(as_body(document)))
 
 
-PARSERS = (parse_certificate, parse_certificates, parse_key_pair, parse_neurons)
+def parse_place(document: object) -> Place | None:
+    """As bytes or as what is to become JSON: alice's place."""
+    return finished(answers.parse_place(as_body(document), a_hotkey("alice")))
+
+
+PARSERS = (parse_certificate, parse_certificates, parse_key_pair, parse_neurons, parse_place)
 
 
 def a_document(**changes: Any) -> dict[str, Any]:
@@ -377,3 +382,59 @@ def test_neurons_that_are_no_map_are_refused(answer: object) -> None:
     """Nothing is no empty subnet."""
     with pytest.raises(PylonAnswerInvalid):
         parse_neurons(answer)
+
+
+AXON: dict[str, object] = {"ip": "192.0.2.7", "port": 8091, "protocol": 4}
+
+
+def placed(axon: object, *, other: object = None) -> dict[str, Any]:
+    """Neurons with alice, who has this axon, and bob."""
+    return {"neurons": {BOB: other, ALICE: a_neuron(axon_info=axon)}}
+
+
+@pytest.mark.parametrize(
+    ("axon", "place"),
+    [
+        (AXON, Place(ip="192.0.2.7", port=8091)),
+        ({"ip": "0:0::0", "port": 0}, Place(ip="::", port=0)),
+        ({"ip": "2001:DB8::1", "port": 65_535}, Place(ip="2001:db8::1", port=65_535)),
+    ],
+)
+def test_place_is_read_whatever_the_other_neurons_are(axon: object, place: Place) -> None:
+    """Only what is needed; Pylon does not say how long the rate limit lasts."""
+    others: list[object] = [None, [], "x" * MAX_ENTRY_BYTES]
+    for other in others:
+        found = parse_place(placed(axon, other=other))
+        assert found == place
+        assert found.blocks_to_wait is None
+
+
+def test_hotkey_that_is_no_neuron_has_no_place() -> None:
+    """In an empty subnet too."""
+    assert parse_place({"neurons": {}}) is None
+    assert parse_place({"neurons": {BOB: a_neuron(axon_info=AXON)}}) is None
+
+
+NO_AXONS: list[object] = [
+    *(None, [], 1, "text", {}),
+    *(AXON | {"port": bad} for bad in (-1, 65_536, 1.0, True, "1", None, 10**400)),
+    *(AXON | {"ip": bad} for bad in ("", "localhost", "1.2.3", 1, None, "1.2.3.4/8")),
+]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        *map(placed, NO_AXONS),
+        placed(AXON | {"x": "x" * MAX_ENTRY_BYTES}),
+        {"neurons": {ALICE: a_neuron()}},
+        {"neurons": {ALICE: None}},
+        *({}, [], {"neurons": None}, {"neurons": []}),
+        as_body(placed(AXON)).replace(b'"port": 8091', b'"port": 8091, "port": 0'),
+        b'{"neurons":{"%s":{},"%s":{}}}' % (ALICE.encode(), ALICE.encode()),
+    ],
+)
+def test_place_that_is_none_is_no_answer(document: object) -> None:
+    """It is unknown then, and not "no place", which would be a reason to stop."""
+    with pytest.raises(PylonAnswerInvalid):
+        parse_place(document)

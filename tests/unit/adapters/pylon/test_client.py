@@ -32,11 +32,14 @@ from nexus_auth.adapters.pylon.client import (
 )
 from nexus_auth.domain.errors import (
     BulkNotOffered,
+    ConfigurationError,
     IssuerUnavailable,
     IssuingError,
     IssuingRefused,
     RegistryError,
 )
+from nexus_auth.domain.neuron import Place
+from nexus_auth.domain.prospect import UNUSABLE, Comparison
 from tests.builders import a_hotkey, a_key, public_bytes
 
 ALICE = a_hotkey("alice")
@@ -496,12 +499,159 @@ async def test_nonsense_is_told_from_no(handler: Handler, *, may_have_changed: b
     assert caught.value.key_may_have_changed is may_have_changed
 
 
-@pytest.mark.parametrize("api", [OpenAccessApi(netuid=1), FirstGenerationApi()])
-async def test_only_an_identity_can_issue(api: PylonApi) -> None:
-    """Other dialects are refused before any request."""
-    async with a_client(raising(AssertionError()), api=api) as client:
+async def test_only_an_identity_can_issue() -> None:
+    """Open access is refused before any request; `self` is no hotkey there."""
+    async with a_client(raising(AssertionError()), api=OpenAccessApi(netuid=1)) as client:
         with pytest.raises(IssuingRefused, match="identity"):
             await client.generate(algorithm=1)
+        with pytest.raises(ConfigurationError, match="NEXUS_PYLON_IDENTITY_NAME"):
+            await client.compare(ALICE)
+
+
+async def test_first_generation_issues_for_its_own_wallet() -> None:
+    """Without identity, netuid and token."""
+    seen: list[httpx.Request] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return a_response(201, PAIR)
+
+    async with a_client(handle, api=FirstGenerationApi()) as client:
+        assert (await client.generate(algorithm=1)).private_key == SEED
+    [request] = seen
+    assert (request.method, request.url.path) == ("POST", "/api/v1/certificates/self")
+    assert json.loads(request.content) == {"algorithm": 1}
+    assert "authorization" not in request.headers
+
+
+@pytest.mark.parametrize(
+    ("handler", "is_of_chain"),
+    [
+        (answering(502, {"detail": "Could not generate certificate pair."}), True),
+        (answering(500, {"detail": "Internal Server Error"}), True),
+        (answering(502, b"<html>Bad Gateway</html>"), True),
+        (answering(503, b""), False),
+        (answering(504, {"detail": "Request timed out"}), False),
+        (answering(403, {}), False),
+        (answering(201, DOCUMENT), False),
+        (raising(httpx.ReadError("gone")), False),
+    ],
+)
+async def test_answer_that_may_be_the_chains_refusal_is_told(
+    handler: Handler, *, is_of_chain: bool
+) -> None:
+    """Pylon says 502 or 500 where the chain takes no key."""
+    async with a_client(handler) as client:
+        with pytest.raises(IssuingError) as caught:
+            await client.generate(algorithm=1)
+    assert caught.value.chain_may_have_refused is is_of_chain
+
+
+def comparing(own: Any, named: Any, *, status: int = 200) -> Handler:
+    """Answers for the identity and for alice; None is a certificate that is not there."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        document = own if request.url.path.endswith("/self") else named
+        return a_response(404, NOT_FOUND) if document is None else a_response(status, document)
+
+    return handle
+
+
+STRIPPED = {**DOCUMENT, "public_key": KEY.hex()[:-1]}
+
+
+@pytest.mark.parametrize("api", [IDENTITY, FirstGenerationApi()])
+@pytest.mark.parametrize(
+    ("own", "named", "keys"),
+    [
+        (DOCUMENT, DOCUMENT, (KEY, KEY)),
+        (DOCUMENT, None, (KEY, None)),
+        (None, DOCUMENT, (None, KEY)),
+        (None, None, (None, None)),
+        (STRIPPED, STRIPPED, (UNUSABLE, UNUSABLE)),
+        (b"<html>", None, (UNUSABLE, None)),
+    ],
+)
+async def test_identity_is_compared_with_a_hotkey(
+    api: PylonApi, own: Any, named: Any, keys: tuple[bytes | None, bytes | None]
+) -> None:
+    """A key that cannot be used is there all the same, and no reason to keep it."""
+    async with a_client(comparing(own, named), api=api) as client:
+        assert await client.compare(ALICE) == Comparison(own=keys[0], named=keys[1])
+
+
+@pytest.mark.parametrize(
+    ("handler", "error"),
+    [
+        (answering(403, {}), IssuingRefused),
+        (answering(404, NO_IDENTITY), IssuingRefused),
+        (answering(404, NO_PATH), IssuingRefused),
+        (answering(308, {}), IssuingRefused),
+        (answering(500, {}), IssuerUnavailable),
+        (answering(502, {}), IssuerUnavailable),
+        (raising(httpx.ConnectError("away")), IssuerUnavailable),
+    ],
+)
+async def test_comparison_that_is_none_is_a_typed_error(
+    handler: Handler, error: type[IssuingError]
+) -> None:
+    """What is not known must not lead to a request that replaces a key."""
+    async with a_client(handler) as client:
+        with pytest.raises(error):
+            await client.compare(ALICE)
+
+
+@pytest.mark.parametrize("status", [404, 405, 401, 403, 308])
+@pytest.mark.parametrize("document", [NO_PATH, b"<h1>no</h1>", {}])
+async def test_newer_pylon_names_what_is_missing(status: int, document: Any) -> None:
+    """Asked as one of the first generation, before anything is replaced."""
+    async with a_client(answering(status, document), api=FirstGenerationApi()) as client:
+        with pytest.raises(ConfigurationError) as caught:
+            await client.compare(ALICE)
+    text = str(caught.value)
+    assert "this Pylon is newer" in text
+    assert (
+        "set NEXUS_PYLON_NETUID, NEXUS_PYLON_IDENTITY_NAME and NEXUS_PYLON_IDENTITY_TOKEN" in text
+    )
+    assert ("NEXUS_PYLON_OPEN_ACCESS_TOKEN" in text) is (status in {401, 403})
+
+
+async def test_first_generation_without_a_key_is_not_taken_for_a_newer_one() -> None:
+    """Its 404 has the detail alone."""
+    absent = {"detail": NOT_FOUND["detail"]}
+    async with a_client(answering(404, absent), api=FirstGenerationApi()) as client:
+        assert await client.compare(ALICE) == Comparison(own=None, named=None)
+
+
+@pytest.mark.parametrize(
+    ("api", "path"),
+    [
+        (IDENTITY, "/api/v1/identity/dev/subnet/12/block/latest/neurons"),
+        (OpenAccessApi(netuid=12), "/api/v1/subnet/12/block/latest/neurons"),
+        (FirstGenerationApi(), "/api/v1/neurons/latest"),
+    ],
+)
+async def test_place_is_read_from_the_latest_neurons(api: PylonApi, path: str) -> None:
+    """Recent ones may be half an hour old; Pylon does not say when the axon was served."""
+    seen: list[str] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        return a_response(
+            200, {"neurons": {str(ALICE): {"axon_info": {"ip": "192.0.2.7", "port": 8091}}}}
+        )
+
+    async with a_client(handle, api=api) as client:
+        assert await client.fetch_place(ALICE) == Place(ip="192.0.2.7", port=8091)
+        assert await client.fetch_place(a_hotkey("bob")) is None
+    assert seen == [path, path]
+
+
+async def test_place_is_unknown_where_there_are_no_neurons() -> None:
+    """The first generation before November 2025."""
+    async with a_client(answering(404, NO_PATH), api=FirstGenerationApi()) as client:
+        with pytest.raises(PylonFailed):
+            await client.fetch_place(ALICE)
 
 
 @pytest.mark.parametrize(
