@@ -77,6 +77,7 @@ def test_pending_key_is_shown_where_there_is_no_pair_yet(
     code, found = examine(capsys, "status", "--offline")
     assert code == 1
     assert "client.key.pending" in found["pending key"]["text"]
+    assert "-local" in found["certificate"]["next_step"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -119,6 +120,7 @@ def test_key_of_another_program_is_named_with_the_likely_causes(
     assert ("both" in shown["text"]) is has_pending
     for words in ("another machine", "later run", "bt-ddos-shield", "docs/issuing.md"):
         assert words in shown["next_step"]
+    assert ("-local" in shown["next_step"]) is has_pending
 
 
 def test_chain_without_a_key_says_what_to_do_with_the_pending_one(

@@ -19,12 +19,12 @@ from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.issuing import Credentials, build_credentials, parse_private_key
 from nexus_auth.domain.neuron import Place
 from nexus_auth.domain.ports import Clock, IssuedKeyPair, KeySource, PlaceSource
+from nexus_auth.domain.prospect import BLOCK
 
 T = TypeVar("T")
 
 POLL_SECONDS: Final = 3.0
 """A block of the chain takes twelve seconds; more often would be a load on a public node."""
-BLOCK_SECONDS: Final = 12
 
 _ED25519: Final = 1
 _NO_AXON: Final = ("0.0.0.0", 1)  # noqa: S104 - nothing listens there, and nothing is to
@@ -64,7 +64,7 @@ class Publication:
     @property
     def minutes_to_wait(self) -> int:
         """How long the chain refuses it, rounded up; 0 where it does not, or that is not known."""
-        return -(-(self.blocks_to_wait or 0) * BLOCK_SECONDS // 60)
+        return -(-(self.blocks_to_wait or 0) * BLOCK // timedelta(minutes=1))
 
 
 class LocalIssuer:

@@ -48,9 +48,10 @@ def check_pair(
     except (OSError, CertificateRejected) as exc:
         problem = exc.strerror if isinstance(exc, OSError) else exc
         if isinstance(exc, FileNotFoundError):
-            # Beside a key, generate without -reuse-key would fail.
-            has_key = (folder / KEY_NAME).exists()
-            next_step = _generate(folder, "-reuse-key" if has_key else "") + " makes one"
+            # Beside a key, generate without -reuse-key would fail; with a pending one, alone.
+            has_key, is_pending = (folder / KEY_NAME).exists(), (folder / PENDING_KEY_NAME).exists()
+            how = "-reuse-key" if has_key else "-local" if is_pending else ""
+            next_step = _generate(folder, how) + " makes one"
         elif isinstance(exc, OSError):
             next_step = "let there be a file that you can read"
         else:
@@ -148,14 +149,15 @@ def check_published(
     """
     if published == certificate.public_key:
         return Finding("on chain", Outcome.OK, "the chain has this key")
-    pending = None
+    pending, replace = None, _reissue(folder)
     with suppress(CredentialsUnusable):  # which is among the findings already
         pending = CredentialsDirectory(folder).pending_key()
+    if pending is not None:
+        replace = _generate(folder, "-local", pending.hotkey) + " has the pending key published"
     if published is None:
         text = "the chain has no key of this hotkey; its owner is refused everywhere"
-        next_step = "is it the hotkey of your Pylon identity? " + _reissue(folder)
-        if pending is not None:
-            next_step = _generate(folder, "-local", pending.hotkey) + " has the new one published"
+        question = "" if pending else "is it the hotkey of your Pylon identity? "
+        next_step = question + replace
     elif pending is not None and published == pending.public_key:
         text = f"the chain has another key of this hotkey: that of {PENDING_KEY_NAME}"
         next_step = _generate(folder, "-local", pending.hotkey) + " puts it in its place"
@@ -163,6 +165,6 @@ def check_published(
         text = "the chain has another key of this hotkey" + (" than both" if pending else "")
         next_step = (
             "did another machine or a later run make one? Then use that pair. bt-ddos-shield puts "
-            "its own key back, in the same slot: share one key (docs/issuing.md). Otherwise "
-        ) + _reissue(folder)
+            f"its own key back, in the same slot: share one key (docs/issuing.md). Else {replace}"
+        )
     return Finding("on chain", Outcome.WRONG, text, next_step)
