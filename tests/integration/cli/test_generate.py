@@ -5,22 +5,30 @@ from __future__ import annotations
 import functools
 import os
 import pty
+import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from nexus_auth.adapters.devnet.records import Axon
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.issuing import Credentials, parse_private_key
 from tests.builders import a_hotkey
-from tests.integration.pylon.running import TOKEN, RunningPylon
+from tests.integration.pylon.running import TOKEN, RunningPylon, running_pylon
 from tests.integration.real import Process, require_program, wait_until_ready
+
+MINER = a_hotkey("miner")
+
+ISSUING = r"/subnet/\d+/certificates/self$"
+"""Where a key pair is asked for."""
 
 SLOW_SECONDS = 1.0
 """Long enough for a signal to arrive while Pylon is at work."""
@@ -193,13 +201,22 @@ class TestIssuing:
         assert mode(certs / "client.key") == 0o600
         assert names(certs) == ["client.crt", "client.key"]
 
-    def test_wrong_address_is_warned_of(self, pylon: RunningPylon, certs: Path) -> None:
-        """With the address that the key really went to."""
-        finished = generate(pylon, certs, "-ss58-address", a_hotkey("x").address)
-        assert finished.returncode == 0
+    def test_wrong_address_that_could_not_be_known_is_a_failure(
+        self, pylon: RunningPylon, certs: Path
+    ) -> None:
+        """The identity had no key yet: the address that its key went to is named, and a way out."""
+        pylon.store.set_neuron(MINER, axon=Axon(port=1))
+        finished = generate(pylon, certs, "-ss58-address", MINER.address)
+        assert finished.returncode == 1
         assert "WARNING" in finished.stderr
         assert f"belongs to {pylon.hotkey}" in finished.stderr
         assert "Confirmed" not in finished.stdout
+        [advice] = re.findall(r"run nexus-auth (generate .*?);", finished.stderr)
+        assert f"-output-dir {certs}" in advice
+        assert run_other(pylon, certs.parent, *shlex.split(advice))[0] == 0
+        assert load(certs).certificate.hotkey == pylon.hotkey
+        assert load(certs).certificate.public_key == key_on_chain(pylon)
+        assert posts(pylon) == 1
 
     def test_progress_is_shown_on_a_terminal(self, slow_pylon: RunningPylon, certs: Path) -> None:
         """Seconds count up in one line there."""
@@ -243,6 +260,167 @@ class TestRefusals:
         assert (finished.returncode, pylon.requests) == (1, [])
 
 
+class TestBeforePylonIsAsked:
+    """What can be read says that the chain would refuse, or that it is another hotkey's key."""
+
+    @pytest.mark.parametrize("arguments", [[], ["-force-recreate"]])
+    @pytest.mark.parametrize("has_key", [False, True])
+    def test_validators_key_survives_the_miners_address(
+        self, pylon: RunningPylon, certs: Path, arguments: list[str], *, has_key: bool
+    ) -> None:
+        """Two identities on one subnet, and the validator's service with the miner's address."""
+        pylon.store.add_identity("miner", hotkey=MINER, token="token-of-miner")
+        as_miner = ["-identity-name", "miner", "-identity-token", "token-of-miner"]
+        theirs = certs.with_name("miner")
+        if has_key:
+            address = ["-ss58-address", MINER.address]
+            assert generate(pylon, theirs, *as_miner, *address).returncode == 0
+        assert generate(pylon, certs).returncode == 0
+        before = pylon.store.certificates()
+        pair = load(certs)
+        asked = posts(pylon)
+        for directory in (certs.with_name("other"), *([certs] if arguments else [])):
+            finished = generate(pylon, directory, "-ss58-address", MINER.address, *arguments)
+            assert finished.returncode == 1
+            assert f"the Pylon identity is {pylon.hotkey}" in finished.stderr
+            assert f"use the endpoint, name and token of the identity of {MINER}" in finished.stderr
+        assert pylon.store.certificates() == before
+        assert posts(pylon) == asked
+        assert names(certs.with_name("other")) == []
+        assert load(certs).certificate_pem == pair.certificate_pem
+
+    @pytest.mark.parametrize("arguments", [[], ["-force-recreate"]])
+    def test_hotkey_without_an_axon_is_told_how_to_get_one(
+        self, pylon: RunningPylon, certs: Path, arguments: list[str]
+    ) -> None:
+        """The command that is shown, with the ip and port that it has, is enough."""
+        pylon.store.set_neuron(pylon.hotkey, axon=Axon())
+        finished = generate(pylon, certs, *arguments)
+        assert finished.returncode == 1
+        assert "serves no axon on subnet 1 (port 0)" in finished.stderr
+        assert "generate -local" in finished.stderr
+        assert posts(pylon) == 0
+        assert names(certs) == []
+        [(ip, port)] = re.findall(
+            r"btcli axon set --netuid 1 --ip (\S+) --port (\d+)", finished.stderr
+        )
+        pylon.store.set_neuron(pylon.hotkey, axon=Axon(ip=ip, port=int(port)))
+        assert generate(pylon, certs).returncode == 0
+
+    def test_hotkey_without_a_place_is_told_so(self, pylon: RunningPylon, certs: Path) -> None:
+        """Nothing is asked for."""
+        pylon.store.remove_neuron(pylon.hotkey)
+        finished = generate(pylon, certs)
+        assert finished.returncode == 1
+        assert f"{pylon.hotkey} has no place on subnet 1" in finished.stderr
+        assert posts(pylon) == 0
+
+    def test_rate_limit_is_foreseen_and_explained(self, certs: Path) -> None:
+        """Pylon answers 500 then: the key on chain stays, and so does the pair on disk."""
+        with running_pylon(serving_rate_limit=50) as pylon:
+            assert generate(pylon, certs).returncode == 0
+            before, pair = key_on_chain(pylon), load(certs)
+            finished = generate(pylon, certs, "-force-recreate")
+            assert finished.returncode == 3
+            foreseen, explained = re.findall(r"after (\d\d:\d\d:\d\d) UTC", finished.stderr)
+            assert foreseen == explained
+            assert "rate limit" in finished.stderr
+            assert "no axon" not in finished.stderr
+            assert key_on_chain(pylon) == before
+            assert load(certs).certificate_pem == pair.certificate_pem
+
+    def test_refusal_that_could_not_be_foreseen_is_explained(
+        self, pylon: RunningPylon, certs: Path
+    ) -> None:
+        """A Pylon without neurons: the likeliest cause comes first, and nothing has changed."""
+        pylon.store.set_neuron(pylon.hotkey, axon=Axon())
+        pylon.fail_with(404, where="neurons")
+        finished = generate(pylon, certs)
+        assert finished.returncode == 1
+        causes = ("serves no axon", "rate limit (", "not registered on subnet 1")
+        places = [finished.stderr.index(cause) for cause in causes]
+        assert places == sorted(places)
+        assert names(certs) == []
+
+
+class TestFirstGeneration:
+    """`-pylon-endpoint` and `-ss58-address` alone, as the original documents it."""
+
+    nothing: ClassVar = dict.fromkeys(
+        (*("NEXUS_PYLON_NETUID", "NEXUS_PYLON_IDENTITY_NAME", "NEXUS_PYLON_IDENTITY_TOKEN"),), ""
+    )
+
+    def test_pair_is_made_and_confirmed(self, pylon: RunningPylon, certs: Path) -> None:
+        """On the paths of October 2025, with no settings."""
+        settings = {**self.nothing, "NEXUS_PYLON_ENDPOINT": ""}
+        for arguments in ((), ("-force-recreate",)):
+            finished = generate(
+                pylon, certs, "-pylon-endpoint", pylon.url, *arguments, settings=settings
+            )
+            assert finished.returncode == 0, finished.stderr
+            assert "Confirmed" in finished.stdout
+            assert load(certs).certificate.hotkey == pylon.hotkey
+            assert load(certs).certificate.public_key == key_on_chain(pylon)
+        paths = {(each.method, each.path) for each in pylon.requests}
+        assert ("POST", "/api/v1/certificates/self") in paths
+        assert ("GET", f"/api/v1/certificates/{pylon.hotkey}") in paths
+        assert not any("subnet" in path for _, path in paths)
+
+    def test_pylon_from_before_neurons_is_enough(self, pylon: RunningPylon, certs: Path) -> None:
+        """Where the hotkey has its place is unknown there."""
+        pylon.fail_with(404, where="neurons")
+        finished = generate(pylon, certs, settings=self.nothing)
+        assert finished.returncode == 0, finished.stderr
+
+    def test_wrong_address_is_stopped(self, pylon: RunningPylon, certs: Path) -> None:
+        """Pylon's own wallet is the identity."""
+        assert generate(pylon, certs, settings=self.nothing).returncode == 0
+        before = pylon.store.certificates()
+        pylon.store.set_neuron(MINER, axon=Axon(port=1))
+        other = certs.with_name("other")
+        address = ["-ss58-address", MINER.address]
+        finished = generate(pylon, other, *address, settings=self.nothing)
+        assert finished.returncode == 1
+        assert f"the Pylon identity is {pylon.hotkey}" in finished.stderr
+        assert pylon.store.certificates() == before
+
+    @pytest.mark.parametrize("status", [404, 405, 401])
+    def test_newer_pylon_names_what_is_missing(
+        self, pylon: RunningPylon, certs: Path, status: int
+    ) -> None:
+        """Found out with a GET: nothing is replaced, no file is left."""
+        pylon.store.set_certificate(pylon.hotkey, b"\x01" * 32)
+        pylon.fail_with(status, where="^/api/v1/(certificates|neurons)")
+        finished = generate(pylon, certs, "-force-recreate", settings=self.nothing)
+        assert finished.returncode == 2
+        assert "this Pylon is newer" in finished.stderr
+        for name in self.nothing:
+            assert name in finished.stderr
+        assert posts(pylon) == 0
+        assert names(certs) == []
+
+    @pytest.mark.parametrize(
+        ("given", "missing"),
+        [
+            (("NETUID",), "NEXUS_PYLON_IDENTITY_NAME: needed"),
+            (("IDENTITY_NAME",), "NEXUS_PYLON_IDENTITY_TOKEN"),
+            (("IDENTITY_TOKEN",), "NEXUS_PYLON_IDENTITY_NAME"),
+            (("NETUID", "IDENTITY_NAME"), "NEXUS_PYLON_IDENTITY_TOKEN"),
+            (("IDENTITY_NAME", "IDENTITY_TOKEN"), "NEXUS_PYLON_NETUID"),
+        ],
+    )
+    def test_some_settings_of_an_identity_are_not_enough(
+        self, pylon: RunningPylon, certs: Path, given: tuple[str, ...], missing: str
+    ) -> None:
+        """What is missing is named, and nothing is asked."""
+        given = tuple(f"NEXUS_PYLON_{name}" for name in given)
+        settings = {name: "" for name in self.nothing if name not in given}
+        finished = generate(pylon, certs, settings=settings)
+        assert finished.returncode == 2
+        assert missing in finished.stderr
+        assert pylon.requests == []
+
+
 def _allow_only_tiny_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
@@ -253,7 +431,7 @@ class TestPylonsAnswers:
     @pytest.mark.parametrize(("status", "code"), [(403, 1), (503, 3)])
     def test_statuses(self, pylon: RunningPylon, certs: Path, status: int, code: int) -> None:
         """Nothing is written but a record that Pylon may have done it; the status is named."""
-        pylon.fail_with(status)
+        pylon.fail_with(status, where=ISSUING)
         finished = generate(pylon, certs)
         assert finished.returncode == code
         assert str(status) in finished.stderr
@@ -266,11 +444,23 @@ class TestPylonsAnswers:
         """A Pylon that loses the chain while it waits for the new key answers 500: that is said."""
         generate(pylon, certs)
         old = load(certs)
-        pylon.fail_with(500)
+        pylon.fail_with(500, where=ISSUING)
         finished = generate(pylon, certs, "-force-recreate")
         assert finished.returncode == 3
         assert "may be another one now" in finished.stderr
         assert load(certs).certificate.fingerprint == old.certificate.fingerprint
+
+    @pytest.mark.parametrize(("status", "code"), [(403, 1), (500, 3), (503, 3)])
+    def test_pylon_that_cannot_be_read_is_asked_for_nothing(
+        self, pylon: RunningPylon, certs: Path, status: int, code: int
+    ) -> None:
+        """Whose key would be replaced is not known then; no record is left."""
+        pylon.fail_with(status)
+        finished = generate(pylon, certs, "-force-recreate")
+        assert finished.returncode == code
+        assert str(status) in finished.stderr
+        assert posts(pylon) == 0
+        assert names(certs) == []
 
     def test_pylon_away_is_exit_code_3(self, pylon: RunningPylon, certs: Path) -> None:
         """And what was there stays."""
@@ -427,7 +617,7 @@ class TestAwkwardMoments:
     ) -> None:
         """The chain has the pair's key: it is good; but for a while the request may be at work."""
         assert generate(pylon, certs).returncode == 0
-        pylon.answer_after(20)
+        pylon.answer_after(20, where=ISSUING)
         process = started(pylon, certs, tmp_path, "-force-recreate")[0]
         with process:
             wait_until_ready(lambda: bool(records(certs)), what="the record", process=process)

@@ -77,6 +77,7 @@ class RunningPylon:
         self._failing_status: int | None = None
         self._failing_where = ""
         self._delay_seconds = 0.0
+        self._delay_where = ""
         self._app: ASGIApp = build_devnet_app(
             store, publish_seconds=publish_seconds, request_log=self._note
         )
@@ -95,9 +96,9 @@ class RunningPylon:
         self._failing_status = status
         self._failing_where = where
 
-    def answer_after(self, seconds: float) -> None:
-        """Waits so long before each answer; 0 ends that."""
-        self._delay_seconds = seconds
+    def answer_after(self, seconds: float, *, where: str = "") -> None:
+        """Waits so long before each answer; 0 ends that. `where` is as of `fail_with`."""
+        self._delay_seconds, self._delay_where = seconds, where
 
     def start(self) -> None:
         """Begins to listen, on the port it had before where it had one."""
@@ -133,7 +134,7 @@ class RunningPylon:
         self._server = self._thread = self._listener = None
 
     async def _misbehaving_app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._delay_seconds:
+        if self._delay_seconds and re.search(self._delay_where, scope["path"]):
             await asyncio.sleep(self._delay_seconds)
         status = self._failing_status
         if status is None or not re.search(self._failing_where, scope["path"]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -40,7 +41,8 @@ examples:
       (the key pair is made here; publish it with your own tool, as it says)
 
 exit codes: 0 done, or nothing to do;
-            1 Pylon refused, or the files cannot be written;
+            1 Pylon or the chain refuses, the key is that of another hotkey, or
+              the files cannot be written;
             2 wrong usage or configuration; 3 Pylon could not be reached
 """
 
@@ -99,6 +101,7 @@ def execute(args: argparse.Namespace) -> int:
     from nexus_auth.adapters.credentials.local_issuer import LocalIssuer
     from nexus_auth.entrypoints.issuing.hook import Hook
     from nexus_auth.entrypoints.issuing.issuance import Issuance, is_nothing_to_do
+    from nexus_auth.entrypoints.issuing.preflight import Preflight
     from nexus_auth.entrypoints.issuing.publishing import Publisher
     from nexus_auth.entrypoints.reporter import Reporter
 
@@ -129,43 +132,63 @@ def execute(args: argparse.Namespace) -> int:
     # A key that stays is only looked up: that is the business of the source.
     only_reads = order.local or (order.reuse_key and settings.source == "chain")
 
-    async def issue() -> int:
+    issuance = partial(
+        Issuance,
+        order=order,
+        directory=directory,
+        clock=container.clock(),
+        reporter=reporter,
+        after_change=after_change,
+        confirm_seconds=confirm_seconds,
+    )
+
+    async def publish_own() -> int:
+        async with container.source() as source:
+            issuer = LocalIssuer(
+                hotkey=order.hotkey,
+                netuid=settings.netuid,
+                directory=directory,
+                keys=source,
+                places=source,
+                publish=Publisher(command=publish_with, reporter=reporter).publish,
+                waiting=reporter.waiting,
+                clock=container.clock(),
+                wait_seconds=confirm_seconds,
+            )
+            return await issuance(issuer=issuer, fetch_keys=source.fetch_keys).run()
+
+    async def ask_pylon() -> int:
         timeout = args.generate_timeout_seconds
         async with (
-            container.source() if only_reads else container.pylon(generate_timeout_seconds=timeout)
-        ) as client:
-            issuer = client
-            if only_reads:
-                issuer = LocalIssuer(
-                    hotkey=order.hotkey,
-                    netuid=settings.netuid,
-                    directory=directory,
-                    keys=client,
-                    places=client,
-                    publish=Publisher(command=publish_with, reporter=reporter).publish,
-                    waiting=reporter.waiting,
-                    clock=container.clock(),
-                    wait_seconds=confirm_seconds,
-                )
-            return await Issuance(
+            container.pylon(generate_timeout_seconds=timeout) as client,
+            container.source() as places,
+        ):
+            preflight = Preflight(
                 order=order,
-                directory=directory,
-                issuer=issuer,
+                compare=client.compare,
                 fetch_keys=client.fetch_keys,
+                fetch_place=places.fetch_place,
+                netuid=settings.netuid,
                 clock=container.clock(),
                 reporter=reporter,
-                after_change=after_change,
-                confirm_seconds=confirm_seconds,
+            )
+            return await issuance(
+                issuer=client, fetch_keys=client.fetch_keys, preflight=preflight
             ).run()
 
     try:
-        return asyncio.run(issue())
+        return asyncio.run(publish_own() if only_reads else ask_pylon())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None  # the one that was obeyed at last
 
 
 def _require_identity(settings: Settings) -> None:
-    """Rejects settings that can only read: a key pair is made for an identity."""
+    """Rejects settings that can only read: a key pair is made for an identity.
+
+    None at all are those of a Pylon of the first generation, whose identity is its own wallet.
+    """
+    if (settings.identity_name, settings.identity_token, settings.netuid) == (None, None, None):
+        return
     for name, value in (
         ("NEXUS_PYLON_IDENTITY_NAME", settings.identity_name),
         ("NEXUS_PYLON_IDENTITY_TOKEN", settings.identity_token),

@@ -8,9 +8,10 @@ replaces the key on chain.
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -44,6 +45,7 @@ from nexus_auth.domain.issuing import Credentials, build_credentials, parse_priv
 from nexus_auth.domain.ports import CertIssuer, Clock, KeyMap
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.issuing.hook import Hook
+from nexus_auth.entrypoints.issuing.preflight import Preflight
 from nexus_auth.entrypoints.reporter import Reporter
 from nexus_auth.entrypoints.signals import HeldSignals
 
@@ -97,6 +99,7 @@ class Issuance:
         clock: The wall clock.
         reporter: Shows what happens.
         after_change: Run after the files have changed.
+        preflight: Stops what must not be asked for; None asks at once.
         confirm_seconds: How long to wait until the chain has the new key; 0 does not look.
         poll_seconds: The pause between two lookups of a key; a block of the chain takes twelve
             seconds.
@@ -109,6 +112,7 @@ class Issuance:
     clock: Clock
     reporter: Reporter
     after_change: Hook | None = None
+    preflight: Preflight | None = None
     confirm_seconds: float = 60.0
     poll_seconds: float = 2.0
 
@@ -140,8 +144,7 @@ class Issuance:
                         self._report_kept(step)
                         return code
                     case Action.CONFIRM_PAIR:
-                        await self._confirm(self.directory.load())
-                        return code
+                        return await self._confirm(self.directory.load()) or code
                     case Action.REUSE_KEY | Action.PLACE_PENDING | Action.REPLACE_PAIR:
                         self._explain(step)
                         return await self._change_pair(step.action, facts)
@@ -288,8 +291,7 @@ class Issuance:
                 )
             return signals.exit_code
         code = await self._run_hook()
-        await self._confirm(credentials)
-        return code
+        return await self._confirm(credentials) or code
 
     async def _kept_key(self, action: Action) -> bytes:
         directory = self.directory
@@ -310,7 +312,10 @@ class Issuance:
     async def _replace_pair(self, signals: HeldSignals) -> Credentials:
         """Has a new pair made, and does not let go of it before it is on disk."""
         self._rehearse()
-        with self.directory.reserved() as reservation, signals.held():
+        with self.directory.reserved() as reservation, ExitStack() as stack:
+            if self.preflight is not None:
+                await self.preflight.check(self._present_certificate())
+            stack.enter_context(signals.held())
             try:
                 credentials = self._build(await self._have_key_made(reservation))
                 await self._save(reservation, credentials)
@@ -324,27 +329,29 @@ class Issuance:
                 raise
         return credentials
 
+    def _present_certificate(self) -> ClientCertificate | None:
+        try:
+            return self.directory.load().certificate
+        except errors.CredentialsError:
+            return None
+
     async def _have_key_made(self, reservation: Reservation) -> bytes:
         reservation.note_request()
         waiting = "Waiting for Pylon to make and publish a key pair; this can take a minute"
         async with self.reporter.waiting(waiting):
             try:
                 pair = await self.issuer.generate(algorithm=self.order.algorithm)
-            except errors.IssuerUnavailable as exc:
-                if not exc.key_may_have_changed:
+            except (errors.IssuerUnavailable, errors.IssuingRefused) as exc:
+                text = str(exc)
+                if exc.chain_may_have_refused and self.preflight is not None:
+                    text += self.preflight.likely_refusals()
+                if exc.key_may_have_changed:
+                    word = "As" if isinstance(exc, errors.IssuingRefused) else "If"
+                    text += f"\nThe files were not touched. {word} Pylon did get the request, "
+                    text += _UNCLEAR
+                else:
                     reservation.withdraw_request()
-                    raise
-                raise errors.IssuerUnavailable(
-                    f"{exc}\nThe files were not touched. If Pylon did get the request, {_UNCLEAR}"
-                ) from None
-            except errors.IssuingRefused as exc:
-                if not exc.key_may_have_changed:
-                    reservation.withdraw_request()
-                    raise
-                raise errors.IssuingRefused(
-                    f"{exc}\nThe files were not touched. As Pylon did get the request, {_UNCLEAR}",
-                    key_may_have_changed=True,
-                ) from None
+                raise type(exc)(text, key_may_have_changed=exc.key_may_have_changed) from None
         return pair.private_key
 
     def _rehearse(self) -> None:
@@ -410,38 +417,49 @@ class Issuance:
 
     # Whether it works
 
-    async def _confirm(self, credentials: Credentials) -> None:
-        """Looks the new key up on chain, and warns plainly when it is not there."""
+    async def _confirm(self, credentials: Credentials) -> int:
+        """Looks the new key up on chain, and says plainly when it is not there.
+
+        Returns:
+            The exit code: 1 where the key is another hotkey's.
+        """
         certificate = credentials.certificate
         if self.confirm_seconds <= 0:
-            return
+            return exit_codes.DONE
         waiting = f"Looking up the key of {certificate.hotkey} on chain"
         async with self.reporter.waiting(waiting):
-            problem = await self._await_published(certificate.hotkey, certificate.public_key)
+            code, problem = await self._await_published(certificate.hotkey, certificate.public_key)
         if problem:
             kept = "\nThe old pair is kept beside it as .old." if self.directory.keeps_old() else ""
             self.reporter.warn(f"{problem}{kept}")
-            return
+            return code
         self.directory.discard_old()
         self.reporter.result(f"Confirmed: the chain has this key for {certificate.hotkey}.")
+        return code
 
-    async def _await_published(self, hotkey: Hotkey, public_key: bytes) -> str:
-        """Waits until the chain has the key; otherwise says what is there instead."""
+    async def _await_published(self, hotkey: Hotkey, public_key: bytes) -> tuple[int, str]:
+        """Waits until the chain has the key.
+
+        Returns:
+            The exit code, and what is there instead; nothing where the key is there.
+        """
         deadline = time.monotonic() + self.confirm_seconds
         while True:
             try:
                 published = await self.issuer.published_key(hotkey)
                 if published == public_key:
-                    return ""
+                    return exit_codes.DONE, ""
                 holder = None
                 with suppress(errors.RegistryError):  # a help for the reader, no more
                     keys = (await self.fetch_keys()).keys
                     holder = next((each for each, key in keys.items() if key == public_key), None)
                 if holder is not None and holder != hotkey:
-                    return (
+                    return exit_codes.FAILED, (
                         f"this certificate names {hotkey}, but its key belongs to {holder}: "
-                        "it is not accepted. Where that is your hotkey, run nexus-auth "
-                        f"generate -reuse-key -ss58-address {holder}"
+                        f"it is not accepted. Where you mean {holder}, run nexus-auth generate "
+                        f"-reuse-key -ss58-address {holder} "
+                        f"-output-dir {shlex.quote(str(self.directory.path))}; otherwise use the "
+                        f"Pylon identity of {hotkey}, and -force-recreate"
                     )
                 found = "no key" if published is None else "another key"
                 problem = (
@@ -452,8 +470,17 @@ class Issuance:
             except errors.IssuingError as exc:
                 problem = f"whether the chain has the key could not be found out: {exc}"
             if time.monotonic() + self.poll_seconds > deadline:
-                return problem
+                is_elsewhere = await self._is_of_another_identity(hotkey, public_key)
+                return exit_codes.FAILED if is_elsewhere else exit_codes.DONE, problem
             await asyncio.sleep(self.poll_seconds)
+
+    async def _is_of_another_identity(self, hotkey: Hotkey, public_key: bytes) -> bool:
+        """Whether the identity surely has this key, and is another hotkey."""
+        if self.preflight is not None:
+            with suppress(errors.NexusAuthError):  # Open access and failures tell nothing.
+                found = await self.preflight.compare(hotkey)
+                return found.own == public_key and not found.is_one_key
+        return False
 
 
 def _request_of(facts: Facts) -> str:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -24,6 +25,7 @@ from nexus_auth.domain.issuing import Credentials
 from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
 from nexus_auth.entrypoints.issuing.hook import Hook
 from nexus_auth.entrypoints.issuing.issuance import Issuance, is_nothing_to_do
+from nexus_auth.entrypoints.issuing.preflight import Preflight
 from nexus_auth.entrypoints.reporter import Reporter
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock, FakeIssuer
@@ -44,6 +46,7 @@ class Scene:
         self.fetch_keys = self.issuer.fetch_keys
         self.clock = FakeClock()
         self.out, self.err = io.StringIO(), io.StringIO()
+        self.preflight: Preflight | None = None
 
     async def run(
         self,
@@ -73,9 +76,23 @@ class Scene:
             clock=self.clock,
             reporter=Reporter(out=self.out, err=self.err),
             after_change=None if after_change is None else Hook.parse(after_change),
+            preflight=self.preflight,
             confirm_seconds=confirm_seconds,
             poll_seconds=0.01,
         ).run()
+
+    def a_preflight(self, *, hotkey: Hotkey = ALICE) -> Preflight:
+        """A preflight for this hotkey; nothing is known of places."""
+        return Preflight(
+            order=Order(hotkey=hotkey, valid_for=DAY),
+            compare=self.issuer.compare,
+            fetch_keys=self.issuer.fetch_keys,
+            fetch_place=AsyncMock(side_effect=RegistryUnavailable("no such question")),
+            netuid=1,
+            clock=self.clock,
+            reporter=Reporter(out=self.out, err=self.err),
+            poll_seconds=0.0,
+        )
 
     @property
     def pair(self) -> Credentials:
@@ -291,12 +308,14 @@ async def test_old_pair_is_kept_until_the_new_one_is_on_chain(scene: Scene) -> N
 
 
 async def test_wrong_address_is_explained(scene: Scene) -> None:
-    """By the hotkey that has the key; the files are written all the same, once."""
-    assert await scene.run(hotkey=BOB) == 0
+    """By the hotkey that has the key; the files are written all the same, once: a failure."""
+    scene.path = scene.path.with_name("two words")
+    scene.directory = CredentialsDirectory(scene.path)
+    assert await scene.run(hotkey=BOB) == 1
     warning = scene.err.getvalue()
     assert f"names {BOB}" in warning
     assert f"belongs to {ALICE}" in warning
-    assert f"-reuse-key -ss58-address {ALICE}" in warning
+    assert f"-reuse-key -ss58-address {ALICE} -output-dir '{scene.path}'" in warning
     assert "Confirmed" not in scene.out.getvalue()
     assert await scene.run(reuse_key=True) == 0
     assert scene.pair.certificate.hotkey == ALICE
@@ -318,6 +337,56 @@ async def test_wrong_address_is_suspected_where_the_holder_of_the_key_is_not_kno
     assert f"another key for {BOB}" in scene.err.getvalue()
     assert "kept beside" in scene.err.getvalue()
     assert scene.names == BOTH_PAIRS
+
+
+@pytest.mark.parametrize(("is_asked", "code"), [(True, 1), (False, 0)])
+async def test_wrong_address_is_a_failure_where_the_identity_itself_has_the_key(
+    scene: Scene, *, is_asked: bool, code: int
+) -> None:
+    """A Pylon without the bulk question: the key is at `self`, and not at the address."""
+
+    async def cannot_say() -> KeyMap:
+        raise RegistryUnavailable("no such question")
+
+    scene.fetch_keys = cannot_say
+    if is_asked:
+        scene.preflight = scene.a_preflight(hotkey=BOB)
+    assert await scene.run(hotkey=BOB) == code
+    assert f"no key for {BOB}" in scene.err.getvalue()
+
+
+async def test_preflight_stops_the_run_before_anything_is_asked_or_written(scene: Scene) -> None:
+    """The key that the identity has stays; no record of a request is left."""
+    await scene.run()
+    scene.preflight = scene.a_preflight(hotkey=BOB)
+    before = dict(scene.issuer.chain)
+    for force in (False, True):
+        scene.path = scene.path.with_name(f"other-{force}")
+        with pytest.raises(IssuingRefused, match=str(ALICE)):
+            await scene.run(hotkey=BOB, force=force)
+        assert scene.names == []
+    assert (scene.issuer.made, scene.issuer.chain) == (1, before)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_explained"),
+    [
+        (IssuingRefused("no"), True),
+        (IssuerUnavailable("failed"), True),
+        (IssuingRefused("no"), False),
+        (IssuerUnavailable("took too long"), False),
+    ],
+)
+async def test_refusal_of_the_chain_is_explained(
+    scene: Scene, error: IssuingError, *, is_explained: bool
+) -> None:
+    """Where it may be one."""
+    scene.preflight = scene.a_preflight()
+    scene.issuer.generate = AsyncMock(side_effect=error)  # type: ignore[method-assign]  # as said
+    error.chain_may_have_refused = is_explained
+    with pytest.raises(type(error)) as caught:
+        await scene.run()
+    assert ("serves no axon" in str(caught.value)) is is_explained
 
 
 async def test_confirmation_waits_for_a_slow_chain(scene: Scene) -> None:
