@@ -108,6 +108,9 @@ def seeds() -> dict[str, bytes]:
         "two-in-one-rdn": der.Parts(
             subject=der.name((organization, der.attribute(der.CN_OID, b"x")))
         ),
+        "address-as-cn-too": der.Parts(
+            subject=der.name(organization, der.attribute(der.CN_OID, a_hotkey().address.encode()))
+        ),
         "printable": der.Parts(
             subject=der.name(
                 der.attribute(der.O_OID, a_hotkey().address.encode(), der.PRINTABLE_STRING)

@@ -61,6 +61,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "domain/policy.py": ("adapters/policy",),
     "domain/ports.py": (),
     "domain/reasons.py": (),
+    "domain/server_name.py": (),
     "domain/snapshot.py": (
         *("adapters/registry/test_plausibility.py", "adapters/registry/test_snapshot.py"),
     ),

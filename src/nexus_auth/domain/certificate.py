@@ -48,6 +48,9 @@ _ONLY_ADDRESS_HEADS: Final = (
     bytes.fromhex("303b313930370603 55040a 1330"),
 )
 _ONLY_ADDRESS_BYTES: Final = len(_ONLY_ADDRESS_HEADS[0]) + 48
+# The same as CN behind it, as `build_credentials` writes it: what stands before the two.
+_ADDRESS_HEAD: Final = bytes.fromhex("3076313930370603 55040a 0c30")
+_SAME_AS_CN_HEAD: Final = bytes.fromhex("313930370603 550403 0c30")
 
 # RFC 5280 §4.1.2.4: the types of an organization's name (UTF8String, PrintableString,
 # TeletexString, UniversalString, BMPString); with them IA5String and VisibleString, the other two
@@ -302,12 +305,13 @@ def _elements_at(der: bytes, at: int, count: int) -> list[int]:
 
 
 def _only_organization(certificate: x509.Certificate, subject: bytes) -> str:
-    if (
-        len(subject) == _ONLY_ADDRESS_BYTES
-        and subject.startswith(_ONLY_ADDRESS_HEADS)
-        and subject.isascii()
+    address = subject[len(_ADDRESS_HEAD) : _ONLY_ADDRESS_BYTES]
+    # A head says how long the whole is; of two values only equal ones are taken unread.
+    if address.isascii() and (
+        subject.startswith(_ONLY_ADDRESS_HEADS)
+        or subject == _ADDRESS_HEAD + address + _SAME_AS_CN_HEAD + address
     ):
-        return subject[-48:].decode("ascii")
+        return address.decode("ascii")
     organizations = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
     if len(organizations) != 1 or not organizations[0].value:
         raise CertificateRejected(

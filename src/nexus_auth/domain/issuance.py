@@ -19,6 +19,8 @@ from datetime import datetime, timedelta
 from enum import Enum, unique
 from typing import Final
 
+from cryptography import x509
+
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.hotkey import Hotkey
 
@@ -44,6 +46,8 @@ class Order:
         reuse_key: Make a new certificate around the key that is there; never touch the chain.
         renew_before: Do nothing while the certificate is valid for longer, and on chain.
         local: Make a new key pair on this machine, and have its public half published.
+        names: The alternative names of a new certificate; None: those of the one that is there,
+            so that a renewal loses none.
     """
 
     hotkey: Hotkey
@@ -53,6 +57,7 @@ class Order:
     reuse_key: bool = False
     renew_before: timedelta | None = None
     local: bool = False
+    names: tuple[x509.GeneralName, ...] | None = None
 
     @property
     def accepts_any_pair(self) -> bool:

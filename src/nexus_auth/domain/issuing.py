@@ -6,6 +6,7 @@ on chain, nor that the chain has it for that hotkey.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -104,15 +105,18 @@ def build_credentials(
     private_key: bytes,
     now: datetime,
     valid_for: timedelta,
+    names: Sequence[x509.GeneralName] = (),
     serial_number: int | None = None,
 ) -> Credentials:
     """Builds a self-signed client certificate for a hotkey around a private key.
 
     Args:
-        hotkey: Becomes O, the only attribute of the subject.
+        hotkey: Becomes O in the subject, and CN: Envoy and Caddy serve no certificate without a
+            CN or an alternative name.
         private_key: The 32-byte seed of an Ed25519 key.
         now: The present moment (aware, UTC).
         valid_for: How long from now; more than nothing, and to the year 9999 at most.
+        names: Alternative names, for clients that check the name of the server that they call.
         serial_number: 1 to 159 bits; random by default.
 
     Raises:
@@ -120,8 +124,11 @@ def build_credentials(
     """
     not_after = validity_end(now, valid_for)
     key = Ed25519PrivateKey.from_private_bytes(private_key)
-    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, hotkey.address)])
-    certificate = (
+    name = x509.Name(
+        x509.NameAttribute(attribute, hotkey.address)
+        for attribute in (NameOID.ORGANIZATION_NAME, NameOID.COMMON_NAME)
+    )
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -131,8 +138,10 @@ def build_credentials(
         .not_valid_after(not_after)
         .add_extension(DIGITAL_SIGNATURE, critical=True)
         .add_extension(CLIENT_AND_SERVER, critical=False)
-        .sign(key, None)
     )
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    certificate = builder.sign(key, None)
     return Credentials.from_pem(
         key_pem=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
         certificate_pem=certificate.public_bytes(Encoding.PEM),

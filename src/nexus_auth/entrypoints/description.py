@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Any, Final, TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from nexus_auth.adapters.files import load_bytes
@@ -33,6 +34,7 @@ from nexus_auth.domain.errors import CertificateRejected, CredentialsError, Inva
 from nexus_auth.domain.evaluate import evaluate_alone
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.reasons import DenialReason
+from nexus_auth.domain.server_name import names_of
 from nexus_auth.entrypoints.defaults import LEEWAY
 from nexus_auth.entrypoints.terminal import escaped
 
@@ -162,10 +164,12 @@ def build_description(data: bytes, now: datetime) -> Description:
     begin = _attempt(lambda: certificate.not_valid_before_utc)
     end = _attempt(lambda: certificate.not_valid_after_utc)
     usage = _attempt(lambda: _usage(certificate)) or []
+    names = names_of(certificate.public_bytes(Encoding.PEM)) or ()
     fingerprint = certificate.fingerprint(hashes.SHA256()).hex()
     lines = (
         ("subject", _name(subject)),
         ("issuer", "the same as the subject" if issuer == subject else _name(issuer)),
+        ("names", shown_names(names) or "none beside the subject"),
         ("hotkey", hotkey or "none: O is not exactly one SS58 address"),
         ("public key", f"{algorithm} {raw}".strip()),
         ("valid", _validity(begin, end, now)),
@@ -176,6 +180,7 @@ def build_description(data: bytes, now: datetime) -> Description:
     document = {
         "subject": [{"name": name, "value": value} for name, value in subject],
         "issuer": [{"name": name, "value": value} for name, value in issuer],
+        "names": list(map(_general_name, names)),
         "hotkey": hotkey,
         "public_key": {"algorithm": algorithm, "hex": raw or None},
         "not_before": None if begin is None else begin.isoformat(),
@@ -188,6 +193,15 @@ def build_description(data: bytes, now: datetime) -> Description:
     }
     shown = tuple(f"{label:<12} {value}" for label, value in lines)
     return Description(lines=shown, document=document, denial=denial)
+
+
+def shown_names(names: Iterable[x509.GeneralName]) -> str:
+    """Lists alternative names for a terminal."""
+    return ", ".join(escaped(_general_name(each)) for each in names)
+
+
+def _general_name(name: x509.GeneralName) -> str:
+    return str(name.value)
 
 
 def _days(number: int) -> str:

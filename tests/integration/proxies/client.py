@@ -64,12 +64,16 @@ def tls_context(
 
 
 def connect(
-    port: int, context: ssl.SSLContext, *, session: ssl.SSLSession | None = None
+    port: int,
+    context: ssl.SSLContext,
+    *,
+    session: ssl.SSLSession | None = None,
+    server_hostname: str = "localhost",
 ) -> ssl.SSLSocket:
     """Opens a TLS connection to a loopback port."""
     plain = socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return context.wrap_socket(plain, server_hostname="localhost", session=session)
+    return context.wrap_socket(plain, server_hostname=server_hostname, session=session)
 
 
 def http1_request(

@@ -1,4 +1,4 @@
-"""A miner as it stands on the net: nginx with mutual TLS, the auth service, an application."""
+"""A miner as it stands on the net: a proxy with mutual TLS, the auth service, an application."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from nexus_auth.adapters.addresses import TcpAddress
+from nexus_auth.adapters.credentials.directory import CredentialsDirectory
 from nexus_auth.adapters.devnet.records import Axon
-from nexus_auth.adapters.proxies.configuration import build_configuration
-from nexus_auth.adapters.proxies.site import Site
-from nexus_auth.adapters.proxies.syntax_check import write_configuration
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.entrypoints.demo.backend import EchoBackend
 from tests.builders import a_hotkey
+from tests.integration.proxies.client import Identity, ask
+from tests.integration.proxies.stack import PROGRAMS, running_proxy
 from tests.integration.pylon.running import RunningPylon, running_pylon
 from tests.integration.real import (
     Process,
-    accepts_connections,
     free_port,
     require_program,
     wait_until_ready,
@@ -40,7 +39,7 @@ class Miner:
     Attributes:
         pylon: Knows the identities `validator` and `miner`, both registered.
         directory: Each identity's pair is in the folder of its name.
-        port: Where nginx listens.
+        port: Where the proxy listens.
         backend: The application.
     """
 
@@ -85,23 +84,30 @@ class Miner:
 
 
 @contextmanager
-def running_miner(directory: Path) -> Iterator[Miner]:
-    """Runs a miner until the block ends."""
-    nginx = require_program("nginx", "apt-get install nginx")
+def running_miner(
+    directory: Path, *, proxy: str = "nginx", arguments: tuple[str, ...] = ()
+) -> Iterator[Miner]:
+    """Runs a miner until the block ends.
+
+    Args:
+        directory: That every user can enter: a proxy started by root works under another name.
+        proxy: The proxy; it serves the miner's pair.
+        arguments: More arguments of `generate`, for both pairs.
+    """
+    require_program(proxy, PROGRAMS[proxy])
     backend = EchoBackend()
     with running_pylon() as pylon:
-        miner = Miner(pylon=pylon, directory=directory, port=free_port(), backend=backend)
+        miner = Miner(pylon=pylon, directory=directory, port=0, backend=backend)
         for name in ("validator", "miner"):
             pylon.store.add_identity(name, hotkey=miner.hotkey(name), token=miner.token(name))
-            miner.generate(name)
-        axon = Axon(ip="127.0.0.1", port=miner.port)
-        pylon.store.set_neuron(miner.hotkey("miner"), axon=axon)
+            miner.generate(name, *arguments)
         auth_port, admin_port = free_port(), free_port()
         settings = miner.environment("miner") | {
             "NEXUS_AUTH_LISTEN_ADDR": f"127.0.0.1:{auth_port}",
             "NEXUS_AUTH_ADMIN_ADDR": f"127.0.0.1:{admin_port}",
             "NEXUS_AUTH_REFRESH_SECONDS": "1",
             "NEXUS_AUTH_REUSE_SECONDS": "0",
+            "NEXUS_AUTH_PROXY": proxy,
         }
         service = Process(
             (*NEXUS_AUTH, "run"),
@@ -113,43 +119,31 @@ def running_miner(directory: Path) -> Iterator[Miner]:
         try:
             with service:
                 wait_until_ready(lambda: _is_ready(admin_port), what="service", process=service)
-                with _nginx(nginx, miner, auth_port):
-                    yield miner
+                pair = CredentialsDirectory(directory / "miner")
+                with running_proxy(
+                    proxy,
+                    directory,
+                    app=f"127.0.0.1:{backend.server_port}",
+                    auth=f"127.0.0.1:{auth_port}",
+                    certificate=(pair.certificate_path, pair.key_path),
+                ) as port:
+                    axon = Axon(ip="127.0.0.1", port=port)
+                    pylon.store.set_neuron(miner.hotkey("miner"), axon=axon)
+                    # Some proxies open their port before they know their routes.
+                    caller = CredentialsDirectory(directory / "validator")
+                    identity = Identity(caller.certificate_path, caller.key_path)
+                    granted = lambda: ask(port, identity).status == HTTPStatus.OK  # noqa: E731
+                    wait_until_ready(granted, what=f"a grant through {proxy}")
+                    yield replace(miner, port=port)
         finally:
             backend.close()
-
-
-@contextmanager
-def _nginx(program: Path, miner: Miner, auth_port: int) -> Iterator[None]:
-    """Runs nginx with the pair that was generated for the miner."""
-    folder = miner.directory / "nginx"
-    folder.mkdir()
-    site = Site(
-        listen=TcpAddress("127.0.0.1", miner.port),
-        app=TcpAddress("127.0.0.1", miner.backend.server_port),
-        auth=TcpAddress("127.0.0.1", auth_port),
-        tls_cert=str(miner.directory / "miner" / "client.crt"),
-        tls_key=str(miner.directory / "miner" / "client.key"),
-        state_dir=str(folder),
-    )
-    configuration = build_configuration("nginx", site, directory=str(folder))
-    write_configuration(configuration, folder)
-    # Started by root, nginx would work as somebody who may not enter a test's directory.
-    user = "user root;" if os.geteuid() == 0 else ""
-    command: list[str | Path] = [
-        *(program, "-c", folder / configuration.files[0][0], "-e", "stderr"),
-        *("-g", f"daemon off; error_log stderr warn; {user}"),
-    ]
-    with Process(command, log_file=miner.directory / "nginx.log") as process:
-        wait_until_ready(lambda: accepts_connections(miner.port), what="nginx", process=process)
-        yield
 
 
 def _is_ready(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
         connection.request("GET", "/readyz")
-        return connection.getresponse().status == http.HTTPStatus.OK
+        return connection.getresponse().status == HTTPStatus.OK
     except OSError:
         return False
     finally:

@@ -16,16 +16,17 @@ from tenacity import AsyncRetrying, Retrying, stop_after_attempt
 from nexus_auth.adapters.credentials.directory import CredentialsDirectory
 from nexus_auth.entrypoints.demo.certificates import save_self_made
 from tests.builders import a_hotkey, a_key, public_bytes
+from tests.integration.proxies.stack import PROGRAMS, open_folder
 from tests.integration.tls.miner import Miner, running_miner
 
 # The real client hands its pair to httpx in a way that httpx has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:`cert=...` is deprecated:DeprecationWarning")
 
 
-@pytest.fixture(scope="module")
-def miner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Miner]:
-    """One miner for all tests of this module; each leaves it as it found it."""
-    with running_miner(tmp_path_factory.mktemp("miner")) as running:
+@pytest.fixture(scope="module", params=PROGRAMS)
+def miner(request: pytest.FixtureRequest) -> Iterator[Miner]:
+    """One miner a proxy for all tests of this module; each leaves it as it found it."""
+    with open_folder() as folder, running_miner(folder, proxy=request.param) as running:
         yield running
 
 
@@ -53,8 +54,8 @@ def _find(client: PylonClient, miner: Miner) -> Neuron:
 def _assert_was_let_in(miner: Miner, response: httpx.Response) -> None:
     assert response.status_code == 200
     lines = response.json()["headers"]
-    named = [line for line in lines if line.lower().startswith("x-hotkey:")]
-    assert named == [f"X-Hotkey: {miner.hotkey('validator')}"]
+    named = [line.partition(": ") for line in lines if line.lower().startswith("x-hotkey:")]
+    assert [value for _, _, value in named] == [str(miner.hotkey("validator"))]
 
 
 def test_registered_validator_is_let_in(miner: Miner) -> None:
@@ -85,7 +86,7 @@ async def test_registered_validator_is_let_in_asynchronously(miner: Miner) -> No
 
 
 def test_stranger_is_turned_away(miner: Miner, tmp_path: Path) -> None:
-    """A certificate around somebody's hotkey and another key reaches nginx and no further."""
+    """A certificate around somebody's hotkey and another key reaches the proxy and no further."""
     reached = miner.backend.requests
     pair = save_self_made(tmp_path / "impostor", hotkey=miner.hotkey("validator"))
     with (

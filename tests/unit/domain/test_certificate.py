@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import pytest
 from cryptography import x509
@@ -358,18 +359,48 @@ def test_organization_of_another_string_type_is_the_same_hotkey(
     assert other.fingerprint != utf8.fingerprint
 
 
-@pytest.mark.parametrize("tag", [der.UTF8_STRING, der.PRINTABLE_STRING])
-def test_subject_of_an_address_alone_is_read_without_the_parser(
-    monkeypatch: pytest.MonkeyPatch, tag: int
+O_ATTRIBUTE: Final = attribute(der.O_OID, ADDRESS.encode())
+CN_ATTRIBUTE: Final = attribute(der.CN_OID, ADDRESS.encode())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        organization_as(der.UTF8_STRING, ADDRESS.encode()),
+        organization_as(der.PRINTABLE_STRING, ADDRESS.encode()),
+        subject(O_ATTRIBUTE, CN_ATTRIBUTE),
+    ],
+)
+def test_usual_subject_is_read_without_the_parser(
+    monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
-    """As openssl (PrintableString or UTF8String) and we ourselves write it: the usual cases."""
+    """As openssl (PrintableString or UTF8String) and we ourselves (with a CN) write it."""
 
     def unusual(attribute: x509.NameAttribute[str]) -> int:
         raise AssertionError("looked at the parser's attribute")
 
     monkeypatch.setattr(module, "_type_of", unusual)
-    certificate = ClientCertificate.from_der(organization_as(tag, ADDRESS.encode()))
-    assert certificate.hotkey.address == ADDRESS
+    assert ClientCertificate.from_der(data).hotkey.address == ADDRESS
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ((CN_ATTRIBUTE, O_ATTRIBUTE), None),
+        ((O_ATTRIBUTE, attribute(der.CN_OID, a_hotkey("bob").address.encode())), None),
+        ((O_ATTRIBUTE, attribute(der.CN_OID, ADDRESS.encode(), der.PRINTABLE_STRING)), None),
+        ((O_ATTRIBUTE, CN_ATTRIBUTE, CN_ATTRIBUTE), None),
+        ((O_ATTRIBUTE, O_ATTRIBUTE), NO_ORGANIZATION),
+        ((O_ATTRIBUTE, CN_ATTRIBUTE, O_ATTRIBUTE), NO_ORGANIZATION),
+        ((CN_ATTRIBUTE, CN_ATTRIBUTE), NO_ORGANIZATION),
+        ((attribute(der.O_OID, b"x" * 48), attribute(der.CN_OID, b"x" * 48)), INVALID_HOTKEY),
+    ],
+)
+def test_cn_never_counts(attributes: tuple[bytes, ...], expected: DenialReason | None) -> None:
+    """What differs in one detail from the subject that we write is read as before: O alone says."""
+    assert reason_for(subject(*attributes)) is expected
+    if expected is None:
+        assert ClientCertificate.from_der(subject(*attributes)).hotkey.address == ADDRESS
 
 
 def test_bytes_as_organization_are_no_address(monkeypatch: pytest.MonkeyPatch) -> None:

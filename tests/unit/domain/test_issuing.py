@@ -5,6 +5,7 @@ import traceback
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from cryptography import x509
@@ -16,34 +17,48 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from nexus_auth.domain.certificate import ClientCertificate
+from nexus_auth.domain.certificate import ClientCertificate, parse_pem
 from nexus_auth.domain.errors import CredentialsError
+from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.issuing import (
     LAST_MOMENT,
     Credentials,
     build_credentials,
     parse_private_key,
 )
+from nexus_auth.domain.server_name import MAX_NAMES, names_of, parse_names
 from tests.builders import NOW, a_certificate, a_hotkey, a_key, public_bytes, to_pem
+from tests.der import proves
+from tests.strategies import hotkeys
 
 ALICE = a_hotkey("alice")
 SEED = a_key("alice").private_bytes_raw()
 DAY = timedelta(days=1)
 
 
-def built(*, valid_for: timedelta = 3650 * DAY, now: datetime = NOW) -> Credentials:
+def built(
+    *,
+    valid_for: timedelta = 3650 * DAY,
+    now: datetime = NOW,
+    names: tuple[x509.GeneralName, ...] = (),
+) -> Credentials:
     """Credentials for alice."""
-    return build_credentials(hotkey=ALICE, private_key=SEED, now=now, valid_for=valid_for)
+    return build_credentials(
+        hotkey=ALICE, private_key=SEED, now=now, valid_for=valid_for, names=names
+    )
 
 
 def test_certificate_has_the_shape_that_callers_rely_on() -> None:
-    """Version 3, O alone, self-issued, two extensions and no other."""
+    """Version 3, the address as O and as CN, self-issued, two extensions and no other."""
     certificate = x509.load_pem_x509_certificate(built().certificate_pem)
     assert certificate.version is x509.Version.v3
     assert certificate.issuer == certificate.subject
     assert [(each.oid, each.value) for each in certificate.subject] == [
-        (NameOID.ORGANIZATION_NAME, ALICE.address)
+        (NameOID.ORGANIZATION_NAME, ALICE.address),
+        (NameOID.COMMON_NAME, ALICE.address),
     ]
     usage, extended = certificate.extensions
     assert (usage.oid, usage.critical) == (ExtensionOID.KEY_USAGE, True)
@@ -59,6 +74,62 @@ def test_certificate_has_the_shape_that_callers_rely_on() -> None:
     ]
     assert certificate.not_valid_before_utc == NOW - timedelta(minutes=5)
     assert certificate.not_valid_after_utc == NOW + 3650 * DAY
+
+
+def test_names_are_one_extension_more() -> None:
+    """Not critical, since there is a subject (RFC 5280 §4.2.1.6); the rest stays as it is."""
+    names = parse_names("miner.example.com,192.0.2.7")
+    certificate = x509.load_pem_x509_certificate(built(names=names).certificate_pem)
+    plain = x509.load_pem_x509_certificate(built().certificate_pem)
+    *others, alternative = certificate.extensions
+    assert others == list(plain.extensions)
+    assert (alternative.value, alternative.critical) == (
+        x509.SubjectAlternativeName(names),
+        False,
+    )
+    assert certificate.subject == plain.subject
+
+
+_LABELS = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
+_NAMES = st.lists(
+    st.lists(_LABELS, min_size=1, max_size=4).map(".".join)
+    | st.lists(_LABELS, min_size=2, max_size=4).map(lambda labels: "*." + ".".join(labels))
+    | st.ip_addresses().map(str),
+    max_size=MAX_NAMES,
+    unique=True,
+).map(",".join)
+
+
+@given(hotkey=hotkeys, seed=st.binary(min_size=32, max_size=32), text=_NAMES)
+@example(hotkey=ALICE, seed=SEED, text="")
+def test_whoever_it_is_for_every_reader_finds_the_same(
+    hotkey: Hotkey, seed: bytes, text: str
+) -> None:
+    """One O, the hotkey; the key; the names: read by us and by the tests' own reader of DER."""
+    names = parse_names(text)
+    credentials = build_credentials(
+        hotkey=hotkey, private_key=seed, now=NOW, valid_for=DAY, names=names
+    )
+    certificate, raw = credentials.certificate, parse_pem(credentials.certificate_pem)
+    assert certificate.hotkey == hotkey
+    assert certificate.is_self_signed()
+    assert not certificate.usage_problem
+    assert names_of(credentials.certificate_pem) == names
+    assert proves(
+        raw,
+        address=hotkey.address,
+        key=certificate.public_key,
+        now=NOW,
+        leeway=timedelta(),
+    )
+
+
+def test_certificate_with_the_most_names_fits_into_a_header() -> None:
+    """8 KiB is what servers take for one header by default, percent-encoded as nginx sends it."""
+    labels = ["a" * 63, "b" * 63, "c" * 63]
+    text = ",".join(".".join([*labels, "d" * 58 + f"{number:03}"]) for number in range(MAX_NAMES))
+    credentials = built(names=parse_names(text))
+    assert len(quote(credentials.certificate_pem, safe="")) < 8 * 1024
 
 
 def test_serial_number_is_random_unless_given() -> None:
@@ -110,19 +181,22 @@ def test_pair_works_in_a_tls_library(tmp_path: Path) -> None:
 
 
 def test_pair_serves_both_sides_of_a_mutual_handshake(tmp_path: Path) -> None:
-    """A neuron shows it when it calls and when it is called; each side verifies the other."""
-    credentials = built(now=datetime.now(UTC))
+    """A neuron shows it when it calls and when it is called; each side verifies the other.
+
+    The certificate is its own trust anchor, and the client checks the name of the server.
+    """
+    credentials = built(now=datetime.now(UTC), names=parse_names("miner.example.com"))
     (tmp_path / "both").write_bytes(credentials.key_pem + credentials.certificate_pem)
     sides = []
     for protocol in (ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER):
         context = ssl.SSLContext(protocol)
-        context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_X509_STRICT  # the default from Python 3.13 on
         context.load_cert_chain(tmp_path / "both")
         context.load_verify_locations(cadata=credentials.certificate_pem.decode())
         sides.append(context)
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = sides[0].wrap_bio(to_client, to_server)
+    client = sides[0].wrap_bio(to_client, to_server, server_hostname="miner.example.com")
     server = sides[1].wrap_bio(to_server, to_client, server_side=True)
     for _ in range(4):
         for side in (client, server):

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from datetime import timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -125,6 +126,19 @@ def test_hostile_subject_is_shown_harmless(text: str) -> None:
         return  # cannot be put into a certificate by this builder
     lines = build_description(der, NOW).lines
     assert all(line.isascii() and line.isprintable() for line in lines)
+
+
+def test_names_are_shown_harmless() -> None:
+    """Whatever a maker wrote there; programs get them as they are."""
+    hostile = x509.DNSName("a\x1b[2J, b")
+    names = [hostile, x509.DNSName("m.example"), x509.IPAddress(IPv4Address("192.0.2.7"))]
+    certificate = a_certificate(extensions=[(x509.SubjectAlternativeName(names), False)])
+    described = build_description(to_der(certificate), NOW)
+    assert described.document["names"] == ["a\x1b[2J, b", "m.example", "192.0.2.7"]
+    assert "names        'a\\x1b[2J, b', m.example, 192.0.2.7" in described.lines
+    plain = build_description(to_der(a_certificate()), NOW)
+    assert plain.document["names"] == []
+    assert "names        none beside the subject" in plain.lines
 
 
 def test_value_cannot_pass_for_another_attribute() -> None:

@@ -42,6 +42,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
 
+from cryptography import x509
+
 from nexus_auth.adapters.files import (
     PRIVATE_MODE,
     PUBLIC_MODE,
@@ -54,6 +56,7 @@ from nexus_auth.adapters.files import (
 from nexus_auth.domain.errors import CredentialsError
 from nexus_auth.domain.issuance import Holdings, PendingKey
 from nexus_auth.domain.issuing import BACKDATING, Credentials, parse_private_key
+from nexus_auth.domain.server_name import names_of
 
 KEY_NAME: Final = "client.key"
 CERTIFICATE_NAME: Final = "client.crt"
@@ -238,6 +241,18 @@ class CredentialsDirectory:
         with _explained(self.pending_key_path):
             content = credentials.key_pem + credentials.certificate_pem
             replace_file(self.pending_key_path, content, mode=PRIVATE_MODE)
+
+    def load_names(self) -> tuple[x509.GeneralName, ...] | None:
+        """Reads the names in the certificate file alone.
+
+        Returns:
+            The names, none where there is no file; None where it cannot be read.
+        """
+        try:
+            exists = self.certificate_path.is_file()
+            return names_of(_read(self.certificate_path)) if exists else ()
+        except OSError:
+            return None
 
     @contextmanager
     def opened_for_writing(self) -> Iterator[Self]:

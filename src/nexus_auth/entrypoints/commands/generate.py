@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nexus_auth.domain.errors import ConfigurationError, InvalidHotkey
 from nexus_auth.entrypoints import exit_codes
-from nexus_auth.entrypoints.arguments import add_go_switch, add_value
+from nexus_auth.entrypoints.arguments import add_go_switch, add_value, parsed
 from nexus_auth.entrypoints.settings import SOURCE_FLAGS, Settings, add_flags, load_from
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ examples:
       (a new certificate, the same key)
   nexus-auth generate -ss58-address 5F... -local
       (the key pair is made here; publish it with your own tool, as it says)
+  nexus-auth generate -ss58-address 5F... -san miner.example.com,192.0.2.7
 
 exit codes: 0 done, or nothing to do;
             1 Pylon or the chain refuses, the key is that of another hotkey, or
@@ -61,6 +62,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("algorithm", "N", algorithm, type=int, default=_ED25519)
     not_after = "how long the certificate is valid (default 3650)"
     add("not-after-days", "DAYS", not_after, type=int, default=3650)
+    names = (
+        "host names and IP addresses, separated by commas, for clients that check the name that "
+        "they call; by default those of the certificate that is replaced; '' is none"
+    )
+    add("san", "NAME,...", names, action="append")
     force = "replace what is there, and the key on chain, without asking"
     add_go_switch(parser, "force-recreate", force)
     reuse = "make a new certificate around the key that is there; the chain is not touched"
@@ -115,7 +121,8 @@ def execute(args: argparse.Namespace) -> int:
     if is_nothing_to_do(order, directory):
         reporter.result(
             f"{directory.key_path} and {directory.certificate_path} exist: nothing to do "
-            "(-force-recreate replaces them, and the key on chain)"
+            "(-reuse-key makes a new certificate for this key; -force-recreate replaces both, "
+            "and the key on chain)"
         )
         return exit_codes.DONE
     settings = load_from(args)
@@ -204,6 +211,7 @@ def _parse_order(args: argparse.Namespace) -> Order:
     from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.domain.issuance import Order
     from nexus_auth.domain.issuing import validity_end
+    from nexus_auth.domain.server_name import parse_names
 
     try:
         hotkey = Hotkey.parse(args.ss58_address)
@@ -218,6 +226,7 @@ def _parse_order(args: argparse.Namespace) -> Order:
     except (ValueError, OverflowError):
         problem = "expected at least 1 day, and an end before the year 10000"
         raise ConfigurationError(setting="-not-after-days", problem=problem) from None
+    names = None if args.san is None else parsed("-san", ",".join(args.san), parse_names)
     renew_before = None
     if args.renew_before_days is not None:
         if not 0 <= args.renew_before_days < args.not_after_days:
@@ -250,4 +259,5 @@ def _parse_order(args: argparse.Namespace) -> Order:
         reuse_key=args.reuse_key,
         renew_before=renew_before,
         local=args.local,
+        names=names,
     )

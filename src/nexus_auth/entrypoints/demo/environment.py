@@ -17,7 +17,7 @@ from nexus_auth.adapters.credentials.directory import CredentialsDirectory
 from nexus_auth.adapters.files import replace_file
 from nexus_auth.adapters.proxies.site import Site, parse_path
 from nexus_auth.entrypoints.demo.backend import EchoBackend
-from nexus_auth.entrypoints.demo.certificates import a_hotkey, save_self_made, save_server_pair
+from nexus_auth.entrypoints.demo.certificates import a_hotkey, save_self_made
 from nexus_auth.entrypoints.demo.processes import (
     LOOPBACK,
     OURSELVES,
@@ -94,7 +94,7 @@ class Environment:
     @property
     def server_pair(self) -> CredentialsDirectory:
         """What the proxy shows its callers."""
-        return self.pair("miner" if self.proxy.serves_nameless_certificates else "server")
+        return self.pair("miner")
 
     def start(self) -> None:
         """Starts every part, and shows each that runs.
@@ -193,8 +193,6 @@ class Environment:
         return False
 
     def _start_proxy(self) -> None:
-        if not self.proxy.serves_nameless_certificates:
-            save_server_pair(self.directory / "server")
         folder = self.directory / self.proxy.name
         site = Site(
             listen=self._proxy_port.address,

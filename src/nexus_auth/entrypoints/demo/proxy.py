@@ -41,14 +41,6 @@ class Proxy:
     program: str
     options: tuple[str, ...]
 
-    @property
-    def serves_nameless_certificates(self) -> bool:
-        """Whether its own certificate may lack a host name, as those do that `generate` makes.
-
-        Envoy says "neither subject CN nor SAN names" and ends.
-        """
-        return self.name != "envoy"
-
     def prepare(self, folder: Path, site: Site) -> Sequence[str]:
         """Writes its configuration into a new folder; returns the command for the foreground."""
         configuration = build_configuration(self.name, site, directory=str(folder))

@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from nexus_auth.adapters.clock import utc_now
@@ -43,7 +44,9 @@ from nexus_auth.domain.issuance import (
 )
 from nexus_auth.domain.issuing import Credentials, build_credentials, parse_private_key
 from nexus_auth.domain.ports import CertIssuer, Clock, KeyMap
+from nexus_auth.domain.server_name import names_of
 from nexus_auth.entrypoints import exit_codes
+from nexus_auth.entrypoints.description import shown_names
 from nexus_auth.entrypoints.issuing.hook import Hook
 from nexus_auth.entrypoints.issuing.preflight import Preflight
 from nexus_auth.entrypoints.reporter import Reporter
@@ -203,6 +206,8 @@ class Issuance:
             )
         if step.remaining is not None:
             self.directory.discard_old()
+            if self.order.names not in {None, self.directory.load_names()}:
+                self.reporter.warn("the certificate has other names; -reuse-key -san changes them")
             self.reporter.result(
                 f"Nothing to do: valid for {step.remaining.days} more days, and the key is on "
                 "chain."
@@ -273,6 +278,7 @@ class Issuance:
     async def _change_pair(self, action: Action, facts: Facts) -> int:
         if facts.requested_at is not None and action is Action.REPLACE_PAIR:
             self.reporter.say(f"{_request_of(facts)}; its answer is lost.")
+        self.order = replace(self.order, names=self._choose_names())
         signals = HeldSignals(self.reporter.say, (_NOT_NOW, _STILL_WAITING))
         if action is Action.REPLACE_PAIR and not self.issuer.keeps_pairs:
             credentials = await self._replace_pair(signals)
@@ -364,7 +370,18 @@ class Issuance:
             private_key=private_key,
             now=self.clock(),
             valid_for=self.order.valid_for,
+            names=self.order.names or (),
         )
+
+    def _choose_names(self) -> tuple[x509.GeneralName, ...]:
+        """Those of the order, or of the certificate that is about to be replaced."""
+        names = self.directory.load_names() if self.order.names is None else self.order.names
+        if names is None:
+            self.reporter.warn(
+                f"the names in {self.directory.certificate_path} cannot be read, so that the new "
+                "certificate has none; -reuse-key -san gives it some"
+            )
+        return names or ()
 
     async def _save(self, reservation: Reservation, credentials: Credentials) -> None:
         try:
@@ -394,9 +411,10 @@ class Issuance:
 
     def _report_files(self, credentials: Credentials, what: str = "Wrote") -> None:
         ends = credentials.certificate.not_after
+        names = names_of(credentials.certificate_pem)
         self.reporter.result(
             f"{what} {self.directory.key_path} and {self.directory.certificate_path}, "
-            f"valid until {ends:%Y-%m-%d}."
+            f"valid until {ends:%Y-%m-%d}{', for ' if names else ''}{shown_names(names or ())}."
         )
 
     async def _run_hook(self) -> int:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import contextlib
 from collections.abc import Callable
+from datetime import timedelta
 from urllib.parse import quote
 
 import pytest
@@ -18,10 +19,12 @@ from nexus_auth.adapters.headers.formats import (
     der_from_xfcc,
 )
 from nexus_auth.adapters.headers.names import CertificateFormat
-from nexus_auth.domain.certificate import MAX_DER_BYTES, ClientCertificate
+from nexus_auth.domain.certificate import MAX_DER_BYTES, ClientCertificate, parse_pem
 from nexus_auth.domain.errors import CertificateRejected
+from nexus_auth.domain.issuing import build_credentials
 from nexus_auth.domain.reasons import DenialReason
-from tests.builders import a_certificate, a_key, to_der, to_nginx_header, to_pem
+from nexus_auth.domain.server_name import parse_names
+from tests.builders import NOW, a_certificate, a_hotkey, a_key, to_der, to_nginx_header, to_pem
 
 DER = to_der(a_certificate())
 B64 = base64.b64encode(DER)
@@ -80,6 +83,31 @@ def test_every_wrapping_gives_back_the_same_bytes(
     """Whatever proxy wrote it, the same certificate comes out."""
     assert unwrap(wrap(der)) == der
     assert unwrap(b" \t" + wrap(der) + b"\t ") == der
+
+
+def as_istio(der: bytes) -> bytes:
+    """Istio's gateway: Cert, then the subject as RFC 2253 has it, and the names unquoted."""
+    address = a_hotkey().address
+    details = f';Subject="CN={address},O={address}";URI=;DNS=miner.example.com;DNS=*.example.com'
+    return as_envoy(der) + details.encode()
+
+
+@pytest.mark.parametrize(("wrap", "unwrap"), [*WRAPPINGS, (as_istio, der_from_xfcc)])
+@pytest.mark.parametrize("names", ["", "miner.example.com,*.example.com,192.0.2.7"])
+def test_what_generate_makes_is_read_behind_every_proxy(
+    wrap: Callable[[bytes], bytes], unwrap: Callable[[bytes], bytes], names: str
+) -> None:
+    """With an address as CN too, and with names: the hotkey is that of O."""
+    made = build_credentials(
+        hotkey=a_hotkey(),
+        private_key=a_key().private_bytes_raw(),
+        now=NOW,
+        valid_for=timedelta(days=1),
+        names=parse_names(names),
+    )
+    read = ClientCertificate.from_der(unwrap(wrap(parse_pem(made.certificate_pem))))
+    assert read.hotkey == a_hotkey()
+    assert read.fingerprint == made.certificate.fingerprint
 
 
 @pytest.mark.parametrize("unwrap", FORMATS.values(), ids=FORMATS.keys())

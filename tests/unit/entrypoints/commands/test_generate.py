@@ -60,6 +60,11 @@ def run(*arguments: str) -> int:
         (["-local", "-source", "chain"], "NEXUS_CHAIN_ENDPOINT"),
         (["-force-recreate=perhaps"], "-force-recreate"),
         (["-unknown"], "-unknown"),
+        (["-san", "a_b"], "-san: 'a_b'"),
+        (["-san", "a.example,,b.example"], "-san"),
+        (["-san", "a.example", "-san", "https://b.example"], "-san"),
+        (["-san", "bücher.example"], "xn--"),
+        (["-san", ",".join(f"a{number}" for number in range(17))], "16 names"),
     ],
 )
 def test_wrong_usage_is_said_in_one_line(

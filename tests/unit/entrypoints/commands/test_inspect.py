@@ -27,10 +27,11 @@ def test_certificate_is_shown_to_people(
     """Every fact has its line, and the last one is the verdict."""
     assert main(["inspect", str(certificate)]) == exit_codes.DONE
     lines = capsys.readouterr().out.splitlines()
-    labels = [line[:12].strip() for line in lines[:8]]
+    labels = [line[:12].strip() for line in lines[:9]]
     assert labels == [
         "subject",
         "issuer",
+        "names",
         "hotkey",
         "public key",
         "valid",
@@ -38,8 +39,8 @@ def test_certificate_is_shown_to_people(
         "signature",
         "fingerprint",
     ]
-    assert a_hotkey().address in lines[2]
-    assert lines[4].endswith("(10 days left)")
+    assert a_hotkey().address in lines[3]
+    assert lines[5].endswith("(10 days left)")
     assert lines[-1].startswith("nothing speaks against it")
     assert lines[-1].endswith("the registered key and the access policy")
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
-
-from cryptography import x509
 
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.evaluate import evaluate_alone
@@ -12,7 +12,6 @@ from nexus_auth.entrypoints.demo.certificates import (
     a_hotkey,
     public_key_pin,
     save_self_made,
-    save_server_pair,
 )
 
 
@@ -26,13 +25,13 @@ def test_self_made_pair_is_sound_but_for_the_registration(tmp_path: Path) -> Non
     assert stat.S_IMODE(pair.key_path.stat().st_mode) == 0o600
 
 
-def test_server_pair_names_this_machine(tmp_path: Path) -> None:
-    """Some proxies do not serve a certificate without a name."""
-    pair = save_server_pair(tmp_path / "server")
-    certificate = x509.load_pem_x509_certificate(pair.certificate_path.read_bytes())
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == ["localhost"]
-    assert public_key_pin(pair).startswith("sha256//")
+def test_pin_is_that_of_the_key(tmp_path: Path) -> None:
+    """As curl takes it: SHA-256 over the whole SubjectPublicKeyInfo (RFC 7469 §2.4)."""
+    pair = save_self_made(tmp_path / "miner", hotkey=a_hotkey("miner"))
+    key = ClientCertificate.from_pem(pair.certificate_path.read_bytes()).public_key
+    info = bytes.fromhex("302a300506032b6570032100") + key
+    pin = base64.b64encode(hashlib.sha256(info).digest()).decode()
+    assert public_key_pin(pair) == f"sha256//{pin}"
 
 
 def test_each_name_has_a_hotkey_of_its_own() -> None:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
@@ -23,6 +24,7 @@ from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.issuance import ABSENT_CONFIRMATIONS, Order
 from nexus_auth.domain.issuing import Credentials
 from nexus_auth.domain.ports import IssuedKeyPair, KeyMap
+from nexus_auth.domain.server_name import names_of, parse_names
 from nexus_auth.entrypoints.issuing.hook import Hook
 from nexus_auth.entrypoints.issuing.issuance import Issuance, is_nothing_to_do
 from nexus_auth.entrypoints.issuing.preflight import Preflight
@@ -58,6 +60,7 @@ class Scene:
         renew_before: timedelta | None = None,
         confirm_seconds: float = 0.05,
         after_change: str | None = None,
+        san: str | None = None,
     ) -> int:
         """Carries out one order, with short waits."""
         order = Order(
@@ -67,6 +70,7 @@ class Scene:
             force=force,
             reuse_key=reuse_key,
             renew_before=renew_before,
+            names=None if san is None else parse_names(san),
         )
         return await Issuance(
             order=order,
@@ -98,6 +102,13 @@ class Scene:
     def pair(self) -> Credentials:
         """What is on disk."""
         return self.directory.load()
+
+    @property
+    def san(self) -> str:
+        """The names in the certificate on disk."""
+        names = names_of(self.directory.certificate_path.read_bytes())
+        assert names is not None
+        return ",".join(str(each.value) for each in names)
 
     @property
     def is_on_chain(self) -> bool:
@@ -136,6 +147,80 @@ async def test_pair_that_is_there_is_enough(scene: Scene) -> None:
     asked = scene.issuer.asked
     assert await scene.run() == 0
     assert (scene.issuer.made, scene.issuer.asked) == (1, asked)
+
+
+NAMED = "miner.example.com,192.0.2.7"
+
+
+@pytest.mark.parametrize(
+    ("how", "made"),
+    [
+        ({"force": True}, 2),
+        ({"reuse_key": True}, 1),
+        ({"renew_before": 20 * DAY}, 2),
+        ({"renew_before": 20 * DAY, "reuse_key": True}, 1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("san", "expected"), [(None, NAMED), ("other.example", "other.example"), ("", "")]
+)
+async def test_new_certificate_keeps_the_names_unless_others_are_given(
+    scene: Scene, how: dict[str, Any], made: int, san: str | None, expected: str
+) -> None:
+    """A timer's renewal would otherwise lose the name by which clients check the server."""
+    assert await scene.run(days=10, san=NAMED) == 0
+    assert scene.san == NAMED
+    assert "valid until" in scene.out.getvalue()
+    assert ", for miner.example.com, 192.0.2.7." in scene.out.getvalue()
+    before = scene.pair.certificate.fingerprint
+    assert await scene.run(**how, san=san) == 0
+    assert (scene.san, scene.issuer.made) == (expected, made)
+    assert scene.pair.certificate.fingerprint != before
+    assert scene.pair.certificate.hotkey == ALICE
+    assert scene.is_on_chain
+    assert "WARNING" not in scene.err.getvalue()
+
+
+async def test_names_are_kept_though_the_directory_goes_away_meanwhile(scene: Scene) -> None:
+    """They are read before Pylon is asked, and stand in the recovery file as well."""
+    await scene.run(san=NAMED)
+
+    class MovingIssuer(FakeIssuer):
+        async def generate(self, *, algorithm: int) -> IssuedKeyPair:
+            scene.path.rename(scene.path.with_name("moved"))
+            return await super().generate(algorithm=algorithm)
+
+    scene.issuer = MovingIssuer(ALICE)
+    with pytest.raises(CredentialsError, match="recovered"):
+        await scene.run(force=True)
+    [path] = scene.path.parent.glob("nexus-auth-recovered-*.pem")
+    _, begin, rest = path.read_bytes().partition(b"-----BEGIN CERTIFICATE-----")
+    assert names_of(begin + rest) == parse_names(NAMED)
+
+
+async def test_names_that_cannot_be_read_are_warned_of(scene: Scene) -> None:
+    """Where a certificate is there: what it said is lost, and clients may miss it."""
+    await scene.run(san=NAMED)
+    scene.directory.certificate_path.write_bytes(b"damaged")
+    assert await scene.run(reuse_key=True) == 0
+    assert scene.san == ""
+    assert "names in" in scene.err.getvalue()
+    scene.directory.certificate_path.unlink()
+    shown = len(scene.err.getvalue())
+    assert await scene.run(reuse_key=True, san="b.example") == 0
+    assert scene.san == "b.example"
+    assert "WARNING" not in scene.err.getvalue()[shown:]
+
+
+async def test_certificate_that_stays_is_compared_with_the_names(scene: Scene) -> None:
+    """A renewal that is not due changes nothing, and says that the names are others."""
+    await scene.run(san=NAMED)
+    for san, is_warned in ((None, False), (NAMED, False), ("", True), ("b.example", True)):
+        shown = len(scene.err.getvalue())
+        assert await scene.run(renew_before=DAY, san=san) == 0
+        assert ("other names" in scene.err.getvalue()[shown:]) is is_warned
+        assert scene.san == NAMED
 
 
 @pytest.mark.parametrize(
