@@ -21,6 +21,7 @@ from nexus_auth.domain.errors import CredentialsError, IssuingRefused, RegistryU
 from nexus_auth.domain.issuance import Order
 from nexus_auth.domain.neuron import Place
 from nexus_auth.domain.ports import CertIssuer
+from nexus_auth.domain.server_name import names_of, parse_names
 from nexus_auth.entrypoints.issuing.hook import Hook
 from nexus_auth.entrypoints.issuing.issuance import Issuance, is_nothing_to_do
 from nexus_auth.entrypoints.reporter import Reporter
@@ -252,6 +253,18 @@ async def test_command_after_a_change_runs_once_the_pair_is_in_its_place(
     await scene.obey(scene.published[0])
     assert await scene.run(after_change=hook) == 0
     assert (tmp_path / "ran").read_text() == "x\n"
+
+
+async def test_names_are_those_of_the_order_or_of_the_certificate_before(scene: Scene) -> None:
+    """Also where an earlier run made the key."""
+    names = parse_names("miner.example,192.0.2.7")
+    assert await scene.run(names=names) == 0
+    assert names_of(scene.directory.load().certificate_pem) == names
+    scene.directory.save_pending(a_pair("new"))
+    scene.chain.keys[ALICE] = public_bytes(a_key("new"))
+    assert await scene.run() == 0
+    assert scene.is_on_chain
+    assert names_of(scene.directory.load().certificate_pem) == names
 
 
 async def test_source_that_is_away_changes_nothing(scene: Scene) -> None:
