@@ -56,6 +56,7 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "domain/health.py": (),
     "domain/hotkey.py": (),
     "domain/issuance.py": ("entrypoints/issuing",),
+    "domain/prospect.py": (),
     "domain/issuing.py": (),
     "domain/neuron.py": (),
     "domain/policy.py": ("adapters/policy",),

@@ -21,10 +21,11 @@ from nexus_auth.entrypoints.cli import COMMANDS, build_parser
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 CERTIFICATE_HEADERS: Final = (
-    *("X-Client-Cert", "Ssl-Client-Cert", "X-Forwarded-Client-Cert", "Client-Cert"),
+    *("X-Client-Cert", "X-Client-Cert-Subject", "X-Client-Cert-Issuer"),
+    *("Ssl-Client-Cert", "X-Forwarded-Client-Cert", "Client-Cert"),
     *("X-Forwarded-Tls-Client-Cert", "X-Amzn-Mtls-Clientcert"),
 )
-"""Every header in which some proxy hands a certificate on."""
+"""Every header in which some proxy hands a certificate, or what is in it, on."""
 
 
 def read(name: str) -> str:

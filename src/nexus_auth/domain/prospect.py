@@ -132,7 +132,7 @@ def _judge_place(place: Place | Unknown | None) -> Verdict:
             return Verdict.NO_PLACE
         case Place(port=0):
             return Verdict.NO_AXON
-        case Place(blocks_to_wait=blocks):
+        case Place(blocks_to_wait=blocks):  # pragma: no branch - the last of them
             return Verdict.TOO_SOON if blocks else Verdict.ASK
 
 

@@ -44,6 +44,8 @@ FORGED: Final = {
     "X-Hotkey-Stake": "forged",
     "X-Nexus-Auth-Policy": "forged",
     "X-Client-Cert": "forged",
+    "X-Client-Cert-Subject": "forged",
+    "X-Client-Cert-Issuer": "forged",
     "Ssl-Client-Cert": "forged",
     "X-Forwarded-Client-Cert": "forged",
     "X-Forwarded-Tls-Client-Cert": "forged",

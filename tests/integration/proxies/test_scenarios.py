@@ -59,6 +59,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 CLIENTS_WORDS = [
     *((name, "/forged") for name in ("X-Original-URI", "X-Forwarded-Uri", "X_Original_URI")),
     *((name, "FORGED") for name in ("X-Original-Method", "X-Forwarded-Method")),
+    *((f"X-Client-Cert-{name}", "O=/forged") for name in ("Subject", "Issuer")),
     ("X-Request-ID", "forged"),
     ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01"),
 ]

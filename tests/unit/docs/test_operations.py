@@ -138,7 +138,11 @@ def test_fields_of_a_decision_are_those_of_the_page() -> None:
             seconds=0.1,
             method=b"GET",
             target=b"/",
-            headers=[(b"x-nexus-auth-policy", b"validators")],
+            headers=[
+                (b"x-nexus-auth-policy", b"validators"),
+                (b"x-client-cert-subject", b"O=x"),
+                (b"x-client-cert-issuer", b"O=x"),
+            ],
         )
     written = set(lines[0]) - {"event", "log_level"}
     fields = PAGE.partition("## Logs\n")[2].partition("\nIn nginx")[0]

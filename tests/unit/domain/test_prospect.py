@@ -202,10 +202,16 @@ def test_wait_is_presumed_from_the_pair_on_disk(
     assert presumed == timedelta(minutes=wait)
 
 
-@pytest.mark.parametrize(("blocks", "wait"), [(None, 10), (0, 0)])
-def test_nothing_is_presumed_where_the_source_knows(blocks: int | None, wait: int) -> None:
+@pytest.mark.parametrize(
+    ("place", "wait"),
+    [
+        (Place(ip="192.0.2.7", port=8091), 10),
+        (Place(ip="192.0.2.7", port=8091, blocks_to_wait=0), 0),
+        (Unknown.UNKNOWN, 10),
+    ],
+)
+def test_nothing_is_presumed_where_the_source_knows(place: Place | Unknown, wait: int) -> None:
     """The chain itself says how many blocks are left."""
-    place = Place(ip="192.0.2.7", port=8091, blocks_to_wait=blocks)
     known = prospect(SAME, place=place)
     presumed = presumed_wait(known, public_key=KEY, made_at=NOW, now=NOW)
     assert presumed == timedelta(minutes=wait)

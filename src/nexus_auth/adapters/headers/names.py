@@ -41,6 +41,11 @@ AWS_ALB_HEADER: Final = "X-Amzn-Mtls-Clientcert"
 INGRESS_NGINX_HEADER: Final = "ssl-client-cert"
 """Each may carry the caller's certificate; which proxy sends which: `adapters/proxies/table.py`."""
 
+SUBJECT_HEADER: Final = f"{X_CLIENT_CERT}-Subject"
+ISSUER_HEADER: Final = f"{X_CLIENT_CERT}-Issuer"
+"""In a request: what the proxy read in the certificate. The log repeats it, and nothing counts it:
+what decides is the certificate."""
+
 HAND_WRITTEN_HEADER: Final = "X-SSL-Client-Cert"
 """What many hand-written configurations of nginx send. Nothing here reads it."""
 
@@ -57,6 +62,8 @@ CERTIFICATE_HEADERS: Final = (
     "ssl-client-verify",
     "ssl-client-subject-dn",
     "ssl-client-issuer-dn",
+    SUBJECT_HEADER,
+    ISSUER_HEADER,
 )
 """What any of the supported proxies says about a certificate, whichever of them is in use."""
 

@@ -23,9 +23,16 @@ CODES: Final = (GRANTED, *(reason.value for reason in DenialReason))
 _MAX_URI: Final = 512
 _MAX_METHOD: Final = 32
 _MAX_POLICY: Final = 64
+_MAX_NAME: Final = 256
+"""A subject of `generate` has some 110 characters. A client chooses what stands there."""
 
 _URI_FIELDS: Final = tuple(map(names.field_name, names.ORIGINAL_URI_HEADERS))
 _METHOD_FIELDS: Final = tuple(map(names.field_name, names.ORIGINAL_METHOD_HEADERS))
+
+_NAME_FIELDS: Final = (
+    ("proxy_subject", names.field_name(names.SUBJECT_HEADER)),
+    ("proxy_issuer", names.field_name(names.ISSUER_HEADER)),
+)
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 """What an identifier looks like: UUIDs, hexadecimal, base64, `1-5759e988-bd862e3fe1be46a994272793`.
@@ -66,14 +73,19 @@ class RequestView:
         """The facts of a decision and of its request.
 
         `vouched` says whether a trusted proxy sent what the request's facts were taken from. False
-        also where it is not known who sent it.
+        also where it is not known who sent it. `proxy_subject` and `proxy_issuer` are a proxy's
+        words: those of a peer that is known to be none are left out.
         """
         is_untrusted = not isinstance(decision, Granted) and (
             decision.reason is DenialReason.UNTRUSTED_PEER
         )
+        request = client_request(method, target, headers, with_query=self.with_query)
+        if is_untrusted:
+            for fact, _ in _NAME_FIELDS:
+                request.pop(fact, None)
         return {
             **decision_facts(decision),
-            **client_request(method, target, headers, with_query=self.with_query),
+            **request,
             "vouched": self.knows_proxies and not is_untrusted,
         }
 
@@ -84,8 +96,9 @@ def client_request(
     """The client's own request as the proxy describes it, else the request to this service.
 
     `request_id` is generated where the proxy sends none that is usable; there is a `policy` where
-    the proxy chose one. All are ASCII and of bounded length, and all come from outside. A header
-    that comes twice with two values may be the client's beside the proxy's: it is not used.
+    the proxy chose one, and a `proxy_subject` and `proxy_issuer` where it sends these names of the
+    certificate. All are ASCII and of bounded length, and all come from outside. A header that comes
+    twice with two values may be the client's beside the proxy's: it is not used.
     """
     found: dict[bytes, bytes] = {}
     ambiguous = set()
@@ -107,6 +120,9 @@ def client_request(
     }
     if names.POLICY_FIELD in found:
         request["policy"] = _text(found[names.POLICY_FIELD], _MAX_POLICY)
+    for fact, field in _NAME_FIELDS:
+        if field in found:
+            request[fact] = _text(found[field], _MAX_NAME)
     return request
 
 

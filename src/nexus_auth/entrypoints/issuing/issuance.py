@@ -488,8 +488,13 @@ class Issuance:
             except errors.IssuingError as exc:
                 problem = f"whether the chain has the key could not be found out: {exc}"
             if time.monotonic() + self.poll_seconds > deadline:
-                is_elsewhere = await self._is_of_another_identity(hotkey, public_key)
-                return exit_codes.FAILED if is_elsewhere else exit_codes.DONE, problem
+                if not await self._is_of_another_identity(hotkey, public_key):
+                    return exit_codes.DONE, problem
+                return exit_codes.FAILED, (
+                    f"this certificate names {hotkey}, but its key is that of the Pylon identity, "
+                    f"which is another hotkey: it is not accepted. Use the Pylon identity of "
+                    f"{hotkey}, and -force-recreate"
+                )
             await asyncio.sleep(self.poll_seconds)
 
     async def _is_of_another_identity(self, hotkey: Hotkey, public_key: bytes) -> bool:

@@ -49,6 +49,7 @@ def test_names_on_the_wire_are_those_of_the_contract() -> None:
         *("X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info"),
         *("X-Amzn-Mtls-Clientcert", "X-Amzn-Mtls-Clientcert-Leaf", "ssl-client-cert"),
         *("ssl-client-verify", "ssl-client-subject-dn", "ssl-client-issuer-dn"),
+        *("X-Client-Cert-Subject", "X-Client-Cert-Issuer"),
     ) == names.CERTIFICATE_HEADERS
     assert [str(each) for each in CertificateFormat] == [
         *("percent-encoded-pem", "rfc9440", "xfcc", "base64-der")

@@ -144,3 +144,38 @@ def test_policy_that_the_proxy_chose_is_named(
 ) -> None:
     """A caller that is denied at one location may be granted entry at another."""
     assert client_request(b"GET", b"/", headers).get("policy") == policy
+
+
+NAMES = [(b"X-Client-Cert-Subject", b"CN=a,O=b"), (b"x-client-cert-issuer", b"O=c")]
+
+
+@pytest.mark.parametrize(
+    ("headers", "subject", "issuer"),
+    [
+        ([], None, None),
+        (NAMES, "CN=a,O=b", "O=c"),
+        (NAMES[:1], "CN=a,O=b", None),
+        # One of them may be the client's: neither is repeated.
+        ([*NAMES, (b"x-client-cert-subject", b"O=other")], None, "O=c"),
+        ([(b"X-Client-Cert-Subject", b"O=\xff\xe2\x80\xae")], "O=\\xff\\xe2\\x80\\xae", None),
+        ([(b"X-Client-Cert-Issuer", b"i" * 300)], None, "i" * 256 + "… (300 bytes)"),
+    ],
+)
+def test_names_in_the_certificate_are_the_proxys_word(
+    headers: list[tuple[bytes, bytes]], subject: str | None, issuer: str | None
+) -> None:
+    """Only where it sends them, within bounds, under names that say whose words they are."""
+    request = client_request(b"GET", b"/", headers)
+    assert (request.get("proxy_subject"), request.get("proxy_issuer")) == (subject, issuer)
+    assert set(request) <= {"request_id", "method", "uri", "proxy_subject", "proxy_issuer"}
+
+
+def test_names_from_a_peer_that_is_no_proxy_are_left_out() -> None:
+    """They would not be the proxy's words. Where no proxy is named, `vouched` says so."""
+    no_certificate = Denied(reason=DenialReason.NO_CERTIFICATE, detail="none")
+    view = RequestView(knows_proxies=True)
+    assert not {"proxy_subject", "proxy_issuer"} & set(view.facts(UNTRUSTED, b"GET", b"/", NAMES))
+    trusted = view.facts(no_certificate, b"GET", b"/", NAMES)
+    assert (trusted["proxy_subject"], trusted["vouched"]) == ("CN=a,O=b", True)
+    unknown = RequestView().facts(no_certificate, b"GET", b"/", NAMES)
+    assert (unknown["proxy_subject"], unknown["vouched"]) == ("CN=a,O=b", False)

@@ -90,6 +90,16 @@ def test_requests_that_differ_in_their_name_are_known(spelt: bytes) -> None:
     assert len(heads) == 1
 
 
+def test_a_head_with_the_names_in_the_certificate_is_known_too() -> None:
+    """Two more fields, of 256 bytes each at most behind nginx, fit beside any certificate."""
+    heads = KnownHeads()
+    names = [(b"X-Client-Cert-Subject", b"s" * 256), (b"X-Client-Cert-Issuer", b"i" * 256)]
+    fields = [(b"X-Client-Cert", b"c" * 3000), *names, (b"X-Request-ID", b"1")]
+    head = a_head(*(b": ".join(field) for field in fields))
+    heads.remember(head, fields, b"GET", b"/", Claim(b"c" * 3000))
+    assert heads.find(head.replace(b"ID: 1", b"ID: 2")) is not None
+
+
 def test_so_many_are_kept_whichever_kind_they_are_of() -> None:
     """A proxy that begins to name its requests, or stops, finds room."""
     heads = KnownHeads()

@@ -437,7 +437,8 @@ async def test_wrong_address_is_a_failure_where_the_identity_itself_has_the_key(
     if is_asked:
         scene.preflight = scene.a_preflight(hotkey=BOB)
     assert await scene.run(hotkey=BOB) == code
-    assert f"no key for {BOB}" in scene.err.getvalue()
+    said = "the Pylon identity, which is another hotkey" if is_asked else f"no key for {BOB}"
+    assert said in scene.err.getvalue()
 
 
 async def test_preflight_stops_the_run_before_anything_is_asked_or_written(scene: Scene) -> None:
