@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from nexus_auth.domain.errors import IssuingError, IssuingRefused, RegistryUnavailable
+from nexus_auth.domain.errors import (
+    IssuingError,
+    IssuingRefused,
+    RegistryError,
+    RegistryUnavailable,
+)
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.neuron import Neuron
+from nexus_auth.domain.neuron import Neuron, Place
 from nexus_auth.domain.ports import IssuedKeyPair, KeyMap, Registration
 from nexus_auth.domain.prospect import Comparison
 from tests.builders import NOW, a_key, public_bytes
@@ -70,6 +75,8 @@ class FakeRegistry:
 class FakeIssuer:
     """An issuer whose chain is a dictionary; it speaks for one hotkey."""
 
+    keeps_pairs = False
+
     def __init__(self, hotkey: Hotkey) -> None:
         self.hotkey = hotkey
         self.chain: dict[Hotkey, bytes] = {}
@@ -105,5 +112,37 @@ class FakeIssuer:
 
     def raise_if_told(self) -> None:
         """Fails while `error` is set."""
+        if self.error is not None:
+            raise self.error
+
+
+class FakeChain:
+    """A `KeySource` and a `PlaceSource` over dictionaries."""
+
+    name = "chain"
+
+    def __init__(self, places: dict[Hotkey, Place]) -> None:
+        self.places = places
+        self.keys: dict[Hotkey, bytes] = {}
+        self.asked = 0
+        self.error: RegistryError | None = None
+
+    async def fetch_keys(self) -> KeyMap:
+        """See `KeySource.fetch_keys`."""
+        self._look()
+        return KeyMap(keys=dict(self.keys), rejected=0)
+
+    async def fetch_key(self, hotkey: Hotkey) -> bytes | None:
+        """See `KeySource.fetch_key`."""
+        self._look()
+        return self.keys.get(hotkey)
+
+    async def fetch_place(self, hotkey: Hotkey) -> Place | None:
+        """See `PlaceSource.fetch_place`."""
+        self._look()
+        return self.places.get(hotkey)
+
+    def _look(self) -> None:
+        self.asked += 1
         if self.error is not None:
             raise self.error

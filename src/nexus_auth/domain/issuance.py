@@ -7,6 +7,9 @@ Asked for a key pair, the issuer replaces the key on chain, and every certificat
 becomes worthless. So `REPLACE_PAIR` is the last resort, and nothing that is unknown leads to it.
 A request without an answer on disk may have done just that: then a pair is not believed to be good
 because it is there, and the chain is looked at.
+
+A pending key was made on this machine, and may have been published meanwhile. So the chain is
+looked at before anything else, and no other pair is made while there is one.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ class Order:
         force: Replace what is there.
         reuse_key: Make a new certificate around the key that is there; never touch the chain.
         renew_before: Do nothing while the certificate is valid for longer, and on chain.
+        local: Make a new key pair on this machine, and have its public half published.
         names: The alternative names of a new certificate; None: those of the one that is there,
             so that a renewal loses none.
     """
@@ -52,6 +56,7 @@ class Order:
     force: bool = False
     reuse_key: bool = False
     renew_before: timedelta | None = None
+    local: bool = False
     names: tuple[x509.GeneralName, ...] | None = None
 
     @property
@@ -91,6 +96,21 @@ class NoCertificate(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PendingKey:
+    """The public half of a key pair that was made on this machine, and is not in its place yet.
+
+    Attributes:
+        hotkey: For which it was made.
+        public_key: The raw Ed25519 public key, 32 bytes.
+        made_at: When (aware, UTC).
+    """
+
+    hotkey: Hotkey
+    public_key: bytes
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What is known so far.
 
@@ -101,6 +121,7 @@ class Facts:
         leftovers: What earlier runs left to do.
         requested_at: When the latest request for a key pair was sent whose answer is not on disk
             (aware, UTC); None where there is none.
+        pending: The pending key; None where there is none.
         certificate: That of the pair on disk, once it was read.
         lookups: What the chain had for the ordered hotkey each time it was looked up; None where
             it had no key.
@@ -111,6 +132,7 @@ class Facts:
     holdings: Holdings
     leftovers: Leftovers = Leftovers.NONE
     requested_at: datetime | None = None
+    pending: PendingKey | None = None
     certificate: ClientCertificate | NoCertificate = NoCertificate.NOT_READ
     lookups: tuple[bytes | None, ...] = ()
 
@@ -130,6 +152,10 @@ class Problem(Enum):
     """The same, after a request without an answer: the chain's key is that of the answer."""
     UNREADABLE = "unreadable"
     """After such a request: the pair cannot be compared with the chain."""
+    PENDING = "pending"
+    """A pending key is not on chain so far, and the order is no local one."""
+    OTHER_PENDING = "other-pending"
+    """The pending key is that of another hotkey than the order's."""
     UNSETTLED = "unsettled"
     """Such a request has not taken effect so far, and still may."""
 
@@ -152,6 +178,8 @@ class Action(Enum):
     """Look up whether the chain has the key of the pair on disk."""
     REUSE_KEY = "reuse-key"
     """Make a new certificate around the key on disk."""
+    PLACE_PENDING = "place-pending"
+    """Put the pending key in its place, with a new certificate: the chain has it."""
     REPLACE_PAIR = "replace-pair"
     """Have a new key pair made, which replaces the key on chain."""
     STOP = "stop"
@@ -181,12 +209,28 @@ def next_step(facts: Facts) -> Step:
     if facts.leftovers is Leftovers.UNFINISHED:
         return Step(Action.FINISH_EARLIER_RUNS)
     order, holdings = facts.order, facts.holdings
+    if facts.pending is not None and (step := _step_for_pending(facts, facts.pending)) is not None:
+        return step
     is_key_to_reuse = holdings is Holdings.KEY_ONLY and order.reuse_key
     if order.force or holdings is Holdings.NOTHING or is_key_to_reuse:
         return _new_certificate(order)
     if holdings is Holdings.BOTH:
         return _step_for_pair(facts)
     return Step(Action.STOP, Problem.HALF_A_PAIR)
+
+
+def _step_for_pending(facts: Facts, pending: PendingKey) -> Step | None:
+    """None where the pending key has no say: the key on disk is to stay."""
+    if pending.hotkey != facts.order.hotkey:
+        return Step(Action.STOP, Problem.OTHER_PENDING, pending.hotkey)
+    if not facts.lookups:
+        return Step(Action.LOOK_UP_PUBLISHED_KEY)
+    if pending.public_key in facts.lookups:
+        return Step(Action.PLACE_PENDING)
+    if facts.order.reuse_key:
+        return None
+    # Even when forced: the public half may be on its way to the chain.
+    return Step(Action.REPLACE_PAIR) if facts.order.local else Step(Action.STOP, Problem.PENDING)
 
 
 def _step_for_pair(facts: Facts) -> Step:

@@ -250,6 +250,15 @@ class IssuedKeyPair:
 class CertIssuer(Protocol):
     """Has a new key pair made and published for the hotkey that it stands for."""
 
+    @property
+    def keeps_pairs(self) -> bool:
+        """Whether a pair outlives a `generate` that is interrupted.
+
+        If so, the private key is on disk before its public half leaves this machine, and the next
+        call goes on with the same pair, until that is in its place. Otherwise the answer of
+        `generate` is the only copy of the private key.
+        """
+
     async def generate(self, *, algorithm: int) -> IssuedKeyPair:
         """Replaces the key on chain by a new one and returns the pair.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DEFAULT_COMMAND: Final = "run"
 COMMANDS: Final[Mapping[str, str]] = {
     "run": "start the auth service (the default)",
-    "generate": "have a key pair made by Pylon and write client.key and client.crt",
+    "generate": "have a key pair made and published, write client.key and client.crt",
     "verify": "decide on a certificate as the service would, against the registry",
     "inspect": "show what is in a certificate, offline",
     "policy": "check access policies, and explain who is let in and why",

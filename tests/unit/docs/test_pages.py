@@ -22,6 +22,11 @@ _OTHER_NAMES = {
     "NEXUS_AUTH_REQUIRE_REAL",
     "NEXUS_PYLON_DEV_TOKEN",
     "NEXUS_PYLON_DEV_OPEN_ACCESS_TOKEN",
+    # Given to the user's command, not read.
+    *(
+        f"NEXUS_AUTH_PUBLISH_{name}"
+        for name in ("CERTIFICATE", "HOTKEY", "IP", "NETUID", "PORT", "PUBLIC_KEY")
+    ),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import hypothesis.strategies as st
@@ -20,6 +20,7 @@ from nexus_auth.domain.issuance import (
     Leftovers,
     NoCertificate,
     Order,
+    PendingKey,
     Problem,
     Step,
     next_step,
@@ -39,6 +40,7 @@ def ending_in(remaining: timedelta) -> ClientCertificate:
 
 
 LONG: Final = ending_in(100 * DAY)
+ON_CHAIN: Final = [None, KEY, OTHER_KEY, public_bytes(a_key("pending"))]
 
 ORDERS: Final[dict[str, dict[str, Any]]] = {
     "plain": {},
@@ -48,13 +50,21 @@ ORDERS: Final[dict[str, dict[str, Any]]] = {
     "force, renew": {"force": True, "renew_before": 30 * DAY},
     "reuse, renew": {"reuse_key": True, "renew_before": 30 * DAY},
 }
+LOCAL_ORDERS: Final[dict[str, dict[str, Any]]] = {
+    f"local, {name}": {**flags, "local": True}
+    for name, flags in ORDERS.items()
+    if "reuse" not in name
+}
+PENDING_KEY: Final = public_bytes(a_key("pending"))
+PENDING: Final = PendingKey(hotkey=ALICE, public_key=PENDING_KEY, made_at=NOW - DAY)
 
 
 def facts(order: str = "plain", **known: Any) -> Facts:
     """What is known of a directory with a pair in it, with the deviations that are named."""
     known = {"holdings": Holdings.BOTH, "now": NOW, **known}
     hotkey = known.pop("hotkey", ALICE)
-    return Facts(order=Order(hotkey=hotkey, valid_for=365 * DAY, **ORDERS[order]), **known)
+    flags = {**ORDERS, **LOCAL_ORDERS}[order]
+    return Facts(order=Order(hotkey=hotkey, valid_for=365 * DAY, **flags), **known)
 
 
 def test_figures_and_defaults_are_those_of_the_contract() -> None:
@@ -278,6 +288,59 @@ def test_request_without_an_answer_completes_no_pair(order: str, holdings: Holdi
     assert next_step(replace(without, requested_at=YOUNG)) == next_step(without)
 
 
+@pytest.mark.parametrize("order", [name for name in ORDERS if "reuse" not in name])
+@pytest.mark.parametrize("holdings", Holdings)
+def test_local_order_is_decided_as_any_other(order: str, holdings: Holdings) -> None:
+    """Where the pair is made changes nothing of when one is."""
+    for known in ({}, {"requested_at": YOUNG}, {"certificate": LONG, "lookups": (OTHER_KEY,)}):
+        local = facts(f"local, {order}", holdings=holdings, **known)
+        assert next_step(local) == next_step(facts(order, holdings=holdings, **known))
+
+
+EVERY_ORDER: Final = [*ORDERS, *LOCAL_ORDERS]
+
+
+@pytest.mark.parametrize("order", EVERY_ORDER)
+@pytest.mark.parametrize("holdings", Holdings)
+@pytest.mark.parametrize("requested_at", [None, NOW])
+def test_pending_key_makes_every_run_look_at_the_chain_first(
+    order: str, holdings: Holdings, requested_at: datetime | None
+) -> None:
+    """A published one is put in its place, whatever was ordered; it is never called lost."""
+    known = facts(order, holdings=holdings, requested_at=requested_at, pending=PENDING)
+    assert next_step(known) == Step(Action.LOOK_UP_PUBLISHED_KEY)
+    published = replace(known, lookups=(PENDING_KEY,))
+    assert next_step(published) == Step(Action.PLACE_PENDING)
+    unfinished = replace(published, leftovers=Leftovers.UNFINISHED)
+    assert next_step(unfinished) == Step(Action.FINISH_EARLIER_RUNS)
+
+
+@pytest.mark.parametrize("holdings", Holdings)
+@pytest.mark.parametrize("found", [None, OTHER_KEY, KEY])
+def test_pending_key_that_is_not_on_chain_is_gone_on_with(
+    holdings: Holdings, found: bytes | None
+) -> None:
+    """By every local order, a forced one too; others stop, and one that keeps its key goes on."""
+    for order in EVERY_ORDER:
+        known = facts(order, holdings=holdings, pending=PENDING, lookups=(found,))
+        if order in LOCAL_ORDERS:
+            assert next_step(known) == Step(Action.REPLACE_PAIR)
+        elif "reuse" in order:
+            assert next_step(known) == next_step(replace(known, pending=None))
+        else:
+            assert next_step(known) == Step(Action.STOP, Problem.PENDING)
+
+
+@pytest.mark.parametrize("order", EVERY_ORDER)
+@pytest.mark.parametrize("lookups", [(), (PENDING_KEY,)])
+def test_pending_key_of_another_hotkey_stops_every_run(
+    order: str, lookups: tuple[bytes, ...]
+) -> None:
+    """Also where the chain has it for the ordered one."""
+    known = facts(order, hotkey=BOB, pending=PENDING, lookups=lookups)
+    assert next_step(known) == Step(Action.STOP, Problem.OTHER_PENDING, ALICE)
+
+
 @st.composite
 def any_facts(draw: st.DrawFn) -> Facts:
     """Everything that can be known, in every combination."""
@@ -287,6 +350,7 @@ def any_facts(draw: st.DrawFn) -> Facts:
         force=draw(st.booleans()),
         reuse_key=draw(st.booleans()),
         renew_before=draw(st.none() | st.timedeltas(timedelta(), 365 * DAY)),
+        local=draw(st.booleans()),
     )
     certificates = [*NoCertificate, LONG, ending_in(10 * DAY)]
     return Facts(
@@ -295,8 +359,9 @@ def any_facts(draw: st.DrawFn) -> Facts:
         holdings=draw(st.sampled_from(Holdings)),
         leftovers=draw(st.sampled_from(Leftovers)),
         requested_at=draw(st.sampled_from([None, YOUNG, SETTLED])),
+        pending=draw(st.none() | st.just(PENDING)),
         certificate=draw(st.sampled_from(certificates)),
-        lookups=tuple(draw(st.lists(st.sampled_from([None, KEY, OTHER_KEY]), max_size=4))),
+        lookups=tuple(draw(st.lists(st.sampled_from(ON_CHAIN), max_size=4))),
     )
 
 
@@ -307,6 +372,12 @@ def test_key_on_chain_is_replaced_for_a_reason_only(known: Facts) -> None:
     if step.action is not Action.REPLACE_PAIR:
         return
     assert not known.order.reuse_key
+    if known.pending is not None:
+        # There is another one to come already, and the chain does not have it.
+        assert known.order.local
+        assert known.lookups
+        assert PENDING_KEY not in known.lookups
+        return
     if known.order.force or known.holdings is Holdings.NOTHING:
         return
     assert known.holdings is Holdings.BOTH
@@ -331,11 +402,12 @@ def test_pair_that_is_there_is_enough_where_no_more_is_ordered(known: Facts) -> 
         holdings=Holdings.BOTH,
         leftovers=Leftovers.NONE,
         requested_at=None,
+        pending=None,
     )
     assert next_step(settled) == Step(Action.KEEP_PAIR)
 
 
-@given(any_facts(), st.lists(st.sampled_from([None, KEY, OTHER_KEY]), min_size=4, max_size=4))
+@given(any_facts(), st.lists(st.sampled_from(ON_CHAIN), min_size=4, max_size=4))
 def test_every_run_ends(known: Facts, chain: list[bytes | None]) -> None:
     """Each look adds a fact, so that no step comes for ever."""
     for _ in range(10):

@@ -23,6 +23,9 @@ No pair is put in the place of a newer one, and no journal is removed before its
 Where the user wants a command to be run after a change, an empty file, `.client-pair-changed`,
 is there from before the journal is removed until the command has succeeded: it marks a pending
 notification.
+
+A key pair that is made on this machine is on disk before its public half is published, whole, in
+`client.key.pending`. It stays there until the pair is in its place, and goes before the journal.
 """
 
 from __future__ import annotations
@@ -52,14 +55,15 @@ from nexus_auth.adapters.files import (
     sync_directory,
 )
 from nexus_auth.domain.errors import CredentialsError
-from nexus_auth.domain.issuance import Holdings
-from nexus_auth.domain.issuing import Credentials, parse_private_key
+from nexus_auth.domain.issuance import Holdings, PendingKey
+from nexus_auth.domain.issuing import BACKDATING, Credentials, parse_private_key
 from nexus_auth.domain.server_name import names_of
 
 KEY_NAME: Final = "client.key"
 CERTIFICATE_NAME: Final = "client.crt"
 OLD_SUFFIX: Final = ".old"
 PENDING_NAME: Final = ".client-pair.pending"
+PENDING_KEY_NAME: Final = f"{KEY_NAME}.pending"
 NOTIFICATION_NAME: Final = ".client-pair-changed"
 
 # How temporary names begin.
@@ -114,6 +118,7 @@ class CredentialsDirectory:
         self.certificate_path = path / CERTIFICATE_NAME
         self.pending_path = path / PENDING_NAME
         self.notification_path = path / NOTIFICATION_NAME
+        self.pending_key_path = path / PENDING_KEY_NAME
 
     def holdings(self) -> Holdings:
         """Says which files are there; a link to a file counts. Touches nothing.
@@ -177,6 +182,66 @@ class CredentialsDirectory:
         with _explained(self.key_path):
             pem = _read(self.key_path)
         return parse_private_key(pem).private_bytes_raw()
+
+    def pending_key(self) -> PendingKey | None:
+        """Says which key pair was made on this machine, and is not in its place yet.
+
+        Raises:
+            CredentialsUnusable: If that cannot be found out.
+        """
+        credentials = self.load_pending()
+        if credentials is None:
+            return None
+        certificate = credentials.certificate
+        return PendingKey(
+            hotkey=certificate.hotkey,
+            public_key=certificate.public_key,
+            made_at=certificate.not_before + BACKDATING,
+        )
+
+    def load_pending(self) -> Credentials | None:
+        """Reads that pair; its certificate only says for which hotkey it was made, and when.
+
+        Raises:
+            CredentialsUnusable: If it cannot be read, or is not a file of ours.
+        """
+        path = self.pending_key_path
+        with _explained(path):
+            try:
+                # Neither a link is followed, nor a pipe waited for.
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                descriptor = os.open(path, flags)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            except OSError as exc:
+                if exc.errno != errno.ELOOP:
+                    raise
+                problem = "is a symbolic link; move it away first"
+                raise CredentialsUnusable(path=path, problem=problem) from None
+            try:
+                entry = os.fstat(descriptor)
+                if not stat.S_ISREG(entry.st_mode) or entry.st_uid not in self._owners():
+                    problem = f"is no regular file, or that of user {entry.st_uid}; move it away"
+                    raise CredentialsUnusable(path=path, problem=problem)
+                content = os.read(descriptor, _MAX_FILE_BYTES)
+            finally:
+                os.close(descriptor)
+        credentials = _parse_pair(content)
+        if credentials is None:
+            # It may be the only copy of a key that is on chain: nothing is written over it.
+            problem = "is not a key and its certificate; move it away first"
+            raise CredentialsUnusable(path=path, problem=problem)
+        return credentials
+
+    def save_pending(self, credentials: Credentials) -> None:
+        """Writes a pair down whose public half is about to be published.
+
+        Raises:
+            CredentialsUnusable: If that failed.
+        """
+        with _explained(self.pending_key_path):
+            content = credentials.key_pem + credentials.certificate_pem
+            replace_file(self.pending_key_path, content, mode=PRIVATE_MODE)
 
     def load_names(self) -> tuple[x509.GeneralName, ...] | None:
         """Reads the names in the certificate file alone.
@@ -311,7 +376,7 @@ class CredentialsDirectory:
                 *self.path.glob(PENDING_NAME),
             ]
             # In a directory that many users may write to, only the owner's or ours are journals.
-            owners = {os.geteuid(), self.path.stat().st_uid} if found else set()
+            owners = self._owners() if found else set()
             entries = {each: each.lstat() for each in found}
             # A pipe would never end; and what a link points to is not ours.
             journals = [
@@ -320,6 +385,9 @@ class CredentialsDirectory:
                 if entry.st_uid in owners and stat.S_ISREG(entry.st_mode)
             ]
             return sorted(journals, key=lambda each: entries[each].st_mtime_ns)
+
+    def _owners(self) -> set[int]:
+        return {os.geteuid(), self.path.stat().st_uid}
 
     def _check_places(self) -> None:
         """Raises where a name that a new pair needs is taken by what cannot be replaced."""
@@ -463,6 +531,10 @@ class Reservation:
             self._notification.fill(b"")
             self._notification.publish(directory.notification_path)
         sync_directory(directory.path)
+        with suppress(CredentialsUnusable):  # Then it stays, and the next run says so.
+            pending = directory.pending_key()
+            if pending is not None and pending.public_key == credentials.certificate.public_key:
+                _remove(directory.pending_key_path)
         _remove(journal)
 
 
@@ -496,6 +568,10 @@ def _parse_journal(path: Path) -> Credentials | None:
         content = _read(path)
     except OSError:
         return None
+    return _parse_pair(content)
+
+
+def _parse_pair(content: bytes) -> Credentials | None:
     # Room that was set aside is still there when the run was killed before it cut it off.
     key_pem, begin, rest = content.rstrip(b"\0").partition(_CERTIFICATE_BEGIN)
     with suppress(CredentialsError):

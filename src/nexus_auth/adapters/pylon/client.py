@@ -138,6 +138,7 @@ class PylonClient:
     """
 
     name: Final = "pylon"
+    keeps_pairs: Final = False
 
     def __init__(
         self,

@@ -1,22 +1,27 @@
-"""`nexus-auth generate`: has Pylon make a key pair and writes client.key and client.crt."""
+"""`nexus-auth generate`: has a key pair made and published, writes client.key and client.crt."""
 
 from __future__ import annotations
 
 import argparse
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nexus_auth.domain.errors import ConfigurationError, InvalidHotkey
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_go_switch, add_value, parsed
-from nexus_auth.entrypoints.settings import PYLON_FLAGS, Settings, add_flags, load_from
+from nexus_auth.entrypoints.settings import SOURCE_FLAGS, Settings, add_flags, load_from
 
 if TYPE_CHECKING:
     from nexus_auth.domain.issuance import Order
 
 _ED25519: Final = 1
 _MAX_TIMEOUT_SECONDS: Final = 3600.0
+_CONFIRM_SECONDS: Final = 60.0
+_LOCAL_CONFIRM_SECONDS: Final = 1200.0
+"""A person has to run a command, where the wallet is; and the chain may take it only after its rate
+limit, ten minutes by default."""
 
 _EPILOG: Final = """\
 Asking Pylon for a key pair REPLACES THE KEY ON CHAIN: certificates made before
@@ -32,6 +37,8 @@ examples:
       -after-change "nginx -s reload"
   nexus-auth generate -ss58-address 5F... -reuse-key
       (a new certificate, the same key)
+  nexus-auth generate -ss58-address 5F... -local
+      (the key pair is made here; publish it with your own tool, as it says)
   nexus-auth generate -ss58-address 5F... -san miner.example.com,192.0.2.7
 
 exit codes: 0 done, or nothing to do;
@@ -47,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     def add(name: str, metavar: str, explanation: str, **options: Any) -> None:
         add_value(parser, name, metavar=metavar, help=explanation, **options)
 
-    address = "the hotkey of the Pylon identity; becomes O in the certificate"
+    address = "the hotkey, with Pylon that of its identity; becomes O in the certificate"
     add("ss58-address", "ADDR", address, required=True)
     folder = "where client.key and client.crt are written; made if missing (default ./certs)"
     add("output-dir", "DIR", folder, default="./certs")
@@ -69,13 +76,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "replace the pair"
     )
     add("renew-before-days", "DAYS", renew, type=int)
+    local = (
+        "make the key pair on this machine: shows the command that publishes its public half, and "
+        "waits until the chain has it; needs no identity"
+    )
+    add_go_switch(parser, "local", local)
+    publish = (
+        "with -local: run this to publish it, without a shell; what to publish is in its "
+        "environment (NEXUS_AUTH_PUBLISH_...)"
+    )
+    add("publish-with", "COMMAND", publish)
     after = "run after the files have changed, without a shell; a failure is exit code 1"
     add("after-change", "COMMAND", after)
-    confirm = "how long to wait until the chain has the new key; 0 does not ask (default 60)"
-    add("confirm-timeout-seconds", "SECONDS", confirm, type=float, default=60.0)
+    confirm = (
+        "how long to wait until the chain has the new key; 0 does not ask (default 60; with -local "
+        "1200, and 0 looks once)"
+    )
+    add("confirm-timeout-seconds", "SECONDS", confirm, type=float)
     generating = "how long Pylon may take to make and publish the pair (default 300)"
     add("generate-timeout-seconds", "SECONDS", generating, type=float, default=300.0)
-    add_flags(parser, PYLON_FLAGS)
+    add_flags(parser, SOURCE_FLAGS)
     parser.epilog = _EPILOG
 
 
@@ -84,13 +104,18 @@ def execute(args: argparse.Namespace) -> int:
     import asyncio
 
     from nexus_auth.adapters.credentials.directory import CredentialsDirectory
+    from nexus_auth.adapters.credentials.local_issuer import LocalIssuer
     from nexus_auth.entrypoints.issuing.hook import Hook
     from nexus_auth.entrypoints.issuing.issuance import Issuance, is_nothing_to_do
     from nexus_auth.entrypoints.issuing.preflight import Preflight
+    from nexus_auth.entrypoints.issuing.publishing import Publisher
     from nexus_auth.entrypoints.reporter import Reporter
 
     order = _parse_order(args)
     after_change = None if args.after_change is None else Hook.parse(args.after_change)
+    publish_with = None
+    if args.publish_with is not None:
+        publish_with = Hook.parse(args.publish_with, setting="-publish-with")
     directory = CredentialsDirectory(Path(args.output_dir), will_notify=after_change is not None)
     reporter = Reporter()
     if is_nothing_to_do(order, directory):
@@ -101,14 +126,45 @@ def execute(args: argparse.Namespace) -> int:
         )
         return exit_codes.DONE
     settings = load_from(args)
-    if not order.reuse_key:
+    if not order.reuse_key and not order.local:
         _require_identity(settings)
 
     from nexus_auth.entrypoints.container import build_container
 
     container = build_container(settings)
 
-    async def issue() -> int:
+    confirm_seconds = args.confirm_timeout_seconds
+    if confirm_seconds is None:
+        confirm_seconds = _LOCAL_CONFIRM_SECONDS if order.local else _CONFIRM_SECONDS
+    # A key that stays is only looked up: that is the business of the source.
+    only_reads = order.local or (order.reuse_key and settings.source == "chain")
+
+    issuance = partial(
+        Issuance,
+        order=order,
+        directory=directory,
+        clock=container.clock(),
+        reporter=reporter,
+        after_change=after_change,
+        confirm_seconds=confirm_seconds,
+    )
+
+    async def publish_own() -> int:
+        async with container.source() as source:
+            issuer = LocalIssuer(
+                hotkey=order.hotkey,
+                netuid=settings.netuid,
+                directory=directory,
+                keys=source,
+                places=source,
+                publish=Publisher(command=publish_with, reporter=reporter).publish,
+                waiting=reporter.waiting,
+                clock=container.clock(),
+                wait_seconds=confirm_seconds,
+            )
+            return await issuance(issuer=issuer, fetch_keys=source.fetch_keys).run()
+
+    async def ask_pylon() -> int:
         timeout = args.generate_timeout_seconds
         async with (
             container.pylon(generate_timeout_seconds=timeout) as client,
@@ -123,20 +179,12 @@ def execute(args: argparse.Namespace) -> int:
                 clock=container.clock(),
                 reporter=reporter,
             )
-            return await Issuance(
-                order=order,
-                directory=directory,
-                issuer=client,
-                fetch_keys=client.fetch_keys,
-                clock=container.clock(),
-                reporter=reporter,
-                after_change=after_change,
-                preflight=preflight,
-                confirm_seconds=args.confirm_timeout_seconds,
+            return await issuance(
+                issuer=client, fetch_keys=client.fetch_keys, preflight=preflight
             ).run()
 
     try:
-        return asyncio.run(issue())
+        return asyncio.run(publish_own() if only_reads else ask_pylon())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None  # the one that was obeyed at last
 
@@ -192,12 +240,17 @@ def _parse_order(args: argparse.Namespace) -> Order:
         ("-confirm-timeout-seconds", 0, args.confirm_timeout_seconds),
         ("-generate-timeout-seconds", 1, args.generate_timeout_seconds),
     ):
-        if not lowest <= seconds <= _MAX_TIMEOUT_SECONDS:
+        if seconds is not None and not lowest <= seconds <= _MAX_TIMEOUT_SECONDS:
             problem = f"expected seconds from {lowest} to {_MAX_TIMEOUT_SECONDS:g}"
             raise ConfigurationError(setting=flag, problem=problem)
-    if args.force_recreate and args.reuse_key:
-        problem = "replaces the key, which -reuse-key keeps"
-        raise ConfigurationError(setting="-force-recreate", problem=problem)
+    keeps = "replaces the key, which -reuse-key keeps"
+    for is_wrong, flag, problem in (
+        (args.force_recreate and args.reuse_key, "-force-recreate", keeps),
+        (args.local and args.reuse_key, "-local", keeps),
+        (args.publish_with is not None and not args.local, "-publish-with", "needs -local"),
+    ):
+        if is_wrong:
+            raise ConfigurationError(setting=flag, problem=problem)
     return Order(
         hotkey=hotkey,
         algorithm=args.algorithm,
@@ -205,5 +258,6 @@ def _parse_order(args: argparse.Namespace) -> Order:
         force=args.force_recreate,
         reuse_key=args.reuse_key,
         renew_before=renew_before,
+        local=args.local,
         names=names,
     )

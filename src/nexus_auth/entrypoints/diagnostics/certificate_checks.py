@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import stat
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -11,6 +12,7 @@ from typing import Final
 from nexus_auth.adapters.credentials.directory import (
     CERTIFICATE_NAME,
     KEY_NAME,
+    PENDING_KEY_NAME,
     CredentialsDirectory,
     CredentialsUnusable,
 )
@@ -46,9 +48,10 @@ def check_pair(
     except (OSError, CertificateRejected) as exc:
         problem = exc.strerror if isinstance(exc, OSError) else exc
         if isinstance(exc, FileNotFoundError):
-            # Beside a key, generate without -reuse-key would fail.
-            has_key = (folder / KEY_NAME).exists()
-            next_step = _generate(folder, "-reuse-key" if has_key else "") + " makes one"
+            # Beside a key, generate without -reuse-key would fail; with a pending one, alone.
+            has_key, is_pending = (folder / KEY_NAME).exists(), (folder / PENDING_KEY_NAME).exists()
+            how = "-reuse-key" if has_key else "-local" if is_pending else ""
+            next_step = _generate(folder, how) + " makes one"
         elif isinstance(exc, OSError):
             next_step = "let there be a file that you can read"
         else:
@@ -73,9 +76,10 @@ def check_pair(
 
 
 def _check_earlier_runs(folder: Path, hotkey: Hotkey | None = None) -> list[Finding]:
-    """What interrupted runs of `generate` left: a new pair, or a request without an answer."""
+    """What interrupted runs of `generate` left: a pair, a request without an answer, a key."""
     directory = CredentialsDirectory(folder)
     try:
+        findings = _check_pending(directory)
         if directory.has_unfinished_work():
             text = "an interrupted run left a newer pair, which is not in its place"
             next_step = _generate(folder, "", hotkey) + " finishes it"
@@ -84,10 +88,23 @@ def _check_earlier_runs(folder: Path, hotkey: Hotkey | None = None) -> list[Find
             text += "without the answer: the key on chain may be another one"
             next_step = _generate(folder, "", hotkey) + " looks, and says what to do"
         else:
-            return []
+            return findings
     except CredentialsUnusable as exc:
-        text, next_step = str(exc), "let it be readable"
-    return [Finding("earlier runs", Outcome.WARNING, text, next_step)]
+        findings, text, next_step = [], str(exc), "let it be readable"
+    return [*findings, Finding("earlier runs", Outcome.WARNING, text, next_step)]
+
+
+def _check_pending(directory: CredentialsDirectory) -> list[Finding]:
+    pending = directory.pending_key()
+    if pending is None:
+        return []
+    text = (
+        f"{str(directory.pending_key_path)!r}, made here at {pending.made_at:%Y-%m-%d %H:%M:%S} "
+        f"UTC for {pending.hotkey}, is not in its place yet; its public half is "
+        f"{pending.public_key.hex()}"
+    )
+    next_step = _generate(directory.path, "-local", pending.hotkey) + " goes on with it"
+    return [Finding("pending key", Outcome.WARNING, text, next_step)]
 
 
 def _generate(folder: Path, how: str, hotkey: Hotkey | None = None) -> str:
@@ -132,10 +149,22 @@ def check_published(
     """
     if published == certificate.public_key:
         return Finding("on chain", Outcome.OK, "the chain has this key")
+    pending, replace = None, _reissue(folder)
+    with suppress(CredentialsUnusable):  # which is among the findings already
+        pending = CredentialsDirectory(folder).pending_key()
+    if pending is not None:
+        replace = _generate(folder, "-local", pending.hotkey) + " has the pending key published"
     if published is None:
         text = "the chain has no key of this hotkey; its owner is refused everywhere"
-        next_step = "is it the hotkey of your Pylon identity? "
+        question = "" if pending else "is it the hotkey of your Pylon identity? "
+        next_step = question + replace
+    elif pending is not None and published == pending.public_key:
+        text = f"the chain has another key of this hotkey: that of {PENDING_KEY_NAME}"
+        next_step = _generate(folder, "-local", pending.hotkey) + " puts it in its place"
     else:
-        text = "the chain has another key of this hotkey"
-        next_step = "use the newer pair, or make one: "
-    return Finding("on chain", Outcome.WRONG, text, next_step + _reissue(folder))
+        text = "the chain has another key of this hotkey" + (" than both" if pending else "")
+        next_step = (
+            "did another machine or a later run make one? Then use that pair. bt-ddos-shield puts "
+            f"its own key back, in the same slot: share one key (docs/issuing.md). Else {replace}"
+        )
+    return Finding("on chain", Outcome.WRONG, text, next_step)

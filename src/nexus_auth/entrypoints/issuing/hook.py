@@ -1,4 +1,4 @@
-"""The command that a user wants run after the pair on disk has changed."""
+"""The commands of the user: after the pair on disk has changed, or to have a key published."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -14,7 +15,7 @@ from nexus_auth.domain.errors import ConfigurationError
 TIMEOUT_SECONDS: Final = 60.0
 """Reloading a proxy takes a moment; a hook that hangs must not hang a timer's job for ever."""
 
-_OUR_SETTINGS: Final = ("NEXUS_AUTH_", "NEXUS_PYLON_")
+_OUR_SETTINGS: Final = ("NEXUS_AUTH_", "NEXUS_PYLON_", "NEXUS_CHAIN_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,8 @@ class Hook:
     words: tuple[str, ...]
 
     @classmethod
-    def parse(cls, text: str) -> Self:
-        """Splits a command line as a shell would; nothing in it is expanded.
+    def parse(cls, text: str, *, setting: str = "-after-change") -> Self:
+        """Splits the command line of a flag as a shell would; nothing in it is expanded.
 
         Raises:
             ConfigurationError: If it cannot be split, or there is no such program: that is
@@ -39,19 +40,26 @@ class Hook:
             if words and shutil.which(words[0]) is not None:
                 return cls(words)
             problem = f"{text!r}: no such program; for a shell's features write sh -c '...'"
-        raise ConfigurationError(setting="-after-change", problem=problem)
+        raise ConfigurationError(setting=setting, problem=problem)
 
-    async def run(self, *, timeout_seconds: float = TIMEOUT_SECONDS) -> str:
+    async def run(
+        self, *, timeout_seconds: float = TIMEOUT_SECONDS, values: Mapping[str, str] | None = None
+    ) -> str:
         """Runs the command. Our own settings, tokens among them, are not in its environment.
+
+        Args:
+            timeout_seconds: After which time it is stopped.
+            values: What it finds in its environment besides.
 
         Returns:
             What went wrong; empty when nothing did.
         """
+        theirs = {k: v for k, v in os.environ.items() if not k.startswith(_OUR_SETTINGS)}
         try:
             child = await asyncio.create_subprocess_exec(
                 *self.words,
                 stdin=asyncio.subprocess.DEVNULL,
-                env={k: v for k, v in os.environ.items() if not k.startswith(_OUR_SETTINGS)},
+                env={**theirs, **(values or {})},
             )
         except OSError as exc:
             return f"could not be started: {exc.strerror}"

@@ -42,7 +42,7 @@ from nexus_auth.domain.issuance import (
     Step,
     next_step,
 )
-from nexus_auth.domain.issuing import Credentials, build_credentials
+from nexus_auth.domain.issuing import Credentials, build_credentials, parse_private_key
 from nexus_auth.domain.ports import CertIssuer, Clock, KeyMap
 from nexus_auth.domain.server_name import names_of
 from nexus_auth.entrypoints import exit_codes
@@ -85,6 +85,7 @@ def is_nothing_to_do(order: Order, directory: CredentialsDirectory) -> bool:
         holdings=holdings,
         leftovers=leftovers,
         requested_at=directory.requested_at(),
+        pending=directory.pending_key(),
     )
     return next_step(facts).action is Action.KEEP_PAIR
 
@@ -147,7 +148,7 @@ class Issuance:
                         return code
                     case Action.CONFIRM_PAIR:
                         return await self._confirm(self.directory.load()) or code
-                    case Action.REUSE_KEY | Action.REPLACE_PAIR:
+                    case Action.REUSE_KEY | Action.PLACE_PENDING | Action.REPLACE_PAIR:
                         self._explain(step)
                         return await self._change_pair(step.action, facts)
                     case Action.STOP:
@@ -162,6 +163,7 @@ class Issuance:
             holdings=self.directory.holdings(),
             leftovers=leftovers,
             requested_at=self.directory.requested_at(),
+            pending=self.directory.pending_key(),
         )
 
     async def _finish_earlier_runs(self) -> tuple[Leftovers, int]:
@@ -212,7 +214,9 @@ class Issuance:
             )
 
     def _explain(self, step: Step) -> None:
-        if step.problem is Problem.NOT_PUBLISHED:
+        if step.action is Action.PLACE_PENDING:
+            self.reporter.say("The chain has the key that an earlier run made here.")
+        elif step.problem is Problem.NOT_PUBLISHED:
             self.reporter.say("Another key is on chain, or none.")
         elif step.remaining is not None:
             self.reporter.say(f"The certificate has {max(step.remaining.days, 0)} days left.")
@@ -242,6 +246,19 @@ class Issuance:
                 "file (nexus-auth-recovered-....pem), and callers with this pair are refused. "
                 "-force-recreate has a new pair made"
             )
+        elif step.problem is Problem.OTHER_PENDING:
+            path = directory.pending_key_path
+            problem = (
+                f"was made for {step.found}, not for {self.order.hotkey}. Name another directory, "
+                f"or have it published with generate -local -ss58-address {step.found}; where no "
+                "chain has it, remove it"
+            )
+        elif step.problem is Problem.PENDING:
+            path = directory.pending_key_path
+            problem = (
+                "a key pair that was made here waits to be published: generate -local goes on "
+                "with it. Where it was not and will not be published, remove it"
+            )
         elif step.problem is Problem.UNREADABLE:
             path = directory.path
             problem = (
@@ -263,13 +280,13 @@ class Issuance:
             self.reporter.say(f"{_request_of(facts)}; its answer is lost.")
         self.order = replace(self.order, names=self._choose_names())
         signals = HeldSignals(self.reporter.say, (_NOT_NOW, _STILL_WAITING))
-        if action is Action.REUSE_KEY:
-            # A new certificate around the key that is there.
-            with self.directory.reserved() as reservation:
-                credentials = self._build(self.directory.load_private_key())
-                reservation.save(credentials)
-        else:
+        if action is Action.REPLACE_PAIR and not self.issuer.keeps_pairs:
             credentials = await self._replace_pair(signals)
+        else:
+            # A new certificate around a key that is on disk, and stays there whatever happens.
+            with self.directory.reserved() as reservation:
+                credentials = self._build(await self._kept_key(action))
+                reservation.save(credentials)
         self._report_files(credentials)
         if signals.exit_code is not None:
             self.reporter.say("Ended as asked. The new pair was not looked up on chain.")
@@ -282,10 +299,25 @@ class Issuance:
         code = await self._run_hook()
         return await self._confirm(credentials) or code
 
+    async def _kept_key(self, action: Action) -> bytes:
+        directory = self.directory
+        if action is Action.REUSE_KEY:
+            return directory.load_private_key()
+        pending = directory.load_pending()
+        if action is Action.PLACE_PENDING and pending is not None:
+            return parse_private_key(pending.key_pem).private_bytes_raw()
+        self._rehearse()
+        try:
+            return (await self.issuer.generate(algorithm=self.order.algorithm)).private_key
+        except (asyncio.CancelledError, errors.IssuingError):
+            if directory.pending_key() is not None:
+                path = str(directory.pending_key_path)
+                self.reporter.say(f"The key waits in {path!r}; the next run goes on with it.")
+            raise
+
     async def _replace_pair(self, signals: HeldSignals) -> Credentials:
         """Has a new pair made, and does not let go of it before it is on disk."""
-        # A rehearsal: what goes wrong with a certificate goes wrong here.
-        self._build(Ed25519PrivateKey.generate().private_bytes_raw())
+        self._rehearse()
         with self.directory.reserved() as reservation, ExitStack() as stack:
             if self.preflight is not None:
                 await self.preflight.check(self._present_certificate())
@@ -327,6 +359,10 @@ class Issuance:
                     reservation.withdraw_request()
                 raise type(exc)(text, key_may_have_changed=exc.key_may_have_changed) from None
         return pair.private_key
+
+    def _rehearse(self) -> None:
+        """What goes wrong with a certificate goes wrong here, before a key is published."""
+        self._build(Ed25519PrivateKey.generate().private_bytes_raw())
 
     def _build(self, private_key: bytes) -> Credentials:
         return build_credentials(

@@ -22,6 +22,12 @@ def test_words_are_split_as_a_shell_does_and_nothing_is_expanded() -> None:
     assert str(hook) == "echo 'two words' '$HOME' ';' '*'"
 
 
+def test_flag_of_a_command_that_cannot_work_is_named() -> None:
+    """There are two."""
+    with pytest.raises(ConfigurationError, match=r"-publish-with"):
+        Hook.parse("no-such-program", setting="-publish-with")
+
+
 async def test_success_has_no_words() -> None:
     """A failure says what it was."""
     assert await Hook.parse("true").run() == ""
@@ -49,8 +55,11 @@ async def test_tokens_are_not_given_away(tmp_path: Path, monkeypatch: pytest.Mon
     """The rest of the environment is."""
     monkeypatch.setenv("NEXUS_PYLON_IDENTITY_TOKEN", "hunter2")
     monkeypatch.setenv("NEXUS_AUTH_ADMIN_TOKEN", "hunter2")
+    monkeypatch.setenv("NEXUS_CHAIN_ENDPOINT", "https://node.example/hunter2")
     monkeypatch.setenv("HARMLESS", "yes")
-    await Hook.parse(f"sh -c 'env > {tmp_path / 'seen'}'").run()
+    values = {"NEXUS_AUTH_PUBLISH_PORT": "1"}
+    await Hook.parse(f"sh -c 'env > {tmp_path / 'seen'}'").run(values=values)
     seen = (tmp_path / "seen").read_text()
     assert "hunter2" not in seen
     assert "HARMLESS=yes" in seen
+    assert "NEXUS_AUTH_PUBLISH_PORT=1" in seen
