@@ -123,7 +123,8 @@ def test_injection_stops_at_the_entrypoints(path: Path) -> None:
 
 SHARED_BY_ADAPTERS: Final = {
     *("nexus_auth.adapters.addresses", "nexus_auth.adapters.clock", "nexus_auth.adapters.files"),
-    *("nexus_auth.adapters.log_throttle", "nexus_auth.adapters.server_trust"),
+    *("nexus_auth.adapters.bounded_http", "nexus_auth.adapters.log_throttle"),
+    "nexus_auth.adapters.server_trust",
 }
 """Small modules beside the packages of adapters, which each of them may use."""
 

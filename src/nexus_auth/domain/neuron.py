@@ -19,7 +19,7 @@ class StakeKind(StrEnum):
     TAO = "tao"
     """Stake in TAO on the root network, as it counts for the subnet."""
     TOTAL = "total"
-    """What the chain weighs the neuron with: both of them together."""
+    """What the chain weighs the neuron with: alpha, and TAO by the chain's weight of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,8 @@ class Place:
 class Neuron:
     """What the chain says of one hotkey on the subnet.
 
-    Source: `GET …/block/recent/neurons` and `…/block/latest/neurons` of Pylon.
+    Source: `GET …/block/recent/neurons` and `…/block/latest/neurons` of Pylon, or what Pylon has it
+    from: subtensor's runtime API `SubnetInfoRuntimeApi`.
 
     Attributes:
         uid: Its place in the subnet, 0 to 65535.

@@ -119,7 +119,7 @@ def build_live_policies(settings: Settings, clock: Clock) -> LivePolicies:
     Raises:
         ConfigurationError: When the policies are not valid, or need what is not fetched.
     """
-    path, offers_neurons = settings.policy_file, settings.offers_neurons
+    path = settings.policy_file
     try:
         source = path or build_policies(
             allow=settings.allow_hotkeys,
@@ -127,7 +127,7 @@ def build_live_policies(settings: Settings, clock: Clock) -> LivePolicies:
             require_validator_permit=settings.require_validator_permit,
             min_stake=settings.min_stake,
         )
-        return LivePolicies(source, clock=clock, offers_neurons=offers_neurons)
+        return LivePolicies(source, clock=clock, neurons_problem=settings.neurons_problem)
     except PolicyInvalid as exc:
         raise ConfigurationError(
             setting="the access policy" if path is None else "NEXUS_AUTH_POLICY_FILE",

@@ -470,9 +470,18 @@ class Settings:
         return self.pylon_endpoint
 
     @property
-    def offers_neurons(self) -> bool:
-        """Whether neurons can be had: they come with a snapshot of all keys."""
-        return self.registry == "snapshot" and self.cache_duration_mins > 0
+    def neurons_problem(self) -> str | None:
+        """Why neurons cannot be had; None where they can."""
+        if self.registry != "snapshot" or self.cache_duration_mins <= 0:
+            return (
+                "which come with the snapshot of all keys; that needs "
+                "NEXUS_AUTH_REGISTRY=snapshot and NEXUS_AUTH_CACHE_DURATION_MINS above 0"
+            )
+        if self.source == "chain":
+            from nexus_auth.adapters.chain.neurons import NEEDS_EXTRA, find_library
+
+            return NEEDS_EXTRA if find_library() is None else None
+        return None
 
     @property
     def sealing_secrets(self) -> tuple[str | None, ...]:
@@ -567,12 +576,8 @@ class Settings:
                     f"{self.origins['policy_file']}); write it into the file",
                 )
         for attribute in ("require_validator_permit", "min_stake", "grant_headers"):
-            if getattr(self, attribute) and not self.offers_neurons:
-                raise self._wrong(
-                    attribute,
-                    "looks at neurons, which come with the snapshot of all keys; that needs "
-                    "NEXUS_AUTH_REGISTRY=snapshot and NEXUS_AUTH_CACHE_DURATION_MINS above 0",
-                )
+            if getattr(self, attribute) and (problem := self.neurons_problem) is not None:
+                raise self._wrong(attribute, f"looks at neurons, {problem}")
 
     def _wrong(self, attribute: str, problem: str) -> ConfigurationError:
         return ConfigurationError(

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from dependency_injector import errors
@@ -251,3 +252,24 @@ def test_traces_without_their_packages_are_a_configuration_error(
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(ConfigurationError, match=re.escape("nexus-auth[otel]")):
         a_container(NEXUS_AUTH_TRACES="otlp").traces()
+
+
+def test_policy_file_that_needs_neurons_of_the_chain_needs_the_extra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without it the service does not start; a policy that looks at no neurons needs none."""
+    file = tmp_path / "policy.toml"
+    environ = {
+        "NEXUS_AUTH_SOURCE": "chain",
+        "NEXUS_CHAIN_ENDPOINT": "ws://node:9944",
+        "NEXUS_PYLON_NETUID": "1",
+        "NEXUS_AUTH_POLICY_FILE": str(file),
+    }
+    file.write_text("[policies.validators]\nrequire_validator_permit = true\n")
+    assert a_container(**environ).policies().needs_neurons()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'nexus-auth\[chain\]'") as caught:
+        a_container(**environ).policies()
+    assert caught.value.setting == "NEXUS_AUTH_POLICY_FILE"
+    file.write_text("[policies.everyone]\n")
+    assert not a_container(**environ).policies().needs_neurons()

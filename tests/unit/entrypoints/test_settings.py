@@ -299,11 +299,37 @@ def test_policy_is_said_in_one_place(name: str, value: str) -> None:
 )
 def test_neurons_come_with_a_snapshot_only(name: str, value: str, without: dict[str, str]) -> None:
     """What could only refuse everybody is refused at the start."""
-    assert Settings.load(environ={name: value}).offers_neurons
+    assert Settings.load(environ={name: value}).neurons_problem is None
     with pytest.raises(ConfigurationError, match="NEXUS_AUTH_REGISTRY=snapshot") as caught:
         Settings.load(environ={name: value, **without})
     assert caught.value.setting == name
-    assert not Settings.load(environ=without).offers_neurons
+    assert Settings.load(environ=without).neurons_problem is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NEXUS_AUTH_REQUIRE_VALIDATOR_PERMIT", "true"),
+        ("NEXUS_AUTH_MIN_STAKE", "1"),
+        ("NEXUS_AUTH_GRANT_HEADERS", "uid"),
+    ],
+)
+def test_neurons_of_the_chain_need_the_extra(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """Without it, what looks at them is refused at the start; what does not starts."""
+    chain = {
+        "NEXUS_AUTH_SOURCE": "chain",
+        "NEXUS_CHAIN_ENDPOINT": "ws://node:9944",
+        "NEXUS_PYLON_NETUID": "1",
+    }
+    assert Settings.load(environ={**chain, name: value}).neurons_problem is None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'nexus-auth\[chain\]'") as caught:
+        Settings.load(environ={**chain, name: value})
+    assert caught.value.setting == name
+    assert Settings.load(environ=chain).neurons_problem is not None
+    assert Settings.load(environ={name: value}).neurons_problem is None, "Pylon's need nothing"
 
 
 @pytest.mark.parametrize(

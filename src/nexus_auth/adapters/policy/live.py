@@ -35,21 +35,21 @@ class LivePolicies:
     """
 
     def __init__(
-        self, source: PolicySet | Path, *, clock: Clock, offers_neurons: bool = True
+        self, source: PolicySet | Path, *, clock: Clock, neurons_problem: str | None = None
     ) -> None:
         """Puts policies in force.
 
         Args:
             source: Policies that never change, or their file, to be watched from `start` on.
             clock: Tells the time (aware, UTC).
-            offers_neurons: Whether neurons are fetched at all. If not, policies that look at them
-                are not valid: they would deny every caller.
+            neurons_problem: Why neurons cannot be fetched; None where they can. Where they
+                cannot, policies that look at them are not valid: they would deny every caller.
 
         Raises:
             PolicyInvalid: When the file cannot be read, or the policies are not valid.
         """
         self._clock = clock
-        self._offers_neurons = offers_neurons
+        self._neurons_problem = neurons_problem
         self._path = source if isinstance(source, Path) else None
         # Taken before the content: if that changes in between, the file looks different again.
         self._seen = () if self._path is None else _appearance(self._path)
@@ -61,12 +61,10 @@ class LivePolicies:
         self._put_in_force(load_policies(source) if isinstance(source, Path) else source)
 
     def _put_in_force(self, policies: PolicySet) -> None:
-        if policies.needs_neurons and not self._offers_neurons:
+        if policies.needs_neurons and self._neurons_problem is not None:
             name = next(p.name for p in policies.policies.values() if p.needs_neurons)
             raise PolicyInvalid(
-                f"policies.{name}",
-                "a rule looks at neurons, which come with the snapshot of all keys; that needs "
-                "NEXUS_AUTH_REGISTRY=snapshot and NEXUS_AUTH_CACHE_DURATION_MINS above 0",
+                f"policies.{name}", f"a rule looks at neurons, {self._neurons_problem}"
             )
         # Kept, because both are read for each request.
         self._policies, self._needs_neurons = policies, policies.needs_neurons

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,12 @@ from typing import Any, Final, ParamSpec, Self, TypeVar
 import httpx
 import structlog
 
+from nexus_auth.adapters.bounded_http import (
+    AnswerOutOfBounds,
+    BoundedTransport,
+    read_bounded,
+    trusted_servers,
+)
 from nexus_auth.adapters.pylon import answers
 from nexus_auth.adapters.pylon.api import (
     IdentityApi,
@@ -25,13 +30,7 @@ from nexus_auth.adapters.pylon.api import (
     PylonUnreachable,
     parse_endpoint,
 )
-from nexus_auth.adapters.pylon.bounded_transport import BoundedTransport
-from nexus_auth.adapters.server_trust import (
-    AUTHORITIES_VARIABLE,
-    CLEARED_FLAGS,
-    SET_FLAGS,
-    explain_refusal,
-)
+from nexus_auth.adapters.server_trust import AUTHORITIES_VARIABLE, explain_refusal
 from nexus_auth.domain import errors
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
@@ -59,9 +58,6 @@ one go, takes 5 ms, and 20 ms where it is made of nothing but brackets."""
 
 # Pylon refuses an X-Pylon-Timeout that is no whole number, and one above 300.
 _PYLON_TIMEOUT_CAP_SECONDS: Final = 300
-# A body in chunks of one byte costs a hundred times what it costs in one piece.
-_PIECE_BYTES_AT_LEAST: Final = 256
-_MAX_PIECES_MORE: Final = 1024
 _NO_CERTIFICATE: Final = "certificate not found"
 _NO_IDENTITY: Final = "identity"
 _NOT_PUBLISHED: Final = "could not generate"
@@ -309,7 +305,10 @@ class PylonClient:
                     timeout=httpx.Timeout(total_seconds, connect=self._connect_timeout_seconds),
                 ) as response,
             ):
-                body = await _bounded_body(response, max_bytes)
+                try:
+                    body = await read_bounded(response, max_bytes)
+                except AnswerOutOfBounds as exc:
+                    raise PylonAnswerInvalid(f"Pylon's answer {exc}") from None
                 status = response.status_code
                 return _Answer(status=status, body=body)
         except errors.RegistryError:
@@ -356,23 +355,6 @@ class PylonClient:
         raise error(f"Pylon at {self._endpoint} {problem}", status=status)
 
 
-async def _bounded_body(response: httpx.Response, max_bytes: int) -> bytes:
-    """Reads a body as it comes over the wire, without decompressing anything."""
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        raise PylonAnswerInvalid("Pylon's answer is compressed, which was not asked for")
-    body = bytearray()
-    pieces = 0
-    async for chunk in response.aiter_raw():
-        body += chunk
-        pieces += 1
-        if len(body) > max_bytes:
-            raise PylonAnswerInvalid(f"Pylon's answer is longer than {max_bytes} bytes")
-        if pieces > _MAX_PIECES_MORE + max_bytes // _PIECE_BYTES_AT_LEAST:
-            raise PylonAnswerInvalid("Pylon's answer comes in crumbs")
-    return bytes(body)
-
-
 async def _issuing(request: Awaitable[T]) -> T:
     """Raises the errors of a request as errors of the issuing port, which do not refer to them."""
     try:
@@ -392,18 +374,3 @@ async def _issuing(request: Awaitable[T]) -> T:
         case _:
             is_invalid = isinstance(failure, PylonAnswerInvalid)
             raise errors.IssuingRefused(str(failure), key_may_have_changed=is_invalid)
-
-
-def trusted_servers(endpoint: str) -> ssl.SSLContext:
-    """Trusts the authorities that this machine trusts, a private one of the operator's included.
-
-    For an endpoint that speaks plain HTTP it trusts no server: reading the authorities takes time
-    and memory. No redirect is followed, so that plain HTTP stays plain HTTP; a TLS handshake would
-    fail.
-    """
-    if not endpoint.startswith("https:"):
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context = httpx.create_ssl_context(trust_env=False)
-    context.load_default_certs()
-    context.verify_flags = (context.verify_flags | SET_FLAGS) & ~CLEARED_FLAGS
-    return context

@@ -10,8 +10,9 @@ from typing import Final
 
 import httpx
 
+from nexus_auth.adapters.bounded_http import trusted_servers
 from nexus_auth.adapters.pylon import api
-from nexus_auth.adapters.pylon.client import PylonClient, trusted_servers
+from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.domain.errors import BulkNotOffered, RegistryError
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.entrypoints.container import Container, build_container

@@ -35,9 +35,9 @@ def replace(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def live(path: Path, *, offers_neurons: bool = True) -> LivePolicies:
+def live(path: Path, *, neurons_problem: str | None = None) -> LivePolicies:
     """Policies that look at their file as often as those of the service."""
-    return LivePolicies(path, clock=FakeClock(), offers_neurons=offers_neurons)
+    return LivePolicies(path, clock=FakeClock(), neurons_problem=neurons_problem)
 
 
 def test_fixed_policies_tell_of_themselves() -> None:
@@ -160,15 +160,15 @@ async def test_first_need_of_neurons_is_announced(path: Path) -> None:
 
 async def test_policy_that_cannot_get_its_facts_is_refused(path: Path) -> None:
     """Where no neurons are fetched, a rule that looks at them would refuse everybody."""
-    policies = live(path, offers_neurons=False)
+    policies = live(path, neurons_problem="which need this")
     await policies.start()
     replace(path, STAKE)
     await until(lambda: policies.health().problem is not None)
-    assert "NEXUS_AUTH_REGISTRY=snapshot" in str(policies.health().problem)
+    assert "looks at neurons, which need this" in str(policies.health().problem)
     assert policies().default == "open"
     await policies.aclose()
     with pytest.raises(PolicyInvalid, match="looks at neurons"):
-        live(path, offers_neurons=False)
+        live(path, neurons_problem="which need this")
 
 
 async def test_defect_does_not_end_the_watching(

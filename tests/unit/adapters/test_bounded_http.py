@@ -7,7 +7,7 @@ import httpcore
 import httpx
 import pytest
 
-from nexus_auth.adapters.pylon.bounded_transport import BoundedTransport
+from nexus_auth.adapters.bounded_http import BoundedTransport
 
 HTTPCORE_ERRORS = [
     each for _, each in inspect.getmembers(httpcore, inspect.isclass) if issubclass(each, Exception)

@@ -1,8 +1,9 @@
-"""The network under httpx, with a bound on everything that is read for one answer.
+"""HTTP from a server that is not trusted with our memory or time: all that is read is bounded.
 
-The reader of a body can count it. What comes before, between and after, such as thousands of
-headers, an endless series of interim responses (RFC 9110 §15.2), tiny chunks or trailers, is read
-by the HTTP library without limit, and costs the event loop far more than its size.
+The reader of a body can count it, see `read_bounded`. What comes before, between and after, such as
+thousands of headers, an endless series of interim responses (RFC 9110 §15.2), tiny chunks or
+trailers, is read by the HTTP library without limit, and costs the event loop far more than its
+size. So the network under httpx is bounded too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Any, Final
 import httpcore
 import httpx
 
+from nexus_auth.adapters.server_trust import CLEARED_FLAGS, SET_FLAGS
+
 AROUND_BYTES: Final = 16 * 1024
 """For all that is no body: status lines, headers, trailers. That is 4,000 headers at most, which
 take 8 ms; an honest answer has twenty."""
@@ -27,13 +30,75 @@ READ_BYTES: Final = 4096
 """How much is read before other tasks run: some 150 interim responses, or 700 chunks of one byte,
 which is a few milliseconds' work."""
 
-_MAX_CONNECTIONS: Final = 8
+MAX_CONNECTIONS: Final = 8
+"""To one server, or to the nodes of one chain."""
+
+# A body in chunks of one byte costs a hundred times what it costs in one piece.
+_PIECE_BYTES_AT_LEAST: Final = 256
+_MAX_PIECES_MORE: Final = 1024
 # Pylon's server closes an idle connection after 5 s: never write to one that is about to close.
 _KEEP_ALIVE_SECONDS: Final = 2.0
 
 # How much more may be read for the request that this task has in flight before there is a new part
 # of the body.
 _left: ContextVar[int] = ContextVar("bytes_left")
+
+
+class AnswerOutOfBounds(Exception):
+    """A body is none that is read. The text goes on after "the answer"."""
+
+
+class PieceCounter:
+    """Refuses a body that comes in more pieces than an honest server makes of so many bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = self._pieces = 0
+
+    def count(self, piece: bytes | bytearray | memoryview) -> None:
+        """Takes note of one piece.
+
+        Raises:
+            AnswerOutOfBounds: If it is too much.
+        """
+        self._bytes += len(piece)
+        self._pieces += 1
+        if self._bytes > self._max_bytes:
+            raise AnswerOutOfBounds(f"is longer than {self._max_bytes} bytes")
+        if self._pieces > _MAX_PIECES_MORE + self._max_bytes // _PIECE_BYTES_AT_LEAST:
+            raise AnswerOutOfBounds("comes in crumbs")
+
+
+async def read_bounded(response: httpx.Response, max_bytes: int) -> bytes:
+    """Reads a body as it comes over the wire, without decompressing anything.
+
+    Raises:
+        AnswerOutOfBounds: If it is compressed, too long, or in too many pieces.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity":
+        raise AnswerOutOfBounds("is compressed, which was not asked for")
+    body = bytearray()
+    counter = PieceCounter(max_bytes)
+    async for piece in response.aiter_raw():
+        counter.count(piece)
+        body += piece
+    return bytes(body)
+
+
+def trusted_servers(*endpoints: str) -> ssl.SSLContext:
+    """Trusts the authorities that this machine trusts, a private one of the operator's included.
+
+    For endpoints that speak no TLS it trusts no server: reading the authorities takes time and
+    memory. No redirect is followed, so that plain HTTP stays plain HTTP; a TLS handshake would
+    fail.
+    """
+    if not any(endpoint.startswith(("https:", "wss:")) for endpoint in endpoints):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    context.verify_flags = (context.verify_flags | SET_FLAGS) & ~CLEARED_FLAGS
+    return context
 
 
 class BoundedTransport(httpx.AsyncBaseTransport):
@@ -43,8 +108,8 @@ class BoundedTransport(httpx.AsyncBaseTransport):
         """Prepares a pool of connections; nothing is opened yet. `tls` says whom to trust."""
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=tls,
-            max_connections=_MAX_CONNECTIONS,
-            max_keepalive_connections=_MAX_CONNECTIONS,
+            max_connections=MAX_CONNECTIONS,
+            max_keepalive_connections=MAX_CONNECTIONS,
             keepalive_expiry=_KEEP_ALIVE_SECONDS,
             network_backend=_Network(),
         )
