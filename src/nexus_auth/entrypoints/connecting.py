@@ -109,8 +109,14 @@ async def connect_chain(
         ValueError: When a span or a number is below what makes sense.
     """
     from nexus_auth.adapters.chain.endpoints import parse_endpoints, parse_genesis
+    from nexus_auth.adapters.chain.neurons import find_library
     from nexus_auth.adapters.chain.source import ChainSource
 
+    if neurons and find_library() is None:
+        raise ConfigurationError(
+            setting="neurons",
+            problem="of the chain need the extra of that name: pip install 'nexus-auth[chain]'",
+        )
     if not 0 <= netuid <= _MAX_NETUID:
         raise ConfigurationError(setting="netuid", problem=f"expected 0 to {_MAX_NETUID}")
     try:

@@ -191,10 +191,10 @@ async def test_chain_itself_says_who_is_registered(chain: list[Chain]) -> None:
         assert isinstance(await v.verify(ALICE.pem), Granted)
         denied = await v.verify(Subnet().impostor(ALICE).pem)
         (source,) = chain
-        assert not source.is_closed
+        was_closed = source.is_closed
+    assert (was_closed, source.is_closed) == (False, True)
     assert isinstance(denied, Denied)
     assert denied.reason is DenialReason.KEY_MISMATCH
-    assert source.is_closed
     del source.arguments["clock"]
     assert source.arguments == {"endpoints": nodes, "netuid": 12, "genesis": GENESIS}
     assert source.neuron_fetches == 0
@@ -232,6 +232,17 @@ async def test_arguments_that_do_not_fit_a_chain_are_refused(
             pass
     assert "s3cret" not in str(caught.value)
     assert all(source.is_closed for source in chain)
+
+
+async def test_neurons_of_the_chain_need_the_extra(
+    chain: list[Chain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could only deny every caller is refused at once."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigurationError, match=r"nexus-auth\[chain\]"):
+        async with connect_chain("ws://node", netuid=12, neurons=True):
+            pass
+    assert chain == []
 
 
 @pytest.mark.usefixtures("pylon")
