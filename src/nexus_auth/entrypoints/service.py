@@ -70,6 +70,8 @@ def serve(settings: Settings) -> int:
     # What cannot work is said before anything is opened.
     container = build_container(settings)
     container.policies()
+    if settings.source == "chain":
+        container.chain()  # a package of an extra may be missing
     container.shared_snapshots()
     container.traces()
     for problem in settings.unknown:

@@ -155,7 +155,9 @@ def _trouble(registry: RegistryHealth) -> str:
 def _block(registry: RegistryHealth) -> str:
     if registry.block is None or registry.block_age is None:
         return ""
-    return _fill("block", block=registry.block, span=_span(registry.block_age.total_seconds()))
+    # A number and its unit stay together where the line is broken.
+    span = _Html(_span(registry.block_age.total_seconds()).replace(" ", "&nbsp;"))
+    return _fill("block", block=registry.block, span=span)
 
 
 def _broken_policy(policy: PolicyHealth) -> str:
