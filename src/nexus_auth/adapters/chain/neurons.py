@@ -18,24 +18,22 @@ import os
 import subprocess
 import sys
 from binascii import unhexlify
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from nexus_auth.adapters.chain.neuron_decoder import API, FIELDS, METHOD, NO_LIBRARY
-from nexus_auth.domain.errors import InvalidHotkey, RegistryAnswerInvalid, RegistryUnavailable
+from nexus_auth.adapters.chain.rpc import Call, NodeAnswerInvalid
+from nexus_auth.domain.errors import InvalidHotkey, RegistryUnavailable
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
 
 T = TypeVar("T")
-
-Call = Callable[[str, list[Any]], Awaitable[Any]]
-"""One RPC request to one node: the method and its params; gives the result, as JSON is read."""
 
 NEEDS_EXTRA: Final = (
     "which are decoded with bittensor-core where NEXUS_AUTH_SOURCE=chain; "
@@ -56,7 +54,7 @@ _METADATA_VERSION: Final = 15
 
 _RAO: Final = 10**9
 _MAX_RAO: Final = 2**64 - 1
-_SECONDS: Final = 15.0
+_SECONDS: Final = 10.0
 """How long the decoder may take by the clock; it takes 60 ms, and gives up by itself after 5 s of
 processor time."""
 
@@ -125,7 +123,7 @@ class NeuronReader:
         version = await call("state_getRuntimeVersion", [at])
         spec_version = version.get("specVersion") if isinstance(version, dict) else None
         if type(spec_version) is not int:
-            raise RegistryAnswerInvalid("the node does not say which runtime the chain has")
+            raise NodeAnswerInvalid("does not say which runtime the chain has")
         runtime = self._runtime
         if runtime is None or runtime.spec_version != spec_version:
             runtime = self._runtime = await self._learn(call, spec_version, at)
@@ -134,7 +132,7 @@ class NeuronReader:
         )
         try:
             return await asyncio.to_thread(self._parse, runtime.metadata, answer)
-        except RegistryAnswerInvalid:
+        except NodeAnswerInvalid:
             self._runtime = None  # The next fetch learns anew.
             raise
 
@@ -150,11 +148,11 @@ class NeuronReader:
         # An option of bytes with their length; the metadata itself begins with this word.
         start = answer.find(b"meta", 0, 16)
         if start < 0:
-            raise RegistryAnswerInvalid("the node has no metadata of version 15")
+            raise NodeAnswerInvalid("has no metadata of version 15")
         metadata = answer[start:]
         names = await asyncio.to_thread(_decode, _NAMES, metadata, b"")
         if not set(FIELDS) <= set(names):
-            raise RegistryAnswerInvalid("the runtime says nothing of what policies need")
+            raise NodeAnswerInvalid("has a runtime that says not what policies need")
         # The API names a field by its place in the answer.
         places = b"".join(names.index(name).to_bytes(2, "little") for name in FIELDS)
         count = bytes([len(FIELDS) << 2])  # SCALE compact
@@ -164,17 +162,17 @@ class NeuronReader:
     def _parse(self, metadata: bytes, answer: bytes) -> tuple[Mapping[Hotkey, Neuron], int]:
         found = _decode(_METAGRAPH, metadata, answer)
         if found is None:
-            raise RegistryAnswerInvalid(f"the chain has no subnet {self._netuid}")
+            raise NodeAnswerInvalid(f"has no subnet {self._netuid}")
         if found.netuid != self._netuid:
-            raise RegistryAnswerInvalid("the node speaks of another subnet")
+            raise NodeAnswerInvalid("speaks of another subnet")
         lists = (
             *(found.hotkeys, found.active, found.validator_permit),
             *(found.alpha_stake, found.tao_stake, found.total_stake),
         )
         if len({len(each) for each in lists}) > 1:
-            raise RegistryAnswerInvalid("the facts about neurons are not as many as the neurons")
+            raise NodeAnswerInvalid("has not as many facts as neurons")
         if len(set(found.hotkeys)) < len(found.hotkeys):
-            raise RegistryAnswerInvalid("a hotkey has two places on the subnet")
+            raise NodeAnswerInvalid("gives a hotkey two places on the subnet")
         neurons: dict[Hotkey, Neuron] = {}
         rejected = 0
         for uid, (address, active, permit, *stakes) in enumerate(zip(*lists, strict=True)):
@@ -212,7 +210,7 @@ async def _fetch_bytes(call: Call, name: str, argument: str, at: str, *, most: i
             return unhexlify(answer[2:])
         except ValueError:
             pass
-    raise RegistryAnswerInvalid("the node's answer is no bytes in hexadecimal, or too many")
+    raise NodeAnswerInvalid("answered no bytes in hexadecimal, or too many")
 
 
 def _decode(decoder: msgspec.json.Decoder[T], metadata: bytes, answer: bytes) -> T:
@@ -220,13 +218,13 @@ def _decode(decoder: msgspec.json.Decoder[T], metadata: bytes, answer: bytes) ->
         return decoder.decode(_run_decoder(metadata, answer))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         # Its text may repeat the answer's.
-        raise RegistryAnswerInvalid("what the node says of neurons cannot be decoded") from None
+        raise NodeAnswerInvalid("says of neurons what cannot be decoded") from None
 
 
 def _run_decoder(metadata: bytes, answer: bytes) -> bytes:
     folder = find_library()
     if folder is None:
-        raise RegistryUnavailable(f"there are no neurons, {NEEDS_EXTRA}")
+        raise RegistryUnavailable(f"cannot be asked about neurons, {NEEDS_EXTRA}")
     arguments = [sys.executable, "-I", "-S", str(_DECODER), str(folder), str(len(metadata))]
     try:
         done = subprocess.run(  # noqa: S603 - a program of ours, without a shell
@@ -239,8 +237,12 @@ def _run_decoder(metadata: bytes, answer: bytes) -> bytes:
             check=False,
         )
     except (OSError, subprocess.SubprocessError) as exc:
-        raise RegistryUnavailable(f"neurons cannot be decoded: {type(exc).__name__}") from exc
+        raise RegistryUnavailable(
+            f"cannot be asked about neurons: the decoder failed with {type(exc).__name__}"
+        ) from exc
     if done.returncode == NO_LIBRARY:
-        raise RegistryUnavailable("bittensor-core is installed, but cannot be loaded here")
+        raise RegistryUnavailable(
+            "cannot be asked about neurons: bittensor-core is there, but cannot be loaded"
+        )
     # Nothing is no JSON: what failed, or ended before it was done, has said nothing.
     return done.stdout if done.returncode == 0 else b""
