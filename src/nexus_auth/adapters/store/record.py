@@ -14,7 +14,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -66,7 +66,7 @@ class _Boot(Struct):
 
 
 class _Block(Struct):
-    number: Annotated[int, Meta(ge=0)]
+    number: Annotated[int, Meta(ge=0, le=2**63 - 1)]
     hash: Annotated[str, Meta(pattern=r"\A0x[0-9a-f]{64}\Z")]
     time: Annotated[datetime, Meta(tz=True)]
 
@@ -152,7 +152,7 @@ class RecordFormat:
         age = max(now - content.said_at, self._age_since_boot(content.boot), timedelta(0))
         block = None
         if (said := content.block) is not None:
-            block = Block(number=said.number, hash=said.hash, time=said.time)
+            block = Block(number=said.number, hash=said.hash, time=said.time.astimezone(UTC))
         snapshot = SubnetSnapshot(keys=keys, neurons=neurons, said_at=now - age, block=block)
         return StoredSnapshot(snapshot=snapshot, age=age)
 

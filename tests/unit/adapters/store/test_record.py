@@ -233,6 +233,8 @@ def replaced(name: str, value: object) -> Callable[[dict[str, Any]], object]:
         *(lambda r, v=value: r.update(block=v) for value in WRONG[:-1]),
         lambda r: r["block"].update(number=-1),
         lambda r: r["block"].update(number=1.5),
+        lambda r: r["block"].update(number=2**64),
+        lambda r: r["block"].update(time="0001-01-01T00:00:00+23:59"),
         lambda r: r["block"].update(hash="0x" + "5C" * 32),
         lambda r: r["block"].update(hash="0x" + "5c" * 32 + "\n"),
         lambda r: r["block"].update(time="2026-06-01T12:00:00"),
