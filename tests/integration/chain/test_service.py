@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -19,6 +21,7 @@ import nexus_auth
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.entrypoints.cli import main
+from nexus_auth.entrypoints.diagnostics.chain_checks import judge_block_time
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.integration.chain import scale
 from tests.integration.chain.node import (
@@ -32,7 +35,12 @@ from tests.integration.chain.node import (
 )
 from tests.integration.diagnostics.test_doctor_and_status import examine, save_pair
 from tests.integration.real import wait_until_ready
-from tests.integration.service.running import RunningService, a_header, running_service
+from tests.integration.service.running import (
+    RunningService,
+    a_header,
+    running_service,
+    service_environment,
+)
 from tests.integration.service.test_monitoring import scrape
 from tests.pages import ROOT
 
@@ -231,6 +239,39 @@ def test_hotkeys_can_be_asked_for_one_by_one(
     assert "state_getKeysPaged" not in node.methods()
 
 
+def test_missing_package_is_said_in_one_line_before_anything_is_opened(tmp_path: Path) -> None:
+    """As a wrong setting: exit code 2, and the extra by its name."""
+    program = "import sys; sys.modules['websockets'] = None\n"
+    program += "from nexus_auth.entrypoints.cli import main; sys.exit(main(['run']))"
+    more = {"NEXUS_AUTH_LISTEN_ADDR": f"unix:{tmp_path}/socket"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env=service_environment("", **settings_of("ws://127.0.0.1:9"), **more),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.count("\n") == 1
+    assert "NEXUS_CHAIN_ENDPOINT" in ended.stderr
+    assert "pip install 'nexus-auth[chain]'" in ended.stderr
+    assert not (tmp_path / "socket").exists()
+
+
+def test_setting_of_the_other_source_is_named_at_the_start(
+    node: RunningNode, tmp_path: Path
+) -> None:
+    """A node that is named has no effect while the source is Pylon, and the other way round."""
+    with serving(tmp_path, node.url, NEXUS_PYLON_ENDPOINT="http://127.0.0.1:9") as service:
+        (line,) = service.lines("unknown_setting")
+        assert line["problem"].startswith("NEXUS_PYLON_ENDPOINT has no effect but on generate")
+    with serving(tmp_path, node.url, NEXUS_AUTH_SOURCE="pylon", wait=False) as service:
+        (line,) = service.lines("unknown_setting")
+        assert line["problem"].startswith("NEXUS_CHAIN_ENDPOINT has no effect:")
+
+
 # Commands.
 
 
@@ -399,8 +440,6 @@ def test_doctor_counts_keys_that_cannot_be_used(
 )
 def test_clock_is_judged_by_the_latest_block(seconds: float, outcome: str) -> None:
     """A final block is always some seconds old, and never of the future."""
-    from nexus_auth.entrypoints.diagnostics.chain_checks import judge_block_time
-
     finding = judge_block_time(timedelta(seconds=seconds), timedelta(minutes=5))
     assert finding.outcome == outcome
     assert bool(finding.next_step) is (outcome != "ok")
