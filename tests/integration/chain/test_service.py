@@ -243,7 +243,7 @@ def test_missing_package_is_said_in_one_line_before_anything_is_opened(tmp_path:
     """As a wrong setting: exit code 2, and the extra by its name."""
     program = "import sys; sys.modules['websockets'] = None\n"
     program += "from nexus_auth.entrypoints.cli import main; sys.exit(main(['run']))"
-    more = {"NEXUS_AUTH_LISTEN_ADDR": f"unix:{tmp_path}/socket"}
+    more = {"NEXUS_AUTH_LISTEN_ADDR": f"unix:{tmp_path}/socket", "NEXUS_AUTH_WORKERS": "2"}
     ended = subprocess.run(
         [sys.executable, "-c", program],
         env=service_environment("", **settings_of("ws://127.0.0.1:9"), **more),
