@@ -422,6 +422,34 @@ def test_doctor_compares_nodes(
         assert "chain" not in found
 
 
+def test_doctor_says_that_a_node_is_slow(
+    node: RunningNode,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Slower than an unknown caller waits: its new key then counts at the next refresh only."""
+    monkeypatch.chdir(tmp_path)
+    node.delay_seconds = 0.4
+    code, found = doctor_on(capsys, monkeypatch, node.url)
+    assert (code, found["node"]["outcome"]) == (0, "warning")
+    assert found["node"]["text"].endswith(" s: slow")
+
+
+def test_doctor_names_the_extra_that_a_node_needs(
+    node: RunningNode,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Also beside a node that answers without it: the service does not start."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "nexus_auth.adapters.chain.websocket", None)
+    code, found = doctor_on(capsys, monkeypatch, node.url, node.ws_url)
+    assert (code, found["node"]["outcome"]) == (1, "wrong")
+    assert "pip install 'nexus-auth[chain]'" in found["node"]["text"]
+
+
 def test_doctor_counts_keys_that_cannot_be_used(
     asked: RunningNode, capsys: pytest.CaptureFixture[str]
 ) -> None:
