@@ -14,7 +14,7 @@ from nexus_auth.adapters.store.record import RecordFormat, derive_secret
 from nexus_auth.domain.ed25519 import is_usable_public_key
 from nexus_auth.domain.errors import RecordRejected
 from nexus_auth.domain.neuron import Neuron
-from nexus_auth.domain.snapshot import StoredSnapshot, SubnetSnapshot
+from nexus_auth.domain.snapshot import Block, StoredSnapshot, SubnetSnapshot
 from tests.builders import NOW
 from tests.fakes import FakeClock
 
@@ -31,6 +31,7 @@ WORDS: Final = (
     ),
     *(b'"id":', b'"seconds":', b'"keys":', b'"neurons":', b'"uid":', b'"alpha":', b'"total":'),
     *(b"null", b"NaN", b"Infinity", b"1e400", b"-1", b"true", b"[[[[", b"9999-12-31T23:59:59"),
+    *(b'"block":', b'"number":', b'"hash":', b'"time":'),
     *(b"0001-01-01T00:00:00+23:59", b"nexus-auth snapshot"),
 )
 
@@ -45,9 +46,11 @@ _UNSEALED: Final = replace(_OURS, secret=None)
 _FOREIGN: Final = replace(_OURS, secret=derive_secret("another", scope=_OURS.scope))
 
 _NEURON: Final = Neuron(uid=3, validator_permit=True, active=False, alpha=1.5, tao=0.25, total=1.75)
+_BLOCK: Final = Block(number=7, hash="0x" + "5c" * 32, time=NOW)
 _SNAPSHOTS: Final = {
     "keys": SubnetSnapshot(keys=REGISTERED, said_at=NOW, neurons=None),
     "neurons": SubnetSnapshot(keys=REGISTERED, said_at=NOW, neurons={ALICE: _NEURON}),
+    "block": SubnetSnapshot(keys=REGISTERED, said_at=NOW, block=_BLOCK),
     "old": SubnetSnapshot(keys={}, said_at=NOW - timedelta(days=2), neurons={}),
 }
 
@@ -58,7 +61,9 @@ def check(data: bytes) -> None:
     if sealed is not None:
         require(
             any(
-                sealed.snapshot.keys == ours.keys and sealed.snapshot.neurons == ours.neurons
+                sealed.snapshot.keys == ours.keys
+                and sealed.snapshot.neurons == ours.neurons
+                and sealed.snapshot.block == ours.block
                 for ours in _SNAPSHOTS.values()
             ),
             "what was sealed with the secret, and nothing else",

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     )
     from nexus_auth.domain.reasons import DenialReason
     from nexus_auth.domain.verifier import CertificateVerifier
-    from nexus_auth.entrypoints.connecting import connect
+    from nexus_auth.entrypoints.connecting import connect, connect_chain
 
     __version__: str
 
@@ -92,6 +92,7 @@ __all__ = [
     "StakeKind",
     "SyncVerifier",
     "connect",
+    "connect_chain",
     "evaluate",
     "utc_now",
 ]
@@ -120,7 +121,7 @@ _MODULES = {
     ),
     "nexus_auth.domain.reasons": ("DenialReason",),
     "nexus_auth.domain.verifier": ("CertificateVerifier",),
-    "nexus_auth.entrypoints.connecting": ("connect",),
+    "nexus_auth.entrypoints.connecting": ("connect", "connect_chain"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

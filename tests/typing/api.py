@@ -27,6 +27,7 @@ from nexus_auth import (
     StakeKind,
     SyncVerifier,
     connect,
+    connect_chain,
     evaluate,
     utc_now,
 )
@@ -64,6 +65,13 @@ async def decide() -> str:
                 return f"{reason.value} {reason.body} {detail}"
             case _:
                 assert_never(decision)
+
+
+async def decide_by_the_chain() -> Decision:
+    """The same without a Pylon; the nodes are named in the order of preference."""
+    async with connect_chain("wss://node:443", "http://127.0.0.1:9944", netuid=12) as verifier:
+        assert_type(verifier, CertificateVerifier)
+        return await verifier.verify(b"")
 
 
 def decide_without_a_loop(certificate: str | None) -> Decision:

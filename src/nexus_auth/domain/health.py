@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
+    from nexus_auth.domain.snapshot import Block
+
 
 @unique
 class Freshness(StrEnum):
@@ -36,6 +38,10 @@ class RegistryHealth:
             nothing is known, or when each hotkey has an age of its own.
         failing_since: Since when the source does not answer; None while it does.
         last_error: Why the last fetch failed, in our own words.
+        source: What the source is called, such as `pylon`.
+        block: The block that said it; None where the source names none, when nothing is known, or
+            when each hotkey has an age of its own.
+        block_age: How long ago that was, by the block's own time; None without a block.
     """
 
     freshness: Freshness
@@ -44,6 +50,9 @@ class RegistryHealth:
     age: timedelta | None
     failing_since: datetime | None
     last_error: str | None
+    source: str
+    block: Block | None = None
+    block_age: timedelta | None = None
 
     @property
     def can_serve(self) -> bool:

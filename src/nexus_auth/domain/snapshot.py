@@ -87,11 +87,19 @@ class SubnetSnapshot:
             return None
         return Suspicion.LOST if _shrank(previous.neurons, self.neurons) else None
 
+    def is_behind(self, other: SubnetSnapshot) -> bool:
+        """Says whether an earlier block of the chain says this: keys rotated since are not in it.
+
+        Finalised blocks are never taken back, so the node that says this has not caught up.
+        """
+        mine, theirs = self.block, other.block
+        return mine is not None and theirs is not None and mine.number < theirs.number
+
     def updated_by(self, later: SubnetSnapshot) -> Self:
         """This snapshot with what `later` says; what `later` leaves out stays.
 
         Rotated and new keys count from the moment they are seen: an old key must not live on
-        because the answer that replaced it left out others. The age stays the older one.
+        because the answer that replaced it left out others. Age and block stay the older ones.
         """
         neurons = self.neurons
         if neurons is not None and later.neurons is not None:

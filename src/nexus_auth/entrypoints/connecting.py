@@ -1,9 +1,9 @@
-"""A verifier for one's own application, wired to a Pylon in one line."""
+"""A verifier for one's own application, wired to a Pylon or to the chain in one line."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.domain.errors import ConfigurationError
@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import timedelta
 
+    from nexus_auth.adapters.chain.source import ChainSource
     from nexus_auth.adapters.pylon.api import PylonApi
+    from nexus_auth.adapters.pylon.client import PylonClient
+
+
+_MAX_NETUID: Final = 2**16 - 1
 
 
 @asynccontextmanager
@@ -61,30 +66,98 @@ async def connect(
     """
     # Only a program that connects pays for the HTTP client.
     from nexus_auth.adapters.pylon.client import PylonClient
-    from nexus_auth.adapters.registry.fetch import Timing
-    from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 
-    if neurons and not max_age:
-        raise ConfigurationError(
-            setting="neurons", problem="come with all keys at once; that needs a max_age above zero"
-        )
     api = _choose_api(netuid, identity_name, identity_token, open_access_token)
     try:
         client = PylonClient(endpoint=endpoint, api=api)
     except ValueError as exc:
         raise ConfigurationError(setting="endpoint", problem=str(exc)) from None
-    async with (
-        client,
-        SnapshotRegistry(
-            source=client,
-            timing=Timing(max_age=max_age, refresh_every=refresh_every),
-            neuron_source=client,
-            needs_neurons=lambda: neurons,
-        ) as registry,
-    ):
-        yield CertificateVerifier(
-            registry=registry, clock=utc_now, leeway=leeway, remember=remember
+    async with _verifier(client, max_age, refresh_every, leeway, remember, neurons=neurons) as made:
+        yield made
+
+
+@asynccontextmanager
+async def connect_chain(
+    *endpoints: str,
+    netuid: int,
+    genesis: str | None = None,
+    max_age: timedelta = MAX_AGE,
+    refresh_every: timedelta = REFRESH_EVERY,
+    leeway: timedelta = LEEWAY,
+    remember: int = DEFAULT_REMEMBERED,
+    neurons: bool = False,
+) -> AsyncIterator[CertificateVerifier]:
+    """Opens a verifier that reads from the chain itself who is registered; no Pylon is needed.
+
+    All keys of the subnet are read at one finalised block; everything else is as for `connect`.
+    A node that stops advancing counts as one that cannot be reached.
+
+    Args:
+        endpoints: Nodes, such as `wss://node:443` or `http://127.0.0.1:9944`, the preferred one
+            first. `ws://` and `wss://` need the extra `chain`.
+        netuid: The subnet.
+        genesis: The hash of the chain's block 0: nodes of any other chain are refused. Where it is
+            None, the first node that answers says which chain is meant.
+        max_age: How long keys may be used without news; zero fetches every time.
+        refresh_every: How often they are renewed.
+        leeway: As for `connect`.
+        remember: As for `connect`.
+        neurons: As for `connect`; needs the extra `chain`.
+
+    Raises:
+        ConfigurationError: When the arguments do not fit together, or an extra is missing.
+        ValueError: When a span or a number is below what makes sense.
+    """
+    from nexus_auth.adapters.chain.endpoints import parse_endpoints, parse_genesis
+    from nexus_auth.adapters.chain.neurons import find_library
+    from nexus_auth.adapters.chain.source import ChainSource
+
+    if neurons and find_library() is None:
+        raise ConfigurationError(
+            setting="neurons",
+            problem="of the chain need the extra of that name: pip install 'nexus-auth[chain]'",
         )
+    if not 0 <= netuid <= _MAX_NETUID:
+        raise ConfigurationError(setting="netuid", problem=f"expected 0 to {_MAX_NETUID}")
+    try:
+        nodes = parse_endpoints(",".join(endpoints))
+        genesis = None if genesis is None else parse_genesis(genesis)
+        source = ChainSource(endpoints=nodes, netuid=netuid, clock=utc_now, genesis=genesis)
+    except ValueError as exc:
+        raise ConfigurationError(setting="connect_chain", problem=str(exc)) from None
+    async with _verifier(source, max_age, refresh_every, leeway, remember, neurons=neurons) as made:
+        yield made
+
+
+@asynccontextmanager
+async def _verifier(
+    source: PylonClient | ChainSource,
+    max_age: timedelta,
+    refresh_every: timedelta,
+    leeway: timedelta,
+    remember: int,
+    *,
+    neurons: bool,
+) -> AsyncIterator[CertificateVerifier]:
+    """Closes the source at the end."""
+    from nexus_auth.adapters.registry.fetch import Timing
+    from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
+
+    async with source:
+        if neurons and not max_age:
+            raise ConfigurationError(
+                setting="neurons",
+                problem="come with all keys at once; that needs a max_age above zero",
+            )
+        async with SnapshotRegistry(
+            source=source,
+            timing=Timing(max_age=max_age, refresh_every=refresh_every),
+            neuron_source=source,
+            needs_neurons=lambda: neurons,
+        ) as registry:
+            yield CertificateVerifier(
+                registry=registry, clock=utc_now, leeway=leeway, remember=remember
+            )
 
 
 def _choose_api(

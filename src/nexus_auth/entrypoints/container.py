@@ -32,7 +32,7 @@ from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.adapters.starlette.admin_app import build_admin_app
 from nexus_auth.adapters.starlette.auth_app import AuthApp
 from nexus_auth.adapters.starlette.gate import Gate
-from nexus_auth.adapters.store.record import RecordFormat, derive_secret, scope_of
+from nexus_auth.adapters.store.record import RecordFormat, derive_secret, scope_of, scope_of_chain
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.domain.ports import Clock, DecisionObserver, SnapshotStore
 from nexus_auth.domain.verifier import CertificateVerifier
@@ -73,7 +73,13 @@ def build_shared_snapshots(
             source=settings.origins["snapshot_store"],
             problem=UNSEALED_STORE,
         )
-    scope = scope_of(endpoint=settings.pylon_endpoint, netuid=settings.netuid)
+    if settings.source == "chain":
+        nodes = settings.chain_endpoint or ()
+        scope = scope_of_chain(
+            endpoints=nodes, genesis=settings.chain_genesis, netuid=settings.netuid
+        )
+    else:
+        scope = scope_of(endpoint=settings.pylon_endpoint, netuid=settings.netuid)
     # The Pylon token seals the records where no other secret is set.
     secret = derive_secret(*settings.sealing_secrets, scope=scope)
     return SharedSnapshots(
@@ -253,7 +259,9 @@ class Container(containers.DeclarativeContainer):
         netuid=settings.provided.netuid,
         genesis=settings.provided.chain_genesis,
         clock=clock,
-        observe=counters.provided.count_pylon_request,
+        connect_timeout_seconds=settings.provided.pylon_connect_timeout_seconds,
+        read_timeout_seconds=settings.provided.pylon_read_timeout_seconds,
+        observe=counters.provided.count_chain_request,
     )
     """A `KeySource`, `NeuronSource` and `PlaceSource`. Close it."""
 

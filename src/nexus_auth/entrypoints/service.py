@@ -70,6 +70,8 @@ def serve(settings: Settings) -> int:
     # What cannot work is said before anything is opened.
     container = build_container(settings)
     container.policies()
+    if settings.source == "chain":
+        container.chain()  # a package of an extra may be missing
     container.shared_snapshots()
     container.traces()
     for problem in settings.unknown:
@@ -270,7 +272,7 @@ class _Worker:
     @contextlib.asynccontextmanager
     async def _open(self) -> AsyncIterator[None]:
         """Opens what decisions need, and closes it when the last one is taken."""
-        registry, source = self._container.registry(), self._container.pylon()
+        registry, source = self._container.registry(), self._container.source()
         policies, traces = self._container.policies(), self._container.traces()
         decisions: DecisionLog = self._container.decision_log()
         await registry.start()
@@ -284,7 +286,7 @@ class _Worker:
             "listening",
             address=str(self._settings.listen_addr),
             admin=str(self._settings.admin_addr or "off"),
-            pylon=self._settings.pylon_endpoint,
+            **{self._settings.source: self._settings.source_address},
             registry=self._settings.registry,
             pid=os.getpid(),
         )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from nexus_auth.adapters.addresses import Address, parse_listen_address
-from nexus_auth.adapters.chain.endpoints import parse_endpoints, parse_genesis
+from nexus_auth.adapters.chain.endpoints import node_name, parse_endpoints, parse_genesis
 from nexus_auth.adapters.headers import names
 from nexus_auth.adapters.proxies.table import DEFAULT_PROXY, PROXIES
 from nexus_auth.adapters.pylon.api import parse_endpoint
@@ -182,7 +182,8 @@ class Settings:
     """The effective settings.
 
     `origins` says for each attribute where its value came from; `unknown` has a line for each
-    variable that looks like a setting and is none. `reread` takes the name of a secret, and reads
+    variable that looks like a setting and is none, and for each setting that has no effect beside
+    the others. `reread` takes the name of a secret, and reads
     it from its file again; it gives None where the file, or what it says, is of no use.
     """
 
@@ -248,7 +249,8 @@ class Settings:
         parse_endpoints,
         "The nodes of the chain, http(s):// or ws(s)://, separated by commas, the preferred one "
         "first. Needed with the source chain.",
-        write=",".join,
+        # The path of a node that is rented often holds the key of an account.
+        secret=True,
     )
     chain_genesis: str | None = _setting(
         "NEXUS_CHAIN_GENESIS",
@@ -259,17 +261,17 @@ class Settings:
     pylon_connect_timeout_seconds: float = _setting(
         "NEXUS_PYLON_CONNECT_TIMEOUT_SECONDS=2",
         seconds(0.1, 60),
-        "How long a connection to Pylon may take to open.",
+        "How long a connection to Pylon, or to a node of the chain, may take to open.",
     )
     pylon_read_timeout_seconds: float = _setting(
         "NEXUS_PYLON_READ_TIMEOUT_SECONDS=10",
         seconds(0.1, 300),
-        "How long a whole answer of Pylon may take.",
+        "How long a whole answer of Pylon, or of a node of the chain, may take.",
     )
     cache_duration_mins: int = _flagged(
         f"NEXUS_AUTH_CACHE_DURATION_MINS={MAX_AGE // timedelta(minutes=1)}",
         whole_number(0, 525_600),
-        "Minutes for which keys may be used without news from Pylon; 0 asks every time.",
+        "Minutes for which keys may be used without news from the source; 0 asks every time.",
     )
     refresh_seconds: float = _flagged(
         f"NEXUS_AUTH_REFRESH_SECONDS={REFRESH_EVERY.total_seconds():g}",
@@ -295,7 +297,7 @@ class Settings:
         "NEXUS_AUTH_SNAPSHOT_STORE=none",
         _snapshot_store,
         "Where registered keys are kept beyond this process: none, file:/path, redis://host:port/0 "
-        "or rediss://host:port/0. Lets restarts and other replicas serve while Pylon is away.",
+        "or rediss://host:port/0. Lets restarts and other replicas serve while the source is away.",
         # A Redis URL may hold a password.
         secret=True,
     )
@@ -304,14 +306,14 @@ class Settings:
         _own_secret,
         "Seals what is kept in the store, so that no other program can change it; the same for "
         f"all replicas, {_MIN_SECRET_CHARACTERS} characters or more. Where it is not set, the "
-        "Pylon token serves.",
+        "Pylon token serves, if keys come from Pylon.",
         secret=True,
     )
     unsafe_unsealed_store: bool = _setting(
         "NEXUS_AUTH_UNSAFE_UNSEALED_STORE=false",
         true_or_false,
-        "Whether Redis may be used with neither that secret nor a Pylon token: then any client "
-        "that can write to it decides who is granted.",
+        "Whether Redis may be used without such a secret: then any client that can write to it "
+        "decides who is granted.",
         choices=("true", "false"),
     )
     log_format: str = _choice(
@@ -450,16 +452,22 @@ class Settings:
                 raise ConfigurationError(
                     setting=setting.name, source=origin, problem=f"{shown}{exc}"
                 ) from None
-        unknown = tuple(sources.unknown_names())
         settings = cls(
             **values,
             origins=MappingProxyType(origins),
-            unknown=unknown,
+            unknown=tuple(sources.unknown_names()),
             reread=partial(_reread, sources, origins, implicit),
         )
         settings._check_destinations(implicit)
         settings._check_together()
-        return settings
+        return replace(settings, unknown=(*settings.unknown, *settings._unused()))
+
+    @property
+    def source_address(self) -> str:
+        """Where the source is, to be shown; the path of a node may hold the key of an account."""
+        if self.source == "chain":
+            return ", ".join(map(node_name, self.chain_endpoint or ()))
+        return self.pylon_endpoint
 
     @property
     def neurons_problem(self) -> str | None:
@@ -477,8 +485,12 @@ class Settings:
 
     @property
     def sealing_secrets(self) -> tuple[str | None, ...]:
-        """What may seal the records of a store: the first that is given does."""
-        return (self.snapshot_store_secret, self.identity_token, self.open_access_token)
+        """What may seal the records of a store: the first that is given does.
+
+        A token of Pylon does so only where its keys are believed: Pylon's operator knows it too.
+        """
+        tokens = (self.identity_token, self.open_access_token)
+        return (self.snapshot_store_secret, *(tokens if self.source == "pylon" else ()))
 
     @property
     def has_unsealed_network_store(self) -> bool:
@@ -542,6 +554,17 @@ class Settings:
             if self.netuid is None:
                 raise self._needed("netuid", "source", "; set it or use -net-uid")
         self._check_policy()
+
+    def _unused(self) -> Iterator[str]:
+        """A line for each setting that was given, and says how to reach the other source."""
+        of_pylon = ("pylon_endpoint", "identity_name", "identity_token", "open_access_token")
+        uses_chain = self.source == "chain"
+        for attribute in of_pylon if uses_chain else ("chain_endpoint", "chain_genesis"):
+            if self.origins[attribute] != DEFAULT_ORIGIN:
+                yield (
+                    f"{_name_of(attribute)} has no effect{' but on generate' * uses_chain}: "
+                    f"NEXUS_AUTH_SOURCE is {self.source}"
+                )
 
     def _check_policy(self) -> None:
         simple = ("allow_hotkeys", "deny_hotkeys", "require_validator_permit", "min_stake")

@@ -24,7 +24,7 @@ from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.reasons import DenialReason
 from tests.fakes import FakeClock
 from tests.integration.real import require_program
-from tests.unit.adapters.observability.watched import a_state, policies
+from tests.unit.adapters.observability.watched import BLOCK, a_state, policies
 
 ROOT: Final = Path(__file__).parents[3]
 PAGE: Final = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -35,10 +35,11 @@ _LEVELS: Final = {"debug", "info", "warning", "error", "exception", "critical"}
 
 
 def exposed() -> str:
-    """One scrape of a service that has policies and has sent a request to Pylon."""
+    """One scrape of a service that knows a block, and has sent requests to both sources."""
     counters = Counters(clock=FakeClock())
     counters.count_pylon_request(200, 0.1)
-    report = counters.report(registry=a_state(), remembered=0, certificates=())
+    counters.count_chain_request(200, 0.1)
+    report = counters.report(registry=a_state(block=BLOCK), remembered=0, certificates=())
     return render_metrics(Overview.of(report), policy=policies()).decode()
 
 

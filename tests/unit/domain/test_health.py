@@ -18,5 +18,6 @@ def test_only_what_may_be_used_can_serve(freshness: str, expected: bool) -> None
         age=None,
         failing_since=None,
         last_error=None,
+        source="pylon",
     )
     assert health.can_serve is expected

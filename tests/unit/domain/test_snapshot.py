@@ -15,7 +15,7 @@ from nexus_auth.domain.snapshot import (
     Suspicion,
 )
 from tests.builders import NOW, a_hotkey, a_key, public_bytes
-from tests.unit.adapters.registry.sources import key_of, neurons_of
+from tests.unit.adapters.registry.sources import a_block, key_of, neurons_of
 
 HOTKEYS = [a_hotkey(f"miner {number}") for number in range(12)]
 KEYS = [key_of(f"key {number}") for number in range(24)]
@@ -217,21 +217,41 @@ def test_later_news_replace_what_they_name_and_leave_the_rest(
     after: dict[Hotkey, int] | None,
     merged: dict[Hotkey, int] | None,
 ) -> None:
-    """A rotated key counts at once; the age stays the older one."""
+    """A rotated key counts at once; age and block stay the older ones."""
 
     def neurons(uids: dict[Hotkey, int] | None) -> dict[Hotkey, Neuron] | None:
         return None if uids is None else {each: a_neuron(uid) for each, uid in uids.items()}
 
     earlier = SubnetSnapshot(
-        keys={ALICE: KEYS_OF[ALICE], BOB: KEYS_OF[BOB]}, said_at=NOW, neurons=neurons(before)
+        keys={ALICE: KEYS_OF[ALICE], BOB: KEYS_OF[BOB]},
+        said_at=NOW,
+        neurons=neurons(before),
+        block=a_block(7),
     )
     later = SubnetSnapshot(
         keys={ALICE: NEW_KEY, CAROL: KEYS_OF[CAROL]},
         said_at=NOW + timedelta(seconds=9),
         neurons=neurons(after),
+        block=a_block(8),
     )
     assert earlier.updated_by(later) == SubnetSnapshot(
         keys={ALICE: NEW_KEY, BOB: KEYS_OF[BOB], CAROL: KEYS_OF[CAROL]},
         said_at=NOW,
         neurons=neurons(merged),
+        block=a_block(7),
     )
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "is_behind"),
+    [(7, 8, True), (8, 8, False), (9, 8, False), (None, 8, False), (7, None, False)],
+)
+def test_snapshot_of_an_earlier_block_is_behind(
+    mine: int | None, theirs: int | None, *, is_behind: bool
+) -> None:
+    """Keys rotated since are not in it. Without a block, that is not known."""
+    one, other = (
+        SubnetSnapshot(keys={}, said_at=NOW, block=None if each is None else a_block(each))
+        for each in (mine, theirs)
+    )
+    assert one.is_behind(other) is is_behind

@@ -4,7 +4,7 @@ import json
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import httpx
 import pytest
@@ -18,9 +18,13 @@ from nexus_auth import (
     MinStake,
     StakeKind,
     connect,
+    connect_chain,
 )
+from nexus_auth.adapters.chain import source as chain_source
 from nexus_auth.adapters.pylon import client as pylon_client
+from nexus_auth.domain.neuron import Neuron
 from nexus_auth.testing import Caller, Subnet
+from tests.unit.adapters.registry.sources import FakeSource
 
 ALICE = Subnet().register("alice")
 
@@ -146,6 +150,99 @@ async def test_arguments_that_do_not_fit_are_refused(
             pass
     assert "s3cret" not in str(caught.value)
     assert pylon.requests == []
+
+
+class Chain(FakeSource):
+    """Stands in for the nodes of a chain, and keeps what it was made of."""
+
+    made: ClassVar[list[Chain]] = []
+
+    def __init__(self, **arguments: Any) -> None:
+        neuron = Neuron(uid=7, validator_permit=True, active=True, alpha=0, tao=1500, total=1500)
+        super().__init__(
+            keys={ALICE.hotkey: ALICE.public_key}, neurons={ALICE.hotkey: neuron}, name="chain"
+        )
+        self.arguments = arguments
+        self.is_closed = False
+        self.made.append(self)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def chain(monkeypatch: pytest.MonkeyPatch) -> list[Chain]:
+    """The sources that were made."""
+    Chain.made = []
+    monkeypatch.setattr(chain_source, "ChainSource", Chain)
+    return Chain.made
+
+
+GENESIS = "0x" + "2f" * 32
+
+
+async def test_chain_itself_says_who_is_registered(chain: list[Chain]) -> None:
+    """Nodes in their order of preference, and the chain by its name; all is closed at the end."""
+    nodes = "wss://a", "http://b:9944"
+    async with connect_chain(*nodes, netuid=12, genesis="0x" + "2F" * 32) as v:
+        assert isinstance(await v.verify(ALICE.pem), Granted)
+        denied = await v.verify(Subnet().impostor(ALICE).pem)
+        (source,) = chain
+        was_closed = source.is_closed
+    assert (was_closed, source.is_closed) == (False, True)
+    assert isinstance(denied, Denied)
+    assert denied.reason is DenialReason.KEY_MISMATCH
+    del source.arguments["clock"]
+    assert source.arguments == {"endpoints": nodes, "netuid": 12, "genesis": GENESIS}
+    assert source.neuron_fetches == 0
+
+
+async def test_neurons_come_from_the_chain_where_they_are_wanted(chain: list[Chain]) -> None:
+    """As with a Pylon."""
+    policy = AccessPolicy(name="rich", rules=(MinStake(StakeKind.TOTAL, 1000),))
+    for neurons in (True, False):
+        async with connect_chain("ws://node", netuid=12, neurons=neurons) as verifier:
+            decision = await verifier.verify(ALICE.pem, policy=policy)
+        assert isinstance(decision, Granted) is neurons
+    assert [bool(each.neuron_fetches) for each in chain] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "arguments"),
+    [
+        pytest.param((), {}, id="no node"),
+        pytest.param(("node:9944",), {}, id="no URL"),
+        pytest.param(("ws://me:s3cret@node",), {}, id="credentials in the URL"),
+        pytest.param(("ws://node", "ws://node"), {}, id="one twice"),
+        pytest.param(("ws://node",), {"netuid": -1}, id="netuid below"),
+        pytest.param(("ws://node",), {"netuid": 65536}, id="netuid above"),
+        pytest.param(("ws://node",), {"genesis": "finney"}, id="no hash"),
+        pytest.param(("ws://node",), {"neurons": True, "max_age": timedelta(0)}, id="no snapshot"),
+    ],
+)
+async def test_arguments_that_do_not_fit_a_chain_are_refused(
+    chain: list[Chain], nodes: tuple[str, ...], arguments: dict[str, Any]
+) -> None:
+    """At once, with the same error as for a Pylon; what was opened is closed."""
+    with pytest.raises(ConfigurationError) as caught:
+        async with connect_chain(*nodes, **{"netuid": 12, **arguments}):
+            pass
+    assert "s3cret" not in str(caught.value)
+    assert all(source.is_closed for source in chain)
+
+
+async def test_neurons_of_the_chain_need_the_extra(
+    chain: list[Chain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could only deny every caller is refused at once."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigurationError, match=r"nexus-auth\[chain\]"):
+        async with connect_chain("ws://node", netuid=12, neurons=True):
+            pass
+    assert chain == []
 
 
 @pytest.mark.usefixtures("pylon")

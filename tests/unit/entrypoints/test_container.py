@@ -176,6 +176,59 @@ async def test_redis_is_sealed_unless_the_contrary_is_asked_for_by_name(
     await shared.aclose()
 
 
+CHAIN = {
+    "NEXUS_AUTH_SOURCE": "chain",
+    "NEXUS_CHAIN_ENDPOINT": "ws://node",
+    "NEXUS_PYLON_NETUID": "12",
+}
+
+
+@pytest.mark.parametrize(
+    ("more", "is_sealed"),
+    [(_SECRET, True), (IDENTITY, False), ({"NEXUS_PYLON_OPEN_ACCESS_TOKEN": "t"}, False)],
+    ids=["secret", "identity", "open access"],
+)
+async def test_token_of_pylon_seals_nothing_that_the_chain_said(
+    more: dict[str, str], *, is_sealed: bool
+) -> None:
+    """Pylon's operator, who knows it, is not trusted with keys here: Redis needs its own secret."""
+    redis = {"NEXUS_AUTH_SNAPSHOT_STORE": "redis://localhost"}
+    container = a_container(**CHAIN, **redis, **{k: v for k, v in more.items() if k not in CHAIN})
+    if not is_sealed:
+        with pytest.raises(ConfigurationError, match="set NEXUS_AUTH_SNAPSHOT_STORE_SECRET"):
+            container.shared_snapshots()
+        return
+    shared = container.shared_snapshots()
+    assert shared is not None
+    assert isinstance(shared._codec, RecordFormat)
+    assert shared._codec.secret is not None
+    await shared.aclose()
+
+
+def scope(**environ: str) -> str:
+    """What the records of a service with these settings are kept under."""
+    container = a_container(NEXUS_AUTH_SNAPSHOT_STORE="file:/nowhere/snapshot", **environ)
+    shared = container.shared_snapshots()
+    assert shared is not None
+    assert isinstance(shared._codec, RecordFormat)
+    return shared._codec.scope
+
+
+def test_records_of_pylon_and_of_chains_never_mix() -> None:
+    """One store may be shared by services of several subnets, chains and sources."""
+    genesis = {"NEXUS_CHAIN_GENESIS": "0x" + "2f" * 32}
+    scopes = [
+        scope(NEXUS_PYLON_NETUID="12"),
+        scope(**CHAIN),
+        scope(**{**CHAIN, "NEXUS_PYLON_NETUID": "1"}),
+        scope(**{**CHAIN, "NEXUS_CHAIN_ENDPOINT": "ws://elsewhere"}),
+        scope(**CHAIN, **genesis),
+    ]
+    assert len(set(scopes)) == len(scopes)
+    # The same chain by its name: replicas may prefer other nodes.
+    assert scope(**{**CHAIN, "NEXUS_CHAIN_ENDPOINT": "ws://elsewhere"}, **genesis) == scopes[-1]
+
+
 async def test_file_needs_no_secret() -> None:
     """It is its owner's alone, and is not believed otherwise."""
     settings = Settings.load(environ={"NEXUS_AUTH_SNAPSHOT_STORE": "file:/nowhere/snapshot"})

@@ -158,6 +158,59 @@ def test_identity_is_given_wholly_or_not_at_all(missing: str) -> None:
     assert SECRET not in str(caught.value)
 
 
+CHAIN: Final = {
+    "NEXUS_AUTH_SOURCE": "chain",
+    "NEXUS_CHAIN_ENDPOINT": "wss://a.example/s3cret,ws://b",
+    "NEXUS_PYLON_NETUID": "12",
+}
+
+
+@pytest.mark.parametrize("missing", ["NEXUS_CHAIN_ENDPOINT", "NEXUS_PYLON_NETUID"])
+def test_chain_needs_its_nodes_and_a_subnet(missing: str) -> None:
+    """Without one of them nothing could be read; the message says which, and why."""
+    assert Settings.load(environ=CHAIN).chain_endpoint == ("wss://a.example/s3cret", "ws://b")
+    with pytest.raises(
+        ConfigurationError, match="needed together with NEXUS_AUTH_SOURCE"
+    ) as caught:
+        Settings.load(environ={**CHAIN, missing: ""})
+    assert caught.value.setting == missing
+
+
+def test_address_of_a_node_is_a_secret() -> None:
+    """Providers put the key of an account into its path."""
+    settings = Settings.load(environ=CHAIN)
+    assert "s3cret" not in repr(settings)
+    assert settings.source_address == "a.example, b"
+    pylon = Settings.load(environ={**CHAIN, "NEXUS_AUTH_SOURCE": "pylon"})
+    assert pylon.source_address == "http://pylon:8000"
+
+
+@pytest.mark.parametrize(
+    ("environ", "unused"),
+    [
+        (CHAIN, []),
+        ({**CHAIN, "NEXUS_CHAIN_GENESIS": "0x" + "2f" * 32}, []),
+        (
+            {**CHAIN, **_IDENTITY, "NEXUS_PYLON_ENDPOINT": "http://pylon"},
+            [f"NEXUS_PYLON_{each}" for each in ("ENDPOINT", "IDENTITY_NAME", "IDENTITY_TOKEN")],
+        ),
+        ({**CHAIN, "NEXUS_PYLON_OPEN_ACCESS_TOKEN": "t"}, ["NEXUS_PYLON_OPEN_ACCESS_TOKEN"]),
+        (_IDENTITY, []),
+        ({**CHAIN, "NEXUS_AUTH_SOURCE": ""}, ["NEXUS_CHAIN_ENDPOINT"]),
+        ({"NEXUS_CHAIN_GENESIS": "0x" + "2f" * 32}, ["NEXUS_CHAIN_GENESIS"]),
+    ],
+)
+def test_setting_of_the_other_source_is_said_to_have_no_effect(
+    environ: dict[str, str], unused: list[str]
+) -> None:
+    """Else nodes that are named, while Pylon is asked all the same, would mislead."""
+    lines = Settings.load(environ=environ).unknown
+    assert [line.partition(" has no effect")[0] for line in lines] == unused
+    for line in lines:
+        assert ("generate" in line) == line.startswith("NEXUS_PYLON_")
+        assert f"NEXUS_AUTH_SOURCE is {environ.get('NEXUS_AUTH_SOURCE') or 'pylon'}" in line
+
+
 def test_endpoint_loses_its_trailing_slash() -> None:
     """Paths are appended to it."""
     settings = Settings.load(environ={"NEXUS_PYLON_ENDPOINT": "https://pylon.example/base/"})
@@ -365,8 +418,9 @@ def test_policy_file_without_content_is_not_the_default() -> None:
 @pytest.mark.parametrize("row", [row for row in all_settings() if row.secret], ids=lambda r: r.name)
 def test_every_secret_says_where_it_is_sent(row: Setting) -> None:
     """A new one is either listed here as sent nowhere, or protected."""
-    # The store's URL is its own destination. A seal is sent, the secret is not.
-    if row.attribute in {"admin_token", "snapshot_store", "snapshot_store_secret"}:
+    # The URLs of store and nodes are their own destination. A seal is sent, the secret is not.
+    own = {"admin_token", "chain_endpoint", "snapshot_store", "snapshot_store_secret"}
+    if row.attribute in own:
         assert row.sent_to is None
     else:
         assert row.sent_to == "pylon_endpoint"

@@ -42,6 +42,11 @@ def _parse_endpoint(text: str) -> str:
     return f"{parts.scheme}{text[len(parts.scheme) :]}"
 
 
+def node_name(endpoint: str) -> str:
+    """A node in a log or a message: by its host and port, since its path may hold a secret."""
+    return urlsplit(endpoint).netloc
+
+
 def parse_genesis(text: str) -> str:
     """Reads the hash of block 0, which names a chain.
 

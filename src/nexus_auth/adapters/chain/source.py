@@ -15,6 +15,7 @@ import httpx
 
 from nexus_auth.adapters.bounded_http import MAX_CONNECTIONS, BoundedTransport, trusted_servers
 from nexus_auth.adapters.chain import storage
+from nexus_auth.adapters.chain.endpoints import node_name
 from nexus_auth.adapters.chain.http import connect_http
 from nexus_auth.adapters.chain.neurons import NeuronReader
 from nexus_auth.adapters.chain.rpc import (
@@ -137,7 +138,7 @@ class ChainSource:
         over_websocket = partial(_websocket(), tls) if any(is_websocket) else over_http
         self._nodes = tuple(
             _Node(
-                endpoint.partition("?")[0],
+                node_name(endpoint),
                 (over_websocket if is_ws else over_http)(
                     endpoint,
                     connect_timeout_seconds=connect_timeout_seconds,
@@ -153,6 +154,11 @@ class ChainSource:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+    @property
+    def genesis(self) -> str | None:
+        """The hash of block 0 of the chain that is meant; None before a node has said one."""
+        return self._genesis
 
     async def aclose(self) -> None:
         """Closes the connections."""

@@ -13,7 +13,7 @@ from nexus_auth.adapters.observability.report import (
     DECISION_BOUNDS,
     DENIALS_KEPT,
     MINUTES_KEPT,
-    PYLON_BOUNDS,
+    REQUEST_BOUNDS,
     CallerSeen,
     CertificateSeen,
     DenialSeen,
@@ -41,10 +41,10 @@ _KNOWN_STATUSES: Final = (
     *(200, 201, 204, 301, 302, 307, 308, 400, 401, 403, 404, 405, 408, 409, 422, 429),
     *(500, 502, 503, 504),
 )
-# None: no whole answer came from Pylon.
+# None: no whole answer came.
 _LABELS: Final = {None: "none"} | {status: str(status) for status in _KNOWN_STATUSES}
 _OTHER_STATUS: Final = "other"
-"""Any status that is not known here: Pylon must not be able to choose our labels."""
+"""Any status that is not known here: the other side must not be able to choose our labels."""
 STATUSES: Final = (*_LABELS.values(), _OTHER_STATUS)
 
 NO_CAUSE: Final = "none"
@@ -60,7 +60,8 @@ class Counters:
 
     __slots__ = (
         *("_clock", "_counted_by_tick", "_granted_counts", "_granted_seconds", "_recent"),
-        *("callers", "codes", "denials", "fetches", "malformed", "minutes", "pylon", "seconds"),
+        *("callers", "chain", "codes", "denials", "fetches", "malformed", "minutes", "pylon"),
+        "seconds",
     )
 
     def __init__(self, *, clock: Clock) -> None:
@@ -70,6 +71,7 @@ class Counters:
         self.fetches: dict[str, int] = {}
         self.malformed = 0
         self.pylon: dict[str, Histogram] = {}
+        self.chain: dict[str, Histogram] = {}
         self.minutes: OrderedDict[int, tuple[int, int]] = OrderedDict()
         self.denials: deque[DenialSeen] = deque(maxlen=DENIALS_KEPT)
         self.callers: OrderedDict[str, CallerSeen] = OrderedDict()
@@ -113,10 +115,11 @@ class Counters:
 
     def count_pylon_request(self, status: int | None, seconds: float) -> None:
         """Counts a request to Pylon; the status is None where no whole answer came."""
-        label = _LABELS.get(status, _OTHER_STATUS)
-        if label not in self.pylon:
-            self.pylon[label] = Histogram.empty(PYLON_BOUNDS)
-        self.pylon[label].add(seconds)
+        _count_request(self.pylon, status, seconds)
+
+    def count_chain_request(self, status: int | None, seconds: float) -> None:
+        """Counts a request to a node of the chain; the status is None as for Pylon."""
+        _count_request(self.chain, status, seconds)
 
     def tick(self) -> None:
         """Brings minutes and callers up to date. To be called every second, and before reading."""
@@ -155,6 +158,7 @@ class Counters:
         self.fetches.update(predecessor.fetches)
         self.malformed = predecessor.malformed
         self.pylon.update(predecessor.pylon)
+        self.chain.update(predecessor.chain)
         self.minutes.update(predecessor.minutes)
         self.callers.update((each.hotkey, each) for each in predecessor.callers)
         self.denials.extend(predecessor.denials)
@@ -176,6 +180,7 @@ class Counters:
             fetches=self.fetches,
             malformed=self.malformed,
             pylon=self.pylon,
+            chain=self.chain,
             minutes=self.minutes,
             registry=registry,
             remembered=remembered,
@@ -183,6 +188,13 @@ class Counters:
             callers=tuple(self.callers.values()),
             certificates=certificates,
         )
+
+
+def _count_request(table: dict[str, Histogram], status: int | None, seconds: float) -> None:
+    label = _LABELS.get(status, _OTHER_STATUS)
+    if label not in table:
+        table[label] = Histogram.empty(REQUEST_BOUNDS)
+    table[label].add(seconds)
 
 
 class ObservedSource:

@@ -4,8 +4,8 @@ prometheus-client has a multiprocess mode of its own, which keeps a file for eve
 a lock at every count. Our workers count in plain integers, which are added up for each scrape (see
 `monitor`); the library only writes the result.
 
-Names and labels are listed in docs/operations.md. No label has values that a client, or Pylon,
-could choose: outcomes, codes, causes, states and statuses are closed sets.
+Names and labels are listed in docs/operations.md. No label has values that a client, or a
+source, could choose: outcomes, codes, causes, states and statuses are closed sets.
 """
 
 from __future__ import annotations
@@ -73,13 +73,24 @@ class _Families(Collector):
         if registry.age is not None:
             yield Gauge(
                 "nexus_auth_registry_age_seconds",
-                "How long ago Pylon said what is known of registered keys.",
+                "How long ago the source said what is known of registered keys.",
                 registry.age.total_seconds(),
+            )
+        if registry.block is not None and registry.block_age is not None:
+            yield Gauge(
+                "nexus_auth_registry_block_number",
+                "The block of the chain that says what is known of registered keys.",
+                registry.block.number,
+            )
+            yield Gauge(
+                "nexus_auth_registry_block_age_seconds",
+                "How long ago that block was made, by its own time.",
+                registry.block_age.total_seconds(),
             )
         yield _labelled(
             Counter(
                 "nexus_auth_registry_questions",
-                "Questions put to Pylon about registered keys, by why there was no answer.",
+                "Questions put to the source about registered keys, by why there was no answer.",
                 labels=["outcome", "cause"],
             ),
             {
@@ -92,6 +103,12 @@ class _Families(Collector):
             "How long requests to Pylon took, by status; none where no whole answer came.",
             "status",
             dict(sorted(overview.pylon.items())),
+        )
+        yield _histograms(
+            "nexus_auth_chain_request_seconds",
+            "How long requests to nodes of the chain took, by status; none as for Pylon.",
+            "status",
+            dict(sorted(overview.chain.items())),
         )
         yield Gauge(
             "nexus_auth_policy_broken",

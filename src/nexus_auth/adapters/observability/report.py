@@ -12,15 +12,17 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple, Self
 
 from nexus_auth.domain.health import Freshness, RegistryHealth
+from nexus_auth.domain.snapshot import Block
 
 DECISION_BOUNDS: Final = (
     *(0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5),
     *(0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0),
 )
-"""From a remembered certificate (some 10 us) to the longest that a caller waits for Pylon (2 s)."""
+"""From a remembered certificate (some 10 us) to the longest that a caller waits (2 s)."""
 
-PYLON_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""From a Pylon beside us that has the answer at hand to one that asks the chain first."""
+REQUEST_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""From a Pylon beside us that has the answer at hand to one that asks the chain first, or to a node
+on another continent."""
 
 MINUTES_KEPT: Final = 60
 """The last hour, minute by minute."""
@@ -127,6 +129,7 @@ class Report:
         fetches: How the registry's fetches ended, by cause.
         malformed: How many requests got no decision, because they were no HTTP.
         pylon: How long requests to Pylon took, by status.
+        chain: How long requests to nodes of the chain took, by status.
         minutes: Grants and denials by minute since the epoch.
         remembered: How many certificates are remembered.
         denials: The latest ones, the newest last.
@@ -140,6 +143,7 @@ class Report:
     fetches: Mapping[str, int]
     malformed: int
     pylon: Mapping[str, Histogram]
+    chain: Mapping[str, Histogram]
     minutes: Mapping[int, tuple[int, int]]
     registry: RegistryHealth
     remembered: int
@@ -158,7 +162,8 @@ class Report:
         plain = json.loads(data)
         checked = {
             "seconds": _histograms(plain["seconds"], DECISION_BOUNDS),
-            "pylon": _histograms(plain["pylon"], PYLON_BOUNDS),
+            "pylon": _histograms(plain["pylon"], REQUEST_BOUNDS),
+            "chain": _histograms(plain["chain"], REQUEST_BOUNDS),
             "minutes": {int(minute): tuple(both) for minute, both in plain["minutes"].items()},
             "registry": _registry(plain["registry"]),
             "denials": tuple(map(DenialSeen._make, plain["denials"])),
@@ -208,6 +213,7 @@ class Overview(Report):
             fetches=_sum_counts(report.fetches for report in reports),
             malformed=sum(report.malformed for report in reports),
             pylon=_sum_histograms(report.pylon for report in reports),
+            chain=_sum_histograms(report.chain for report in reports),
             minutes=minutes,
             registry=_worst(report.registry for report in alive),
             remembered=sum(report.remembered for report in alive),
@@ -260,10 +266,13 @@ def _histograms(plain: Mapping[str, Any], bounds: tuple[float, ...]) -> dict[str
 
 
 def _registry(plain: dict[str, Any]) -> RegistryHealth:
-    age, since = plain["age"], plain["failing_since"]
+    age, since, block = plain["age"], plain["failing_since"], plain["block"]
+    block_age = plain["block_age"]
     checked = {
         "freshness": Freshness(plain["freshness"]),
         "age": None if age is None else timedelta(seconds=age),
         "failing_since": None if since is None else datetime.fromisoformat(since),
+        "block": block and Block(**block | {"time": datetime.fromisoformat(block["time"])}),
+        "block_age": None if block_age is None else timedelta(seconds=block_age),
     }
     return RegistryHealth(**plain | checked)

@@ -30,6 +30,7 @@ class Backoff:
     Logs when an outage begins, goes on and ends.
 
     Attributes:
+        source: What the source is called.
         since: When the outage began (aware, UTC); None while there is none.
         last_error: What the last failure said; None while there is none.
         next_try: When the next attempt is due, by the monotonic clock.
@@ -38,11 +39,11 @@ class Backoff:
 
     def __init__(self, *, source: str, clocks: Clocks, threshold: int = 1) -> None:
         """Starts without an outage. The source counts as down from `threshold` failures on."""
+        self.source = source
         self.since: datetime | None = None
         self.last_error: str | None = None
         self.next_try = 0.0
         self.ended_at = float("-inf")
-        self._source = source
         self._clock = clocks.wall
         self._monotonic = clocks.monotonic
         self._threshold = threshold
@@ -79,7 +80,7 @@ class Backoff:
         if self._throttle.allow((self._outages, cause)):
             _log.warning(
                 "source_still_failing" if self._is_logged else "source_failed",
-                source=self._source,
+                source=self.source,
                 cause=cause,
                 error=self.last_error,
                 seconds=round(now - self._began, 1),
@@ -94,7 +95,7 @@ class Backoff:
         if self._is_logged:
             _log.info(
                 "source_recovered",
-                source=self._source,
+                source=self.source,
                 seconds=round(self._monotonic() - self._began, 1),
                 attempts=self._failures,
             )

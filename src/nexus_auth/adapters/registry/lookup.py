@@ -202,6 +202,7 @@ class LookupRegistry:
             age=None,
             failing_since=self._backoff.since,
             last_error=self._backoff.last_error,
+            source=self._backoff.source,
         )
 
     def _usable(self, hotkey: Hotkey) -> _Known | None:

@@ -182,8 +182,9 @@ class SnapshotRegistry:
         served, fallback = self._served, self._fallback.registry
         if served is None and fallback is not None:
             return fallback.health()
-        freshness, age = Freshness.STARTING, None
+        freshness, age, block = Freshness.STARTING, None, None
         if served is not None:
+            block = served.snapshot.block
             age = max(
                 self._clock() - served.snapshot.said_at,
                 timedelta(seconds=self._monotonic() - served.fetched_at),
@@ -201,6 +202,9 @@ class SnapshotRegistry:
             age=age,
             failing_since=self._backoff.since,
             last_error=self._backoff.last_error,
+            source=self._backoff.source,
+            block=block,
+            block_age=None if block is None else max(self._clock() - block.time, timedelta(0)),
         )
 
     def _usable(self) -> _Served | None:
@@ -243,6 +247,10 @@ class SnapshotRegistry:
         if rejected != self._rejected and self._rejected_throttle.allow(rejected):
             self._rejected = rejected
             _log.warning("registry_entries_rejected", count=rejected)
+        served = self._usable()
+        if served is not None and snapshot.is_behind(served.snapshot):
+            # A source knows what it said itself; here, what other processes saw counts as well.
+            raise RegistryUnavailable("the source is behind what is known: it says an older block")
         if self._is_believed(snapshot, fetched_at):
             fetched = self._prepared(snapshot, fetched_at)
             # Saved first: once this worker grants by it, no other one denies for want of it.
@@ -366,7 +374,9 @@ class SnapshotRegistry:
             return False
         fetched_at = self._monotonic() - age
         served = self._usable()
-        if served is not None and fetched_at <= served.fetched_at:
+        if served is not None and (
+            fetched_at <= served.fetched_at or stored.snapshot.is_behind(served.snapshot)
+        ):
             return False
         # The process that saved it has examined it.
         self._quarantine.clear()

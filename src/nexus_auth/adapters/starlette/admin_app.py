@@ -28,6 +28,8 @@ from nexus_auth.adapters.starlette.status_page import PAGE_HEADERS, render_page
 from nexus_auth.domain.health import Freshness
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from starlette.requests import Request
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -68,7 +70,7 @@ def build_admin_app(
 
     async def readiness(request: Request) -> Response:
         registry, policy, draining = monitor.health(), policy_health(), is_draining()
-        age, since = registry.age, registry.failing_since
+        age, since, block = registry.age, registry.failing_since, registry.block
         word = "draining" if draining else _STATUSES[registry.freshness]
         details = {
             "policy": {
@@ -79,11 +81,19 @@ def build_admin_app(
                 "problem": policy.problem,
             },
             "registry": {
+                "source": registry.source,
                 "mode": registry.mode,
                 "hotkeys": registry.size,
-                "age_seconds": None if age is None else round(age.total_seconds(), 1),
+                "age_seconds": _seconds(age),
                 "failing_since": None if since is None else since.isoformat(timespec="seconds"),
                 "last_error": registry.last_error,
+                "block": None
+                if block is None
+                else {
+                    "number": block.number,
+                    "hash": block.hash,
+                    "age_seconds": _seconds(registry.block_age),
+                },
             },
         }
         body = {"status": word, **(details if request.scope.get(_MAY_SEE_ALL) else {})}
@@ -107,6 +117,10 @@ def build_admin_app(
         ],
         middleware=[Middleware(AdminGuard, token=token)],
     )
+
+
+def _seconds(span: timedelta | None) -> float | None:
+    return None if span is None else round(span.total_seconds(), 1)
 
 
 class AdminGuard:

@@ -38,15 +38,18 @@ _HEADLINES: Final = {
     Freshness.STALE: (
         "warn",
         "Serving stale",
-        "Pylon does not answer. Registered callers are let in by what it said last.",
+        "No news from {source}. Registered callers are let in by what it said last.",
     ),
     Freshness.STARTING: ("warn", "Starting", "Nothing is known of registered keys yet."),
     Freshness.EXPIRED: (
         "bad",
         "Closed",
-        "What Pylon said last is too old to be used. Every caller is denied.",
+        "What {source} said last is too old to be used. Every caller is denied.",
     ),
 }
+
+
+_SOURCES: Final = {"pylon": "Pylon", "chain": "the chain"}
 
 
 class _Html(str):
@@ -101,7 +104,9 @@ def _text(value: str) -> str:
 def render_page(overview: Overview, *, is_draining: bool, policy: PolicyHealth) -> str:
     """Renders the page. `is_draining` says whether the service is about to end."""
     registry, seconds = overview.registry, overview.seconds[GRANTED]
+    source = _SOURCES.get(registry.source, registry.source)
     tone, word, sentence = _HEADLINES[registry.freshness]
+    sentence = sentence.format(source=source)
     if is_draining:
         tone, word, sentence = "warn", "Draining", "The service has been told to end."
     granted = {minute: counts[0] for minute, counts in overview.minutes.items()}
@@ -121,6 +126,8 @@ def render_page(overview: Overview, *, is_draining: bool, policy: PolicyHealth) 
         ),
         broken_policy=_broken_policy(policy),
         age="no age" if registry.age is None else f"{_span(registry.age.total_seconds())} old",
+        block=_block(registry),
+        source=source,
         granted=sum(granted.values()),
         denied=sum(denied.values()),
         median=_at_most(seconds.quantile(0.5)),
@@ -143,6 +150,14 @@ def _trouble(registry: RegistryHealth) -> str:
     if registry.failing_since is not None:
         since = _fill("since", time=_moment(registry.failing_since.timestamp(), "%H:%M:%S"))
     return _fill("trouble", problem=registry.last_error, since=since)
+
+
+def _block(registry: RegistryHealth) -> str:
+    if registry.block is None or registry.block_age is None:
+        return ""
+    # A number and its unit stay together where the line is broken.
+    span = _Html(_span(registry.block_age.total_seconds()).replace(" ", "&nbsp;"))
+    return _fill("block", block=registry.block, span=span)
 
 
 def _broken_policy(policy: PolicyHealth) -> str:

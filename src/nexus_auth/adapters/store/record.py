@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -25,7 +26,7 @@ from nexus_auth.domain.ed25519 import is_usable_public_key
 from nexus_auth.domain.errors import RecordRejected
 from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
-from nexus_auth.domain.snapshot import StoredSnapshot, SubnetSnapshot
+from nexus_auth.domain.snapshot import Block, StoredSnapshot, SubnetSnapshot
 
 FORMAT: Final = "nexus-auth snapshot"
 VERSION: Final = 2
@@ -64,12 +65,20 @@ class _Boot(Struct):
     seconds: float
 
 
+class _Block(Struct):
+    number: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    hash: Annotated[str, Meta(pattern=r"\A0x[0-9a-f]{64}\Z")]
+    time: Annotated[datetime, Meta(tz=True)]
+
+
 class _Content(Struct):
     scope: str
     said_at: Annotated[datetime, Meta(tz=True)]
     boot: _Boot
     keys: dict[_Address, _HexKey]
     neurons: dict[_Address, Raw] | None
+    # Records of earlier versions, and of sources that name no block, have none.
+    block: _Block | None = None
 
 
 _CONTENT: Final = msgspec.json.Decoder(_Content)
@@ -94,7 +103,7 @@ class RecordFormat:
 
     def build(self, snapshot: SubnetSnapshot, *, fetched_at: float) -> bytes:
         """See `SnapshotCodec.build`."""
-        neurons = snapshot.neurons
+        neurons, block = snapshot.neurons, snapshot.block
         content = msgspec.json.encode(
             _Content(
                 scope=self.scope,
@@ -106,6 +115,7 @@ class RecordFormat:
                 neurons=None
                 if neurons is None
                 else {h.address: Raw(msgspec.json.encode(each)) for h, each in neurons.items()},
+                block=None if block is None else _Block(block.number, block.hash, block.time),
             )
         )
         return b"%s %s\n%s" % (_HEAD, self._seal(content), content)
@@ -131,7 +141,7 @@ class RecordFormat:
 
     def _parse_content(self, content: _Content) -> StoredSnapshot:
         if content.scope != self.scope:
-            raise RecordRejected("it belongs to another subnet or another Pylon")
+            raise RecordRejected("it belongs to another subnet or another source")
         keys = {Hotkey.parse(text): _parse_key(key) for text, key in content.keys.items()}
         neurons = None
         if content.neurons is not None:
@@ -140,7 +150,10 @@ class RecordFormat:
         if content.said_at - now > MAX_SKEW:
             raise RecordRejected("it comes from the future: some clock is wrong")
         age = max(now - content.said_at, self._age_since_boot(content.boot), timedelta(0))
-        snapshot = SubnetSnapshot(keys=keys, neurons=neurons, said_at=now - age)
+        block = None
+        if (said := content.block) is not None:
+            block = Block(number=said.number, hash=said.hash, time=said.time.astimezone(UTC))
+        snapshot = SubnetSnapshot(keys=keys, neurons=neurons, said_at=now - age, block=block)
         return StoredSnapshot(snapshot=snapshot, age=age)
 
     def _age_since_boot(self, boot: _Boot) -> timedelta:
@@ -185,3 +198,12 @@ def _parse_key(text: str) -> bytes:
 def scope_of(*, endpoint: str, netuid: int | None) -> str:
     """Names a subnet as seen by one source, so that several can share one store."""
     return f"{endpoint} netuid={'-' if netuid is None else netuid}"
+
+
+def scope_of_chain(*, endpoints: Iterable[str], genesis: str | None, netuid: int | None) -> str:
+    """Names a subnet as the nodes of a chain see it: the chain by its block 0, where that is known.
+
+    Otherwise by the nodes, in any order. As a digest: the path of a node may hold a secret.
+    """
+    nodes = hashlib.sha256(" ".join(sorted(endpoints)).encode()).hexdigest()
+    return f"chain {nodes if genesis is None else genesis} netuid={netuid}"

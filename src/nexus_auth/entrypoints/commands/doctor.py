@@ -13,18 +13,22 @@ from urllib.parse import urlsplit
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.entrypoints.arguments import add_switch, add_value
 from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome, as_lines, exit_code
-from nexus_auth.entrypoints.settings import PYLON_FLAGS, Settings, add_flags, load_from
+from nexus_auth.entrypoints.settings import SOURCE_FLAGS, Settings, add_flags, load_from
 from nexus_auth.entrypoints.terminal import as_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from nexus_auth.domain.hotkey import Hotkey
     from nexus_auth.entrypoints.container import Container
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.description = (
-        "Checks the configuration, Pylon, the clock, the certificate on disk against the\n"
-        "chain, and the proxy in front; prints what is wrong and what to do next."
+        "Checks the configuration, the source (Pylon, or the nodes of the chain), the\n"
+        "clock, the certificate on disk against the chain, and the proxy in front;\n"
+        "prints what is wrong and what to do next."
     )
     parser.epilog = (
         "examples:\n"
@@ -32,14 +36,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "  nexus-auth doctor --certs ./certs --proxy https://127.0.0.1:8443/\n\n"
         "exit codes: 0 nothing is wrong; 1 something is;\n"
         "            2 wrong usage or configuration;\n"
-        "            3 Pylon or the proxy could not be reached"
+        "            3 the source or the proxy could not be reached"
     )
     text = "folder of client.key and client.crt (default: ./certs where that exists)"
     add_value(parser, "certs", type=Path, metavar="DIR", help=text)
     text = "address of your proxy, https://HOST:PORT/PATH"
     add_value(parser, "proxy", dest="proxy_url", metavar="URL", help=text)  # `proxy` is a setting
     add_switch(parser, "json", "print JSON")
-    add_flags(parser, PYLON_FLAGS)
+    add_flags(parser, SOURCE_FLAGS)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -78,17 +82,13 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
     from nexus_auth.entrypoints.container import build_container
     from nexus_auth.entrypoints.diagnostics.certificate_checks import check_pair, check_published
     from nexus_auth.entrypoints.diagnostics.proxy_checks import check_proxy
-    from nexus_auth.entrypoints.diagnostics.pylon_checks import check_pylon, fetch_date, judge_clock
 
     container = build_container(settings)
     leeway = timedelta(seconds=settings.leeway_seconds)
-    clock = container.clock()
-    now = clock()
+    now = container.clock()()
     findings = await _check_configuration(settings, container)
-    pylon, keys = await check_pylon(settings, container)
-    findings += pylon
-    if all(finding.outcome is not Outcome.UNREACHABLE for finding in pylon):
-        findings.append(judge_clock(await fetch_date(settings), clock(), leeway))
+    source, keys = await _check_source(settings, container)
+    findings += source
 
     folder = certs if certs is not None else Path("certs")
     certificate = None
@@ -105,6 +105,23 @@ async def _examine(settings: Settings, certs: Path | None, proxy: str | None) ->
         text = "not checked; --proxy https://HOST:PORT/ names one to check"
         return [*findings, Finding("proxy", Outcome.SKIPPED, text)]
     return findings + await check_proxy(proxy, folder, certificate)
+
+
+async def _check_source(
+    settings: Settings, container: Container
+) -> tuple[list[Finding], Mapping[Hotkey, bytes] | None]:
+    if settings.source == "chain":
+        from nexus_auth.entrypoints.diagnostics.chain_checks import check_chain
+
+        return await check_chain(settings, container.clock())
+    from nexus_auth.entrypoints.diagnostics.pylon_checks import check_pylon, fetch_date, judge_clock
+
+    findings, keys = await check_pylon(settings, container)
+    if all(finding.outcome is not Outcome.UNREACHABLE for finding in findings):
+        leeway = timedelta(seconds=settings.leeway_seconds)
+        now = container.clock()
+        findings.append(judge_clock(await fetch_date(settings), now(), leeway))
+    return findings, keys
 
 
 async def _check_configuration(settings: Settings, container: Container) -> list[Finding]:

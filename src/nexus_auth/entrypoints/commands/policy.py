@@ -12,7 +12,7 @@ from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch, add_value, parsed
 from nexus_auth.entrypoints.cli import add_command
-from nexus_auth.entrypoints.settings import PYLON_FLAGS, add_flags, load_from, warn_of_unknown
+from nexus_auth.entrypoints.settings import SOURCE_FLAGS, add_flags, load_from, warn_of_unknown
 from nexus_auth.entrypoints.terminal import as_json, escaped, painted
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ says. Sends no request.
 exit codes: 0 valid; 2 not valid
 """
 _EXPLAIN_EPILOG = """\
-Asks Pylon once, with the settings that the service would have. What the service
-knows may be up to one refresh older. Nothing is proven here: a caller needs the
-private key as well.
+Asks the source once, Pylon or the chain, with the settings that the service
+would have. What the service knows may be up to one refresh older. Nothing is
+proven here: a caller needs the private key as well.
 
 examples:
   nexus-auth policy explain 5F... -policy-file policy.toml
   nexus-auth policy explain 5F... -policy validators --json | jq .rules
 
 exit codes: 0 would be admitted; 1 would not; 2 wrong usage or configuration;
-            3 Pylon could not be asked
+            3 the source could not be asked
 """
 
 
@@ -61,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     explain.add_argument("hotkey", metavar="HOTKEY", help="an SS58 address")
     text = "which policy (default: the default one)"
     add_value(explain, "policy", metavar="NAME", help=text)
-    add_flags(explain, (*PYLON_FLAGS, "policy_file"))
+    add_flags(explain, (*SOURCE_FLAGS, "policy_file"))
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -146,9 +146,9 @@ async def _fetch_facts(
     container: Container, hotkey: Hotkey, policy: AccessPolicy
 ) -> tuple[bool, Neuron | None]:
     """Whether the hotkey is registered, and its neuron where a rule of the policy needs one."""
-    async with container.pylon() as pylon:
-        key = await pylon.fetch_key(hotkey)
-        neurons, _ = await pylon.fetch_neurons() if policy.needs_neurons else ({}, 0)
+    async with container.source() as source:
+        key = await source.fetch_key(hotkey)
+        neurons, _ = await source.fetch_neurons() if policy.needs_neurons else ({}, 0)
     return key is not None, neurons.get(hotkey)
 
 

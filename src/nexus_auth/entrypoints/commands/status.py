@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nexus_auth.domain.errors import RegistryError
 from nexus_auth.entrypoints.arguments import add_switch
 from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome, as_lines, exit_code
-from nexus_auth.entrypoints.settings import PYLON_FLAGS, Settings, add_flags, load_from
+from nexus_auth.entrypoints.settings import SOURCE_FLAGS, Settings, add_flags, load_from
 from nexus_auth.entrypoints.terminal import as_json
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = "Reports on a folder with client.key and client.crt."
     parser.epilog = (
         "exit codes: 0 the pair is good and on chain; 1 it is not;\n"
-        "            2 wrong usage or configuration; 3 Pylon could not be reached"
+        "            2 wrong usage or configuration; 3 the source could not be reached"
     )
     usual = Path("certs")
     parser.add_argument(
         "folder", nargs="?", type=Path, default=usual, metavar="DIR", help="default: ./certs"
     )
-    add_switch(parser, "offline", "do not ask Pylon for the key on chain")
+    add_switch(parser, "offline", "do not ask for the key on chain")
     add_switch(parser, "json", "print JSON")
-    add_flags(parser, PYLON_FLAGS)
+    add_flags(parser, SOURCE_FLAGS)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -67,9 +67,9 @@ async def _published(settings: Settings, folder: Path, certificate: ClientCertif
     from nexus_auth.entrypoints.container import build_container
     from nexus_auth.entrypoints.diagnostics.certificate_checks import check_published
 
-    async with build_container(settings).pylon() as client:
+    async with build_container(settings).source() as source:
         try:
-            key = await client.fetch_key(certificate.hotkey)
+            key = await source.fetch_key(certificate.hotkey)
         except RegistryError as exc:
             text, next_step = str(exc), "nexus-auth doctor says more"
             return Finding("on chain", Outcome.UNREACHABLE, text, next_step)

@@ -15,7 +15,7 @@ from nexus_auth.entrypoints import exit_codes
 from nexus_auth.entrypoints.arguments import add_switch, add_value
 from nexus_auth.entrypoints.commands.policy import chosen_policy
 from nexus_auth.entrypoints.settings import (
-    PYLON_FLAGS,
+    SOURCE_FLAGS,
     Settings,
     add_flags,
     load_from,
@@ -24,23 +24,23 @@ from nexus_auth.entrypoints.settings import (
 from nexus_auth.entrypoints.terminal import as_json, painted
 
 if TYPE_CHECKING:
-    from nexus_auth.adapters.pylon.client import PylonClient
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.ports import Clock, Registration
+    from nexus_auth.domain.ports import Clock, KeySource, NeuronSource, Registration
 
 _EPILOG = """\
-Asks Pylon once, with the settings that the service would have, and remembers
-nothing: what is printed is what the chain says now. What the service knows may
-be up to one refresh older.
+Asks the source once, Pylon or the chain, with the settings that the service
+would have, and remembers nothing: what is printed is what the chain says now.
+What the service knows may be up to one refresh older.
 
 examples:
   nexus-auth verify certs/client.crt
   nexus-auth verify --json certs/client.crt | jq .decision
   nexus-auth verify -policy-file policy.toml -policy validators certs/client.crt
   nexus-auth verify -pylon-endpoint http://127.0.0.1:8000 -net-uid 1 - < a.crt
+  nexus-auth verify -source chain -chain-endpoint ws://node -net-uid 1 a.crt
 
 exit codes: 0 granted; 1 denied; 2 wrong usage or configuration;
-            3 Pylon could not be asked
+            3 the source could not be asked
 """
 
 
@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_switch(parser, "json", "print JSON")
     text = "the access policy to apply (default: the default one)"
     add_value(parser, "policy", metavar="NAME", help=text)
-    add_flags(parser, (*PYLON_FLAGS, "policy_file"))
+    add_flags(parser, (*SOURCE_FLAGS, "policy_file"))
     parser.epilog = _EPILOG
 
 
@@ -111,7 +111,8 @@ class _PatientRegistry:
     two seconds, since a caller waits for them.
     """
 
-    source: PylonClient
+    keys: KeySource
+    neurons: NeuronSource
     clock: Clock
     needs_neurons: bool
     registered: bytes | None = None
@@ -125,12 +126,12 @@ class _PatientRegistry:
         from nexus_auth.domain.ports import Registration
 
         del presented
-        self.registered = await self.source.fetch_key(hotkey)
+        self.registered = await self.keys.fetch_key(hotkey)
         if self.registered is None:
             return None
         if not is_usable_public_key(self.registered):
             raise RegistryAnswerInvalid(f"the key registered for {hotkey} cannot be used")
-        neurons, _ = await self.source.fetch_neurons() if self.needs_neurons else ({}, 0)
+        neurons, _ = await self.neurons.fetch_neurons() if self.needs_neurons else ({}, 0)
         return Registration(
             public_key=self.registered, expires_at=self.clock(), neuron=neurons.get(hotkey)
         )
@@ -145,7 +146,9 @@ async def _decide(
     container = build_container(settings)
     policy = chosen_policy(container.policies(), policy_name)
     clock, leeway = container.clock(), timedelta(seconds=settings.leeway_seconds)
-    async with container.pylon() as source:
-        registry = _PatientRegistry(source=source, clock=clock, needs_neurons=policy.needs_neurons)
+    async with container.source() as source:
+        registry = _PatientRegistry(
+            keys=source, neurons=source, clock=clock, needs_neurons=policy.needs_neurons
+        )
         verifier = CertificateVerifier(registry=registry, clock=clock, leeway=leeway)
         return await verifier.verify(data, policy=policy), registry.registered

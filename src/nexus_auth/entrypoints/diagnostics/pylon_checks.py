@@ -15,6 +15,7 @@ from nexus_auth.adapters.pylon import api
 from nexus_auth.adapters.pylon.client import PylonClient
 from nexus_auth.domain.errors import BulkNotOffered, RegistryError
 from nexus_auth.domain.hotkey import Hotkey
+from nexus_auth.domain.ports import KeyMap
 from nexus_auth.entrypoints.container import Container, build_container
 from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
 from nexus_auth.entrypoints.settings import Settings
@@ -43,16 +44,21 @@ async def check_pylon(
         except RegistryError as exc:
             return [_explain(exc, endpoint)], None
     text = f"{endpoint} answers: {spoken}, {len(answer.keys)} registered keys"
-    findings = [Finding(_SUBJECT, Outcome.OK, text)]
+    return [Finding(_SUBJECT, Outcome.OK, text), *judge_subnet("Pylon", answer)], answer.keys
+
+
+def judge_subnet(source: str, answer: KeyMap) -> list[Finding]:
+    """Says what is notable about the keys of a subnet, as some source has them."""
+    findings = []
     if not answer.keys:
-        text = "Pylon knows no key at all on this subnet; every caller is denied"
+        text = f"{source} knows no key at all on this subnet; every caller is denied"
         next_step = "check NEXUS_PYLON_NETUID; otherwise no key has been published yet"
         findings.append(Finding("subnet", Outcome.WARNING, text, next_step))
     if answer.rejected:
         text = f"{answer.rejected} entries cannot be used, and those hotkeys are refused"
         next_step = "their owners should publish a new key: nexus-auth generate"
         findings.append(Finding("subnet", Outcome.WARNING, text, next_step))
-    return findings, answer.keys
+    return findings
 
 
 def _api_name(spoken: api.PylonApi) -> str:

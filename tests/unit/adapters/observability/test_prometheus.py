@@ -11,8 +11,9 @@ from nexus_auth.adapters.observability.prometheus import CONTENT_TYPE, render_me
 from nexus_auth.adapters.observability.report import Overview
 from nexus_auth.domain.health import Freshness
 from nexus_auth.domain.reasons import DenialReason
+from nexus_auth.domain.snapshot import Block
 from tests.fakes import FakeClock
-from tests.unit.adapters.observability.watched import a_state, deny, grant, policies
+from tests.unit.adapters.observability.watched import BLOCK, a_state, deny, grant, policies
 
 
 def samples(
@@ -20,11 +21,13 @@ def samples(
     freshness: Freshness = Freshness.FRESH,
     *,
     age: float | None = 12.0,
+    block: Block | None = None,
 ) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """All samples of one scrape, by name and labels."""
     counters = counters or Counters(clock=FakeClock())
     counters.tick()
-    report = counters.report(registry=a_state(freshness, age=age), remembered=7, certificates=())
+    state = a_state(freshness, age=age, block=block)
+    report = counters.report(registry=state, remembered=7, certificates=())
     text = render_metrics(Overview.of(report), policy=policies()).decode()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -86,6 +89,23 @@ def test_age_that_is_not_known_is_left_out() -> None:
     name = ("nexus_auth_registry_age_seconds", frozenset[tuple[str, str]]())
     assert samples()[name] == 12.0
     assert name not in samples(age=None)
+
+
+def test_block_is_there_where_the_source_names_one() -> None:
+    """Its number and its age by its own time; Pylon names none."""
+    number, age = (f"nexus_auth_registry_block_{each}" for each in ("number", "age_seconds"))
+    found = samples(block=BLOCK)
+    assert (found[number, labels()], found[age, labels()]) == (1_234_567, 42.0)
+    assert not {number, age} & {name for name, _ in samples()}
+
+
+def test_requests_to_pylon_and_to_the_chain_are_apart() -> None:
+    """By status each, with the same bounds; one that was never asked has no series."""
+    counters = Counters(clock=FakeClock())
+    counters.count_chain_request(None, 0.02)
+    found = samples(counters)
+    assert found["nexus_auth_chain_request_seconds_count", labels(status="none")] == 1
+    assert not any(name.startswith("nexus_auth_pylon_request") for name, _ in found)
 
 
 def test_no_stranger_chooses_a_label() -> None:

@@ -12,7 +12,7 @@ from nexus_auth.adapters.observability.report import (
     DECISION_BOUNDS,
     DENIALS_KEPT,
     MINUTES_KEPT,
-    PYLON_BOUNDS,
+    REQUEST_BOUNDS,
     SILENT_SECONDS,
     CertificateSeen,
     Histogram,
@@ -24,7 +24,7 @@ from nexus_auth.domain.health import Freshness, RegistryHealth
 from nexus_auth.domain.reasons import DenialReason
 from tests.builders import NOW, a_hotkey
 from tests.fakes import FakeClock
-from tests.unit.adapters.observability.watched import a_state, deny, grant
+from tests.unit.adapters.observability.watched import BLOCK, a_state, deny, grant
 
 CERTIFICATE = CertificateSeen(
     hotkey=a_hotkey().address, fingerprint="ab" * 32, not_after=NOW.timestamp() + 60
@@ -42,11 +42,14 @@ def a_report(*, state: RegistryHealth | None = None) -> Report:
     counters.count_fetch("none")
     counters.count_malformed()
     counters.count_pylon_request(200, 0.1)
+    counters.count_chain_request(None, 0.1)
     counters.tick()
     return counters.report(registry=state or a_state(), remembered=1, certificates=(CERTIFICATE,))
 
 
-@pytest.mark.parametrize("state", [a_state(), a_state(age=None, error="nobody answered")])
+@pytest.mark.parametrize(
+    "state", [a_state(), a_state(age=None, error="nobody answered"), a_state(block=BLOCK)]
+)
 def test_report_survives_the_way_to_another_process(state: RegistryHealth) -> None:
     """Nothing is lost or changed."""
     report = a_report(state=state)
@@ -62,6 +65,7 @@ def test_workers_add_up() -> None:
     assert overview.fetches == {"none": 2}
     assert overview.malformed == 2
     assert overview.pylon["200"].observations == 2
+    assert overview.chain["none"].observations == 2
     assert overview.minutes[int(NOW.timestamp() // 60)] == (4, 2)
     assert len(overview.minutes) == MINUTES_KEPT
     assert overview.remembered == 2
@@ -116,9 +120,10 @@ def test_largest_report_fits_into_its_slot() -> None:
         clock.advance(minutes=1)
         counters.tick()
     for status in STATUSES:
-        counters.count_pylon_request(int(status) if status.isdigit() else None, 1.0)
+        for count in (counters.count_pylon_request, counters.count_chain_request):
+            count(int(status) if status.isdigit() else None, 1.0)
     report = counters.report(
-        registry=a_state(error="x" * 1000),
+        registry=a_state(error="x" * 1000, block=BLOCK),
         remembered=4096,
         certificates=(CERTIFICATE,) * 100,
     )
@@ -159,7 +164,7 @@ def test_histograms_add_up() -> None:
     assert histogram == a_histogram(0.5, 9.0, 3.0)
 
 
-@pytest.mark.parametrize("bounds", [DECISION_BOUNDS, PYLON_BOUNDS])
+@pytest.mark.parametrize("bounds", [DECISION_BOUNDS, REQUEST_BOUNDS])
 def test_bounds_grow(bounds: tuple[float, ...]) -> None:
     """Prometheus refuses others."""
     assert list(bounds) == sorted(set(bounds))

@@ -8,13 +8,20 @@ from nexus_auth.adapters.observability.counters import Counters
 from nexus_auth.domain.decision import Denied, Granted
 from nexus_auth.domain.health import Freshness, PolicyHealth, RegistryHealth
 from nexus_auth.domain.reasons import DenialReason
+from nexus_auth.domain.snapshot import Block
 from tests.builders import NOW, a_hotkey
+
+BLOCK = Block(number=1_234_567, hash="0x" + "ab" * 32, time=NOW)
 
 
 def a_state(
-    freshness: Freshness = Freshness.FRESH, *, age: float | None = 12.0, error: str | None = None
+    freshness: Freshness = Freshness.FRESH,
+    *,
+    age: float | None = 12.0,
+    error: str | None = None,
+    block: Block | None = None,
 ) -> RegistryHealth:
-    """The state of some registry."""
+    """The state of some registry: of the chain where there is a block, 42 s old."""
     return RegistryHealth(
         freshness=freshness,
         mode="snapshot",
@@ -22,6 +29,9 @@ def a_state(
         age=None if age is None else timedelta(seconds=age),
         failing_since=None if error is None else NOW,
         last_error=error,
+        source="pylon" if block is None else "chain",
+        block=block,
+        block_age=None if block is None else timedelta(seconds=42),
     )
 
 

@@ -16,7 +16,7 @@ from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.neuron import Neuron
 from nexus_auth.domain.ports import KeyMap, MonotonicClock
 from nexus_auth.domain.snapshot import Block
-from tests.builders import a_hotkey, a_key, public_bytes
+from tests.builders import NOW, a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock
 from tests.virtual_time import LoopClocks
 
@@ -34,6 +34,8 @@ class FakeSource:
     rejected: int = 0
     neurons: dict[Hotkey, Neuron] = field(default_factory=dict)
     neuron_error: Exception | None = None
+    neurons_at: list[Block | None] = field(default_factory=list)
+    block: Block | None = None
     neuron_fetches: int = 0
     bulk_fetches: int = 0
     fetches: Counter[Hotkey] = field(default_factory=Counter)
@@ -50,12 +52,13 @@ class FakeSource:
             raise BulkNotOffered("the fake source has no bulk answer")
         if self.error is not None:
             raise self.error
-        return KeyMap(keys=dict(self.keys), rejected=self.rejected)
+        return KeyMap(keys=dict(self.keys), rejected=self.rejected, block=self.block)
 
     async def fetch_neurons(
         self, *, at: Block | None = None
     ) -> tuple[Mapping[Hotkey, Neuron], int]:
         self.neuron_fetches += 1
+        self.neurons_at.append(at)
         await self.open.wait()
         if self.neuron_error is not None:
             raise self.neuron_error
@@ -111,6 +114,11 @@ class FakeStore:
 
     async def aclose(self) -> None:
         self.is_away = True
+
+
+def a_block(number: int) -> Block:
+    """A block made half a minute before the tests begin."""
+    return Block(number=number, hash=f"0x{number:064x}", time=NOW - timedelta(seconds=30))
 
 
 class FakeClocks:

@@ -67,10 +67,12 @@ async def test_nonsense_is_left_out_and_counted(source: FakeSource, clocks: Fake
 async def test_neurons_come_along_where_they_are_needed(
     source: FakeSource, clocks: FakeClocks
 ) -> None:
-    """Both in one snapshot."""
+    """Both in one snapshot, of one block where the source names one."""
     source.neurons = neurons_of("alice")
+    source.block = Block(number=7, hash="0x" + "07" * 32, time=NOW)
     snapshot, _ = await fetch(source, clocks, needs_neurons=True)
     assert snapshot.neurons == source.neurons
+    assert source.neurons_at == [snapshot.block] == [source.block]
 
 
 async def test_neurons_that_fail_fail_the_whole_fetch(

@@ -24,6 +24,7 @@ from tests.unit.adapters.registry.sources import (
     REFRESH_EVERY,
     FakeClocks,
     FakeSource,
+    a_block,
     a_timing,
     key_of,
     keys_of,
@@ -105,6 +106,57 @@ async def test_known_keys_serve_until_max_age_then_are_closed(
     assert registry.health().freshness is Freshness.EXPIRED
     with pytest.raises(RegistryUnavailable, match="connection refused"):
         await find(registry, "alice")
+
+
+async def test_health_says_which_block_and_how_old(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """By the block's own time, not by that of the fetch; while the source is away, ever older."""
+    registry = make()
+    assert (registry.health().source, registry.health().block) == ("fake source", None)
+    source.block = a_block(7)
+    await registry.refresh()
+    source.error = DOWN
+    clocks.advance(12)
+    await registry.refresh()
+    health = registry.health()
+    assert (health.block, health.block_age) == (a_block(7), timedelta(seconds=42))
+    assert health.age == timedelta(seconds=12)
+
+
+async def test_answer_of_an_earlier_block_is_no_answer(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """A node that lags would bring back a key that was rotated; that counts as an outage."""
+    registry = make()
+    source.keys, source.block = {ALICE: key_of("new")}, a_block(8)
+    await registry.refresh()
+    source.keys, source.block = keys_of("alice"), a_block(7)
+    clocks.advance(REFRESH_EVERY.total_seconds())
+    await registry.refresh()
+    known = registry.peek(ALICE)
+    assert known is not None
+    assert known.public_key == key_of("new")
+    assert registry.health().freshness is Freshness.STALE
+    assert "older block" in (registry.health().last_error or "")
+    source.block = a_block(8)
+    clocks.advance(REFRESH_EVERY.total_seconds())
+    await registry.refresh()
+    assert registry.health().freshness is Freshness.FRESH
+
+
+async def test_earlier_block_serves_where_nothing_may_be_used_any_more(
+    make: Make, source: FakeSource, clocks: FakeClocks
+) -> None:
+    """A chain that was started anew is not refused for ever."""
+    registry = make()
+    source.block = a_block(8)
+    await registry.refresh()
+    source.block = a_block(1)
+    clocks.advance(MAX_AGE.total_seconds())
+    await registry.refresh()
+    assert registry.health().block == a_block(1)
+    assert registry.health().freshness is Freshness.FRESH
 
 
 async def test_clock_set_back_makes_nothing_younger(make: Make, clocks: FakeClocks) -> None:

@@ -17,17 +17,18 @@ from nexus_auth.adapters.observability.prometheus import CONTENT_TYPE
 from nexus_auth.adapters.starlette.admin_app import AdminGuard, build_admin_app
 from nexus_auth.adapters.starlette.status_page import PAGE_HEADERS
 from nexus_auth.domain.health import Freshness, PolicyHealth
+from nexus_auth.domain.snapshot import Block
 from tests.builders import NOW
 from tests.fakes import FakeClock
-from tests.unit.adapters.observability.watched import a_state, policies
+from tests.unit.adapters.observability.watched import BLOCK, a_state, policies
 
 TOKEN = "an-admin-token"
 
 
-def a_monitor(freshness: Freshness) -> Monitor:
+def a_monitor(freshness: Freshness, block: Block | None = None) -> Monitor:
     """The monitor of a worker whose registry is in some state."""
     clock = FakeClock()
-    state = a_state(freshness, age=12.34, error="nobody answered")
+    state = a_state(freshness, age=12.34, error="nobody answered", block=block)
     return Monitor(
         counters=Counters(clock=clock),
         registry_health=lambda: state,
@@ -43,12 +44,13 @@ async def ask(
     draining: bool = False,
     token: str | None = None,
     policy: PolicyHealth | None = None,
+    block: Block | None = None,
     authorization: str | None = None,
     host: str | None = "localhost:8081",
 ) -> httpx.Response:
     """One request to the admin application."""
     app = build_admin_app(
-        monitor=a_monitor(freshness),
+        monitor=a_monitor(freshness, block),
         is_draining=lambda: draining,
         token=token,
         policy_health=lambda: policy or policies(),
@@ -91,14 +93,23 @@ async def test_readiness_is_whether_a_registered_caller_would_be_let_in(
         },
         "status": word,
         "registry": {
+            "source": "pylon",
             "mode": "snapshot",
             "hotkeys": 3,
             "age_seconds": 12.3,
             "failing_since": "2026-06-01T12:00:00+00:00",
             "last_error": "nobody answered",
+            "block": None,
         },
     }
     assert (await ask("/healthz", freshness)).status_code == 200
+
+
+async def test_block_is_shown_where_the_source_names_one() -> None:
+    """Which block of the chain says what is known, and how old it is."""
+    registry = (await ask("/readyz", block=BLOCK)).json()["registry"]
+    assert registry["source"] == "chain"
+    assert registry["block"] == {"number": 1_234_567, "hash": BLOCK.hash, "age_seconds": 42.0}
 
 
 async def test_broken_policy_file_is_shown_and_the_service_stays_ready() -> None:

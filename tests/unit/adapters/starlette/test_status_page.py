@@ -22,9 +22,10 @@ from nexus_auth.adapters.starlette.status_page import (
 )
 from nexus_auth.domain.health import Freshness, RegistryHealth
 from nexus_auth.domain.reasons import DenialReason
+from nexus_auth.domain.snapshot import Block
 from tests.builders import NOW, a_hotkey
 from tests.fakes import FakeClock
-from tests.unit.adapters.observability.watched import a_state, deny, grant, policies
+from tests.unit.adapters.observability.watched import BLOCK, a_state, deny, grant, policies
 
 
 class Page(HTMLParser):
@@ -118,6 +119,22 @@ def test_page_shows_what_happened() -> None:
         "in 3 d",
     ):
         assert expected in text, expected
+
+
+@pytest.mark.parametrize(
+    ("block", "source", "shown"),
+    [(None, "Pylon", ""), (BLOCK, "the chain", "block 1,234,567, 42\xa0s\xa0old")],
+    ids=["Pylon", "chain"],
+)
+def test_page_names_the_source_and_its_block(block: Block | None, source: str, shown: str) -> None:
+    """An operator without a Pylon reads nothing about one."""
+    text = a_page(an_overview(state=a_state(Freshness.STALE, block=block))).text
+    assert f"No news from {source}." in text
+    assert f"from {source}, 0\xa0failed" in text
+    assert shown in text
+    closed = a_page(an_overview(state=a_state(Freshness.EXPIRED, block=block))).text
+    assert f"What {source} said last is too old" in closed
+    assert ("Pylon" in text + closed) is (block is None)
 
 
 def test_empty_page_says_so() -> None:

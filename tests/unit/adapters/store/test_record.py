@@ -23,10 +23,11 @@ from nexus_auth.adapters.store.record import (
     derive_secret,
     read_boot_id,
     scope_of,
+    scope_of_chain,
 )
 from nexus_auth.domain.errors import RecordRejected
 from nexus_auth.domain.neuron import Neuron
-from nexus_auth.domain.snapshot import SubnetSnapshot
+from nexus_auth.domain.snapshot import Block, SubnetSnapshot
 from tests.builders import NOW, a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock
 from tests.unit.adapters.registry.sources import FakeClocks, keys_of
@@ -34,8 +35,9 @@ from tests.unit.adapters.registry.sources import FakeClocks, keys_of
 SCOPE = scope_of(endpoint="http://pylon:8000", netuid=12)
 SECRET = derive_secret("token", scope=SCOPE)
 NEURON = Neuron(uid=3, validator_permit=True, active=False, alpha=1.5, tao=0.25, total=1.75)
+BLOCK = Block(number=8_123_456, hash="0x" + "5c" * 32, time=NOW - timedelta(seconds=30))
 SNAPSHOT = SubnetSnapshot(
-    keys=keys_of("alice", "bob"), said_at=NOW, neurons={a_hotkey("alice"): NEURON}
+    keys=keys_of("alice", "bob"), said_at=NOW, neurons={a_hotkey("alice"): NEURON}, block=BLOCK
 )
 FORMAT = RecordFormat(
     scope=SCOPE, secret=SECRET, clocks=Clocks(FakeClock(), lambda: 1000.0), boot_id="this boot"
@@ -60,13 +62,21 @@ def sealed(content: bytes) -> bytes:
 
 
 def test_record_comes_back_as_it_was() -> None:
-    """Keys, neurons and the moment survive; the age is what the clock says."""
+    """Keys, neurons, block and moment survive; the age is what the clock says."""
     clock = FakeClock()
     later = dataclasses.replace(FORMAT, clocks=Clocks(clock, lambda: 1000.0), boot_id=None)
     clock.advance(minutes=3)
     stored = later.parse(RECORD)
     assert stored.snapshot == SNAPSHOT
     assert stored.age == timedelta(minutes=3)
+
+
+def test_record_of_a_version_without_blocks_is_read() -> None:
+    """And an earlier version reads ours, since it passes over what it does not know."""
+    stored = UNSEALED.parse(changed(lambda record: record.pop("block")))
+    assert stored.snapshot == dataclasses.replace(SNAPSHOT, block=None)
+    nameless = dataclasses.replace(SNAPSHOT, block=None)
+    assert FORMAT.parse(FORMAT.build(nameless, fetched_at=1000.0)).snapshot == nameless
 
 
 def test_wall_clock_set_back_makes_no_record_younger_on_the_same_machine() -> None:
@@ -159,6 +169,27 @@ def test_unsealed_record_is_rejected_where_a_secret_is_set() -> None:
         FORMAT.parse(UNSEALED.build(SNAPSHOT, fetched_at=0.0))
 
 
+def test_scope_of_a_chain_is_that_chain_and_subnet_alone() -> None:
+    """Whatever its nodes, where its block 0 is known; never a Pylon's, nor another subnet's."""
+    one, two, genesis = ["ws://a/s3cret"], ["ws://b", "ws://a/s3cret"], "0x" + "2f" * 32
+    scopes = [
+        scope_of_chain(endpoints=nodes, genesis=block_0, netuid=netuid)
+        for nodes, block_0, netuid in [
+            (one, None, 12),
+            (two, None, 12),
+            (one, None, 1),
+            (one, genesis, 12),
+            (one, "0x" + "3f" * 32, 12),
+        ]
+    ]
+    assert len({*scopes, scope_of(endpoint="ws://a", netuid=12)}) == len(scopes) + 1
+    assert scope_of_chain(endpoints=two, genesis=genesis, netuid=12) == scopes[3]
+    assert scope_of_chain(endpoints=two[::-1], genesis=None, netuid=12) == scopes[1]
+    assert "s3cret" not in "".join(scopes)
+    # No endpoint of a Pylon has a space in it, or no scheme.
+    assert all(scope.startswith("chain ") for scope in scopes)
+
+
 ALICE = a_hotkey("alice").address
 WRONG: list[object] = [12, [], "", True, ...]
 FIELDS = ("scope", "said_at", "boot", "keys", "neurons")
@@ -199,6 +230,15 @@ def replaced(name: str, value: object) -> Callable[[dict[str, Any]], object]:
         lambda r: r["neurons"][ALICE].update(validator_permit=1),
         lambda r: r["neurons"][ALICE].update(total=-1),
         lambda r: r["neurons"][ALICE].update(total=float("nan")),
+        *(lambda r, v=value: r.update(block=v) for value in WRONG[:-1]),
+        lambda r: r["block"].update(number=-1),
+        lambda r: r["block"].update(number=1.5),
+        lambda r: r["block"].update(number=2**64),
+        lambda r: r["block"].update(time="0001-01-01T00:00:00+23:59"),
+        lambda r: r["block"].update(hash="0x" + "5C" * 32),
+        lambda r: r["block"].update(hash="0x" + "5c" * 32 + "\n"),
+        lambda r: r["block"].update(time="2026-06-01T12:00:00"),
+        lambda r: r["block"].pop("time"),
     ],
 )
 def test_changed_record_is_rejected(change: Callable[[dict[str, Any]], object]) -> None:
