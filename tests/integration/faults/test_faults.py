@@ -1,4 +1,4 @@
-"""The fault matrix: every fault of Pylon in every state of each registry.
+"""The fault matrix: every fault of a source in every state of each registry.
 
 The tables in docs/reliability.md are this test's outcome. UPDATE_DOCS=1 writes them anew.
 """
@@ -18,6 +18,7 @@ import pytest
 import structlog.testing
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from nexus_auth.adapters.chain.source import ChainSource
 from nexus_auth.adapters.clock import Clocks
 from nexus_auth.adapters.pylon.api import OpenAccessApi
 from nexus_auth.adapters.pylon.client import PylonClient
@@ -25,9 +26,12 @@ from nexus_auth.adapters.registry.fetch import Timing
 from nexus_auth.adapters.registry.lookup import LookupRegistry
 from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 from nexus_auth.domain.decision import Decision, Denied, Granted
+from nexus_auth.domain.ports import KeySource
 from nexus_auth.domain.reasons import DenialReason
 from nexus_auth.domain.verifier import CertificateVerifier
 from tests.builders import a_certificate, a_hotkey, a_key, to_der
+from tests.integration.chain.node import NETUID as CHAIN_NETUID
+from tests.integration.faults.chain_faults import CHAIN_FAULTS, ChainFault, LivingNode
 from tests.integration.faults.faults import FAULTS, Fault, end
 from tests.integration.faults.faulty_pylon import NETUID, FaultyPylon
 from tests.unit.adapters.registry.sources import MAX_AGE, REFRESH_EVERY, keys_of
@@ -36,10 +40,17 @@ PAGE: Final = Path(__file__).parents[3] / "docs" / "reliability.md"
 BEGIN: Final = "<!-- The fault matrix of {}: written by tests/integration/faults. -->\n"
 END: Final = "<!-- End of the fault matrix of {}. -->\n"
 
-Kind = Literal["snapshot", "lookup"]
-"""As in NEXUS_AUTH_REGISTRY."""
+Kind = Literal["snapshot", "lookup", "chain"]
+"""The registry, as in NEXUS_AUTH_REGISTRY, over Pylon; or a snapshot over a node of the chain."""
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+
+FAULTS_OF: Final[dict[Kind, tuple[Fault | ChainFault, ...]]] = {
+    "snapshot": FAULTS,
+    "lookup": FAULTS,
+    "chain": CHAIN_FAULTS,
+}
+PAIRS: Final = [(kind, fault) for kind in KINDS for fault in FAULTS_OF[kind]]
 
 STATES: Final = ("never fetched", "fresh", "stale", "too old")
 EVERYBODY: Final = ("alice", "dave", *(f"miner {n}" for n in range(10)))
@@ -47,7 +58,11 @@ PATIENCE: Final = timedelta(seconds=0.3)
 ANSWER_SECONDS: Final = 0.5
 
 
-REGISTRIES: Final = {"snapshot": SnapshotRegistry, "lookup": LookupRegistry}
+REGISTRIES: Final = {
+    "snapshot": SnapshotRegistry,
+    "lookup": LookupRegistry,
+    "chain": SnapshotRegistry,
+}
 
 
 class MovedClocks:
@@ -92,12 +107,15 @@ IMPOSTORS: Final = (
 
 
 class Scene:
-    """A Pylon, and a service's decisions over it."""
+    """A Pylon or a node, and a service's decisions over it."""
 
     def __init__(
-        self, pylon: FaultyPylon, registry: SnapshotRegistry | LookupRegistry, clocks: MovedClocks
+        self,
+        origin: FaultyPylon | LivingNode,
+        registry: SnapshotRegistry | LookupRegistry,
+        clocks: MovedClocks,
     ) -> None:
-        self.pylon = pylon
+        self.origin = origin
         self.registry = registry
         self.clocks = clocks
         self.verifier = CertificateVerifier(registry=registry, clock=clocks.wall)
@@ -121,7 +139,7 @@ class Scene:
             case Denied():
                 return decision.reason.value
 
-    async def enter(self, state: str, fault: Fault) -> None:
+    async def enter(self, state: str, fault: Fault | ChainFault) -> None:
         """Brings the registry into a state in which the fault is met."""
         if state != "never fetched":
             async with asyncio.timeout(30):  # a busy machine may take more than one try
@@ -129,7 +147,11 @@ class Scene:
                 while {await self.outcome(name) for name in KNOWN} != {"granted"}:
                     self.clocks.ahead += 10  # past any pause after a failure
                     await self.renew()
-        await fault.begin(self.pylon)
+        match fault, self.origin:
+            case Fault(), FaultyPylon() as pylon:
+                await fault.begin(pylon)
+            case ChainFault(), LivingNode() as node:
+                await fault.begin(node)
         if state == "fresh":
             # An early refresh may meet the fault.
             self.clocks.ahead += 2
@@ -154,17 +176,9 @@ class Scene:
 async def scene(kind: Kind) -> AsyncIterator[Scene]:
     """A scene in which nothing has happened yet."""
     clocks = MovedClocks()
-    async with (
-        FaultyPylon(keys_of(*EVERYBODY)) as pylon,
-        PylonClient(
-            endpoint=pylon.endpoint,
-            api=OpenAccessApi(netuid=NETUID),
-            connect_timeout_seconds=2.0,
-            read_timeout_seconds=ANSWER_SECONDS - 0.1,
-        ) as client,
-    ):
+    async with source_of(kind, clocks) as (origin, source):
         registry = REGISTRIES[kind](
-            source=client,
+            source=source,
             timing=Timing(
                 max_age=MAX_AGE,
                 refresh_every=REFRESH_EVERY,
@@ -172,17 +186,47 @@ async def scene(kind: Kind) -> AsyncIterator[Scene]:
                 clocks=Clocks(clocks.wall, clocks.monotonic),
             ),
         )
-        yield Scene(pylon, registry, clocks)
+        yield Scene(origin, registry, clocks)
         await registry.aclose()
 
 
-async def play(kind: Kind, state: str, fault: Fault) -> str:
+@asynccontextmanager
+async def source_of(
+    kind: Kind, clocks: MovedClocks
+) -> AsyncIterator[tuple[FaultyPylon | LivingNode, KeySource]]:
+    """A Pylon or a node, and what fetches from it."""
+    timeouts = {"connect_timeout_seconds": 2.0, "read_timeout_seconds": ANSWER_SECONDS - 0.1}
+    if kind == "chain":
+        node = LivingNode(*EVERYBODY, clock=clocks.wall)
+        node.start()
+        try:
+            async with ChainSource(
+                endpoints=[node.url],
+                netuid=CHAIN_NETUID,
+                clock=clocks.wall,
+                genesis=node.chain.genesis,
+                **timeouts,
+            ) as chain:
+                yield node, chain
+        finally:
+            node.stop()
+        return
+    async with (
+        FaultyPylon(keys_of(*EVERYBODY)) as pylon,
+        PylonClient(
+            endpoint=pylon.endpoint, api=OpenAccessApi(netuid=NETUID), **timeouts
+        ) as client,
+    ):
+        yield pylon, client
+
+
+async def play(kind: Kind, state: str, fault: Fault | ChainFault) -> str:
     """Plays one fault in one state, and says what came of it."""
     async with scene(kind) as stage:
         with structlog.testing.capture_logs() as lines:
             await stage.enter(state, fault)
             is_known = state in {"fresh", "stale"}
-            known = await stage.outcome("alice", at_once=is_known and kind == "snapshot")
+            known = await stage.outcome("alice", at_once=is_known and kind != "lookup")
             owner = await stage.outcome("dave")
             stranger = await stage.outcome("eve")
             # The second time, a Pylon that is silent is known to be.
@@ -197,7 +241,10 @@ async def play(kind: Kind, state: str, fault: Fault) -> str:
             if is_known and not (fault.changes_keys and kind == "lookup"):
                 assert known == "granted"
             assert stranger in {DenialReason.NOT_REGISTERED, DenialReason.REGISTRY_UNAVAILABLE}
-            await end(stage.pylon)
+            if isinstance(stage.origin, LivingNode):
+                stage.origin.behave()
+            else:
+                await end(stage.origin)
             await expect_recovery(stage)
         assert len(lines) <= 6, lines
     people = [known, stranger]
@@ -229,7 +276,7 @@ def write_row(kind: Kind, name: str, row: str) -> None:
     """Puts one row into the page."""
     begin, end = BEGIN.format(kind), END.format(kind)
     rows = committed_rows(kind) | {name: row}
-    ordered = [rows[fault.name] for fault in FAULTS if fault.name in rows]
+    ordered = [rows[fault.name] for fault in FAULTS_OF[kind] if fault.name in rows]
     header = f"| fault | {' | '.join(STATES)} |\n|{'---|' * (1 + len(STATES))}\n"
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(begin)
     after = rest.partition(end)[2]
@@ -237,9 +284,12 @@ def write_row(kind: Kind, name: str, row: str) -> None:
     PAGE.write_text(f"{before}{begin}\n{table}\n{end}{after}", encoding="utf-8")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-async def test_fault_in_every_state_is_as_the_table_says(fault: Fault, kind: Kind) -> None:
+@pytest.mark.parametrize(
+    ("kind", "fault"), PAIRS, ids=[f"{fault.name}-{kind}" for kind, fault in PAIRS]
+)
+async def test_fault_in_every_state_is_as_the_table_says(
+    kind: Kind, fault: Fault | ChainFault
+) -> None:
     """No wrong grant, no waiting for the known, a prompt answer for strangers, and recovery."""
     outcomes = [await play(kind, state, fault) for state in STATES]
     row = f"| {fault.name} | {' | '.join(outcomes)} |"
@@ -251,4 +301,4 @@ async def test_fault_in_every_state_is_as_the_table_says(fault: Fault, kind: Kin
 @pytest.mark.parametrize("kind", KINDS)
 def test_table_lists_every_fault(kind: Kind) -> None:
     """Nothing is left out, and nothing remains of faults that are tested no more."""
-    assert list(committed_rows(kind)) == [fault.name for fault in FAULTS]
+    assert list(committed_rows(kind)) == [fault.name for fault in FAULTS_OF[kind]]

@@ -17,6 +17,8 @@ from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.ports import KeyRegistry
 from tests.builders import NOW, a_hotkey
 from tests.fakes import FakeRegistry
+from tests.integration.chain.node import Chain, RunningNode
+from tests.unit.adapters.chain.networks import Network, a_source
 from tests.unit.adapters.registry.sources import (
     MAX_AGE,
     FakeClocks,
@@ -61,10 +63,30 @@ class FakeWorld:
         self.registry.keys[hotkey] = key
 
 
+@dataclass
+class ChainWorld:
+    node: RunningNode
+    clocks: FakeClocks
+
+    def away(self) -> None:
+        self.node.fail_with(503)
+
+    def rotate(self, hotkey: Hotkey, key: bytes) -> None:
+        self.node.chain.publish(hotkey, key)
+        self.clocks.advance(2)
+        self.node.advance()
+
+
 Subject = tuple[KeyRegistry, World]
 
 
-@pytest_asyncio.fixture(params=["snapshot", "lookup", "snapshot of each", "fake"])
+KINDS = (
+    *("snapshot", "lookup", "snapshot of each", "fake"),
+    *("snapshot of the chain", "lookup of the chain"),
+)
+
+
+@pytest_asyncio.fixture(params=KINDS)
 async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
     """A registry that can find alice and carol, and the world behind it."""
     keys = keys_of("alice", "carol")
@@ -73,8 +95,18 @@ async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
         yield fake, FakeWorld(fake)
         return
     clocks = FakeClocks()
+    kind = LookupRegistry if request.param.startswith("lookup") else SnapshotRegistry
+    if request.param.endswith("chain"):
+        node = RunningNode(Chain(clock=clocks.wall))
+        for hotkey, key in keys.items():
+            node.chain.publish(hotkey, key)
+        node.advance()
+        async with a_source(Network(node=node), clocks.wall) as chain:
+            registry = kind(source=chain, timing=a_timing(clocks))
+            yield registry, ChainWorld(node, clocks)
+            await registry.aclose()
+        return
     source = FakeSource(keys, offers_bulk=request.param == "snapshot")
-    kind = LookupRegistry if request.param == "lookup" else SnapshotRegistry
     registry = kind(source=source, timing=a_timing(clocks))
     yield registry, SourceWorld(source, clocks)
     await registry.aclose()
