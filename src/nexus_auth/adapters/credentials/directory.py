@@ -310,8 +310,9 @@ class CredentialsDirectory:
                 *self.path.glob(f"{_JOURNAL_PREFIX}*{TEMPORARY_SUFFIX}"),
                 *self.path.glob(PENDING_NAME),
             ]
-            # In a directory that many users may write to, only the owner's or ours are journals.
-            owners = {os.geteuid(), self.path.stat().st_uid} if found else set()
+            # In a directory that many users may write to, only the owner's or ours are journals,
+            # and root's, which `sudo nexus-auth generate` left.
+            owners = {0, os.geteuid(), self.path.stat().st_uid} if found else set()
             entries = {each: each.lstat() for each in found}
             # A pipe would never end; and what a link points to is not ours.
             journals = [
