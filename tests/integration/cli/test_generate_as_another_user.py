@@ -179,6 +179,26 @@ def test_key_of_root_in_our_folder_is_found_before_pylon_is_asked(
     assert load(certs).certificate.public_key == key_on_chain(pylon)
 
 
+def test_request_of_root_in_our_folder_is_not_overlooked(
+    pylon: RunningPylon, host: Path, certs: Path
+) -> None:
+    """`sudo nexus-auth generate -force-recreate` was killed: its record is root's, and closed."""
+    os.chown(certs, US, US)
+    assert generate(pylon, host).returncode == 0
+    record = certs / ".client-pair.0.requested.tmp"
+    record.write_bytes(bytes(16))
+    record.chmod(0o600)
+    assert generate(pylon, host).returncode == 0  # The chain has the key of the pair.
+    pylon.store.set_certificate(pylon.hotkey, bytes(range(32)))
+    finished = generate(pylon, host)
+    assert finished.returncode == 1
+    assert "the key on chain has been replaced" in finished.stderr
+    asked = posts(pylon)
+    finished = generate(pylon, host, "-force-recreate")
+    assert (finished.returncode, posts(pylon)) == (1, asked)
+    assert f"chown {US} certs/{record.name}" in finished.stderr
+
+
 @pytest.mark.parametrize("name", ["client.key", "client.crt", "client.key.old"])
 def test_file_of_another_in_a_sticky_folder_is_found_before_pylon_is_asked(
     pylon: RunningPylon, host: Path, certs: Path, name: str

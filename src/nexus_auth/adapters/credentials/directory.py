@@ -375,7 +375,7 @@ class CredentialsDirectory:
                 *self.path.glob(f"{_JOURNAL_PREFIX}*{TEMPORARY_SUFFIX}"),
                 *self.path.glob(PENDING_NAME),
             ]
-            # In a directory that many users may write to, only the owner's or ours are journals.
+            # In a directory that many users may write to, not every file is a journal.
             owners = self._owners() if found else set()
             entries = {each: each.lstat() for each in found}
             # A pipe would never end; and what a link points to is not ours.
@@ -387,7 +387,8 @@ class CredentialsDirectory:
             return sorted(journals, key=lambda each: entries[each].st_mtime_ns)
 
     def _owners(self) -> set[int]:
-        return {os.geteuid(), self.path.stat().st_uid}
+        """Whose files count: ours, the directory's owner's, and what `sudo nexus-auth` left."""
+        return {0, os.geteuid(), self.path.stat().st_uid}
 
     def _check_places(self) -> None:
         """Raises where a name that a new pair needs is taken by what cannot be replaced."""

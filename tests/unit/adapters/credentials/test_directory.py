@@ -734,7 +734,8 @@ def test_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
 
 
 def test_who_is_denied_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Docker makes a missing folder for root, and the image runs as user 1000."""
+    """And no more, where the folder is ours: its owner is not why."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
 
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -756,6 +757,7 @@ def test_who_is_denied_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         (errno.EACCES, "new", False, False, "install -d -o 4321 '{0}/my new'"),
         (errno.EACCES, "new", False, True, "chown 4321 {0}"),
         (errno.EACCES, "certs/client.key", True, False, None),
+        (errno.EACCES, "certs/.client.key.1.tmp", True, False, None),
         (errno.EPERM, "certs/client.key", False, False, None),
     ],
 )
@@ -772,13 +774,14 @@ def test_folder_of_another_user_is_named_with_the_way_out(
     """Only where the owner is the cause; a missing folder is made, and its parent left alone."""
     save(tmp_path / "my certs", a_pair("old"))
     path = tmp_path / f"my {refused}"
-    searchable = not closed
+    needed = os.R_OK if refused == "certs/client.key" else os.W_OK | os.X_OK
+    permitted = {needed} if is_open else set() if closed else {os.X_OK}
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr(os, "geteuid", lambda: 4321)
-    monkeypatch.setattr(os, "access", lambda _, bits: is_open or (bits == os.X_OK and searchable))
+    monkeypatch.setattr(os, "access", lambda _, bits: bits in permitted)
     monkeypatch.setattr(os, "open", refuse)
     monkeypatch.setattr(Path, "mkdir", refuse)
     directory = CredentialsDirectory(path if refused == "new" else tmp_path / "my certs")
@@ -842,6 +845,27 @@ def test_file_of_another_user_in_a_sticky_folder_is_refused_before_anything_happ
             stack.enter_context(pytest.raises(CredentialsUnusable, match=f"{name}': is another"))
         stack.enter_context(CredentialsDirectory(tmp_path).reserved())
     assert names(tmp_path) == [name]
+
+
+def test_names_that_cannot_be_read_are_unknown(tmp_path: Path) -> None:
+    """No file has no names; one that cannot be read may have some."""
+    directory = CredentialsDirectory(tmp_path / "certs")
+    assert directory.load_names() == ()
+    save(directory.path, a_pair("old"))
+    assert directory.load_names() == ()
+    directory.certificate_path.write_bytes(b"damaged")
+    assert directory.load_names() is None
+    refuse = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Path, "is_file", _raising(refuse))
+        assert directory.load_names() is None
+
+
+def _raising(error: OSError) -> Any:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
