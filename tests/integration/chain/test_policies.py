@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ min_stake = { total = 1000 }
 VALIDATORS = {"X-Nexus-Auth-Policy": "validators"}
 
 
-def settings_for(node: RunningNode, url: str, **settings: str) -> dict[str, str]:
+def settings_for(node: RunningNode, url: str, **settings: str) -> dict[str, Any]:
     """The settings of a service without a Pylon."""
     return {
         "NEXUS_PYLON_NETUID": str(NETUID),
