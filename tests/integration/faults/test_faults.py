@@ -147,11 +147,12 @@ class Scene:
                 while {await self.outcome(name) for name in KNOWN} != {"granted"}:
                     self.clocks.ahead += 10  # past any pause after a failure
                     await self.renew()
-        match fault, self.origin:
-            case Fault(), FaultyPylon() as pylon:
-                await fault.begin(pylon)
-            case ChainFault(), LivingNode() as node:
-                await fault.begin(node)
+        if isinstance(fault, Fault):
+            assert isinstance(self.origin, FaultyPylon)
+            await fault.begin(self.origin)
+        else:
+            assert isinstance(self.origin, LivingNode)
+            await fault.begin(self.origin)
         if state == "fresh":
             # An early refresh may meet the fault.
             self.clocks.ahead += 2
@@ -195,7 +196,7 @@ async def source_of(
     kind: Kind, clocks: MovedClocks
 ) -> AsyncIterator[tuple[FaultyPylon | LivingNode, KeySource]]:
     """A Pylon or a node, and what fetches from it."""
-    timeouts = {"connect_timeout_seconds": 2.0, "read_timeout_seconds": ANSWER_SECONDS - 0.1}
+    read_seconds = ANSWER_SECONDS - 0.1
     if kind == "chain":
         node = LivingNode(*EVERYBODY, clock=clocks.wall)
         node.start()
@@ -205,7 +206,7 @@ async def source_of(
                 netuid=CHAIN_NETUID,
                 clock=clocks.wall,
                 genesis=node.chain.genesis,
-                **timeouts,
+                read_timeout_seconds=read_seconds,
             ) as chain:
                 yield node, chain
         finally:
@@ -214,7 +215,9 @@ async def source_of(
     async with (
         FaultyPylon(keys_of(*EVERYBODY)) as pylon,
         PylonClient(
-            endpoint=pylon.endpoint, api=OpenAccessApi(netuid=NETUID), **timeouts
+            endpoint=pylon.endpoint,
+            api=OpenAccessApi(netuid=NETUID),
+            read_timeout_seconds=read_seconds,
         ) as client,
     ):
         yield pylon, client

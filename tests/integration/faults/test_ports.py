@@ -1,14 +1,16 @@
-"""What the ports of a Pylon declare is all that comes out, whatever it does."""
+"""What the ports of a Pylon, or of a node, declare is all that comes out, whatever it does."""
 
 from __future__ import annotations
 
 import asyncio
 import tracemalloc
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
 import pytest
 
+from nexus_auth.adapters.chain.source import ChainSource
 from nexus_auth.adapters.pylon.api import IdentityApi
 from nexus_auth.adapters.pylon.client import MAX_NEURONS_BYTES, PylonClient
 from nexus_auth.domain.errors import IssuerUnavailable, IssuingRefused, RegistryError
@@ -22,6 +24,8 @@ from nexus_auth.domain.ports import (
     PlaceSource,
 )
 from nexus_auth.domain.prospect import Comparison
+from tests.integration.chain.node import NETUID as CHAIN_NETUID
+from tests.integration.faults.chain_faults import CHAIN_FAULTS, ChainFault, LivingNode
 from tests.integration.faults.faults import FAULTS, OWNER, Fault
 from tests.integration.faults.faulty_pylon import NETUID, FaultyPylon
 from tests.unit.adapters.registry.sources import keys_of
@@ -47,7 +51,7 @@ async def use_neuron_source(source: NeuronSource) -> None:
 
 
 async def use_place_source(source: PlaceSource) -> None:
-    """And a `PlaceSource`."""
+    """And so does a `PlaceSource`."""
     with suppress(RegistryError):
         assert isinstance(await source.fetch_place(OWNER), Place | None)
 
@@ -90,3 +94,28 @@ async def test_every_fault_is_a_declared_error_or_value(fault: Fault) -> None:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert peak < MEMORY_BYTES
+
+
+@pytest.mark.parametrize("fault", CHAIN_FAULTS, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("is_websocket", [False, True], ids=["http", "ws"])
+async def test_every_fault_of_a_node_is_a_declared_error_or_value(
+    fault: ChainFault, *, is_websocket: bool
+) -> None:
+    """As above, over either transport."""
+    node = LivingNode("alice", "dave", clock=lambda: datetime.now(UTC))
+    node.start()
+    try:
+        async with ChainSource(
+            endpoints=[node.ws_url if is_websocket else node.url],
+            netuid=CHAIN_NETUID,
+            clock=lambda: datetime.now(UTC),
+            connect_timeout_seconds=0.5,
+            read_timeout_seconds=0.5,
+        ) as source:
+            await fault.begin(node)
+            async with asyncio.timeout(30):
+                await use_key_source(source)
+                await use_neuron_source(source)
+                await use_place_source(source)
+    finally:
+        node.stop()
