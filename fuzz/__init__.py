@@ -10,5 +10,5 @@ from __future__ import annotations
 
 from typing import Final
 
-NAMES: Final = ("certificates", "headers", "xfcc", "heads", "pylon", "records", "policies")
+NAMES: Final = ("certificates", "headers", "xfcc", "heads", "pylon", "chain", "records", "policies")
 """The targets, each a module here. (`targets.py` imports them, and all of the code under test.)"""

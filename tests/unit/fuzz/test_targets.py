@@ -11,6 +11,7 @@ import fuzz
 from fuzz import certificates, headers, heads, people, policies, pylon, records, xfcc
 from fuzz.promises import PropertyBroken
 from fuzz.targets import CORPUS, Target, load_target
+from nexus_auth.adapters.chain import storage
 from nexus_auth.adapters.headers.formats import FORMATS, der_from_xfcc
 from nexus_auth.adapters.headers.names import CertificateFormat
 from nexus_auth.adapters.starlette.auth_app import FastPath
@@ -122,6 +123,11 @@ def break_answers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pylon, "_CALLS", (fetch_keys, *pylon._CALLS[1:]))
 
 
+def break_chain(patch: pytest.MonkeyPatch) -> None:
+    """A key is taken out of a value, whatever the algorithm."""
+    patch.setattr(storage, "parse_certificate", lambda value: value[1:-1])
+
+
 def break_records(patch: pytest.MonkeyPatch) -> None:
     """A seal is not looked at."""
     unsealed = records._UNSEALED
@@ -142,6 +148,7 @@ def break_policies(patch: pytest.MonkeyPatch) -> None:
         ("xfcc", break_xfcc),
         ("heads", break_heads),
         ("pylon", break_answers),
+        ("chain", break_chain),
         ("records", break_records),
         ("policies", break_policies),
     ],

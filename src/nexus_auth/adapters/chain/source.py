@@ -56,7 +56,7 @@ TOTAL_SECONDS: Final = 50.0
 """The same for all nodes; the registry gives up after 60 s."""
 
 _ENTRIES_AT_ONCE: Final = 64
-"""So many certificates are read before other tasks run: 1.5 ms."""
+"""So many certificates are read before other tasks run: 0.5 ms."""
 
 _INSTALL: Final = "pip install 'nexus-auth[chain]'"
 
