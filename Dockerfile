@@ -10,8 +10,8 @@ WORKDIR /src
 RUN python -m venv --without-pip /opt/nexus-auth
 
 # Dependencies first: this layer is built again only when pyproject.toml changes.
-# Extras, separated by spaces; for traces: --build-arg EXTRAS="redis otel".
-ARG EXTRAS="redis"
+# Extras, separated by spaces; for traces: --build-arg EXTRAS="chain redis otel".
+ARG EXTRAS="chain redis"
 COPY pyproject.toml ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
     extras = [p['optional-dependencies'][name] for name in '${EXTRAS}'.split()]; \

@@ -43,10 +43,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PYLON_FLAGS: Final = ("pylon_endpoint", "netuid", "identity_name", "identity_token")
-"""The settings that each command with requests to Pylon has flags for."""
-
-SOURCE_FLAGS: Final = ("source", *PYLON_FLAGS, "chain_endpoint")
+SOURCE_FLAGS: Final = (
+    *("source", "pylon_endpoint", "netuid", "identity_name", "identity_token", "chain_endpoint"),
+)
 """The settings that each command which reads from the source has flags for."""
 
 DEFAULT_ORIGIN: Final = "default"

@@ -26,6 +26,8 @@ _OTHER_NAMES: Final = (
     *("NEXUS_PYLON_DEV_TOKEN", "NEXUS_PYLON_DEV_OPEN_ACCESS_TOKEN"),
     "NEXUS_AUTH_REQUIRE_REAL",
 )
+_PUBLICATION: Final = "NEXUS_AUTH_PUBLISH_"
+"""How the names begin that a command of `generate -publish-with` finds, for itself."""
 _SERVICE_HOST: Final = "_SERVICE_HOST"
 _MAX_SECRET_FILE_BYTES: Final = 16 * 1024
 _MAX_ENV_FILE_CHARACTERS: Final = 1024 * 1024
@@ -138,7 +140,7 @@ class Sources:
         Only of the environment, which other programs share. In an env file it is an error.
         """
         for name in sorted(self.environ.keys() - self.known - {*_service_links(self.environ)}):
-            if _fold(name).startswith(_PREFIXES):
+            if _fold(name).startswith(_PREFIXES) and not name.startswith(_PUBLICATION):
                 nearest = _find_nearest(name, self.known)
                 hint = f"; did you mean {nearest}?" if nearest else ""
                 yield f"{ascii(name)[1:-1]} is not a setting{hint}"

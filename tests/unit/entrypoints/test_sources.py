@@ -262,6 +262,8 @@ def test_other_name_with_our_prefix_in_the_environment_is_a_warning(name: str) -
     (unknown,) = Settings.load(environ={name: "true"}).unknown
     assert unknown.startswith(f"{name} is not a setting")
     assert Settings.load(environ={"APP_NEXUS_AUTH_URL": "x"}).unknown == ()
+    # What `generate -publish-with` tells a command that may call this program itself.
+    assert Settings.load(environ={"NEXUS_AUTH_PUBLISH_PORT": "1"}).unknown == ()
 
 
 @pytest.mark.parametrize(

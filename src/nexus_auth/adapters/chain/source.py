@@ -49,6 +49,11 @@ blocks later; this is three times that, and may be the error of this machine's c
 AHEAD_SECONDS: Final = 60
 """Ours: no head is further in the future. The chain itself allows 30 s."""
 
+BELIEVED_SPAN: Final = timedelta(minutes=15)
+"""Ours: how long after its own time a block still refuses others. A node that lied about its
+height, or a chain that was reset, is over after that; nothing known is in use for longer without
+news, unless a setting says so."""
+
 NODE_SECONDS: Final = 20.0
 """How long all calls of one node may take for one fetch. Then the next node is asked."""
 
@@ -278,7 +283,7 @@ class ChainSource:
 
     def _check_order(self, head: _Head) -> None:
         """A node that is behind, or on a fork, must not bring an old key back."""
-        best = self._best
+        best = self._standing_best()
         if best is None:
             return
         if head.number < best.number:
@@ -309,8 +314,14 @@ class ChainSource:
         if self._genesis not in {None, head.genesis}:  # named by another fetch meanwhile
             raise NodeFailed(f"is on another chain: its block 0 is {head.genesis}")
         self._genesis = head.genesis
-        if self._best is None or block.number > self._best.number:
+        best = self._standing_best()
+        if best is None or block.number > best.number:
             self._best = block
+
+    def _standing_best(self) -> Block | None:
+        """The highest block that was believed, while it still counts."""
+        best = self._best
+        return best if best is not None and self._clock() - best.time < BELIEVED_SPAN else None
 
     async def _read_names(self, call: Call, head: _Head) -> list[bytes]:
         """Where the certificates of the subnet are, page by page."""

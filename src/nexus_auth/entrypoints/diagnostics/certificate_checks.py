@@ -156,7 +156,7 @@ def check_published(
         replace = _generate(folder, "-local", pending.hotkey) + " has the pending key published"
     if published is None:
         text = "the chain has no key of this hotkey; its owner is refused everywhere"
-        question = "" if pending else "is it the hotkey of your Pylon identity? "
+        question = "" if pending else "is it the hotkey that you mean? "
         next_step = question + replace
     elif pending is not None and published == pending.public_key:
         text = f"the chain has another key of this hotkey: that of {PENDING_KEY_NAME}"

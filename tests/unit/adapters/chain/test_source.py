@@ -435,6 +435,24 @@ async def test_node_on_a_fork_is_refused_at_the_same_height(clock: FakeClock) ->
             await source.fetch_keys()
 
 
+async def test_height_that_was_a_lie_counts_for_a_while_only(
+    node: RunningNode, clock: FakeClock
+) -> None:
+    """One node that was wrong once must not shut the others out until a restart."""
+    async with a_source(Network(node=node), clock) as source:
+        node.lie(HEADER, lambda _, header: {**header, "number": "0xffffff"})
+        await source.fetch_keys()
+        node.behave()
+        for minutes, is_refused in ((14, True), (1, False)):
+            clock.advance(minutes=minutes)
+            node.advance()
+            if is_refused:
+                with pytest.raises(NodeFailed, match="is behind"):
+                    await source.fetch_keys()
+            else:
+                assert (await source.fetch_keys()).keys
+
+
 async def test_same_head_is_believed_again(node: RunningNode, clock: FakeClock) -> None:
     """Until it is too old: a node that stops advancing stops giving answers."""
     async with a_source(Network(node=node), clock) as source:
