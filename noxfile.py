@@ -34,6 +34,9 @@ PUBLIC_MODULES = (
     "nexus_auth.asgi",
 )
 
+# Tests wait for other programs most of the time. A file of tests stays in one process.
+PARALLEL = ("--numprocesses", "2", "--dist", "loadfile")
+
 nox.options.sessions = ["lint", "types", "docs", "build", "tests"]
 nox.options.error_on_missing_interpreters = False
 
@@ -74,14 +77,14 @@ def docs(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Runs all tests; arguments go to pytest."""
     _summary_comes_last()
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session(python=False)
 def integration(session: nox.Session) -> None:
     """Runs only the tests that drive real programs."""
     _summary_comes_last()
-    session.run("python", "-m", "pytest", "tests/integration", *session.posargs)
+    session.run("python", "-m", "pytest", *PARALLEL, "tests/integration", *session.posargs)
 
 
 @nox.session(python=False)
@@ -189,7 +192,8 @@ def oldest(session: nox.Session) -> None:
     constraints = Path(session.create_tmp()) / "oldest.txt"
     project = PYPROJECT["project"]
     # The oldest OpenTelemetry would need a FastAPI older than that of the tests.
-    claimed = [*project["dependencies"], *project["optional-dependencies"]["redis"]]
+    extras = project["optional-dependencies"]
+    claimed = [*project["dependencies"], *extras["chain"], *extras["redis"]]
     lowest = [each.partition(";")[0].replace(">=", "==") for each in claimed]
     constraints.write_text("\n".join(lowest), encoding="utf-8")
     session.install(".[dev]", "--constraint", str(constraints))
