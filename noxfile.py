@@ -152,7 +152,7 @@ def _try_wheel(session: nox.Session, wheel: Path, environment: Path) -> None:
     python = str(environment / "bin" / "python")
     session.run(
         *(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-        *(f"{wheel}[redis]",),
+        *(f"{wheel}[chain,redis]",),
         external=True,
     )
     script = Path("scripts/try_installed.py").resolve()

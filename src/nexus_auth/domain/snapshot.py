@@ -42,7 +42,8 @@ class Block:
     Attributes:
         number: Its height.
         hash: Its hash, as a node writes it: `0x` and 64 hexadecimal digits in lower case.
-        time: What the block says that the time is (aware, UTC).
+        time: What the block says that the time is (aware, UTC); where its chain keeps no time, when
+            the block was first seen.
     """
 
     number: int

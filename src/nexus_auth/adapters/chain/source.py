@@ -293,7 +293,10 @@ class ChainSource:
 
     def _check_time(self, head: _Head, now: bytes | None) -> Block:
         """Holds the time of a block against the wall clock."""
-        milliseconds = storage.parse_milliseconds(now)
+        if now is None:
+            milliseconds = int(self._first_seen(head).timestamp() * 1000)
+        else:
+            milliseconds = storage.parse_milliseconds(now)
         seconds = self._clock().timestamp() - milliseconds / 1000
         if seconds > BEHIND_SECONDS:
             age = f"{seconds:.0f} s old" if seconds < 10**9 else "from another time"
@@ -308,6 +311,11 @@ class ChainSource:
             )
         time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=milliseconds)
         return Block(number=head.number, hash=head.hash, time=time)
+
+    def _first_seen(self, head: _Head) -> datetime:
+        """Stands for the time of a block where a private chain keeps none: it grows old too."""
+        best = self._best
+        return self._clock() if best is None or best.hash != head.hash else best.time
 
     def _believe(self, head: _Head, block: Block) -> None:
         """Takes note of a block all of whose answers were usable."""

@@ -138,6 +138,8 @@ def parse_values(
 ) -> Mapping[bytes, bytes | None]:
     """Reads what is stored under keys at one block: for each of them a value, or None.
 
+    A node says null for a key without a value. One that leaves the key out means the same.
+
     Args:
         answer: The result of `state_queryStorageAt`.
         keys: What was asked for, each once.
@@ -149,9 +151,9 @@ def parse_values(
         case _:
             raise NodeAnswerInvalid("gave no values of the block that was asked for")
     values = dict(_parse_changes(changes, most=len(keys)))
-    if values.keys() != set(keys):
-        raise NodeAnswerInvalid("left out values, gave some twice, or others than asked for")
-    return values
+    if len(values) != len(changes) or not values.keys() <= set(keys):
+        raise NodeAnswerInvalid("gave values twice, or others than asked for")
+    return dict.fromkeys(keys) | values
 
 
 def _parse_changes(changes: list[Json], *, most: int) -> Iterable[tuple[bytes, bytes | None]]:
@@ -185,7 +187,7 @@ def parse_certificate(value: bytes) -> bytes | None:
     return key
 
 
-def parse_milliseconds(value: bytes | None) -> int:
+def parse_milliseconds(value: bytes) -> int:
     """Reads the time of a block: milliseconds since 1970."""
     return _parse_number(value, "the time")
 

@@ -201,16 +201,13 @@ def on_another_chain(node: RunningNode) -> None:
     node.advance(20)
 
 
-def store_time(value: bytes | None) -> Fault:
+def store_time(value: bytes) -> Fault:
     """The time of its head is not written as it should be."""
 
     def store(node: RunningNode) -> None:
         # A block writes its time anew: it is taken away from the block itself.
         head = node.chain.head
-        state = dict(head.storage)
-        state.pop(storage.NOW_KEY)
-        if value is not None:
-            state[storage.NOW_KEY] = value
+        state = dict(head.storage) | {storage.NOW_KEY: value}
         node.chain.blocks[-1] = dataclasses.replace(head, storage=state)
 
     return store
@@ -257,7 +254,6 @@ FAULTS: Final[dict[str, tuple[Fault, type[RegistryError], str]]] = {
     "from 1970": (store_time(bytes(8)), NodeFailed, "from another time"),
     "ahead": (with_time(AHEAD_SECONDS + 1), NodeFailed, "of the future"),
     "from the end of time": (store_time(b"\xff" * 8), NodeFailed, "of the future"),
-    "no time": (store_time(None), NodeAnswerInvalid, "the time"),
     "time of nine bytes": (store_time(bytes(9)), NodeAnswerInvalid, "the time"),
     "repeated keys": (changes(KEYS, lambda keys: [keys[0], keys[0]]), NodeAnswerInvalid, "repeat"),
     "backwards": (changes(KEYS, lambda keys: keys[::-1]), NodeAnswerInvalid, "backwards"),
@@ -281,12 +277,12 @@ FAULTS: Final[dict[str, tuple[Fault, type[RegistryError], str]]] = {
     "values left out": (
         changes(VALUES, lambda sets: first(changes=sets[0]["changes"][:-1])(sets)),
         NodeAnswerInvalid,
-        "left out values",
+        "a certificate that it does not have",
     ),
     "values twice": (
         changes(VALUES, lambda sets: first(changes=sets[0]["changes"][:1] * 3)(sets)),
         NodeAnswerInvalid,
-        "left out values",
+        "gave values twice",
     ),
     "values of others": (
         changes(
@@ -294,7 +290,7 @@ FAULTS: Final[dict[str, tuple[Fault, type[RegistryError], str]]] = {
             lambda sets: first(changes=[*sets[0]["changes"][:-1], [OTHERS_KEY, "0x00"]])(sets),
         ),
         NodeAnswerInvalid,
-        "left out values",
+        "others than asked for",
     ),
     "values are text": (says(VALUES, CANARY), NodeAnswerInvalid, "no values"),
 }
@@ -433,6 +429,32 @@ async def test_node_on_a_fork_is_refused_at_the_same_height(clock: FakeClock) ->
         node.fail_with(500)
         with pytest.raises(NodeFailed, match="is on a fork"):
             await source.fetch_keys()
+
+
+@pytest.mark.parametrize("value", [[storage.to_hex(storage.NOW_KEY), None], None])
+async def test_block_without_a_time_grows_old_from_when_it_is_seen(
+    node: RunningNode, clock: FakeClock, value: list[str | None] | None
+) -> None:
+    """A private chain may keep none, and its node say null or nothing: a head must move on."""
+
+    def without_time(sets: Any) -> Any:
+        kept = [each for each in sets[0]["changes"] if each[0] != storage.to_hex(storage.NOW_KEY)]
+        return first(changes=kept if value is None else [value, *kept])(sets)
+
+    changes(VALUES, without_time)(node)
+    async with a_source(Network(node=node), clock) as source:
+        seen = clock()
+        await source.fetch_keys()
+        clock.advance(seconds=BEHIND_SECONDS)
+        found = await source.fetch_keys()
+        assert found.block is not None
+        assert found.block.time == seen
+        for minutes in (1, 20):
+            clock.advance(minutes=minutes)
+            with pytest.raises(NodeFailed, match="is behind: its head"):
+                await source.fetch_keys()
+        node.advance()
+        assert (await source.fetch_keys()).keys
 
 
 async def test_height_that_was_a_lie_counts_for_a_while_only(
