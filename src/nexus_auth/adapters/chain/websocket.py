@@ -14,7 +14,7 @@ from typing import Final
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus, PayloadTooBig, WebSocketException
-from websockets.frames import OP_BINARY, OP_CONT, OP_TEXT, Frame
+from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
@@ -35,7 +35,7 @@ from nexus_auth.adapters.chain.rpc import (
 )
 from nexus_auth.domain.errors import RegistryError
 
-_DATA: Final = frozenset({OP_TEXT, OP_BINARY, OP_CONT})
+_DATA: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 _MAX_CONTROL_FRAMES: Final = 32
 """In one answer. A node pings every 30 s; two bytes of a ping cost as much as an answer."""
 
