@@ -75,7 +75,7 @@ class Owner:
         self.change_chain("--neuron", f"{VALIDATOR},axon=0.0.0.0:0,permit=yes")
 
     def tool(self, *, before: str = "", after: str = "") -> str:
-        """Makes a tool as the owner's own: it publishes what it is told, for the hotkey.
+        """Makes a tool as the owner's own: it publishes what its environment names, for the hotkey.
 
         Args:
             before: What the shell does first.
@@ -101,7 +101,7 @@ tr '\\0' ' ' < /proc/$PPID/cmdline > {self.folder}/parent
 
     @property
     def published(self) -> list[str]:
-        """What the tool was told to publish, each time."""
+        """What the tool was to publish, each time."""
         path = self.folder / "published"
         return path.read_text().splitlines() if path.exists() else []
 

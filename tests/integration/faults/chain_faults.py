@@ -28,7 +28,7 @@ _VALUES: Final = "state_queryStorageAt"
 
 
 class LivingNode(RunningNode):
-    """A node whose chain has a new block every 12 s of a clock, unless it is told to misbehave."""
+    """A node whose chain has a new block every 12 s of a clock, unless it is to misbehave."""
 
     def __init__(self, *names: str, clock: Callable[[], datetime]) -> None:
         chain = Chain(clock=clock)

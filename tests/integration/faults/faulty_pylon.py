@@ -43,7 +43,7 @@ Behaviour = Callable[["FaultyPylon"], Reply | Entries | None]
 
 @dataclass
 class FaultyPylon:
-    """Tells the keys it holds, unless it is told to misbehave.
+    """Tells the keys it holds, unless a test makes it misbehave.
 
     Counts the requests, and keeps its port while it is closed.
     """

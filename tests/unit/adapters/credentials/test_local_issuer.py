@@ -201,7 +201,7 @@ async def test_source_that_cannot_answer_changes_nothing(
     assert is_of_alice(scene.directory)
 
 
-async def test_pending_key_on_chain_is_asked_of_nobody(scene: Scene) -> None:
+async def test_pending_key_on_chain_is_not_published_again(scene: Scene) -> None:
     """The run before was interrupted after the owner published it."""
     scene.directory.save_pending(OF_ALICE)
     scene.chain.keys[ALICE] = OF_ALICE.certificate.public_key
@@ -262,7 +262,7 @@ async def test_wait_ends_with_the_first_lookup_that_finds_the_key(scene: Scene) 
 
 
 async def test_wait_that_ends_says_whether_the_chain_could_be_read(scene: Scene) -> None:
-    """Exit code 3 and 1: nobody knows, or the chain has another key."""
+    """Exit code 3 and 1: it is not known, or the chain has another key."""
     scene.publishes = False
     scene.chain.keys[ALICE] = public_bytes(a_key("another"))
     with pytest.raises(IssuingRefused, match="so far"):
