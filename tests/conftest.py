@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Mapping
 
 import hypothesis
@@ -13,6 +14,8 @@ from tests.virtual_time import VirtualTimeLoop
 
 # Whatever the developer's own is: an env file that others may write is not read.
 os.umask(0o022)
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: a slow moment of a busy machine is not a defect. What matters most has tables and
 # examples of its own; on a developer's machine new ones come with every run.
