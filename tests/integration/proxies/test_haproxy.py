@@ -15,7 +15,14 @@ import pytest
 
 from tests.integration.proxies.application import Application
 from tests.integration.proxies.auth_service import AuthService
-from tests.integration.proxies.client import ask, ask_http2, http1_request
+from tests.integration.proxies.client import (
+    ask,
+    ask_http2,
+    connect,
+    exchange,
+    http1_request,
+    tls_context,
+)
 from tests.integration.proxies.scenarios import BOB, extended_connect
 from tests.integration.proxies.stack import (
     PROGRAMS,
@@ -228,6 +235,23 @@ def test_a_pair_that_does_not_match_leaves_the_old_one_in_place() -> None:
         key.write_bytes(good)
         reload("Loading success")
         assert ask(proxy.port, alice).status == 200
+
+
+@pytest.mark.parametrize(("caller", "status"), [("alice", 200), ("carol", 403)])
+def test_request_that_came_before_a_reload_is_decided_after_it(caller: str, status: int) -> None:
+    """The worker that is being replaced finishes what it has, as any other request."""
+    with running_haproxy() as (proxy, people, _, _):
+        log = proxy.directory / "log"
+        wait_until_ready(lambda: "Loading success" in log.read_text(), what="the first worker")
+        command, request = shlex.split(reload_command(proxy)), http1_request()
+        with connect(proxy.port, tls_context(people[caller])) as connection:
+            connection.sendall(request[:-2])
+            is_replaced = resending(
+                lambda: subprocess.run(command, check=True, timeout=30),
+                until=lambda: "Proxy nexus_auth stopped" in log.read_text(),
+            )
+            wait_until_ready(is_replaced, what="the end of the first worker")
+            assert exchange(connection, request[-2:]).status == status
 
 
 def key_of_another_pair() -> bytes:

@@ -55,10 +55,12 @@ end
 -- Where the auth service is now; nil where its name is not known. HAProxy's own client would look
 -- up the Host header wherever it is given no address, so it always gets one.
 local function address(txn)
-    if txn.f:nbsrv("nexus_auth_service") ~= 1 then
+    local server = core.backends["nexus_auth_service"].servers["auth"]
+    -- A worker that is being replaced counts none of its servers; then the server's state tells.
+    if txn.f:nbsrv("nexus_auth_service") ~= 1 and server:get_stats()["status"] ~= "no check" then
         return nil
     end
-    local found = core.backends["nexus_auth_service"].servers["auth"]:get_addr()
+    local found = server:get_addr()
     if found:sub(1, 1) == "/" then
         return "unix@" .. found
     end
