@@ -17,7 +17,7 @@ from nexus_auth.domain.hotkey import Hotkey
 from nexus_auth.domain.ports import Clock, KeyMap
 from nexus_auth.domain.snapshot import Block
 from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
-from nexus_auth.entrypoints.diagnostics.pylon_checks import judge_subnet
+from nexus_auth.entrypoints.diagnostics.pylon_checks import judge_skew, judge_subnet
 from nexus_auth.entrypoints.settings import Settings
 
 _SUBJECT: Final = "node"
@@ -27,7 +27,6 @@ _SLOW_SECONDS: Final = 1.5
 """An unknown caller waits hardly longer than this for a fetch of all keys."""
 _FINAL_WITHIN: Final = timedelta(seconds=60)
 """A block is final some three blocks of 12 s after it was made; the next one comes 12 s later."""
-_NOTABLE_SKEW: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,13 +147,6 @@ def judge_block_time(age: timedelta, leeway: timedelta) -> Finding:
         age: How long ago that is by this machine's clock.
         leeway: By how much a certificate's validity may begin later than now.
     """
-    subject, text = "clock", f"the latest final block is {age.total_seconds():.0f} s old here"
+    text = f"the latest final block is {age.total_seconds():.0f} s old here"
     skew = max(-age, age - _FINAL_WITHIN)
-    if skew <= _NOTABLE_SKEW:
-        return Finding(subject, Outcome.OK, text)
-    return Finding(
-        subject,
-        Outcome.WRONG if skew > leeway else Outcome.WARNING,
-        f"{text}; the leeway for certificates is {leeway.total_seconds():.0f} s",
-        "let this machine keep time by NTP (timedatectl set-ntp true)",
-    )
+    return judge_skew(skew, leeway, text, keeping="this machine")

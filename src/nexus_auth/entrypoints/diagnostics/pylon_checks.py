@@ -21,6 +21,7 @@ from nexus_auth.entrypoints.diagnostics.findings import Finding, Outcome
 from nexus_auth.entrypoints.settings import Settings
 
 _SUBJECT: Final = "Pylon"
+_CLOCK: Final = "clock"
 _NOTABLE_SKEW: Final = timedelta(seconds=30)
 _REDIRECTS: Final = range(300, 400)
 _ANY_HOTKEY: Final = Hotkey(bytes(32))
@@ -145,20 +146,31 @@ def judge_clock(date_header: str | None, now: datetime, leeway: timedelta) -> Fi
         now: This machine's time (aware, UTC).
         leeway: By how much a certificate's validity may begin later than now.
     """
-    subject = "clock"
     try:
         theirs = parsedate_to_datetime(date_header or "")
     except (ValueError, OverflowError):
-        return Finding(subject, Outcome.SKIPPED, "Pylon's answers carry no date")
+        return Finding(_CLOCK, Outcome.SKIPPED, "Pylon's answers carry no date")
     if theirs.tzinfo is None:
         theirs = theirs.replace(tzinfo=UTC)
     skew = abs(now - theirs)
     text = f"this machine and Pylon are {skew.total_seconds():.0f} s apart"
+    return judge_skew(skew, leeway, text, keeping="both")
+
+
+def judge_skew(skew: timedelta, leeway: timedelta, text: str, *, keeping: str) -> Finding:
+    """Says how bad it is that clocks differ.
+
+    Args:
+        skew: By how much.
+        leeway: By how much a certificate's validity may begin later than now.
+        text: What was found.
+        keeping: Which clocks are to be kept right.
+    """
     if skew <= _NOTABLE_SKEW:
-        return Finding(subject, Outcome.OK, text)
+        return Finding(_CLOCK, Outcome.OK, text)
     return Finding(
-        subject,
+        _CLOCK,
         Outcome.WRONG if skew > leeway else Outcome.WARNING,
         f"{text}; the leeway for certificates is {leeway.total_seconds():.0f} s",
-        "let both keep time by NTP (timedatectl set-ntp true)",
+        f"let {keeping} keep time by NTP (timedatectl set-ntp true)",
     )

@@ -23,6 +23,7 @@ from tests.builders import a_hotkey
 from tests.integration.chain import scale
 from tests.integration.chain.metadata import Registry, as_answer
 from tests.integration.chain.scale import Seat, compact, vector
+from tests.unit.adapters.registry.sources import until
 
 NETUID: Final = 7
 AT: Final = "0x" + "ab" * 32
@@ -400,13 +401,14 @@ async def test_event_loop_goes_on_while_neurons_are_decoded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Decisions are taken meanwhile: here the decoder waits for what the event loop does."""
-    sign, patient = tmp_path / "sign", tmp_path / "patient.py"
+    sign, patient, began = tmp_path / "sign", tmp_path / "patient.py", tmp_path / "began"
     patient.write_text(
-        f"import os, time\nwhile not os.path.exists({str(sign)!r}): time.sleep(0.01)\nprint('[]')\n"
+        f"import os, time\nopen({str(began)!r}, 'w')\n"
+        f"while not os.path.exists({str(sign)!r}): time.sleep(0.01)\nprint('[]')\n"
     )
     monkeypatch.setattr(neurons, "_DECODER", patient)
     fetch = asyncio.create_task(read(a_node(ALICE)))
-    await asyncio.sleep(0.05)
+    await until(lambda: began.exists() or fetch.done(), seconds=30)
     assert not fetch.done()
     sign.touch()
     with pytest.raises(RegistryAnswerInvalid):
