@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
@@ -52,11 +54,33 @@ def require_program(name: str, how: str) -> Path:
 
 
 def free_port() -> int:
-    """Finds a TCP port on loopback that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Finds a TCP port that is free on every address, and stays so until it is used.
+
+    Neither an outgoing connection nor another process of these tests takes a port of this range.
+    """
+    for port in _PORTS:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("there is always a next port")
+
+
+def _ports() -> Iterator[int]:
+    """Ports in turn, from below those that Linux gives to outgoing connections (32,768 on).
+
+    Starts anywhere: two runs of the tests on one machine seldom meet.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = range(20_000 + mine, 32_000, processes)
+    start = secrets.randbelow(len(ports))
+    return itertools.cycle([*ports[start:], *ports[:start]])
+
+
+_PORTS: Final = _ports()
 
 
 def accepts_connections(port: int) -> bool:

@@ -66,12 +66,12 @@ class Recorder:
     answers_always: bool = False
     """As the application: 200 to everybody."""
     seen: list[dict[str, str]] = field(default_factory=list)
-    port: int = 0
+    port: int = field(default_factory=free_port)
     host: str = "127.0.0.1"
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """Listens until the block ends, on a free port unless one is given."""
+        """Listens until the block ends."""
         recorder = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -94,7 +94,6 @@ class Recorder:
 
         server = ThreadingHTTPServer((self.host, self.port), Handler)
         server.daemon_threads = True
-        self.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
