@@ -134,6 +134,8 @@ SIBLINGS: Final = {
     "proxies": {"headers"},
     # Reads certificate headers, and draws the picture of the whole.
     "starlette": {"headers", "observability"},
+    # Shows the pair on disk.
+    "tls": {"credentials"},
     # Serves the auth app: the gate's types, and how answers are written.
     "uvicorn": {"headers", "starlette"},
 }
@@ -142,13 +144,14 @@ SIBLINGS: Final = {
 ADAPTERS_OF: Final = {
     "settings": {"chain", "headers", "policy", "proxies", "pylon", "starlette"},
     "container": {"ALL"},
-    "connecting": {"chain", "pylon", "registry"},
+    "connecting": {"chain", "pylon", "registry", "tls"},
     "service": {"observability", "starlette", "uvicorn"},
     "issuing": {"credentials"},
     "diagnostics": {"chain", "credentials", "headers", "proxies", "pylon"},
     "devnet": {"devnet"},
     "demo": {"credentials", "headers", "proxies"},
-    "commands": {"credentials", "devnet", "headers", "policy", "proxies", "pylon"},
+    "commands": {"credentials", "devnet", "headers", "policy", "proxies", "pylon", "tls"},
+    "sidecar": {"credentials", "headers", "proxies"},
 }
 """Which entry points may import which adapters: the composition roots choose and connect them, and
 a use case with effects names the outside things that it is about."""

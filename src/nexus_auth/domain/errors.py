@@ -15,6 +15,9 @@ An exception means "could not decide" or "cannot go on":
     ├── IssuingError             no key pair could be issued
     │   ├── IssuerUnavailable    the issuer could not be reached, or could not answer
     │   └── IssuingRefused       the answer was no, or cannot be a key pair
+    ├── ServerNotProven          a server has not proven to be the hotkey that was called
+    │   ├── ServerKeyMismatch    it showed another key, or another's certificate
+    │   └── HotkeyNotRegistered  no key is registered, so no server can prove to be it
     ├── CredentialsError         the key pair on disk could not be read or written
     └── ConfigurationError       a setting is missing or wrong
 """
@@ -120,6 +123,47 @@ class IssuingRefused(IssuingError):
     def __init__(self, message: str, *, key_may_have_changed: bool = False) -> None:
         super().__init__(message)
         self.key_may_have_changed = key_may_have_changed
+
+
+class ServerNotProven(NexusAuthError):
+    """A server has not proven to be the hotkey that was called. No part of a request was sent.
+
+    Attributes:
+        hotkey: The address of the hotkey that was called.
+    """
+
+    def __init__(self, hotkey: str, problem: str) -> None:
+        super().__init__(f"the server is not proven to be {hotkey}: {problem}")
+        self.hotkey = hotkey
+
+
+class ServerKeyMismatch(ServerNotProven):
+    """The server holds another key than the one registered for the hotkey that was called.
+
+    Attributes:
+        hotkey: The address of the hotkey that was called.
+        expected: The fingerprint of the registered key, as `curl --pinnedpubkey` takes it.
+        found: That of the key that the server holds; None where it showed none that can be read.
+        named: The address that its certificate names, where that is another.
+    """
+
+    def __init__(
+        self, *, hotkey: str, expected: str, found: str | None, named: str | None = None
+    ) -> None:
+        problem = f"expected the key {expected}, found {found or 'none'}"
+        if named is not None:
+            problem += f", in a certificate of {named}"
+        super().__init__(hotkey, problem)
+        self.expected = expected
+        self.found = found
+        self.named = named
+
+
+class HotkeyNotRegistered(ServerNotProven):
+    """No key is registered for the hotkey that was called."""
+
+    def __init__(self, hotkey: str) -> None:
+        super().__init__(hotkey, "no key is registered for it")
 
 
 class CredentialsError(NexusAuthError):
