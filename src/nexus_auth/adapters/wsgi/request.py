@@ -141,7 +141,7 @@ def _lines_of_environ(
         elif not is_spelt:
             is_hidden = True
         else:
-            # All servers join what comes twice by a comma: it counts as often as it may have come.
+            # Servers join what comes twice by a comma: it counts as often as it may have come.
             values = [value] if is_single else value.split(",")
             lines += [(name, _bytes(each)) for each in values]
     return lines, is_hidden
