@@ -6,6 +6,7 @@ proxy is 127.0.0.1, and a stranger 127.0.0.2, or the same 127.0.0.1 where anothe
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -138,6 +139,17 @@ class Server:
         return Answer(
             code, found.get("x-nexus-auth-reason"), json.loads(content) if code == 200 else {}
         )
+
+    def exchange(self, data: bytes) -> bytes:
+        """What comes back on one connection, until the server ends it or says nothing more."""
+        with self._connect(LOCAL) as connection:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
+            received = b""
+            with contextlib.suppress(ConnectionError):
+                while part := connection.recv(65536):
+                    received += part
+        return received
 
     def _connect(self, source: str) -> socket.socket:
         if isinstance(self._where, int):
@@ -352,6 +364,22 @@ def test_trailer_is_no_header(server: Server, mode: Mode) -> None:
     # A chunked request of an honest proxy is granted where the server is known to keep them apart.
     honest = server.ask(f"/promised/{LOCAL}", chunked, certificate(), body=b"3\r\nabc\r\n0\r\n\r\n")
     assert is_grant(honest) is ("granian" not in mode.command)
+
+
+@pytest.mark.parametrize("path", [LOCAL, OTHER, f"anonymous/{OTHER}"])
+def test_body_is_no_request(server: Server, path: str) -> None:
+    """A body that nothing reads must not become the next request of the proxy's connection."""
+    forged = b"GET /promised/%s HTTP/1.1\r\nHost: app\r\nConnection: close\r\n" % LOCAL.encode()
+    forged += b"X-Client-Cert: " + a_header("alice") + b"\r\n\r\n"
+    head = b"POST /%s HTTP/1.1\r\nHost: app\r\n" % path.encode()
+    for framed in (
+        b"Content-Length: %d\r\n\r\n%s" % (len(forged), forged),
+        b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(forged), forged),
+        # What is no chunk at all, and a length that is none.
+        b"Transfer-Encoding: chunked\r\n\r\n%s" % forged,
+        b"Content-Length: 1, 1\r\n\r\n%s" % forged,
+    ):
+        assert a_hotkey("alice").address.encode() not in server.exchange(head + framed)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,10 @@ def _find_lines(
     handler = _find_handler(start_response)
     if handler is not None:
         found = handler.headers.items()
+        # Django's development server reads no chunked body, and would take what stands in it for
+        # the next request of the proxy.
+        if "Transfer-Encoding" in handler.headers or "Content-Length" in handler.headers:
+            handler.close_connection = True
     elif "gunicorn.socket" in environ and type(owner).__module__.startswith("gunicorn."):
         found = owner.req.headers
     else:
