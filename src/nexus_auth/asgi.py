@@ -5,6 +5,7 @@ Needs no more than the package itself; docs/library.md shows each of them at wor
 
 from __future__ import annotations
 
+from nexus_auth.adapters.proxies.decoding import der_from_header
 from nexus_auth.adapters.starlette.middleware import (
     AUTHENTICATED,
     UNIX_SOCKET,
@@ -23,6 +24,7 @@ __all__ = [
     "HotkeyUser",
     "NexusAuthBackend",
     "NexusAuthMiddleware",
+    "der_from_header",
     "require_hotkey",
     "verifier_from_state",
 ]
