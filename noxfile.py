@@ -32,6 +32,7 @@ PUBLIC_MODULES = (
     "!nexus_auth.adapters",
     "!nexus_auth.entrypoints",
     "nexus_auth.asgi",
+    "nexus_auth.wsgi",
 )
 
 # Tests wait for other programs most of the time. A file of tests stays in one process.

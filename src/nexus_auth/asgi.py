@@ -6,6 +6,7 @@ Needs no more than the package itself; docs/library.md shows each of them at wor
 
 from __future__ import annotations
 
+from nexus_auth.adapters.proxies.decoding import der_from_header
 from nexus_auth.adapters.starlette.behind_proxy import HotkeyFromProxy, hotkey_from_proxy
 from nexus_auth.adapters.starlette.middleware import (
     AUTHENTICATED,
@@ -26,6 +27,7 @@ __all__ = [
     "HotkeyUser",
     "NexusAuthBackend",
     "NexusAuthMiddleware",
+    "der_from_header",
     "hotkey_from_proxy",
     "require_hotkey",
     "verifier_from_state",

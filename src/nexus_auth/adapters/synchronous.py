@@ -7,7 +7,7 @@ import concurrent.futures
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Final, Self
 
@@ -120,8 +120,22 @@ class SyncVerifier:
             RuntimeError: When this object was closed.
             Exception: What opening the verifier raises, at the first call.
         """
+        return self.decide(lambda verifier: verifier.verify(certificate, policy=policy))
+
+    def decide(
+        self, how: Callable[[CertificateVerifier], Coroutine[object, object, Decision]]
+    ) -> Decision:
+        """Takes a decision in another way than `verify` does, such as by a gate.
+
+        Args:
+            how: Takes it with the verifier, in the verifier's own thread.
+
+        Raises:
+            RuntimeError: When this object was closed.
+            Exception: What opening the verifier raises, at the first call.
+        """
         background = self._ensure_open()
-        decision = background.verifier.verify(certificate, policy=policy)
+        decision = how(background.verifier)
         try:
             future = asyncio.run_coroutine_threadsafe(decision, background.loop)
         except RuntimeError:

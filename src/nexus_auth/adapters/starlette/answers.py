@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from starlette.exceptions import HTTPException, WebSocketException
-
 from nexus_auth.adapters.headers import names
 from nexus_auth.domain.decision import Decision, Denied, Granted
 from nexus_auth.domain.neuron import StakeKind
@@ -30,9 +28,6 @@ _CONTENT_TYPE: Final = (b"content-type", b"text/plain; charset=utf-8")
 _NO_STORE: Final = (b"cache-control", b"no-store")
 POLICY_VIOLATION: Final = 1008
 """RFC 6455 §7.4.1. Closed with it before it opens, a WebSocket's handshake is answered with 403."""
-
-_ANSWERS_WEBSOCKETS: Final = "websocket.http.response"
-"""The ASGI extension by which a server answers a WebSocket's handshake with a response."""
 
 STATUS_LINES: Final = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode("ascii")
@@ -104,18 +99,6 @@ DENIALS: Final = {
     for reason in DenialReason
 }
 """Every denial as a response."""
-
-
-def build_refusal(scope: Scope, reason: DenialReason) -> HTTPException | WebSocketException:
-    """Makes a denial as an error, which Starlette, FastAPI and Litestar answer with 403."""
-    extensions = scope.get("extensions") or {}
-    if scope["type"] == "websocket" and _ANSWERS_WEBSOCKETS not in extensions:
-        return WebSocketException(POLICY_VIOLATION)
-    return HTTPException(
-        status_code=403,
-        detail=reason.body,
-        headers={names.REASON_HEADER: reason.value, "Cache-Control": "no-store"},
-    )
 
 
 def build_answer(

@@ -14,8 +14,9 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from nexus_auth.adapters.headers.names import HOTKEY_HEADER
-from nexus_auth.adapters.starlette.answers import HOTKEY_FIELD, build_refusal
+from nexus_auth.adapters.starlette.answers import HOTKEY_FIELD
 from nexus_auth.adapters.starlette.gate import HeaderBelief, lower_names
+from nexus_auth.adapters.starlette.refusal import build_refusal
 from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers
 from nexus_auth.domain.errors import InvalidHotkey
 from nexus_auth.domain.hotkey import Hotkey

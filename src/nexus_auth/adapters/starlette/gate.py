@@ -7,14 +7,15 @@ The auth app, the middleware and the authentication backend all go through it. I
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import structlog
 
 from nexus_auth.adapters.clock import monotonic_seconds
+from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.headers.names import POLICY_FIELD, field_name
 from nexus_auth.adapters.log_throttle import LogThrottle
-from nexus_auth.adapters.starlette.trusted_peers import is_rewritten, is_unnamed
+from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers, is_rewritten, is_unnamed
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import Decision, Denied, Granted
 from nexus_auth.domain.errors import ConfigurationError
@@ -24,7 +25,8 @@ from nexus_auth.domain.reasons import DenialReason
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-    from nexus_auth.adapters.starlette.trusted_peers import Endpoint, TrustedPeers
+    from nexus_auth.adapters.starlette.trusted_peers import Endpoint
+    from nexus_auth.domain.policy import AccessPolicy
     from nexus_auth.domain.ports import Headers
     from nexus_auth.domain.verifier import CertificateVerifier
 
@@ -43,11 +45,13 @@ PEER_REWRITTEN: Final = (
     "the server or a middleware seems to take the peer from X-Forwarded-For or the like, which any "
     "client can write; have it leave the peer alone: uvicorn --no-proxy-headers "
     "(proxy_headers=False), hypercorn without ProxyFixMiddleware, granian without "
-    "wrap_asgi_with_proxy_headers, daphne without --proxy-headers"
+    "wrap_asgi_with_proxy_headers, daphne without --proxy-headers; in WSGI, put ProxyFix and the "
+    "like inside of this middleware, not around it"
 )
 PEER_UNNAMED: Final = (
     "the server names no peer, so that none can be trusted; on a unix socket, uvicorn alone says "
-    "that it is one: use uvicorn, or listen on an address and trust the proxy's"
+    "that it is one (in WSGI: gunicorn, waitress and Werkzeug): use one of these, or listen on an "
+    "address and trust the proxy's"
 )
 
 log = structlog.get_logger(__name__)
@@ -77,10 +81,17 @@ class Claim(NamedTuple):
 class HeaderBelief:
     """Whether a request's headers are believed: check 0, and that none of them is a trailer."""
 
-    def __init__(self, trusted_peers: TrustedPeers | None, *, trailers_kept_apart: bool) -> None:
+    def __init__(
+        self,
+        trusted_peers: TrustedPeers | None,
+        *,
+        trailers_kept_apart: bool,
+        is_rewritten: Callable[[Endpoint, Headers], bool] = is_rewritten,
+    ) -> None:
         """Sets what is believed; see `Gate` for the arguments."""
         self.trusted_peers = trusted_peers
         self._trailers_kept_apart = trailers_kept_apart
+        self._is_rewritten = is_rewritten
         self._throttle = LogThrottle(monotonic_seconds)
 
     def trusts(self, client: Endpoint, server: Endpoint) -> bool:
@@ -116,7 +127,7 @@ class HeaderBelief:
         detail, problem = UNTRUSTED_DETAIL, None
         if not vouched and is_unnamed(client, server):
             problem = PEER_UNNAMED
-        elif not vouched and is_rewritten(client, headers):
+        elif not vouched and self._is_rewritten(client, headers):
             detail, problem = REWRITTEN_DETAIL, PEER_REWRITTEN
         elif self.trusts(client, server):
             return None
@@ -145,6 +156,7 @@ class Gate:
         policies: Callable[[], PolicySet] = admit_registered,
         reads_policy_header: bool = False,
         trailers_kept_apart: bool = False,
+        is_rewritten: Callable[[Endpoint, Headers], bool] = is_rewritten,
     ) -> None:
         """Wires the gate.
 
@@ -160,16 +172,49 @@ class Gate:
                 default applies.
             trailers_kept_apart: Whether the server never puts trailers among the headers. One that
                 offers the extension `HEAD_ONLY` promises it by itself.
+            is_rewritten: Says whether a peer may have been named by a header.
         """
         self.header = field_name(header)
         self._verifier_source = verifier if callable(verifier) else lambda _scope: verifier
         # Only a verifier that is the same for all connections can be used without one.
         self._verifier = None if callable(verifier) else verifier
         self._der_from = der_from
-        self._belief = HeaderBelief(trusted_peers, trailers_kept_apart=trailers_kept_apart)
+        self._belief = HeaderBelief(
+            trusted_peers, trailers_kept_apart=trailers_kept_apart, is_rewritten=is_rewritten
+        )
         self._policies = policies
         self._reads_policy_header = reads_policy_header
         self._throttle = LogThrottle(monotonic_seconds)
+
+    @classmethod
+    def for_application(
+        cls,
+        *,
+        verifier: CertificateVerifier | VerifierSource,
+        trusted_proxies: Iterable[str],
+        header: str,
+        header_format: str,
+        policy: AccessPolicy,
+        server_keeps_trailers_apart: bool,
+        is_rewritten: Callable[[Endpoint, Headers], bool] = is_rewritten,
+    ) -> Self:
+        """The gate inside an application; the arguments are those of `NexusAuthMiddleware`.
+
+        Raises:
+            ValueError: When one of them cannot mean anything.
+        """
+        if header_format not in FORMATS:
+            raise ValueError(f"header_format is one of {', '.join(FORMATS)}")
+        policies = PolicySet.of(policy)
+        return cls(
+            verifier=verifier,
+            header=header,
+            der_from=FORMATS[header_format],
+            trusted_peers=TrustedPeers.of(trusted_proxies),
+            policies=lambda: policies,
+            trailers_kept_apart=server_keeps_trailers_apart,
+            is_rewritten=is_rewritten,
+        )
 
     @property
     def has_named_peers(self) -> bool:
