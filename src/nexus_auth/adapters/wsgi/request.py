@@ -73,7 +73,6 @@ def build_scope(
         )
     client, server = _ends(environ, connection)
     return {
-        "type": "http",
         "headers": lines,
         "client": client,
         "server": server,

@@ -185,7 +185,11 @@ def test_spelling_that_is_not_known_proves_nothing(
     application: Application, subnet: Subnet, alice: Caller
 ) -> None:
     """Without the promise, unless the name has no hyphen; and the log says what to do."""
-    app = guard(application, subnet.verifier, proxy_removes_spellings=False)
+    app = NexusAuthMiddleware(application, verifier=subnet.verifier, trusted_proxies=[PROXY])
+    with structlog.testing.capture_logs() as logs:
+        ask(app, an_environ())
+        ask(app, an_environ(alice.headers, REMOTE_ADDR="192.0.2.1"))
+    assert logs == []
     with structlog.testing.capture_logs() as logs:
         _, fields, _ = ask(app, an_environ(alice.headers))
         ask(app, an_environ(alice.headers))

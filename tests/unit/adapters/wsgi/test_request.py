@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from email.message import Message
+from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
 from typing import Any
 
@@ -96,6 +98,47 @@ def test_server_that_shows_nothing_vouches_for_nothing() -> None:
     assert scope["extensions"] == {}
 
 
+class Handler(BaseHTTPRequestHandler):
+    """What reads requests in wsgiref and in Django's development server, after it read one."""
+
+    def __init__(self, *lines: tuple[str, str]) -> None:
+        self.headers = Message()
+        for name, value in lines:
+            self.headers[name] = value
+        self.connection: Any = Connected()
+        self.close_connection = False
+
+
+def from_handler(handler: Any) -> Any:
+    """What wsgiref gives as `start_response`."""
+    return SimpleNamespace(__self__=SimpleNamespace(request_handler=handler))
+
+
+def test_connection_and_lines_of_the_standard_library_are_shown() -> None:
+    """By the handler, which is no other object's of the same name."""
+    environ = {"HTTP_X_CLIENT_CERT": "one,two", "REMOTE_ADDR": "127.0.0.1"}
+    handler = Handler((HEADER, "one"), ("X_Client_Cert", "two"))
+    scope, is_hidden = scope_of(environ, from_handler(handler))
+    assert (certificates(scope), is_hidden) == ([b"one"], False)
+    assert scope["client"] == ("127.0.0.9", 4711)
+    assert HEAD_ONLY in scope["extensions"]
+    other = SimpleNamespace(headers={HEADER: "one"}, connection=Connected())
+    scope, is_hidden = scope_of(environ, from_handler(other))
+    assert (certificates(scope), is_hidden) == ([], True)
+    assert scope["client"] == ("127.0.0.1", None)
+
+
+@pytest.mark.parametrize("name", ["Transfer-Encoding", "content-length"])
+def test_body_is_the_last_of_its_connection(name: str) -> None:
+    """In Django's development server, which leaves some bodies unread."""
+    handler = Handler((name, "1"))
+    scope_of({}, from_handler(handler))
+    assert handler.close_connection
+    handler = Handler((HEADER, "1"))
+    scope_of({}, from_handler(handler))
+    assert not handler.close_connection
+
+
 @pytest.mark.parametrize("spelling", with_underscores(HEADER)[1:])
 def test_lines_of_the_server_count_where_they_are_shown(spelling: str) -> None:
     """One environ name, two headers: only the hyphens are the proxy's."""
@@ -108,6 +151,20 @@ def test_lines_of_the_server_count_where_they_are_shown(spelling: str) -> None:
     assert certificates(scope) == []
     scope, _ = scope_of(environ, from_gunicorn((HEADER, "one"), (HEADER, "two")))
     assert certificates(scope) == [b"one", b"two"]
+
+
+def test_lines_count_under_gunicorn_alone() -> None:
+    """Its objects without its connection are not its own."""
+    environ = {"HTTP_X_CLIENT_CERT": "forged"}
+    scope, is_hidden = scope_of(environ, from_gunicorn((HEADER, "forged")))
+    assert (certificates(scope), is_hidden) == ([], True)
+
+
+def test_nothing_is_left_out_where_there_is_no_certificate() -> None:
+    """Whatever else is in the environ; what is no text is no header."""
+    scope, is_hidden = scope_of({"HTTP_X_OTHER": "a", "HTTP_X_NUMBER": 7, "REMOTE_ADDR": None})
+    assert (scope["headers"], is_hidden) == ([(b"x-other", b"a")], False)
+    assert scope["client"] == ("", None)
 
 
 def test_lines_of_a_middleware_in_between_do_not_count() -> None:
