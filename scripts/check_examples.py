@@ -30,6 +30,8 @@ DOORS: Final = (
 )
 """The modules that users import from."""
 
+_PYRIGHT: Final = (sys.executable, "-m", "pyright", "--pythonpath", sys.executable)
+
 _OFFLINE: Final = {
     # Asks for the newest release otherwise, and for another Node.js than the package's own.
     "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1",
@@ -51,7 +53,8 @@ def run_mypy(folder: Path) -> int:
     """Runs mypy with the project's settings, which are strict; gives its exit code."""
     paths = [str(ROOT / "examples"), str(folder)]
     environment = {**os.environ, "MYPYPATH": str(folder)}
-    return subprocess.run(["mypy", *paths], cwd=ROOT, env=environment, check=False).returncode
+    command = [sys.executable, "-m", "mypy", *paths]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
 def run_pyright(folder: Path) -> int:
@@ -65,7 +68,7 @@ def run_pyright(folder: Path) -> int:
         "extraPaths": [str(ROOT)],
     }
     (folder / "pyrightconfig.json").write_text(json.dumps(settings), encoding="utf-8")
-    command = ["pyright", "--project", str(folder), "--pythonpath", sys.executable]
+    command = [*_PYRIGHT, "--project", str(folder)]
     return subprocess.run(command, env={**os.environ, **_OFFLINE}, check=False).returncode
 
 
@@ -81,7 +84,7 @@ def find_public_names() -> Iterator[str]:
 
 def find_untyped() -> Iterator[str]:
     """Finds public names, and what belongs to them, whose type a checker would have to guess."""
-    command = ["pyright", "--ignoreexternal", "--outputjson", "--verifytypes", "nexus_auth"]
+    command = [*_PYRIGHT, "--ignoreexternal", "--outputjson", "--verifytypes", "nexus_auth"]
     done = subprocess.run(
         command, env={**os.environ, **_OFFLINE}, capture_output=True, text=True, check=False
     )
