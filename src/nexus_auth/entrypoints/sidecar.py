@@ -207,7 +207,12 @@ class Sidecar:
     def _serve(self) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         os.close(self._listening_read)
-        return serve(self._settings, on_listening=lambda: os.write(self._listening_write, b"."))
+        os.set_blocking(self._listening_write, False)
+        return serve(self._settings, on_listening=self._note_listening)
+
+    def _note_listening(self) -> None:
+        with contextlib.suppress(OSError):  # full: workers were replaced again and again
+            os.write(self._listening_write, b".")
 
     def _become_envoy(self) -> int:
         admin = {"address": {"pipe": {"path": str(self._admin), "mode": 0o600}}}

@@ -18,7 +18,7 @@ from nexus_auth.entrypoints.demo.certificates import save_self_made
 from tests.builders import a_hotkey
 from tests.integration.children import command_line, running
 from tests.integration.proxies.application import Application
-from tests.integration.proxies.client import connect, exchange, http1_request, tls_context
+from tests.integration.proxies.client import ask, connect, exchange, http1_request, tls_context
 from tests.integration.proxies.scenarios import LET_IN, REFUSED, SCENARIOS, Scenario, judge
 from tests.integration.proxies.stack import PROGRAMS, Stack
 from tests.integration.real import (
@@ -219,6 +219,36 @@ def test_an_application_on_a_unix_socket_is_reached(folder: Path) -> None:
             slow.may_answer.set()
             with running_sidecar(folder, f"unix:{path}") as sidecar:
                 assert sidecar.status("carol") == 403
+
+
+def test_a_port_alone_means_ipv4_and_ipv6(folder: Path) -> None:
+    """As with `run`: `:8443` is every address of the machine."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 on this machine")
+    port = free_port()
+    with (
+        Application() as application,
+        running_sidecar(
+            folder, application.address, "-listen", f":{port}", until_granted=False
+        ) as sidecar,
+    ):
+        context = tls_context(sidecar.people["carol"])
+        for host in ("127.0.0.1", "::1"):
+            plain = socket.create_connection((host, port), 20)
+            with context.wrap_socket(plain, server_hostname="localhost") as connection:
+                assert exchange(connection, http1_request()).status == 403
+
+
+def test_an_application_that_is_not_there_is_503(folder: Path) -> None:
+    """The callers hear it; the sidecar goes on, and the application may come back."""
+    port = free_port()
+    with running_sidecar(folder, f"127.0.0.1:{port}", until_granted=False) as sidecar:
+        wait_until_ready(lambda: sidecar.status() == 503, what="503", process=sidecar.process)
+        assert sidecar.status("carol") == 403
+        call = http1_request(method="POST", headers=[("Content-Type", "application/grpc")])
+        assert ask(sidecar.port, sidecar.people["alice"], call).header("grpc-status") == "14"
+        with Application(port=port):
+            wait_until_ready(lambda: sidecar.status() == 200, what="a grant")
 
 
 def test_settings_that_it_makes_itself_are_named_and_passed_over(folder: Path) -> None:
