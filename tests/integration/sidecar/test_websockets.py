@@ -10,14 +10,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 from websockets.sync.server import ServerConnection, serve
 
 from tests.builders import a_hotkey
+from tests.integration.proxies.auth_service import AuthService
 from tests.integration.proxies.client import tls_context
-from tests.integration.proxies.stack import make_people, make_server_certificate
-from tests.integration.real import wait_until_ready
+from tests.integration.proxies.stack import (
+    make_people,
+    make_server_certificate,
+    open_folder,
+    running_proxy,
+)
+from tests.integration.real import free_port, wait_until_ready
 from tests.integration.sidecar.running import RunningSidecar, identity_files, running_sidecar
 
 pytestmark = pytest.mark.timeout(120)
@@ -127,3 +133,43 @@ def _handshake(folder: Path, mode: ssl.VerifyMode) -> tuple[bytes | None, BaseEx
             pass  # the refusal, as the caller sees it
     thread.join(20)
     return found[0]
+
+
+def test_a_silent_websocket_ends_and_pings_keep_it_open(tmp_path: Path) -> None:
+    """After 300 s, says the page; here two, of the same configuration."""
+    alice = make_people(tmp_path)["alice"]
+
+    def edited(text: str) -> str:
+        # Once for streams, once for connections.
+        return text.replace(" 300s", " 2s")
+
+    def silent(connection: ServerConnection) -> None:
+        for _ in connection:
+            pass
+
+    with open_folder() as folder, serve(silent, "127.0.0.1", 0, ping_interval=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        auth_port = free_port()
+        try:
+            with (
+                AuthService("envoy", auth_port, reuse_seconds=0, knows=("alice",)),
+                running_proxy(
+                    "envoy",
+                    folder,
+                    app=f"127.0.0.1:{server.socket.getsockname()[1]}",
+                    auth=f"127.0.0.1:{auth_port}",
+                    certificate=make_server_certificate(folder),
+                    edit=edited,
+                ) as port,
+            ):
+                url, context = f"wss://127.0.0.1:{port}/", tls_context(alice)
+                lively = connect(url, ssl=context, proxy=None, ping_interval=0.2)
+                quiet = connect(url, ssl=context, proxy=None, ping_interval=None)
+                with lively, quiet:
+                    with pytest.raises(ConnectionClosed):
+                        quiet.recv(30)
+                    assert lively.ping().wait(20)
+        finally:
+            server.shutdown()
+            thread.join(10)
