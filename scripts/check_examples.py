@@ -1,7 +1,8 @@
 """Type-checks what users copy, as strictly as mypy and pyright can: examples, pages, public names.
 
-Checked are every file of `examples`, every Python block of a page, and `tests/typing`. Then pyright
-says how completely the public names are typed. Nothing is fetched from anywhere.
+Checked are every file of `examples`, every Python block of a page that is no fragment, and
+`tests/typing`. Then pyright says how completely the public names are typed. Nothing is fetched from
+anywhere.
 """
 
 from __future__ import annotations
@@ -39,12 +40,18 @@ _OFFLINE: Final = {
 }
 
 
+def is_fragment(code: str) -> bool:
+    """Says whether a block leaves something out, and says so in its last line."""
+    return code.rstrip().endswith("...")
+
+
 def write_blocks(folder: Path) -> None:
     """Writes every Python block of a page that is no file of `examples` into a file of its own."""
     examples = {path.read_text(encoding="utf-8") for path in ROOT.glob("examples/*.py")}
     for page in pages():
         for block in blocks(page):
-            if block.language == "python" and block.code not in examples:
+            left_out = block.code in examples or is_fragment(block.code)
+            if block.language == "python" and not left_out:
                 name = f"{page.stem.replace('-', '_').lower()}_{block.line}.py"
                 (folder / name).write_text(block.code, encoding="utf-8")
 

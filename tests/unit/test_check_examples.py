@@ -17,7 +17,7 @@ def test_every_python_block_is_a_file_or_an_example(tmp_path: Path) -> None:
     shown = [each for page in pages() for each in blocks(page) if each.language == "python"]
     assert len(shown) > 10
     for block in shown:
-        assert block.code in checked, str(block)
+        assert block.code in checked or check_examples.is_fragment(block.code), str(block)
 
 
 def test_public_names_are_those_of_every_door() -> None:

@@ -32,7 +32,7 @@ def test_websocket_is_closed_where_the_server_cannot_answer_it(
     extensions: dict[str, Any] | None,
 ) -> None:
     """An answer would be an error of the server: the dependency of the middleware closes it too."""
-    scope = {"type": "websocket", "headers": [], "extensions": extensions}
+    scope: dict[str, Any] = {"type": "websocket", "headers": [], "extensions": extensions}
     assert isinstance(build_refusal(scope, DenialReason.NO_CERTIFICATE), WebSocketException)
     with pytest.raises(WebSocketException) as raised:
         require_hotkey(HTTPConnection(scope))
