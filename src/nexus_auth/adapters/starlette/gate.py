@@ -78,6 +78,64 @@ class Claim(NamedTuple):
     policies: tuple[str, ...] = ()
 
 
+class HeaderBelief:
+    """Whether a request's headers are believed: check 0, and that none of them is a trailer."""
+
+    def __init__(
+        self,
+        trusted_peers: TrustedPeers | None,
+        *,
+        trailers_kept_apart: bool,
+        is_rewritten: Callable[[Endpoint, Headers], bool] = is_rewritten,
+    ) -> None:
+        """Sets what is believed; see `Gate` for the arguments."""
+        self.trusted_peers = trusted_peers
+        self._trailers_kept_apart = trailers_kept_apart
+        self._is_rewritten = is_rewritten
+        self._throttle = LogThrottle(monotonic_seconds)
+
+    def trusts(self, client: Endpoint, server: Endpoint) -> bool:
+        """Whether the peer of a connection is believed; see `TrustedPeers.include`."""
+        return self.trusted_peers is None or self.trusted_peers.include(client, server)
+
+    def find_denial(self, scope: Scope, headers: Headers) -> Denied | None:
+        """Why the headers are not believed; None where they are.
+
+        Args:
+            scope: The request.
+            headers: Its headers, with names in lower case.
+        """
+        extensions = scope.get("extensions")
+        distrust = self._find_distrust(scope, headers, vouched=_vouches(extensions))
+        if distrust is not None:
+            return Denied(reason=DenialReason.UNTRUSTED_PEER, detail=distrust)
+        if not self._trailers_kept_apart and may_hold_trailers(headers, extensions):
+            return Denied(reason=DenialReason.NO_CERTIFICATE, detail=TRAILERS_DETAIL)
+        return None
+
+    def _find_distrust(self, scope: Scope, headers: Headers, *, vouched: bool) -> str | None:
+        """Why the peer is not believed, for the log; None where it is.
+
+        Args:
+            scope: The request.
+            headers: Its headers, with names in lower case.
+            vouched: Whether the server says that the peer is the connection's own.
+        """
+        if self.trusted_peers is None:
+            return None
+        client, server = scope.get("client"), scope.get("server")
+        detail, problem = UNTRUSTED_DETAIL, None
+        if not vouched and is_unnamed(client, server):
+            problem = PEER_UNNAMED
+        elif not vouched and self._is_rewritten(client, headers):
+            detail, problem = REWRITTEN_DETAIL, PEER_REWRITTEN
+        elif self.trusts(client, server):
+            return None
+        if problem is not None and self._throttle.allow(problem):
+            log.warning("peer_not_believed", problem=problem)
+        return detail
+
+
 class Gate:
     """Turns requests into decisions. Reads connection and headers only, never a body.
 
@@ -121,11 +179,11 @@ class Gate:
         # Only a verifier that is the same for all connections can be used without one.
         self._verifier = None if callable(verifier) else verifier
         self._der_from = der_from
-        self._trusted_peers = trusted_peers
+        self._belief = HeaderBelief(
+            trusted_peers, trailers_kept_apart=trailers_kept_apart, is_rewritten=is_rewritten
+        )
         self._policies = policies
         self._reads_policy_header = reads_policy_header
-        self._trailers_kept_apart = trailers_kept_apart
-        self._is_rewritten = is_rewritten
         self._throttle = LogThrottle(monotonic_seconds)
 
     @classmethod
@@ -161,23 +219,20 @@ class Gate:
     @property
     def has_named_peers(self) -> bool:
         """Whether it is said which peers are trusted; else each is."""
-        return self._trusted_peers is not None
+        return self._belief.trusted_peers is not None
 
     def trusts(self, client: Endpoint, server: Endpoint) -> bool:
         """Whether the peer of a connection is believed; see `TrustedPeers.include`."""
-        return self._trusted_peers is None or self._trusted_peers.include(client, server)
+        return self._belief.trusts(client, server)
 
     async def decide(self, scope: Scope) -> Decision:
         """Decides on the caller of one HTTP request or WebSocket handshake (ASGI 3)."""
         # Taken before anything is awaited: a server may go on adding to the list.
-        headers = [(name.lower(), value) for name, value in scope["headers"]]
-        extensions = scope.get("extensions")
+        headers = lower_names(scope)
         # 0. The peer is a trusted proxy.
-        distrust = self._find_distrust(scope, headers, vouched=_vouches(extensions))
-        if distrust is not None:
-            return Denied(reason=DenialReason.UNTRUSTED_PEER, detail=distrust)
-        if not self._trailers_kept_apart and may_hold_trailers(headers, extensions):
-            return Denied(reason=DenialReason.NO_CERTIFICATE, detail=TRAILERS_DETAIL)
+        denied = self._belief.find_denial(scope, headers)
+        if denied is not None:
+            return denied
         # 1. Exactly one certificate header. (That it is not empty, the verifier checks.)
         claim = self.read(headers)
         if claim is None:
@@ -198,28 +253,6 @@ class Gate:
             decode=self._decode,
             policy=self._policies().chosen(claim.policies),
         )
-
-    def _find_distrust(self, scope: Scope, headers: Headers, *, vouched: bool) -> str | None:
-        """Why the peer is not believed, for the log; None where it is.
-
-        Args:
-            scope: The request.
-            headers: Its headers, with names in lower case.
-            vouched: Whether the server says that the peer is the connection's own.
-        """
-        if self._trusted_peers is None:
-            return None
-        client, server = scope.get("client"), scope.get("server")
-        detail, problem = UNTRUSTED_DETAIL, None
-        if not vouched and is_unnamed(client, server):
-            problem = PEER_UNNAMED
-        elif not vouched and self._is_rewritten(client, headers):
-            detail, problem = REWRITTEN_DETAIL, PEER_REWRITTEN
-        elif self.trusts(client, server):
-            return None
-        if problem is not None and self._throttle.allow(problem):
-            log.warning("peer_not_believed", problem=problem)
-        return detail
 
     def read(self, headers: Headers) -> Claim | None:
         """Finds what counts among headers, trailers excluded, of a trusted peer.
@@ -261,6 +294,11 @@ class Gate:
 
     def _decode(self, value: bytes) -> ClientCertificate:
         return ClientCertificate.from_der(self._der_from(value))
+
+
+def lower_names(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """The headers that a request has now, with names in lower case."""
+    return [(name.lower(), value) for name, value in scope["headers"]]
 
 
 def may_hold_trailers(headers: Iterable[tuple[bytes, bytes]], extensions: object = None) -> bool:

@@ -17,14 +17,14 @@ from starlette.authentication import (
     BaseUser,
     UnauthenticatedUser,
 )
-from starlette.exceptions import HTTPException
 
 # FastAPI reads the annotations of a dependency at run time, so this name must exist then.
 from starlette.requests import HTTPConnection
 
-from nexus_auth.adapters.headers.names import REASON_HEADER, X_CLIENT_CERT, CertificateFormat
+from nexus_auth.adapters.headers.names import X_CLIENT_CERT, CertificateFormat
 from nexus_auth.adapters.starlette.answers import DENIALS, HOTKEY_FIELD, POLICY_VIOLATION
 from nexus_auth.adapters.starlette.gate import Gate
+from nexus_auth.adapters.starlette.refusal import build_refusal
 from nexus_auth.adapters.starlette.trusted_peers import UNIX_SOCKET, TrustedPeers
 from nexus_auth.domain.decision import Denied, Granted
 from nexus_auth.domain.errors import ConfigurationError
@@ -269,13 +269,11 @@ def require_hotkey(connection: HTTPConnection) -> Hotkey:
     Raises:
         starlette.exceptions.HTTPException: 403, when no hotkey is proven, or no middleware is
             there to prove one.
+        starlette.exceptions.WebSocketException: The same for a WebSocket, where the server cannot
+            answer one with a response.
     """
     user = connection.scope.get("user")
     if isinstance(user, HotkeyUser):
         return user.hotkey
     reason = user.reason if isinstance(user, AnonymousUser) else DenialReason.NO_CERTIFICATE
-    raise HTTPException(
-        status_code=403,
-        detail=reason.body,
-        headers={REASON_HEADER: reason.value, "Cache-Control": "no-store"},
-    )
+    raise build_refusal(connection.scope, reason)
