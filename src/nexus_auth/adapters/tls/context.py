@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.tls.pair import ClientPair
 from nexus_auth.adapters.tls.sockets import PinnedSocket
-from nexus_auth.domain.errors import HotkeyNotRegistered, ServerKeyMismatch
+from nexus_auth.domain.errors import HotkeyNotRegistered, NexusAuthError, ServerKeyMismatch
 from nexus_auth.domain.server import ServerCertificate, check_server
 
 if TYPE_CHECKING:
@@ -140,7 +140,8 @@ class PinnedContext(ssl.SSLContext):
 
         Args:
             hotkey: The hotkey that the server must prove to be.
-            expected: Is called once in each handshake; what it raises refuses the server.
+            expected: Is called once in each handshake. What it raises refuses the server: errors of
+                nexus-auth come out as they are, others as the cause of a `ServerUnknown`.
             pair: What the caller shows; read again before the next handshake after it has changed.
                 None shows what `load_cert_chain` has loaded, or nothing.
             clock: Says whether what is registered may still be used.
@@ -178,6 +179,8 @@ class PinnedContext(ssl.SSLContext):
         """
         try:
             registration = self._expected()
+        except NexusAuthError:
+            raise
         except Exception as exc:  # event loops handle the errors of `ssl` alone
             raise ServerUnknown(self.hotkey.address) from exc
         if registration is None or self._clock() > registration.expires_at:
