@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
+from nexus_auth.adapters.tls.pair import ClientPair
 from nexus_auth.adapters.tls.sockets import PinnedSocket
 from nexus_auth.domain.errors import HotkeyNotRegistered, ServerKeyMismatch
 from nexus_auth.domain.server import ServerCertificate, check_server
@@ -102,18 +104,39 @@ class PinnedContext(ssl.SSLContext):
         """Makes a client's context."""
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
 
-    def __init__(self, *, hotkey: Hotkey, expected: ExpectedKey) -> None:
-        """Opens and reads nothing. The caller's own pair: `load_cert_chain`.
+    def __init__(
+        self, *, hotkey: Hotkey, expected: ExpectedKey, pair: ClientPair | None = None
+    ) -> None:
+        """Reads the pair.
 
         Args:
             hotkey: The hotkey that the server must prove to be.
             expected: Is called once in each handshake.
+            pair: What the caller shows; read again before the next handshake after it has changed.
+                None shows what `load_cert_chain` has loaded, or nothing.
+
+        Raises:
+            CredentialsError: If the pair cannot be used.
         """
         self.hotkey = hotkey
         self._expected = expected
+        self._pair = pair
+        self._stamp: object = None
+        self._loading = threading.Lock()
         _PARENT.check_hostname.__set__(self, False)  # noqa: FBT003
         _PARENT.verify_mode.__set__(self, ssl.CERT_NONE)
         self.minimum_version = ssl.TLSVersion.TLSv1_3
+        with self._loading:
+            self._follow_pair()
+
+    def _follow_pair(self) -> None:
+        if self._pair is None:
+            return
+        stamp = self._pair.stamp()
+        if stamp != self._stamp:
+            self._pair.load_into(self)
+            # After it: what failed is tried again by the next handshake.
+            self._stamp = stamp
 
     def check(self, connection: ssl.SSLObject) -> None:
         """Checks the server of a handshake.
@@ -157,15 +180,22 @@ class PinnedContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> PinnedObject:
-        """As the parent's, for clients alone."""
+        """As the parent's, for clients alone.
+
+        Raises:
+            CredentialsError: If the caller's own pair has changed, and cannot be used.
+        """
         if server_side:
             raise ValueError("this context is a client's")
-        made = cast(
-            "PinnedObject",
-            super().wrap_bio(
-                incoming, outgoing, server_hostname=server_hostname or None, session=session
-            ),
-        )
+        # OpenSSL takes the pair from the context here, and does not expect it to change meanwhile.
+        with self._loading:
+            self._follow_pair()
+            made = cast(
+                "PinnedObject",
+                super().wrap_bio(
+                    incoming, outgoing, server_hostname=server_hostname or None, session=session
+                ),
+            )
         made.hold(outgoing)
         return made
 
