@@ -41,7 +41,8 @@ TOO_HEAVY_FOR_A_LIBRARY: Final = {
 }
 
 ADAPTERS_OF_THE_LIBRARY: Final = {
-    *("nexus_auth.adapters", "nexus_auth.adapters.clock", "nexus_auth.adapters.synchronous"),
+    *("nexus_auth.adapters", "nexus_auth.adapters.background"),
+    *("nexus_auth.adapters.clock", "nexus_auth.adapters.synchronous"),
 }
 """The only ones that come with it: the clocks, and the verifier for code that cannot await."""
 
@@ -122,7 +123,8 @@ def test_injection_stops_at_the_entrypoints(path: Path) -> None:
 
 
 SHARED_BY_ADAPTERS: Final = {
-    *("nexus_auth.adapters.addresses", "nexus_auth.adapters.clock", "nexus_auth.adapters.files"),
+    *("nexus_auth.adapters.addresses", "nexus_auth.adapters.background"),
+    *("nexus_auth.adapters.clock", "nexus_auth.adapters.files"),
     *("nexus_auth.adapters.bounded_http", "nexus_auth.adapters.log_throttle"),
     "nexus_auth.adapters.server_trust",
 }
@@ -144,7 +146,8 @@ SIBLINGS: Final = {
 ADAPTERS_OF: Final = {
     "settings": {"chain", "headers", "policy", "proxies", "pylon", "starlette"},
     "container": {"ALL"},
-    "connecting": {"chain", "pylon", "registry", "tls"},
+    "caller": {"tls"},
+    "connecting": {"chain", "pylon", "registry"},
     "service": {"observability", "starlette", "uvicorn"},
     "issuing": {"credentials"},
     "diagnostics": {"chain", "credentials", "headers", "proxies", "pylon"},

@@ -117,18 +117,8 @@ class BoundedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """See `httpx.AsyncBaseTransport`."""
         _left.set(AROUND_BYTES)
-        url = request.url
-        raw = httpcore.Request(
-            request.method,
-            httpcore.URL(
-                scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
-            ),
-            headers=request.headers.raw,
-            content=request.stream,
-            extensions=request.extensions,
-        )
-        with _as_httpx():
-            answer = await self._pool.handle_async_request(raw)
+        with as_httpx():
+            answer = await self._pool.handle_async_request(as_httpcore(request))
         return httpx.Response(
             status_code=answer.status,
             headers=answer.headers,
@@ -138,7 +128,7 @@ class BoundedTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Closes the connections."""
-        with _as_httpx():
+        with as_httpx():
             await self._pool.aclose()
 
 
@@ -147,7 +137,7 @@ class _Body(httpx.AsyncByteStream):
         self._stream: AsyncIterable[bytes] = stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _as_httpx():
+        with as_httpx():
             async for part in self._stream:
                 _left.set(_left.get() + len(part) + len(part) // FRAMING_SHARE)
                 yield part
@@ -155,7 +145,7 @@ class _Body(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         close = getattr(self._stream, "aclose", None)
         if close is not None:
-            with _as_httpx():
+            with as_httpx():
                 await close()
 
 
@@ -205,8 +195,25 @@ class _Stream(httpcore.AsyncNetworkStream):
         return self._stream.get_extra_info(info)
 
 
+def as_httpcore(request: httpx.Request, *, host: bytes | None = None) -> httpcore.Request:
+    """Gives a request the form that a pool of connections takes; `host` replaces the URL's."""
+    url = request.url
+    return httpcore.Request(
+        request.method,
+        httpcore.URL(
+            scheme=url.raw_scheme,
+            host=url.raw_host if host is None else host,
+            port=url.port,
+            target=url.raw_path,
+        ),
+        headers=request.headers.raw,
+        content=request.stream,
+        extensions=request.extensions,
+    )
+
+
 @contextlib.contextmanager
-def _as_httpx() -> Iterator[None]:
+def as_httpx() -> Iterator[None]:
     """Raises httpx's exception of the same name in place of one of httpcore's."""
     try:
         yield

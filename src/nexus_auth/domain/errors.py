@@ -18,6 +18,7 @@ An exception means "could not decide" or "cannot go on":
     ├── ServerNotProven          a server has not proven to be the hotkey that was called
     │   ├── ServerKeyMismatch    it showed another key, or another's certificate
     │   └── HotkeyNotRegistered  no key is registered, so no server can prove to be it
+    ├── RequestRefused           a request names no hotkey, or leads away from it
     ├── CredentialsError         the key pair on disk could not be read or written
     └── ConfigurationError       a setting is missing or wrong
 """
@@ -164,6 +165,10 @@ class HotkeyNotRegistered(ServerNotProven):
 
     def __init__(self, hotkey: str) -> None:
         super().__init__(hotkey, "no key is registered for it")
+
+
+class RequestRefused(NexusAuthError):
+    """A request names no hotkey, is not https, or is a redirect elsewhere. It was not sent."""
 
 
 class CredentialsError(NexusAuthError):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nexus_auth.adapters.chain.source import ChainSource
     from nexus_auth.adapters.pylon.api import PylonApi
     from nexus_auth.adapters.pylon.client import PylonClient
+    from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 
 
 _MAX_NETUID: Final = 2**16 - 1
@@ -64,16 +65,11 @@ async def connect(
         ConfigurationError: When the arguments do not fit together.
         ValueError: When a span or a number is below what makes sense.
     """
-    # Only a program that connects pays for the HTTP client.
-    from nexus_auth.adapters.pylon.client import PylonClient
-
-    api = _choose_api(netuid, identity_name, identity_token, open_access_token)
-    try:
-        client = PylonClient(endpoint=endpoint, api=api)
-    except ValueError as exc:
-        raise ConfigurationError(setting="endpoint", problem=str(exc)) from None
-    async with _verifier(client, max_age, refresh_every, leeway, remember, neurons=neurons) as made:
-        yield made
+    source = pylon_source(endpoint, netuid, identity_name, identity_token, open_access_token)
+    async with open_registry(source, max_age, refresh_every, neurons=neurons) as registry:
+        yield CertificateVerifier(
+            registry=registry, clock=utc_now, leeway=leeway, remember=remember
+        )
 
 
 @asynccontextmanager
@@ -108,38 +104,27 @@ async def connect_chain(
         ConfigurationError: When the arguments do not fit together, or an extra is missing.
         ValueError: When a span or a number is below what makes sense.
     """
-    from nexus_auth.adapters.chain.endpoints import parse_endpoints, parse_genesis
-    from nexus_auth.adapters.chain.neurons import find_library
-    from nexus_auth.adapters.chain.source import ChainSource
-
-    if neurons and find_library() is None:
-        raise ConfigurationError(
-            setting="neurons",
-            problem="of the chain need the extra of that name: pip install 'nexus-auth[chain]'",
+    source = chain_source(endpoints, netuid, genesis, neurons=neurons)
+    async with open_registry(source, max_age, refresh_every, neurons=neurons) as registry:
+        yield CertificateVerifier(
+            registry=registry, clock=utc_now, leeway=leeway, remember=remember
         )
-    if not 0 <= netuid <= _MAX_NETUID:
-        raise ConfigurationError(setting="netuid", problem=f"expected 0 to {_MAX_NETUID}")
-    try:
-        nodes = parse_endpoints(",".join(endpoints))
-        genesis = None if genesis is None else parse_genesis(genesis)
-        source = ChainSource(endpoints=nodes, netuid=netuid, clock=utc_now, genesis=genesis)
-    except ValueError as exc:
-        raise ConfigurationError(setting="connect_chain", problem=str(exc)) from None
-    async with _verifier(source, max_age, refresh_every, leeway, remember, neurons=neurons) as made:
-        yield made
 
 
 @asynccontextmanager
-async def _verifier(
+async def open_registry(
     source: PylonClient | ChainSource,
     max_age: timedelta,
     refresh_every: timedelta,
-    leeway: timedelta,
-    remember: int,
     *,
-    neurons: bool,
-) -> AsyncIterator[CertificateVerifier]:
-    """Closes the source at the end."""
+    neurons: bool = False,
+) -> AsyncIterator[SnapshotRegistry]:
+    """Renews what a source says, and closes both at the end; the arguments are those of `connect`.
+
+    Raises:
+        ConfigurationError: When the arguments do not fit together.
+        ValueError: When a span is below what makes sense.
+    """
     from nexus_auth.adapters.registry.fetch import Timing
     from nexus_auth.adapters.registry.snapshot import SnapshotRegistry
 
@@ -155,9 +140,56 @@ async def _verifier(
             neuron_source=source,
             needs_neurons=lambda: neurons,
         ) as registry:
-            yield CertificateVerifier(
-                registry=registry, clock=utc_now, leeway=leeway, remember=remember
-            )
+            yield registry
+
+
+def pylon_source(
+    endpoint: str,
+    netuid: int | None,
+    identity_name: str | None,
+    identity_token: str | None,
+    open_access_token: str | None,
+) -> PylonClient:
+    """Builds the source that the arguments of `connect` describe.
+
+    Raises:
+        ConfigurationError: When the arguments do not fit together.
+    """
+    # Only a program that connects pays for the HTTP client.
+    from nexus_auth.adapters.pylon.client import PylonClient
+
+    api = _choose_api(netuid, identity_name, identity_token, open_access_token)
+    try:
+        return PylonClient(endpoint=endpoint, api=api)
+    except ValueError as exc:
+        raise ConfigurationError(setting="endpoint", problem=str(exc)) from None
+
+
+def chain_source(
+    endpoints: tuple[str, ...], netuid: int, genesis: str | None, *, neurons: bool = False
+) -> ChainSource:
+    """Builds the source that the arguments of `connect_chain` describe.
+
+    Raises:
+        ConfigurationError: When the arguments do not fit together, or an extra is missing.
+    """
+    from nexus_auth.adapters.chain.endpoints import parse_endpoints, parse_genesis
+    from nexus_auth.adapters.chain.neurons import find_library
+    from nexus_auth.adapters.chain.source import ChainSource
+
+    if neurons and find_library() is None:
+        raise ConfigurationError(
+            setting="neurons",
+            problem="of the chain need the extra of that name: pip install 'nexus-auth[chain]'",
+        )
+    if not 0 <= netuid <= _MAX_NETUID:
+        raise ConfigurationError(setting="netuid", problem=f"expected 0 to {_MAX_NETUID}")
+    try:
+        nodes = parse_endpoints(",".join(endpoints))
+        genesis = None if genesis is None else parse_genesis(genesis)
+        return ChainSource(endpoints=nodes, netuid=netuid, clock=utc_now, genesis=genesis)
+    except ValueError as exc:
+        raise ConfigurationError(setting="connect_chain", problem=str(exc)) from None
 
 
 def _choose_api(
