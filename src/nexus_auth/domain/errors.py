@@ -25,14 +25,23 @@ An exception means "could not decide" or "cannot go on":
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+import copyreg
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 if TYPE_CHECKING:
     from nexus_auth.domain.reasons import DenialReason
 
+_MOST_WRAPPINGS: Final = 100
+"""How many exceptions are looked at for one inside; HTTP libraries wrap an error a few times."""
+
 
 class NexusAuthError(Exception):
-    """The root of every error raised by nexus-auth."""
+    """The root of every error raised by nexus-auth. Each can be copied and pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By its attributes: otherwise its constructor would be called with its text alone, and an
+        # error in a pool of processes would end the pool.
+        return copyreg.__newobj__, (type(self),), {**self.__dict__, "args": self.args}  # type: ignore[attr-defined] # of the pickle protocol
 
 
 class InvalidHotkey(NexusAuthError, ValueError):
@@ -136,6 +145,32 @@ class ServerNotProven(NexusAuthError):
     def __init__(self, hotkey: str, problem: str) -> None:
         super().__init__(f"the server is not proven to be {hotkey}: {problem}")
         self.hotkey = hotkey
+
+    @classmethod
+    def find(cls, exc: BaseException) -> Self | None:
+        """Finds one in the error that an HTTP library has made of it.
+
+        Args:
+            exc: What was caught, such as `aiohttp.ClientError` or `requests.ConnectionError`.
+
+        Returns:
+            It, or None where the cause is another.
+        """
+        waiting: list[object] = [exc]
+        seen: set[int] = set()
+        while waiting and len(seen) < _MOST_WRAPPINGS:
+            each = waiting.pop(0)
+            if not isinstance(each, BaseException) or id(each) in seen:
+                continue
+            if isinstance(each, cls):
+                return each
+            seen.add(id(each))
+            # Beside Python's own chain: urllib names a `reason`, others put the error among the
+            # arguments, and a group has several.
+            waiting += (each.__cause__, each.__context__, getattr(each, "reason", None), *each.args)
+            if isinstance(each, BaseExceptionGroup):
+                waiting += each.exceptions
+        return None
 
 
 class ServerKeyMismatch(ServerNotProven):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 
 import pytest
 
@@ -55,3 +57,75 @@ def test_refused_issuing_says_whether_the_key_may_have_changed() -> None:
     assert not errors.IssuingRefused("no").key_may_have_changed
     refused = errors.IssuingRefused("no", key_may_have_changed=True)
     assert (str(refused), refused.key_may_have_changed) == ("no", True)
+
+
+def _examples() -> list[errors.NexusAuthError]:
+    return [
+        errors.ServerKeyMismatch(hotkey="a", expected="b", found="c", named="d"),
+        errors.HotkeyNotRegistered("a"),
+        errors.ConfigurationError(setting="X", problem="bad", source="flag"),
+        errors.IssuerUnavailable("down", key_may_have_changed=False),
+        errors.CertificateRejected(DenialReason.NO_ORGANIZATION, "nobody"),
+        errors.InvalidHotkey("no"),
+    ]
+
+
+@pytest.mark.parametrize("error", _examples(), ids=lambda error: type(error).__name__)
+def test_error_survives_copying_and_another_process(error: errors.NexusAuthError) -> None:
+    """A pool of processes ends when an error of a task cannot be unpickled."""
+    for again in (copy.copy(error), pickle.loads(pickle.dumps(error))):  # noqa: S301 - our own
+        assert type(again) is type(error)
+        assert (str(again), again.args, vars(again)) == (str(error), error.args, vars(error))
+
+
+MISMATCH = errors.ServerKeyMismatch(hotkey="a", expected="b", found=None)
+
+
+def _raised_from(error: Exception) -> Exception:
+    outer = OSError("no connection")
+    outer.__cause__ = error
+    return outer
+
+
+def _raised_beside(error: Exception) -> Exception:
+    outer = OSError("no connection")
+    outer.__context__ = error
+    return outer
+
+
+def _with_reason(error: Exception) -> Exception:
+    outer = OSError("no connection")
+    outer.reason = error  # type: ignore[attr-defined] # as urllib does
+    return outer
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        MISMATCH,
+        _raised_from(MISMATCH),
+        _raised_beside(MISMATCH),
+        _with_reason(MISMATCH),
+        OSError("key", MISMATCH),
+        ExceptionGroup("several", [ValueError(), MISMATCH]),
+        _raised_from(_with_reason(RuntimeError(_raised_beside(MISMATCH)))),
+    ],
+    ids=["itself", "cause", "context", "reason", "argument", "group", "all"],
+)
+def test_error_is_found_in_what_a_library_makes_of_it(wrapped: BaseException) -> None:
+    """One line after `except`, whatever the library."""
+    assert errors.ServerNotProven.find(wrapped) is MISMATCH
+    assert errors.ServerKeyMismatch.find(wrapped) is MISMATCH
+    assert errors.HotkeyNotRegistered.find(wrapped) is None
+
+
+def test_error_that_is_not_there_is_not_found() -> None:
+    """Rings and long chains end."""
+    one, other = OSError(), OSError()
+    one.__context__, other.__context__ = other, one
+    assert errors.ServerNotProven.find(one) is None
+    chain: Exception = MISMATCH
+    for _ in range(200):
+        chain = RuntimeError(chain)
+    assert errors.ServerNotProven.find(chain) is None
+    assert errors.ServerNotProven.find(RuntimeError(1, None, [MISMATCH])) is None

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self, cast
 
+from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.tls.pair import ClientPair
 from nexus_auth.adapters.tls.sockets import PinnedSocket
 from nexus_auth.domain.errors import HotkeyNotRegistered, ServerKeyMismatch
@@ -22,7 +23,7 @@ from nexus_auth.domain.server import ServerCertificate, check_server
 
 if TYPE_CHECKING:
     from nexus_auth.domain.hotkey import Hotkey
-    from nexus_auth.domain.ports import Registration
+    from nexus_auth.domain.ports import Clock, Registration
 
 ExpectedKey = Callable[[], "Registration | None"]
 """Gives what is registered for the hotkey and may be used now; None where no key is known."""
@@ -30,8 +31,26 @@ ExpectedKey = Callable[[], "Registration | None"]
 _PARENT: Final[Any] = ssl.SSLContext
 """Whose properties are set here, and shadowed below."""
 
+_APPLICATION_VERIFICATION: Final = 50
+"""X509_V_ERR_APPLICATION_VERIFICATION, of OpenSSL's `x509_vfy.h`."""
 
-class ServerKeyRefused(ServerKeyMismatch, ssl.SSLCertVerificationError):
+
+class _VerificationError(ssl.SSLCertVerificationError):
+    """Has what event loops and HTTP clients read in an error that OpenSSL has made."""
+
+    errno = ssl.SSL_ERROR_SSL
+    library = "SSL"
+    reason = "CERTIFICATE_VERIFY_FAILED"
+    verify_code = _APPLICATION_VERIFICATION
+    verify_message = "application verification failure"
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    strerror = property(__str__)
+
+
+class ServerKeyRefused(ServerKeyMismatch, _VerificationError):
     """The same for code that knows the errors of `ssl` alone: event loops and HTTP clients."""
 
     @classmethod
@@ -39,15 +58,9 @@ class ServerKeyRefused(ServerKeyMismatch, ssl.SSLCertVerificationError):
         """Makes one of an error of the domain."""
         return cls(hotkey=exc.hotkey, expected=exc.expected, found=exc.found, named=exc.named)
 
-    def __str__(self) -> str:
-        return str(self.args[0])
 
-
-class ServerUnknown(HotkeyNotRegistered, ssl.SSLCertVerificationError):
+class ServerUnknown(HotkeyNotRegistered, _VerificationError):
     """The same: no key may be used now for the hotkey that was called."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class PinnedObject(ssl.SSLObject):
@@ -57,12 +70,16 @@ class PinnedObject(ssl.SSLObject):
     _outgoing: ssl.MemoryBIO | None = None
     _is_proven = False
 
+    # No session of an earlier connection: each handshake is a whole one, with the server's proof.
+    session = None
+
     def hold(self, outgoing: ssl.MemoryBIO) -> None:
         """Names the buffer that holds what the other side has not been sent."""
         self._outgoing = outgoing
 
     def do_handshake(self) -> None:
         """Completes the handshake, or raises `ServerKeyRefused` or `ServerUnknown`."""
+        self._is_proven = False
         super().do_handshake()
         try:
             cast("PinnedContext", self.context).check(self)
@@ -83,6 +100,11 @@ class PinnedObject(ssl.SSLObject):
         self._require_proof()
         return super().write(data)
 
+    def unwrap(self) -> None:
+        """As the parent's; says nothing to a server that is not proven."""
+        self._require_proof()
+        super().unwrap()
+
     def _require_proof(self) -> None:
         # OpenSSL would complete the handshake on the way, and pass by the check.
         if not self._is_proven:
@@ -93,9 +115,11 @@ class PinnedContext(ssl.SSLContext):
     """A client's context for connections to one hotkey, at any address.
 
     For whatever takes an `ssl.SSLContext`: asyncio, uvloop, httpx, aiohttp, urllib3, http.client.
-    A library's own settings for authorities and host names change nothing: the key is what counts.
+    A library's own settings for versions, authorities and host names change nothing: the key is
+    what counts.
 
     The registered key is asked for at the end of each handshake, so that a context may live long.
+    Threads may share it.
     """
 
     sslobject_class = PinnedObject
@@ -105,15 +129,21 @@ class PinnedContext(ssl.SSLContext):
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
 
     def __init__(
-        self, *, hotkey: Hotkey, expected: ExpectedKey, pair: ClientPair | None = None
+        self,
+        *,
+        hotkey: Hotkey,
+        expected: ExpectedKey,
+        pair: ClientPair | None = None,
+        clock: Clock = utc_now,
     ) -> None:
         """Reads the pair.
 
         Args:
             hotkey: The hotkey that the server must prove to be.
-            expected: Is called once in each handshake.
+            expected: Is called once in each handshake; what it raises refuses the server.
             pair: What the caller shows; read again before the next handshake after it has changed.
                 None shows what `load_cert_chain` has loaded, or nothing.
+            clock: Says whether what is registered may still be used.
 
         Raises:
             CredentialsError: If the pair cannot be used.
@@ -121,11 +151,12 @@ class PinnedContext(ssl.SSLContext):
         self.hotkey = hotkey
         self._expected = expected
         self._pair = pair
+        self._clock = clock
         self._stamp: object = None
         self._loading = threading.Lock()
         _PARENT.check_hostname.__set__(self, False)  # noqa: FBT003
         _PARENT.verify_mode.__set__(self, ssl.CERT_NONE)
-        self.minimum_version = ssl.TLSVersion.TLSv1_3
+        _PARENT.minimum_version.__set__(self, ssl.TLSVersion.TLSv1_3)
         with self._loading:
             self._follow_pair()
 
@@ -145,8 +176,11 @@ class PinnedContext(ssl.SSLContext):
             ServerKeyRefused: If it holds another key.
             ServerUnknown: If no key may be used now for the hotkey.
         """
-        registration = self._expected()
-        if registration is None:
+        try:
+            registration = self._expected()
+        except Exception as exc:  # event loops handle the errors of `ssl` alone
+            raise ServerUnknown(self.hotkey.address) from exc
+        if registration is None or self._clock() > registration.expires_at:
             raise ServerUnknown(self.hotkey.address)
         if connection.version() != "TLSv1.3":
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the server speaks no TLS 1.3")
@@ -166,11 +200,19 @@ class PinnedContext(ssl.SSLContext):
 
     @property
     def check_hostname(self) -> bool:
-        """Always false: the key is checked, whatever the server is called."""
-        return False
+        """Always true: that the server is the right one is checked here, by its key."""
+        return True
 
     @check_hostname.setter
     def check_hostname(self, _: object) -> None: ...
+
+    @property
+    def minimum_version(self) -> ssl.TLSVersion:
+        """Always TLS 1.3: older versions show the client's certificate before the check."""
+        return ssl.TLSVersion.TLSv1_3
+
+    @minimum_version.setter
+    def minimum_version(self, _: object) -> None: ...
 
     def wrap_bio(
         self,
@@ -185,19 +227,15 @@ class PinnedContext(ssl.SSLContext):
         Raises:
             CredentialsError: If the caller's own pair has changed, and cannot be used.
         """
-        if server_side:
-            raise ValueError("this context is a client's")
+        if server_side or session is not None:
+            raise ValueError("this context is a client's, and resumes no session")
         # OpenSSL takes the pair from the context here, and does not expect it to change meanwhile.
         with self._loading:
             self._follow_pair()
-            made = cast(
-                "PinnedObject",
-                super().wrap_bio(
-                    incoming, outgoing, server_hostname=server_hostname or None, session=session
-                ),
-            )
-        made.hold(outgoing)
-        return made
+            made = super().wrap_bio(incoming, outgoing, server_hostname=server_hostname or None)
+        pinned = cast("PinnedObject", made)
+        pinned.hold(outgoing)
+        return pinned
 
     def wrap_socket(  # type: ignore[override]  # noqa: PLR0917 - no SSLSocket; the same arguments
         self,

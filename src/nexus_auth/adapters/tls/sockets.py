@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar
@@ -15,6 +19,8 @@ T = TypeVar("T")
 _READ_BYTES: Final = 64 * 1024
 _WRITE_BYTES: Final = 256 * 1024
 """How much is encrypted at a time, at most."""
+_MAX_LEFT_BYTES: Final = 2 * _WRITE_BYTES
+"""More than what one thread encrypts, while another one has left something."""
 
 
 class PinnedSocket(socket.socket):
@@ -46,7 +52,7 @@ class PinnedSocket(socket.socket):
         sock.detach()
         self._connection, self._incoming, self._outgoing = connection, incoming, outgoing
         self._suppress_ragged_eofs = suppress_ragged_eofs
-        self._state, self._sending = threading.Lock(), threading.Lock()
+        self._state, self._sending = threading.Lock(), threading.RLock()
         try:
             self.getpeername()
             if handshakes:
@@ -56,24 +62,20 @@ class PinnedSocket(socket.socket):
             raise
 
     def do_handshake(self) -> None:
-        """Completes the handshake; nothing else does."""
+        """Completes the handshake; nothing else does. The timeout is for all of it."""
         self._run(self._connection.do_handshake)
 
     def _run(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Takes a step of the connection, and moves bytes until it is done."""
+        timeout = self.gettimeout()
+        deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
                 with self._state:
                     result = step(*args, **kwargs)
             except ssl.SSLWantReadError:
                 self._flush()
-                # Where another thread has read meanwhile, it is the step that finds out.
-                received = super().recv(_READ_BYTES)
-                with self._state:
-                    if received:
-                        self._incoming.write(received)
-                    else:
-                        self._incoming.write_eof()
+                self._receive(deadline)
             except ssl.SSLError:
                 # An alert, which says why; the error counts, not whether that arrives.
                 with suppress(OSError):
@@ -84,16 +86,55 @@ class PinnedSocket(socket.socket):
                 return result
 
     def _flush(self) -> None:
-        with self._sending:
-            with self._state:
-                waiting = self._outgoing.read()
-            if waiting:
-                super().sendall(waiting)
+        """Sends what waits, where that takes no time.
+
+        One who reads does not wait for one who writes: the server may take no more before its own
+        bytes are read. What is left here, such as the answer to a key update, goes with the next
+        bytes, or when there is room; only a server that causes too much of it is made to wait.
+        """
+        while left := self._outgoing.pending:
+            waits = left > _MAX_LEFT_BYTES
+            if not (waits or self._poll(select.POLLOUT, 0)) or not self._sending.acquire(waits):
+                return
+            try:
+                self._send_waiting()
+            finally:
+                self._sending.release()
+
+    def _send_waiting(self) -> None:
+        with self._state:
+            waiting = self._outgoing.read()
+        super().sendall(waiting)
+
+    def _receive(self, deadline: float | None) -> None:
+        # The time is that of the step: a byte now and then does not make it longer.
+        seconds = None if deadline is None else max(0, deadline - time.monotonic())
+        events = self._poll(
+            select.POLLIN | (select.POLLOUT if self._outgoing.pending else 0), seconds
+        )
+        if not events:
+            raise TimeoutError("timed out")
+        if events == select.POLLOUT:
+            return
+        received = super().recv(_READ_BYTES)
+        with self._state:
+            if received:
+                self._incoming.write(received)
+            else:
+                self._incoming.write_eof()
+
+    def _poll(self, events: int, seconds: float | None) -> int:
+        """Waits for events, and says which have come; 0 for none in time."""
+        if self.fileno() < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        poll = select.poll()
+        poll.register(self.fileno(), events)
+        return sum(event for _, event in poll.poll(None if seconds is None else seconds * 1000))
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
         """Reads at most `bufsize` bytes; none at the end."""
-        buffer = bytearray(bufsize)
-        return bytes(buffer[: self.recv_into(buffer, bufsize, flags)])
+        buffer = bytearray(min(bufsize, _READ_BYTES))
+        return bytes(buffer[: self.recv_into(buffer, flags=flags)])
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         """Reads into a buffer, and gives the number of bytes; 0 at the end."""
@@ -119,19 +160,17 @@ class PinnedSocket(socket.socket):
         _require_none(flags)
         with memoryview(data) as view, view.cast("B") as content:
             for begin in range(0, len(content), _WRITE_BYTES):
-                self._run(self._connection.write, content[begin : begin + _WRITE_BYTES])
+                with self._sending:
+                    with self._state:
+                        self._connection.write(content[begin : begin + _WRITE_BYTES])
+                    self._send_waiting()
+                # What another thread has left meanwhile.
+                self._flush()
 
     def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
         """Writes what is in a file."""
-        if offset:
-            file.seek(offset)
-        sent = 0
-        while content := file.read(
-            min(_WRITE_BYTES, _WRITE_BYTES if count is None else count - sent)
-        ):
-            self.sendall(content)
-            sent += len(content)
-        return sent
+        by_sending: Any = super()._sendfile_use_send  # type: ignore[misc] # as `ssl` does
+        return int(by_sending(file, offset, count))
 
     def settimeout(self, value: float | None) -> None:
         """As the parent's; the socket always blocks.
@@ -164,13 +203,15 @@ class PinnedSocket(socket.socket):
         return self._connection.selected_alpn_protocol()
 
     def pending(self) -> int:
-        """As `ssl.SSLSocket.pending`."""
-        return self._connection.pending()
+        """How many bytes wait, for those who look before they wait: some are still encrypted."""
+        return self._connection.pending() or self._incoming.pending
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise NotImplementedError("would pass by TLS")
 
-    recvfrom = recvfrom_into = recvmsg = recvmsg_into = sendto = sendmsg = dup = _refuse
+    recvfrom = recvfrom_into = recvmsg = recvmsg_into = sendto = sendmsg = _refuse
+    dup = detach = accept = bind = connect = connect_ex = listen = _refuse
+    _sendfile_use_sendfile = _refuse
 
 
 def _require_none(flags: int) -> None:
