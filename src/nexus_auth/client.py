@@ -12,12 +12,18 @@ the address, the names and the issuer of the certificate; the caller shows the p
 from __future__ import annotations
 
 from nexus_auth.adapters.tls.caller import Caller, SyncCaller
-from nexus_auth.domain.errors import HotkeyNotRegistered, ServerKeyMismatch, ServerNotProven
+from nexus_auth.domain.errors import (
+    HotkeyNotRegistered,
+    RequestRefused,
+    ServerKeyMismatch,
+    ServerNotProven,
+)
 from nexus_auth.entrypoints.caller import connect, connect_chain
 
 __all__ = [
     "Caller",
     "HotkeyNotRegistered",
+    "RequestRefused",
     "ServerKeyMismatch",
     "ServerNotProven",
     "SyncCaller",

@@ -111,6 +111,18 @@ def _own_errors() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _tls_errors(error: type[httpcore.NetworkError]) -> Iterator[None]:
+    """Raises an error of the network where httpcore lets one of `ssl` through.
+
+    Such as a server's that refuses our certificate, which comes after the handshake in TLS 1.3.
+    """
+    try:
+        yield
+    except ssl.SSLError as exc:
+        raise error(str(exc)) from exc
+
+
 class _Proof:
     """What a connection was proven with."""
 
@@ -128,12 +140,15 @@ class _Connections:
         for text, hotkey in hotkeys.items():
             if self._hotkeys.setdefault(_parse_host(text), hotkey) != hotkey:
                 raise ValueError(f"two hotkeys for one host: {text!r}")
-        self.forget()
-
-    def forget(self) -> None:
-        """Starts without any: in a forked process, the lock may be held for ever."""
         self._lock = threading.Lock()
         self._open: weakref.WeakSet[_Proof] = weakref.WeakSet()
+
+    def forget(self) -> list[Any]:
+        """Starts without any, and gives those before: in a forked process, as locks may be held."""
+        before = list(self._open)
+        self._lock = threading.Lock()
+        self._open = weakref.WeakSet()
+        return before
 
     def add(self, proof: _Proof, der: bytes | None) -> None:
         """Notes a connection whose server has proven to hold the key of a certificate."""
@@ -231,10 +246,12 @@ class _Stream(_Proof, httpcore.AsyncNetworkStream):
         return self
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        return await self._stream.read(max_bytes, timeout)
+        with _tls_errors(httpcore.ReadError):
+            return await self._stream.read(max_bytes, timeout)
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        await self._stream.write(buffer, timeout)
+        with _tls_errors(httpcore.WriteError):
+            await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -394,8 +411,9 @@ class _Transport(httpx.BaseTransport):
         forget_in_child(self)
 
     def forget(self) -> None:
-        # Two processes cannot share a TLS connection, and locks may be held for ever.
-        self.connections.forget()
+        """Starts anew, in a forked process: two cannot share a TLS connection."""
+        for each in self.connections.forget():
+            each.close()
         self._pool = httpcore.ConnectionPool(
             network_backend=_SyncNetwork(self), **_pool_options(self._limits)
         )
