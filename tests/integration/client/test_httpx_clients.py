@@ -22,6 +22,7 @@ from nexus_auth.client import (
     HotkeyNotRegistered,
     RequestRefused,
     ServerKeyMismatch,
+    ServerNotProven,
     SyncCaller,
 )
 from nexus_auth.domain.server import fingerprint_of
@@ -510,7 +511,7 @@ def test_forked_process_opens_connections_of_its_own(tmp_path: Path) -> None:
 
 
 def test_context_without_an_event_loop_follows_the_registry(tmp_path: Path) -> None:
-    """Each handshake looks the key up, and raises what that raises."""
+    """Each handshake looks the key up, and fails where that fails."""
     world = World("sync", tmp_path)
     caller = Caller(registry=world.subnet.registry, certificates=world.certificates)
     with (
@@ -530,8 +531,9 @@ def test_context_without_an_event_loop_follows_the_registry(tmp_path: Path) -> N
         server.show(renewed)
         shake()
         world.subnet.registry.available = False
-        with pytest.raises(RegistryUnavailable):
+        with pytest.raises(ServerNotProven) as unknown:
             shake()
+        assert isinstance(unknown.value.__cause__, RegistryUnavailable)
         world.subnet.registry.available = True
         world.subnet.registry.unregister(world.miner.hotkey)
         with pytest.raises(HotkeyNotRegistered) as caught:

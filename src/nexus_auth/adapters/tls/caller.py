@@ -13,7 +13,7 @@ from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.tls.context import PinnedContext
 from nexus_auth.adapters.tls.keys import ServerKeys
 from nexus_auth.adapters.tls.pair import ClientPair
-from nexus_auth.domain.errors import HotkeyNotRegistered, RegistryUnavailable
+from nexus_auth.domain.errors import RegistryUnavailable
 from nexus_auth.domain.hotkey import Hotkey
 
 if TYPE_CHECKING:
@@ -154,17 +154,13 @@ class SyncCaller:
         """
         name = _parse(hotkey)
 
-        async def find(keys: ServerKeys) -> tuple[Registration, ClientPair | None]:
-            return await keys.find(name), keys.pair
+        async def find(keys: ServerKeys) -> tuple[Registration, ServerKeys]:
+            return await keys.find(name), keys
 
-        def expected() -> Registration | None:
-            try:
-                return self._run(find)[0]
-            except HotkeyNotRegistered:
-                return None
-
-        _, pair = self._run(find)
-        return PinnedContext(hotkey=name, expected=expected, pair=pair)
+        _, keys = self._run(find)
+        return PinnedContext(
+            hotkey=name, expected=lambda: self._run(find)[0], pair=keys.pair, clock=keys.clock
+        )
 
     def http_client(
         self, *, hotkeys: Mapping[str, Hotkey | str] | None = None, **options: Any

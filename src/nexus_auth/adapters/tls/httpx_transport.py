@@ -106,9 +106,11 @@ def _own_errors() -> Iterator[None]:
     try:
         yield
     except httpcore.ConnectError as exc:
-        if isinstance(exc.__cause__, ServerNotProven):
-            raise exc.__cause__ from None
-        raise
+        found = ServerNotProven.find(exc)
+        if found is None:
+            raise
+        # What kept the key from being found, where that is the cause.
+        raise found.__cause__ if isinstance(found.__cause__, NexusAuthError) else found from None
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import TYPE_CHECKING
 
 from nexus_auth.adapters.tls.context import PinnedContext
@@ -22,9 +21,8 @@ class ServerKeys:
     """What is registered for the hotkeys that are called, and the pair that they are shown."""
 
     def __init__(self, *, registry: KeyRegistry, pair: ClientPair | None, clock: Clock) -> None:
-        self.pair = pair
+        self.pair, self.clock = pair, clock
         self._registry = registry
-        self._clock = clock
 
     def peek(self, hotkey: Hotkey) -> Registration | None:
         """What is known now, without waiting."""
@@ -73,14 +71,11 @@ class ServerKeys:
         # A registry that has keys at hand has the last word. Another one is not asked again, so
         # that its answer counts for as long as it said.
         fallback = found if self._registry.peek(hotkey) is None else None
-        expected = partial(self._registered_now, hotkey, fallback)
         # Reads files.
         return await asyncio.to_thread(
-            PinnedContext, hotkey=hotkey, expected=expected, pair=self.pair
+            PinnedContext,
+            hotkey=hotkey,
+            expected=lambda: self._registry.peek(hotkey) or fallback,
+            pair=self.pair,
+            clock=self.clock,
         )
-
-    def _registered_now(self, hotkey: Hotkey, fallback: Registration | None) -> Registration | None:
-        known = self._registry.peek(hotkey)
-        if known is None and fallback is not None and self._clock() < fallback.expires_at:
-            return fallback
-        return known
