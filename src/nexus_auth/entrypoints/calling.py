@@ -48,7 +48,6 @@ _MEMORY_BYTES: Final = 1024 * 1024
 """What is read of a file or of standard input before the request is sent. A body that ends within
 it has a length; not every server takes one without."""
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_MAX_CAUSES: Final = 8
 _SHOWN_CHARACTERS: Final = 200
 _HTTPS_PORT: Final = 443
 
@@ -427,32 +426,20 @@ def _failure(exc: httpx.HTTPError, url: httpx.URL, report: CallReport) -> CallFa
     words = escaped(str(exc)[:_SHOWN_CHARACTERS])
     if isinstance(exc, httpx.TimeoutException):
         words = f"nothing came within {_CONNECT_SECONDS:g} s"
-    for cause in _causes(exc):
-        match cause:
-            case ServerKeyMismatch():
-                report.found = cause.found
-                return CallFailed(
-                    f"{cause}. No part of the request was sent. Either another machine answers at "
-                    f"{where}, or the server still shows an older pair, and its owner has to load "
-                    "the one of the last nexus-auth generate"
-                )
-            case ServerNotProven():
-                return CallFailed(str(cause))
-            case ssl.SSLError(reason=str(reason)):
-                words = reason.lower().replace("_", " ")
-                break
-            case OSError(strerror=str(words)):
-                break
-            case _:
-                pass
+    refused = ServerNotProven.find(exc)
+    if isinstance(refused, ServerKeyMismatch):
+        report.found = refused.found
+        return CallFailed(
+            f"{refused}. No part of the request was sent. Either another machine answers at "
+            f"{where}, or the server still shows an older pair, and its owner has to load the one "
+            "of the last nexus-auth generate"
+        )
+    cause: BaseException | None = refused or exc
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError) and cause.reason:
+            words = cause.reason.lower().replace("_", " ")
+        elif isinstance(cause, OSError) and cause.strerror:
+            words = cause.strerror
+        cause = cause.__cause__ or cause.__context__
     what = "answer from" if report.tls else "TLS with" if report.address else "connection with"
     return CallFailed(f"no {what} {where}: {words}")
-
-
-def _causes(exc: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = exc
-    for _ in range(_MAX_CAUSES):
-        if cause is None:
-            return
-        yield cause
-        cause = cause.__cause__ or cause.__context__
