@@ -155,6 +155,7 @@ ADAPTERS_OF: Final = {
     "diagnostics": {"chain", "credentials", "headers", "proxies", "pylon"},
     "devnet": {"devnet"},
     "demo": {"credentials", "headers", "proxies"},
+    "calling": {"headers", "tls"},
     "commands": {"credentials", "devnet", "headers", "policy", "proxies", "pylon", "tls"},
     "sidecar": {"credentials", "headers", "proxies"},
 }

@@ -23,6 +23,7 @@ _SERVING: Final = frozenset({DEFAULT_COMMAND, "sidecar"})
 COMMANDS: Final[Mapping[str, str]] = {
     "run": "start the auth service (the default)",
     "generate": "have a key pair made and published, write client.key and client.crt",
+    "call": "call a hotkey's server, as curl would, once it has proven its key",
     "verify": "decide on a certificate as the service would, against the registry",
     "inspect": "show what is in a certificate, offline",
     "policy": "check access policies, and explain who is let in and why",
