@@ -32,6 +32,8 @@ PUBLIC_MODULES = (
     "!nexus_auth.adapters",
     "!nexus_auth.entrypoints",
     "nexus_auth.asgi",
+    "nexus_auth.client",
+    "nexus_auth.wsgi",
 )
 
 # Tests wait for other programs most of the time. A file of tests stays in one process.
@@ -59,6 +61,8 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Checks types, strictly."""
     session.run("mypy")
+    # What users copy, by pyright as well.
+    session.run("python", "scripts/check_examples.py")
 
 
 @nox.session(python=False)

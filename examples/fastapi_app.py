@@ -7,7 +7,7 @@ environment names the Pylon and the subnet: NEXUS_PYLON_ENDPOINT and NEXUS_PYLON
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from nexus_auth.asgi import NexusAuthMiddleware, require_hotkey, verifier_from_s
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
+async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, object], None]:
     """Opens the verifier when the application starts, and closes it at the end."""
     async with nexus_auth.connect(
         os.environ["NEXUS_PYLON_ENDPOINT"],

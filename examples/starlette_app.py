@@ -7,7 +7,7 @@ environment names the Pylon and the subnet: NEXUS_PYLON_ENDPOINT and NEXUS_PYLON
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -21,7 +21,7 @@ from nexus_auth.asgi import NexusAuthMiddleware, verifier_from_state
 
 
 @asynccontextmanager
-async def lifespan(_: Starlette) -> AsyncIterator[dict[str, object]]:
+async def lifespan(_: Starlette) -> AsyncGenerator[dict[str, object], None]:
     """Opens the verifier when the application starts, and closes it at the end."""
     async with nexus_auth.connect(
         os.environ["NEXUS_PYLON_ENDPOINT"],

@@ -71,11 +71,16 @@ TESTS: Final[dict[str, tuple[str, ...]]] = {
     "adapters/headers/names.py": ("adapters/headers/test_grant_headers.py",),
     "adapters/starlette/answers.py": _STARLETTE,
     "adapters/starlette/auth_app.py": _STARLETTE,
-    "adapters/starlette/gate.py": (*_STARLETTE, "adapters/starlette/test_middleware.py"),
+    "adapters/starlette/gate.py": (
+        *(*_STARLETTE, "adapters/starlette/test_middleware.py", "adapters/wsgi"),
+    ),
     "adapters/starlette/middleware.py": (),
     "adapters/starlette/trusted_peers.py": (
         *("adapters/starlette/test_middleware.py", "adapters/starlette/test_auth_app.py"),
     ),
+    "adapters/wsgi/middleware.py": (),
+    "adapters/wsgi/request.py": ("adapters/wsgi",),
+    "adapters/proxies/decoding.py": (),
     "adapters/uvicorn/head_protocol.py": (),
     "adapters/uvicorn/known_heads.py": ("adapters/uvicorn/test_head_protocol.py",),
     "adapters/registry/allowance.py": ("adapters/registry/test_lookup_floods.py",),

@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import assert_never, assert_type
 
+from django.core.wsgi import get_wsgi_application
+from flask import Flask
+
 import nexus_auth
 from nexus_auth import (
     AccessPolicy,
@@ -32,6 +35,7 @@ from nexus_auth import (
     utc_now,
 )
 from nexus_auth.testing import Caller, InMemoryRegistry, Subnet
+from nexus_auth.wsgi import UNIX_SOCKET, NexusAuthMiddleware, der_from_header
 
 
 class OwnRegistry:
@@ -102,6 +106,35 @@ def decide_purely(certificate: ClientCertificate, registration: Registration) ->
     rules = (MinStake(StakeKind.ALPHA, 10.0), NotHotkeys(frozenset({certificate.hotkey})))
     policy = AccessPolicy(name="some", rules=rules)
     return evaluate(certificate, registration, utc_now(), policy=policy)
+
+
+def guard_wsgi(verifier: SyncVerifier) -> NexusAuthMiddleware:
+    """Around applications of Flask and Django, with each kind of verifier."""
+    app = Flask("app")
+    inner = NexusAuthMiddleware(app.wsgi_app, verifier=verifier, trusted_proxies=[UNIX_SOCKET])
+    app.wsgi_app = inner  # type: ignore[method-assign]
+    NexusAuthMiddleware(
+        app,
+        verifier=lambda: connect("http://pylon:8000", netuid=12),
+        trusted_proxies=("10.0.0.0/8",),
+        header="X-Forwarded-Tls-Client-Cert",
+        header_format="base64-der",
+        policy=AccessPolicy(name="all"),
+    )
+    return NexusAuthMiddleware(
+        get_wsgi_application(),
+        verifier=verifier_over(OwnRegistry()),
+        trusted_proxies=["127.0.0.1"],
+        on_denial="anonymous",
+        server_keeps_trailers_apart=True,
+        proxy_removes_spellings=True,
+    )
+
+
+def decode(value: str) -> ClientCertificate:
+    """What a proxy sends."""
+    assert_type(der_from_header(value.encode(), header_format="xfcc"), bytes)
+    return ClientCertificate.from_der(der_from_header(value, proxy="caddy"))
 
 
 def test_an_application() -> Caller:

@@ -126,7 +126,7 @@ SHARED_BY_ADAPTERS: Final = {
     *("nexus_auth.adapters.addresses", "nexus_auth.adapters.background"),
     *("nexus_auth.adapters.clock", "nexus_auth.adapters.files"),
     *("nexus_auth.adapters.bounded_http", "nexus_auth.adapters.log_throttle"),
-    "nexus_auth.adapters.server_trust",
+    *("nexus_auth.adapters.server_trust", "nexus_auth.adapters.synchronous"),
 }
 """Small modules beside the packages of adapters, which each of them may use."""
 
@@ -140,6 +140,8 @@ SIBLINGS: Final = {
     "tls": {"credentials"},
     # Serves the auth app: the gate's types, and how answers are written.
     "uvicorn": {"headers", "starlette"},
+    # Reads requests by the same gate, and answers in the same words.
+    "wsgi": {"headers", "starlette"},
 }
 """Which package of adapters may import which others; a package that is not named here, none."""
 
@@ -153,6 +155,7 @@ ADAPTERS_OF: Final = {
     "diagnostics": {"chain", "credentials", "headers", "proxies", "pylon"},
     "devnet": {"devnet"},
     "demo": {"credentials", "headers", "proxies"},
+    "calling": {"headers", "tls"},
     "commands": {"credentials", "devnet", "headers", "policy", "proxies", "pylon", "tls"},
     "sidecar": {"credentials", "headers", "proxies"},
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,21 @@ def test_every_name_is_there_and_lives_where_it_is_typed(name: str) -> None:
         if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}
     ]
     assert imported_from == [nexus_auth._HOMES[name]]
+
+
+@pytest.mark.parametrize("name", ["nexus_auth.asgi", "nexus_auth.wsgi"])
+def test_doors_name_all_that_they_show(name: str) -> None:
+    """`__all__` is what the module imports of ours, in order."""
+    module = importlib.import_module(name)
+    tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))
+    shown = [
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nexus_auth")
+        for alias in node.names
+    ]
+    assert sorted(module.__all__) == sorted(shown)
+    assert all(hasattr(module, each) for each in module.__all__)
 
 
 def test_star_import_brings_the_public_names() -> None:

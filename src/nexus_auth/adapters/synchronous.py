@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING, Self
 
@@ -71,10 +71,22 @@ class SyncVerifier:
             RuntimeError: When this object was closed.
             Exception: What opening the verifier raises, at the first call.
         """
+        return self.decide(lambda verifier: verifier.verify(certificate, policy=policy))
+
+    def decide(
+        self, how: Callable[[CertificateVerifier], Coroutine[object, object, Decision]]
+    ) -> Decision:
+        """Takes a decision in another way than `verify` does, such as by a gate.
+
+        Args:
+            how: Takes it with the verifier, in the verifier's own thread.
+
+        Raises:
+            RuntimeError: When this object was closed.
+            Exception: What opening the verifier raises, at the first call.
+        """
         try:
-            return self._background.run(
-                lambda verifier: verifier.verify(certificate, policy=policy)
-            )
+            return self._background.run(how)
         except TimeoutError:
             return Denied(
                 reason=DenialReason.REGISTRY_UNAVAILABLE, detail="no decision was reached in time"

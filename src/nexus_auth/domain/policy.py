@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from nexus_auth.domain.hotkey import Hotkey
@@ -77,7 +77,7 @@ class OnlyHotkeys:
     """Admits the listed hotkeys alone. An empty list admits none."""
 
     hotkeys: frozenset[Hotkey]
-    needs_neuron: ClassVar[bool] = False
+    needs_neuron = False
 
     @property
     def demand(self) -> str:
@@ -94,7 +94,7 @@ class NotHotkeys:
     """Denies the listed hotkeys, whatever other rules say."""
 
     hotkeys: frozenset[Hotkey]
-    needs_neuron: ClassVar[bool] = False
+    needs_neuron = False
 
     @property
     def demand(self) -> str:
@@ -110,7 +110,7 @@ class _NeuronRule:
     """A rule about the neuron: without one, no such rule admits a hotkey."""
 
     __slots__ = ()
-    needs_neuron: ClassVar[bool] = True
+    needs_neuron = True
 
     def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
         """See `Rule.objection`."""
@@ -124,14 +124,14 @@ class _NeuronRule:
 class RequireUid(_NeuronRule):
     """Denies hotkeys that have no place on the subnet now."""
 
-    demand: ClassVar[str] = "a uid on the subnet"
+    demand = "a uid on the subnet"
 
 
 @dataclass(frozen=True, slots=True)
 class RequireValidatorPermit(_NeuronRule):
     """Denies hotkeys without a validator permit."""
 
-    demand: ClassVar[str] = "a validator permit"
+    demand = "a validator permit"
 
     def _problem_of(self, neuron: Neuron) -> str | None:
         return None if neuron.validator_permit else "has no validator permit"
@@ -141,7 +141,7 @@ class RequireValidatorPermit(_NeuronRule):
 class RequireActive(_NeuronRule):
     """Denies hotkeys that the chain does not count as active."""
 
-    demand: ClassVar[str] = "active"
+    demand = "active"
 
     def _problem_of(self, neuron: Neuron) -> str | None:
         return None if neuron.active else "is not active"
@@ -176,8 +176,8 @@ class AdmitNone:
     """Denies every caller, for a reason that has nothing to do with the caller."""
 
     reason: str
-    needs_neuron: ClassVar[bool] = False
-    demand: ClassVar[str] = "no hotkey"
+    needs_neuron = False
+    demand = "no hotkey"
 
     def objection(self, hotkey: Hotkey, neuron: Neuron | None) -> str | None:  # noqa: ARG002 - Rule
         """See `Rule.objection`."""

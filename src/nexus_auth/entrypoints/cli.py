@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from typing import Any, Final, NoReturn
 
 DEFAULT_COMMAND: Final = "run"
+_SERVING: Final = frozenset({DEFAULT_COMMAND, "sidecar"})
 COMMANDS: Final[Mapping[str, str]] = {
     "run": "start the auth service (the default)",
     "generate": "have a key pair made and published, write client.key and client.crt",
+    "call": "call a hotkey's server, as curl would, once it has proven its key",
     "verify": "decide on a certificate as the service would, against the registry",
     "inspect": "show what is in a certificate, offline",
     "policy": "check access policies, and explain who is let in and why",
+    "sidecar": "put mutual TLS before an application that has no proxy of its own",
     "proxy-config": "print a safe configuration for your reverse proxy",
     "demo": "try everything on this machine: a real proxy, real certificates",
     "pylon": "run a development Pylon (not for production)",
@@ -101,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from nexus_auth.entrypoints.signals import exit_on_sigterm, held_back
 
     # Before anything else is loaded. The service has a use for SIGHUP, which would kill it.
-    with held_back() if name == DEFAULT_COMMAND else exit_on_sigterm():
+    with held_back() if name in _SERVING else exit_on_sigterm():
         return _run(arguments, name)
 
 
@@ -125,7 +128,7 @@ def _run(arguments: list[str], name: str | None) -> int:
         print(f"nexus-auth: cannot write: {exc.strerror}", file=sys.stderr)
         return exit_codes.FAILED
     except Exception as exc:  # noqa: BLE001 - what is not ours is raised again
-        return _report(exc)
+        return report(exc)
     return code
 
 
@@ -150,7 +153,8 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _report(exc: Exception) -> int:
+def report(exc: Exception) -> int:
+    """Prints an error of ours and returns its exit code; raises any other again."""
     from nexus_auth.domain import errors
 
     match exc:

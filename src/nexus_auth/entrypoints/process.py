@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 ENOUGH_FILES: Final = 65_536
 """More connections than any proxy opens; the limit where the system knows none."""
 
-FOLDER_PREFIX: Final = "nexus-auth-workers-"
+FOLDER_PREFIX: Final = "nexus-auth-process-"
 
 YOUNG_SECONDS: Final = 1.0
 """A worker that dies sooner than this is replaced only after a pause of the same length: what
@@ -84,6 +84,23 @@ class Server(uvicorn.Server):
         if self.force_exit:
             # uvicorn then leaves the lifespan to be cancelled, which it reports as a failure.
             await self.lifespan.shutdown()
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment of a child that is another program, and has to do with this machine alone.
+
+    Without our settings, secrets among them, and without an HTTP proxy.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("NEXUS_") and not name.lower().endswith("_proxy")
+    }
+
+
+def ending_of(code: int) -> str:
+    """How a child ended, in words; `code` is as of `subprocess`."""
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Final, Literal
 
 import structlog
@@ -59,8 +59,12 @@ FILES_KEPT_FREE: Final = MAX_ADMIN_CONNECTIONS + 128
 log = structlog.get_logger(__name__)
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, *, on_listening: Callable[[], object] | None = None) -> int:
     """Serves until SIGTERM or SIGINT, and returns the exit code.
+
+    Args:
+        settings: The effective settings.
+        on_listening: Is called when decisions are made, by each worker.
 
     Raises:
         ConfigurationError: When the settings cannot be served with.
@@ -101,7 +105,7 @@ def serve(settings: Settings) -> int:
             if admin is not None and own_admin is None:
                 admin.socket.close()
             own = build_container(effective, news_sign=sign)
-            worker = _Worker(own, number, reports, parent_gone)
+            worker = _Worker(own, number, reports, parent_gone, on_listening)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(worker.run(auth, own_admin))
 
@@ -195,7 +199,9 @@ class _Worker:
         number: int,
         board: SharedReports | None,
         parent_gone: int | None,
+        on_listening: Callable[[], object] | None = None,
     ) -> None:
+        self._on_listening = on_listening
         self._settings: Settings = container.settings()
         self._parent_gone = parent_gone
         self._container = container
@@ -290,6 +296,8 @@ class _Worker:
             registry=self._settings.registry,
             pid=os.getpid(),
         )
+        if self._on_listening is not None:
+            self._on_listening()
         # The collector need not look at what lives as long as the process.
         gc.collect()
         gc.freeze()

@@ -206,8 +206,10 @@ class Subnet:
 
     def __init__(self, *, clock: Clock = utc_now) -> None:
         """Starts without any registration."""
-        self.registry = InMemoryRegistry(clock=clock)
-        self.verifier = CertificateVerifier(registry=self.registry, clock=clock)
+        self.registry: InMemoryRegistry = InMemoryRegistry(clock=clock)
+        self.verifier: CertificateVerifier = CertificateVerifier(
+            registry=self.registry, clock=clock
+        )
 
     def register(self, name: str, *, neuron: Neuron | None = None) -> Caller:
         """Makes a caller of that name whose key is registered."""

@@ -36,7 +36,7 @@ from starlette.types import Receive, Scope, Send
 from nexus_auth.domain.hotkey import Hotkey
 from tests.integration.chain import scale
 from tests.integration.chain.scale import Axon, Seat
-from tests.integration.real import wait_until_ready
+from tests.integration.real import free_port, wait_until_ready
 
 TOKEN: Final = 10**9
 """One TAO, or one alpha, in rao."""
@@ -339,7 +339,7 @@ class RunningNode:
 
     def __init__(self, chain: Chain, tls: tuple[Path, Path] | None = None) -> None:
         self.chain = chain
-        self.port = 0
+        self.port = free_port()
         self.blocks_behind = 0
         self.keeps: int | None = None
         self.delay_seconds = 0.0
@@ -422,7 +422,6 @@ class RunningNode:
         if self._server is not None:
             return self
         self._listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listener.getsockname()[1]
         self._server = server = uvicorn.Server(
             uvicorn.Config(
                 self._serve,

@@ -171,6 +171,19 @@ def test_kept_demo_can_be_tried_by_hand(kept_demo: Process) -> None:
         _run_shown(another_pin)
 
 
+def test_kept_demo_can_be_called_with_the_command_that_it_prints(kept_demo: Process) -> None:
+    """The key comes from its Pylon; the answer is the application's."""
+    [shown] = re.findall(r"^nexus-auth call .*$", kept_demo.output, re.MULTILINE)
+    done = subprocess.run(
+        [*(sys.executable, "-m", "nexus_auth"), *shlex.split(shown)[1:], "-f"],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert '"X-Hotkey: 5' in done.stdout
+
+
 def test_child_that_dies_ends_the_demo_with_its_last_lines(tmp_path: Path) -> None:
     """A part that is killed from outside is noticed and named, and the rest is cleaned up."""
     require_program("nginx", HOW["nginx"])

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from nexus_auth.domain.hotkey import Hotkey
+from tests.integration.real import free_port
 
 NETUID: Final = 12
 BULK_PATH: Final = f"/api/v1/subnet/{NETUID}/block/latest/certificates"
@@ -55,7 +56,7 @@ class FaultyPylon:
 
     async def __aenter__(self) -> Self:
         self._server: asyncio.Server | None = None
-        self.port = 0
+        self.port = free_port()
         self._connections: set[asyncio.StreamWriter] = set()
         self._handlers: set[asyncio.Task[None] | None] = set()
         await self.open()
@@ -73,7 +74,6 @@ class FaultyPylon:
         """Listens, on the same port as before."""
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
 
     async def shut(self) -> None:
         """Refuses connections, and ends those that are open."""

@@ -31,7 +31,7 @@ from nexus_auth.adapters.devnet.records import DEFAULT_NETUID
 from nexus_auth.adapters.devnet.store import DevnetStore
 from nexus_auth.domain.hotkey import Hotkey
 from tests.builders import a_hotkey
-from tests.integration.real import wait_until_ready
+from tests.integration.real import free_port, wait_until_ready
 
 IDENTITY_NAME: Final = "dev"
 TOKEN: Final = "token-of-dev"
@@ -58,7 +58,7 @@ class RunningPylon:
 
     def __init__(self, tls: tuple[Path, Path] | None = None) -> None:
         self.hotkey: Hotkey = a_hotkey(IDENTITY_NAME)
-        self.port = 0
+        self.port = free_port()
         self._tls = tls
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -105,7 +105,6 @@ class RunningPylon:
         if self._server is not None:
             return
         self._listener = socket.create_server(("127.0.0.1", self.port))
-        self.port = self._listener.getsockname()[1]
         self._server = server = uvicorn.Server(
             uvicorn.Config(
                 self._misbehaving_app,

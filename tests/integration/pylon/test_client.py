@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,6 +33,7 @@ from tests.integration.pylon.running import (
     TOKEN,
     RunningPylon,
 )
+from tests.integration.real import free_port
 
 ALICE = a_hotkey("alice")
 KEY = public_bytes(a_key("alice"))
@@ -102,8 +102,7 @@ async def test_connections_are_kept_and_bounded(pylon: RunningPylon) -> None:
 
 async def test_nobody_listening_is_unreachable() -> None:
     """With the reason in the message."""
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     async with PylonClient(endpoint=f"http://127.0.0.1:{port}", api=IDENTITY) as client:
         with pytest.raises(PylonUnreachable, match=f"127.0.0.1:{port} could not be asked"):
             await client.fetch_keys()

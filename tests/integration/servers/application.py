@@ -1,22 +1,29 @@
 """What the servers of these tests run: the shipped middleware, and what a server makes of a peer.
 
 The path chooses. `/peer` says which peer the server names. Any other path has two parts: how the
-caller is checked (`middleware`, `backend`, `state`), and which proxy is trusted.
+caller is checked (`middleware`, `backend`, `state`, `proxy`), and which proxy is trusted.
 """
 
 from __future__ import annotations
 
 import json
 from datetime import timedelta
+from types import SimpleNamespace
 
 from starlette.authentication import AuthenticationError
 from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nexus_auth import CertificateVerifier, Hotkey, Registration, utc_now
-from nexus_auth.asgi import NexusAuthBackend, NexusAuthMiddleware, verifier_from_state
+from nexus_auth.asgi import (
+    NexusAuthBackend,
+    NexusAuthMiddleware,
+    hotkey_from_proxy,
+    verifier_from_state,
+)
 from tests.builders import a_hotkey, a_key, public_bytes
 
 PROXIES = ("127.0.0.1", "127.0.0.9", "fe80::/10", "unix")
@@ -73,6 +80,17 @@ async def only_proven(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.close", "code": 1008})
 
 
+def behind(proxy: str) -> ASGIApp:
+    """An application that believes the proxy's X-Hotkey."""
+    caller = hotkey_from_proxy(trusted_proxies=[proxy])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        hotkey = caller.read(HTTPConnection(scope))
+        await answer({**scope, "user": SimpleNamespace(hotkey=hotkey)}, receive, send)
+
+    return ExceptionMiddleware(app)
+
+
 def build(proxy: str) -> dict[str, ASGIApp]:
     """The ways to check a caller, with one trusted proxy."""
     verifier = CertificateVerifier(registry=OnlyAlice(), clock=utc_now)
@@ -83,6 +101,7 @@ def build(proxy: str) -> dict[str, ASGIApp]:
             answer, verifier=verifier_from_state(), trusted_proxies=[proxy]
         ),
         "backend": AuthenticationMiddleware(only_proven, backend=backend, on_error=forbidden),
+        "proxy": behind(proxy),
     }
 
 

@@ -27,7 +27,7 @@ ROOT: Final = Path(__file__).parents[3]
 STRANGER: Final = "127.0.0.2"
 LOCAL: Final = "127.0.0.1"
 OTHER: Final = "127.0.0.9"
-WAYS: Final = ("middleware", "backend")
+WAYS: Final = ("middleware", "backend", "proxy")
 PROTOCOLS: Final = ("http", "websocket")
 PACKAGE: Final = "tests.integration.servers"
 
@@ -233,9 +233,9 @@ def server(mode: Mode, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     yield from started(mode, tmp_path_factory.mktemp("server"))
 
 
-def certificate() -> Header:
-    """Alice's, as the proxy sends it."""
-    return ("X-Client-Cert", a_header("alice"))
+def claim() -> tuple[Header, Header]:
+    """What the proxy sends of alice: her certificate, and her hotkey where it asked for it."""
+    return ("X-Client-Cert", a_header("alice")), ("X-Hotkey", a_hotkey("alice").address.encode())
 
 
 def is_grant(answer: Answer, protocol: str) -> bool:
@@ -257,9 +257,9 @@ def lines(server: Server) -> list[str]:
 def test_honest_proxy_is_believed(server: Server, mode: Mode, protocol: str) -> None:
     """Where no header names a peer, under every server: the peer is the connection's own."""
     for way in WAYS:
-        answer = server.ask(f"/{way}/{LOCAL}", certificate(), source=LOCAL, protocol=protocol)
+        answer = server.ask(f"/{way}/{LOCAL}", *claim(), source=LOCAL, protocol=protocol)
         assert is_grant(answer, protocol)
-        stranger = server.ask(f"/{way}/{LOCAL}", certificate(), source=STRANGER, protocol=protocol)
+        stranger = server.ask(f"/{way}/{LOCAL}", *claim(), source=STRANGER, protocol=protocol)
         assert not is_grant(stranger, protocol)
 
 
@@ -280,7 +280,7 @@ def test_local_caller_of_a_local_proxy_is_believed_where_the_peer_is_left_alone(
         peer = server.ask("/peer", *headers).seen["peer"]
         is_kept = peer[0] == LOCAL and int(peer[1]) not in {0, 443}
         for way in WAYS:
-            answer = server.ask(f"/{way}/{LOCAL}", certificate(), *headers, protocol=protocol)
+            answer = server.ask(f"/{way}/{LOCAL}", *claim(), *headers, protocol=protocol)
             assert is_grant(answer, protocol) is is_kept, headers
         refused = refused or not is_kept
     assert refused is bool(mode.rewrites_for)
@@ -323,10 +323,10 @@ def test_stranger_who_names_a_trusted_proxy_is_never_believed(
         # Daphne fails on what is no UTF-8.
         named = seen.seen["peer"] if seen.status == 200 else None
         renamed += named is not None and named[0] == trusted
-        way = WAYS[renamed % 2]
+        way = WAYS[renamed % len(WAYS)]
         answer = server.ask(
             f"/{way}/{trusted}",
-            certificate(),
+            *claim(),
             *headers,
             source=source,
             protocol=protocol,
@@ -343,7 +343,7 @@ def test_stranger_who_names_a_trusted_proxy_is_never_believed(
 def test_zone_of_a_peer_hides_nothing(server: Server) -> None:
     """Almost anything may stand in a zone, which says nothing about who it is."""
     for value in (b"[fe80::1%=x y]:4711", b"[fe80::1%\xe9]:4711", b"[fe80::1]:4711"):
-        answer = server.ask("/middleware/fe80", certificate(), ("X-Forwarded-For", value))
+        answer = server.ask("/middleware/fe80", *claim(), ("X-Forwarded-For", value))
         assert answer.status in {403, 500}
 
 
@@ -356,9 +356,10 @@ def test_unix_socket_is_believed_where_the_server_says_that_it_is_one(
 ) -> None:
     """That is uvicorn; the log of the others says what is missing."""
     for server in started(MODES[name], tmp_path, unix=True):
-        answer = server.ask("/middleware/unix", certificate())
-        assert is_grant(answer, "http") is name.startswith("uvicorn")
-        assert not is_grant(server.ask(f"/middleware/{LOCAL}", certificate()), "http")
+        for way in WAYS:
+            answer = server.ask(f"/{way}/unix", *claim())
+            assert is_grant(answer, "http") is name.startswith("uvicorn")
+        assert not is_grant(server.ask(f"/middleware/{LOCAL}", *claim()), "http")
         assert bool(lines(server)) is not name.startswith("uvicorn")
         assert all("uvicorn alone" in line for line in lines(server))
 
@@ -368,9 +369,9 @@ def test_verifier_that_no_lifespan_left_is_a_denial_and_a_line(name: str, tmp_pa
     """Daphne runs none; Hypercorn does, and the application leaves no verifier in it."""
     for server in started(MODES[name], tmp_path):
         for protocol in PROTOCOLS:
-            answer = server.ask(f"/state/{LOCAL}", certificate(), protocol=protocol)
+            answer = server.ask(f"/state/{LOCAL}", *claim(), protocol=protocol)
             assert answer.status == 403
-        assert server.ask(f"/state/{LOCAL}", certificate()).reason == "registry-unavailable"
+        assert server.ask(f"/state/{LOCAL}", *claim()).reason == "registry-unavailable"
         (line,) = [line for line in server.process.output.splitlines() if "no_verifier" in line]
         assert "runs no lifespan (Daphne" in line
         assert "Traceback" not in server.process.output

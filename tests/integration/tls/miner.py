@@ -85,7 +85,11 @@ class Miner:
 
 @contextmanager
 def running_miner(
-    directory: Path, *, proxy: str = "nginx", arguments: tuple[str, ...] = ()
+    directory: Path,
+    *,
+    proxy: str = "nginx",
+    arguments: tuple[str, ...] = (),
+    app: str | None = None,
 ) -> Iterator[Miner]:
     """Runs a miner until the block ends.
 
@@ -93,6 +97,7 @@ def running_miner(
         directory: That every user can enter: a proxy started by root works under another name.
         proxy: The proxy; it serves the miner's pair.
         arguments: More arguments of `generate`, for both pairs.
+        app: Another application than `backend`, which then sees nothing.
     """
     require_program(proxy, PROGRAMS[proxy])
     backend = EchoBackend()
@@ -123,7 +128,7 @@ def running_miner(
                 with running_proxy(
                     proxy,
                     directory,
-                    app=f"127.0.0.1:{backend.server_port}",
+                    app=app or f"127.0.0.1:{backend.server_port}",
                     auth=f"127.0.0.1:{auth_port}",
                     certificate=(pair.certificate_path, pair.key_path),
                 ) as port:

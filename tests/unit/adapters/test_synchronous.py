@@ -69,6 +69,22 @@ def test_policy_is_passed_on() -> None:
     assert reason_of(decision) is DenialReason.NOT_PERMITTED
 
 
+def test_decision_can_be_taken_in_another_way() -> None:
+    """With the same verifier, in its thread; once it is closed, there is none."""
+    opened = Opened()
+    threads: set[str] = set()
+
+    async def decide(verifier: CertificateVerifier) -> Granted | Denied:
+        threads.add(threading.current_thread().name)
+        return await verifier.verify(opened.alice.der)
+
+    with SyncVerifier(opened) as verifier:
+        assert isinstance(verifier.decide(decide), Granted)
+    assert threads == {"nexus-auth-verifier"}
+    with pytest.raises(RuntimeError, match="closed"):
+        verifier.decide(decide)
+
+
 def test_a_plain_verifier_will_do() -> None:
     """Where the registry needs no opening."""
     subnet = Subnet()

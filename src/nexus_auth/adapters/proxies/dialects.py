@@ -130,6 +130,7 @@ def _envoy(site: Site, _directory: str) -> dict[str, str]:
         "forged": " ".join(
             name.lower() for name in names.FORGEABLE_HEADERS if name != names.XFCC_HEADER
         ),
+        "trailers": " ".join(name.lower() for name in names.FORGEABLE_HEADERS),
         "auth_type": discovery(site.auth),
         "auth_address": address(site.auth),
         "app_type": discovery(site.app),

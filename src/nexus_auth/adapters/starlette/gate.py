@@ -7,14 +7,15 @@ The auth app, the middleware and the authentication backend all go through it. I
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import structlog
 
 from nexus_auth.adapters.clock import monotonic_seconds
+from nexus_auth.adapters.headers.formats import FORMATS
 from nexus_auth.adapters.headers.names import POLICY_FIELD, field_name
 from nexus_auth.adapters.log_throttle import LogThrottle
-from nexus_auth.adapters.starlette.trusted_peers import is_rewritten, is_unnamed
+from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers, is_rewritten, is_unnamed
 from nexus_auth.domain.certificate import ClientCertificate
 from nexus_auth.domain.decision import Decision, Denied, Granted
 from nexus_auth.domain.errors import ConfigurationError
@@ -24,7 +25,8 @@ from nexus_auth.domain.reasons import DenialReason
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-    from nexus_auth.adapters.starlette.trusted_peers import Endpoint, TrustedPeers
+    from nexus_auth.adapters.starlette.trusted_peers import Endpoint
+    from nexus_auth.domain.policy import AccessPolicy
     from nexus_auth.domain.ports import Headers
     from nexus_auth.domain.verifier import CertificateVerifier
 
@@ -43,11 +45,13 @@ PEER_REWRITTEN: Final = (
     "the server or a middleware seems to take the peer from X-Forwarded-For or the like, which any "
     "client can write; have it leave the peer alone: uvicorn --no-proxy-headers "
     "(proxy_headers=False), hypercorn without ProxyFixMiddleware, granian without "
-    "wrap_asgi_with_proxy_headers, daphne without --proxy-headers"
+    "wrap_asgi_with_proxy_headers, daphne without --proxy-headers; in WSGI, put ProxyFix and the "
+    "like inside of this middleware, not around it"
 )
 PEER_UNNAMED: Final = (
     "the server names no peer, so that none can be trusted; on a unix socket, uvicorn alone says "
-    "that it is one: use uvicorn, or listen on an address and trust the proxy's"
+    "that it is one (in WSGI: gunicorn, waitress and Werkzeug): use one of these, or listen on an "
+    "address and trust the proxy's"
 )
 
 log = structlog.get_logger(__name__)
@@ -74,6 +78,64 @@ class Claim(NamedTuple):
     policies: tuple[str, ...] = ()
 
 
+class HeaderBelief:
+    """Whether a request's headers are believed: check 0, and that none of them is a trailer."""
+
+    def __init__(
+        self,
+        trusted_peers: TrustedPeers | None,
+        *,
+        trailers_kept_apart: bool,
+        is_rewritten: Callable[[Endpoint, Headers], bool] = is_rewritten,
+    ) -> None:
+        """Sets what is believed; see `Gate` for the arguments."""
+        self.trusted_peers = trusted_peers
+        self._trailers_kept_apart = trailers_kept_apart
+        self._is_rewritten = is_rewritten
+        self._throttle = LogThrottle(monotonic_seconds)
+
+    def trusts(self, client: Endpoint, server: Endpoint) -> bool:
+        """Whether the peer of a connection is believed; see `TrustedPeers.include`."""
+        return self.trusted_peers is None or self.trusted_peers.include(client, server)
+
+    def find_denial(self, scope: Scope, headers: Headers) -> Denied | None:
+        """Why the headers are not believed; None where they are.
+
+        Args:
+            scope: The request.
+            headers: Its headers, with names in lower case.
+        """
+        extensions = scope.get("extensions")
+        distrust = self._find_distrust(scope, headers, vouched=_vouches(extensions))
+        if distrust is not None:
+            return Denied(reason=DenialReason.UNTRUSTED_PEER, detail=distrust)
+        if not self._trailers_kept_apart and may_hold_trailers(headers, extensions):
+            return Denied(reason=DenialReason.NO_CERTIFICATE, detail=TRAILERS_DETAIL)
+        return None
+
+    def _find_distrust(self, scope: Scope, headers: Headers, *, vouched: bool) -> str | None:
+        """Why the peer is not believed, for the log; None where it is.
+
+        Args:
+            scope: The request.
+            headers: Its headers, with names in lower case.
+            vouched: Whether the server says that the peer is the connection's own.
+        """
+        if self.trusted_peers is None:
+            return None
+        client, server = scope.get("client"), scope.get("server")
+        detail, problem = UNTRUSTED_DETAIL, None
+        if not vouched and is_unnamed(client, server):
+            problem = PEER_UNNAMED
+        elif not vouched and self._is_rewritten(client, headers):
+            detail, problem = REWRITTEN_DETAIL, PEER_REWRITTEN
+        elif self.trusts(client, server):
+            return None
+        if problem is not None and self._throttle.allow(problem):
+            log.warning("peer_not_believed", problem=problem)
+        return detail
+
+
 class Gate:
     """Turns requests into decisions. Reads connection and headers only, never a body.
 
@@ -94,6 +156,7 @@ class Gate:
         policies: Callable[[], PolicySet] = admit_registered,
         reads_policy_header: bool = False,
         trailers_kept_apart: bool = False,
+        is_rewritten: Callable[[Endpoint, Headers], bool] = is_rewritten,
     ) -> None:
         """Wires the gate.
 
@@ -109,38 +172,67 @@ class Gate:
                 default applies.
             trailers_kept_apart: Whether the server never puts trailers among the headers. One that
                 offers the extension `HEAD_ONLY` promises it by itself.
+            is_rewritten: Says whether a peer may have been named by a header.
         """
         self.header = field_name(header)
         self._verifier_source = verifier if callable(verifier) else lambda _scope: verifier
         # Only a verifier that is the same for all connections can be used without one.
         self._verifier = None if callable(verifier) else verifier
         self._der_from = der_from
-        self._trusted_peers = trusted_peers
+        self._belief = HeaderBelief(
+            trusted_peers, trailers_kept_apart=trailers_kept_apart, is_rewritten=is_rewritten
+        )
         self._policies = policies
         self._reads_policy_header = reads_policy_header
-        self._trailers_kept_apart = trailers_kept_apart
         self._throttle = LogThrottle(monotonic_seconds)
+
+    @classmethod
+    def for_application(
+        cls,
+        *,
+        verifier: CertificateVerifier | VerifierSource,
+        trusted_proxies: Iterable[str],
+        header: str,
+        header_format: str,
+        policy: AccessPolicy,
+        server_keeps_trailers_apart: bool,
+        is_rewritten: Callable[[Endpoint, Headers], bool] = is_rewritten,
+    ) -> Self:
+        """The gate inside an application; the arguments are those of `NexusAuthMiddleware`.
+
+        Raises:
+            ValueError: When one of them cannot mean anything.
+        """
+        if header_format not in FORMATS:
+            raise ValueError(f"header_format is one of {', '.join(FORMATS)}")
+        policies = PolicySet.of(policy)
+        return cls(
+            verifier=verifier,
+            header=header,
+            der_from=FORMATS[header_format],
+            trusted_peers=TrustedPeers.of(trusted_proxies),
+            policies=lambda: policies,
+            trailers_kept_apart=server_keeps_trailers_apart,
+            is_rewritten=is_rewritten,
+        )
 
     @property
     def has_named_peers(self) -> bool:
         """Whether it is said which peers are trusted; else each is."""
-        return self._trusted_peers is not None
+        return self._belief.trusted_peers is not None
 
     def trusts(self, client: Endpoint, server: Endpoint) -> bool:
         """Whether the peer of a connection is believed; see `TrustedPeers.include`."""
-        return self._trusted_peers is None or self._trusted_peers.include(client, server)
+        return self._belief.trusts(client, server)
 
     async def decide(self, scope: Scope) -> Decision:
         """Decides on the caller of one HTTP request or WebSocket handshake (ASGI 3)."""
         # Taken before anything is awaited: a server may go on adding to the list.
-        headers = [(name.lower(), value) for name, value in scope["headers"]]
-        extensions = scope.get("extensions")
+        headers = lower_names(scope)
         # 0. The peer is a trusted proxy.
-        distrust = self._find_distrust(scope, headers, vouched=_vouches(extensions))
-        if distrust is not None:
-            return Denied(reason=DenialReason.UNTRUSTED_PEER, detail=distrust)
-        if not self._trailers_kept_apart and may_hold_trailers(headers, extensions):
-            return Denied(reason=DenialReason.NO_CERTIFICATE, detail=TRAILERS_DETAIL)
+        denied = self._belief.find_denial(scope, headers)
+        if denied is not None:
+            return denied
         # 1. Exactly one certificate header. (That it is not empty, the verifier checks.)
         claim = self.read(headers)
         if claim is None:
@@ -161,28 +253,6 @@ class Gate:
             decode=self._decode,
             policy=self._policies().chosen(claim.policies),
         )
-
-    def _find_distrust(self, scope: Scope, headers: Headers, *, vouched: bool) -> str | None:
-        """Why the peer is not believed, for the log; None where it is.
-
-        Args:
-            scope: The request.
-            headers: Its headers, with names in lower case.
-            vouched: Whether the server says that the peer is the connection's own.
-        """
-        if self._trusted_peers is None:
-            return None
-        client, server = scope.get("client"), scope.get("server")
-        detail, problem = UNTRUSTED_DETAIL, None
-        if not vouched and is_unnamed(client, server):
-            problem = PEER_UNNAMED
-        elif not vouched and is_rewritten(client, headers):
-            detail, problem = REWRITTEN_DETAIL, PEER_REWRITTEN
-        elif self.trusts(client, server):
-            return None
-        if problem is not None and self._throttle.allow(problem):
-            log.warning("peer_not_believed", problem=problem)
-        return detail
 
     def read(self, headers: Headers) -> Claim | None:
         """Finds what counts among headers, trailers excluded, of a trusted peer.
@@ -224,6 +294,11 @@ class Gate:
 
     def _decode(self, value: bytes) -> ClientCertificate:
         return ClientCertificate.from_der(self._der_from(value))
+
+
+def lower_names(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """The headers that a request has now, with names in lower case."""
+    return [(name.lower(), value) for name, value in scope["headers"]]
 
 
 def may_hold_trailers(headers: Iterable[tuple[bytes, bytes]], extensions: object = None) -> bool:

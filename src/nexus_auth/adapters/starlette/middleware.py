@@ -17,20 +17,19 @@ from starlette.authentication import (
     BaseUser,
     UnauthenticatedUser,
 )
-from starlette.exceptions import HTTPException
 
 # FastAPI reads the annotations of a dependency at run time, so this name must exist then.
 from starlette.requests import HTTPConnection
 
-from nexus_auth.adapters.headers.formats import FORMATS
-from nexus_auth.adapters.headers.names import REASON_HEADER, X_CLIENT_CERT, CertificateFormat
+from nexus_auth.adapters.headers.names import X_CLIENT_CERT, CertificateFormat
 from nexus_auth.adapters.starlette.answers import DENIALS, HOTKEY_FIELD, POLICY_VIOLATION
 from nexus_auth.adapters.starlette.gate import Gate
+from nexus_auth.adapters.starlette.refusal import build_refusal
 from nexus_auth.adapters.starlette.trusted_peers import UNIX_SOCKET, TrustedPeers
 from nexus_auth.domain.decision import Denied, Granted
 from nexus_auth.domain.errors import ConfigurationError
 from nexus_auth.domain.hotkey import Hotkey
-from nexus_auth.domain.policy import ADMIT_REGISTERED, AccessPolicy, PolicySet
+from nexus_auth.domain.policy import ADMIT_REGISTERED, AccessPolicy
 from nexus_auth.domain.reasons import DenialReason
 
 if TYPE_CHECKING:
@@ -118,29 +117,6 @@ def verifier_from_state(name: str = "verifier") -> VerifierSource:
     return find
 
 
-def _build_gate(
-    *,
-    verifier: CertificateVerifier | VerifierSource,
-    trusted_proxies: Iterable[str],
-    header: str,
-    header_format: str,
-    policy: AccessPolicy,
-    server_keeps_trailers_apart: bool,
-) -> Gate:
-    """The gate of an application; see `NexusAuthMiddleware` for the arguments."""
-    if header_format not in FORMATS:
-        raise ValueError(f"header_format is one of {', '.join(FORMATS)}")
-    policies = PolicySet.of(policy)
-    return Gate(
-        verifier=verifier,
-        header=header,
-        der_from=FORMATS[header_format],
-        trusted_peers=TrustedPeers.of(trusted_proxies),
-        policies=lambda: policies,
-        trailers_kept_apart=server_keeps_trailers_apart,
-    )
-
-
 class NexusAuthMiddleware:
     """ASGI middleware that lets in only callers whose hotkey is proven and registered.
 
@@ -188,7 +164,7 @@ class NexusAuthMiddleware:
             raise ValueError("on_denial is 'reject' or 'anonymous'")
         self._app = app
         self._reject = on_denial == "reject"
-        self._gate = _build_gate(
+        self._gate = Gate.for_application(
             verifier=verifier,
             trusted_proxies=trusted_proxies,
             header=header,
@@ -260,7 +236,7 @@ class NexusAuthBackend(AuthenticationBackend):
         server_keeps_trailers_apart: bool = False,
     ) -> None:
         """Wires the backend; see `NexusAuthMiddleware` for the arguments."""
-        self._gate = _build_gate(
+        self._gate = Gate.for_application(
             verifier=verifier,
             trusted_proxies=trusted_proxies,
             header=header,
@@ -293,13 +269,11 @@ def require_hotkey(connection: HTTPConnection) -> Hotkey:
     Raises:
         starlette.exceptions.HTTPException: 403, when no hotkey is proven, or no middleware is
             there to prove one.
+        starlette.exceptions.WebSocketException: The same for a WebSocket, where the server cannot
+            answer one with a response.
     """
     user = connection.scope.get("user")
     if isinstance(user, HotkeyUser):
         return user.hotkey
     reason = user.reason if isinstance(user, AnonymousUser) else DenialReason.NO_CERTIFICATE
-    raise HTTPException(
-        status_code=403,
-        detail=reason.body,
-        headers={REASON_HEADER: reason.value, "Cache-Control": "no-store"},
-    )
+    raise build_refusal(connection.scope, reason)

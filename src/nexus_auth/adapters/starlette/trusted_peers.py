@@ -131,8 +131,28 @@ def is_rewritten(client: Endpoint, headers: Headers) -> bool:
     decoded = text.decode("utf-8", "ignore")
     if not any(_number(found) == port for found in set(_PORT.findall(decoded))):
         return False
-    spelt = {found for found in _ADDRESS.findall(decoded) if "." in found or ":" in found}
-    named = _address(client[0])
+    return _is_named(client[0], decoded)
+
+
+def is_named(client: Endpoint, headers: Headers) -> bool:
+    """Says the same where the port proves nothing: whether the peer's address is in a header.
+
+    What rewrites a peer in WSGI changes the address alone (ProxyFix of Werkzeug, Granian's
+    `wrap_wsgi_with_proxy_headers`), and several servers name no port at all.
+
+    Args:
+        client: The peer, as the server names it.
+        headers: Names in lower case.
+    """
+    if client is None:
+        return False
+    text = b"\n".join(value for name, value in headers if name not in _NOT_FORWARDING)
+    return len(text) > _MAX_LOOKED_THROUGH or _is_named(client[0], text.decode("utf-8", "ignore"))
+
+
+def _is_named(address: object, text: str) -> bool:
+    named = _address(address)
+    spelt = {found for found in _ADDRESS.findall(text) if "." in found or ":" in found}
     return len(spelt) > _MAX_ADDRESSES or any(
         named in {_address(found), _address(found.rpartition(":")[0])} for found in spelt
     )

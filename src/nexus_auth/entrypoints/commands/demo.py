@@ -77,6 +77,9 @@ def _keep(running: Environment, reporter: Reporter) -> None:
     reporter.result("\nEverything keeps running until Ctrl-C. As the registered caller:\n")
     reporter.result(f"{pinned} --cert {pair.certificate_path} --key {pair.key_path} {url}")
     reporter.result(f"\nAnd without a certificate:\n\n{pinned} {url}")
+    reporter.result("\nWith the key from Pylon, whatever the server shows:\n")
+    flags = f"-certs {pair.path} {running.pylon_flags}"
+    reporter.result(f"nexus-auth call {running.miner} {url} {flags}")
     reporter.result(f"\nLogs and configuration: {running.directory}")
     try:
         while True:

@@ -92,6 +92,11 @@ class Environment:
         return CredentialsDirectory(self.directory / name)
 
     @property
+    def pylon_flags(self) -> str:
+        """How a command reaches Pylon, which needs no token to be read."""
+        return f"-pylon-endpoint http://{self._pylon_port.address} -net-uid {_NETUID}"
+
+    @property
     def server_pair(self) -> CredentialsDirectory:
         """What the proxy shows its callers."""
         return self.pair("miner")

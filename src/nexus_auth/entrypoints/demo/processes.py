@@ -15,6 +15,7 @@ from typing import Final
 
 from nexus_auth.adapters.addresses import TcpAddress
 from nexus_auth.domain.errors import NexusAuthError
+from nexus_auth.entrypoints.process import clean_environment, ending_of
 from nexus_auth.entrypoints.signals import Interrupts
 
 _READY_SECONDS: Final = 30.0
@@ -104,7 +105,7 @@ class Children:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=self._directory,
-                    env=_clean_environment() | dict(environment or {}),
+                    env=clean_environment() | dict(environment or {}),
                     # Ctrl-C in the terminal reaches the demo alone, which then ends its children.
                     start_new_session=True,
                 )
@@ -140,7 +141,7 @@ class Children:
         for child in self._running:
             code = child.process.poll()
             if code is not None and not child.may_end:
-                raise DemoFailed(f"{child.name} ended early ({_ending(code)}):\n{child.tail}")
+                raise DemoFailed(f"{child.name} ended early ({ending_of(code)}):\n{child.tail}")
 
     def run(
         self, name: str, command: Sequence[str], *, environment: Mapping[str, str] | None = None
@@ -157,7 +158,7 @@ class Children:
             self.stop(child)
         code = child.process.returncode
         if code != 0:
-            raise DemoFailed(f"{name} failed ({_ending(code)}):\n{child.tail}")
+            raise DemoFailed(f"{name} failed ({ending_of(code)}):\n{child.tail}")
 
     def tails(self) -> str:
         """The last lines of every child that runs."""
@@ -181,16 +182,3 @@ class Children:
     def stop_all(self) -> None:
         """Ends every child, the youngest first."""
         self.stop(*reversed(self._running))
-
-
-def _ending(code: int) -> str:
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
-
-
-def _clean_environment() -> dict[str, str]:
-    """The environment without our own settings and without an HTTP proxy: all is on loopback."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("NEXUS_") and not name.lower().endswith("_proxy")
-    }

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus_auth.adapters.starlette.trusted_peers import TrustedPeers, is_rewritten, is_unnamed
+from nexus_auth.adapters.starlette.trusted_peers import (
+    TrustedPeers,
+    is_named,
+    is_rewritten,
+    is_unnamed,
+)
 
 
 @pytest.mark.parametrize(
@@ -189,6 +194,35 @@ def test_more_than_is_looked_through_counts_as_naming_the_peer(
 ) -> None:
     """A request costs no more than a few milliseconds, and what is not read is not believed."""
     assert is_rewritten((ADDRESS, PORT), [(b"x", value)]) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b"", False),
+        (b"192.0.2.1", False),
+        (b"127.0.0.11, 127.0.0", False),
+        (b"127.0.0.1", True),
+        (b"192.0.2.1, 127.0.0.1", True),
+        (b'for="127.0.0.1:4711"', True),
+        (b"[::ffff:127.0.0.1]", True),
+        (b"caf\xe9;127.0.0.1", True),
+        (b",".join(b"192.0.2.%d" % number for number in range(64)), False),
+        (b",".join(b"192.0.2.%d" % number for number in range(65)), True),
+        (b"a," * 16_384, False),
+        (b"a," * 16_384 + b"a", True),
+    ],
+)
+def test_address_in_a_header_is_enough_where_the_port_proves_nothing(
+    value: bytes, *, expected: bool
+) -> None:
+    """Whatever the port; and an unknown peer is in no header."""
+    for port in (None, 0, 4711):
+        assert is_named((ADDRESS, port), [(b"x", value)]) is expected
+    assert not is_named((ADDRESS, None), [(b"host", b"127.0.0.1"), (b"content-length", b"1")])
+    assert not is_named(None, [(b"x", value)])
+    assert is_named((ADDRESS, None), [(b"y", b"127.0.0.1"), (b"x", b"a")])
+    assert is_named((ADDRESS, None), [(b"x", b"a"), (b"y", b"127.0.0.1")])
 
 
 @pytest.mark.parametrize(
