@@ -16,6 +16,7 @@ from nexus_auth.domain.errors import (
     HotkeyNotRegistered,
     RequestRefused,
     ServerKeyMismatch,
+    ServerKeyUnknown,
     ServerNotProven,
 )
 from nexus_auth.entrypoints.caller import connect, connect_chain
@@ -25,6 +26,7 @@ __all__ = [
     "HotkeyNotRegistered",
     "RequestRefused",
     "ServerKeyMismatch",
+    "ServerKeyUnknown",
     "ServerNotProven",
     "SyncCaller",
     "connect",

@@ -17,7 +17,8 @@ An exception means "could not decide" or "cannot go on":
     │   └── IssuingRefused       the answer was no, or cannot be a key pair
     ├── ServerNotProven          a server has not proven to be the hotkey that was called
     │   ├── ServerKeyMismatch    it showed another key, or another's certificate
-    │   └── HotkeyNotRegistered  no key is registered, so no server can prove to be it
+    │   ├── HotkeyNotRegistered  no key is registered, so no server can prove to be it
+    │   └── ServerKeyUnknown     which key is registered is not known now
     ├── RequestRefused           a request names no hotkey, or leads away from it
     ├── CredentialsError         the key pair on disk could not be read or written
     └── ConfigurationError       a setting is missing or wrong
@@ -200,6 +201,18 @@ class HotkeyNotRegistered(ServerNotProven):
 
     def __init__(self, hotkey: str) -> None:
         super().__init__(hotkey, "no key is registered for it")
+
+
+class ServerKeyUnknown(ServerNotProven):
+    """No registered key of the hotkey that was called may be used now.
+
+    Raised by a handshake, with the reason as its cause where there is one. None is registered, or
+    the registry has no news that are new enough.
+    """
+
+    def __init__(self, hotkey: str, cause: object = None) -> None:
+        why = "" if cause is None else f" ({cause})"
+        super().__init__(hotkey, f"no registered key is known now{why}")
 
 
 class RequestRefused(NexusAuthError):

@@ -63,6 +63,7 @@ def _examples() -> list[errors.NexusAuthError]:
     return [
         errors.ServerKeyMismatch(hotkey="a", expected="b", found="c", named="d"),
         errors.HotkeyNotRegistered("a"),
+        errors.ServerKeyUnknown("a", "no news"),
         errors.ConfigurationError(setting="X", problem="bad", source="flag"),
         errors.IssuerUnavailable("down", key_may_have_changed=False),
         errors.CertificateRejected(DenialReason.NO_ORGANIZATION, "nobody"),

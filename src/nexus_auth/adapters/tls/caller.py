@@ -54,7 +54,7 @@ class Caller:
 
         For asyncio, uvloop, aiohttp and whatever else takes a context. It may live long: each
         handshake uses the key and the pair of that moment, as long as this object's registry does.
-        A handshake that fails raises `ServerKeyMismatch` or `HotkeyNotRegistered`, which are
+        A handshake that fails raises `ServerKeyMismatch` or `ServerKeyUnknown`, which are
         `ssl.SSLCertVerificationError` there.
 
         Raises:
@@ -142,7 +142,7 @@ class SyncCaller:
     def tls_context(self, hotkey: Hotkey | str) -> ssl.SSLContext:
         """Makes a context as `Caller.tls_context` does: for requests, urllib3, http.client.
 
-        Each handshake looks up the key, and raises what this method raises.
+        Each handshake looks up the key.
 
         Raises:
             InvalidHotkey: If the text is no address.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 from nexus_auth.adapters.clock import utc_now
 from nexus_auth.adapters.tls.pair import ClientPair
 from nexus_auth.adapters.tls.sockets import PinnedSocket
-from nexus_auth.domain.errors import HotkeyNotRegistered, ServerKeyMismatch
+from nexus_auth.domain.errors import NexusAuthError, ServerKeyMismatch, ServerKeyUnknown
 from nexus_auth.domain.server import ServerCertificate, check_server
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class ServerKeyRefused(ServerKeyMismatch, _VerificationError):
         return cls(hotkey=exc.hotkey, expected=exc.expected, found=exc.found, named=exc.named)
 
 
-class ServerUnknown(HotkeyNotRegistered, _VerificationError):
-    """The same: no key may be used now for the hotkey that was called."""
+class ServerUnknown(ServerKeyUnknown, _VerificationError):
+    """As above."""
 
 
 class PinnedObject(ssl.SSLObject):
@@ -179,7 +179,8 @@ class PinnedContext(ssl.SSLContext):
         try:
             registration = self._expected()
         except Exception as exc:  # event loops handle the errors of `ssl` alone
-            raise ServerUnknown(self.hotkey.address) from exc
+            known = exc if isinstance(exc, NexusAuthError) else None
+            raise ServerUnknown(self.hotkey.address, known) from exc
         if registration is None or self._clock() > registration.expires_at:
             raise ServerUnknown(self.hotkey.address)
         if connection.version() != "TLSv1.3":

@@ -31,6 +31,7 @@ from nexus_auth.domain.errors import (
     RegistryUnavailable,
     RequestRefused,
     ServerKeyMismatch,
+    ServerKeyUnknown,
     ServerNotProven,
 )
 from nexus_auth.domain.hotkey import Hotkey
@@ -94,7 +95,7 @@ def _errors() -> Iterator[None]:
         raise HttpxNotRegistered(exc.hotkey) from exc
     except RegistryAnswerInvalid as exc:
         raise HttpxRegistryAnswerInvalid(str(exc)) from exc
-    except RegistryError as exc:
+    except (RegistryError, ServerKeyUnknown) as exc:
         raise HttpxRegistryUnavailable(str(exc)) from exc
     except CredentialsError as exc:
         raise HttpxCredentialsError(str(exc)) from exc

@@ -24,10 +24,10 @@ from nexus_auth.adapters.tls.context import (
 )
 from nexus_auth.domain.errors import (
     CredentialsError,
-    HotkeyNotRegistered,
     NexusAuthError,
     RegistryUnavailable,
     ServerKeyMismatch,
+    ServerKeyUnknown,
     ServerNotProven,
 )
 from nexus_auth.domain.ports import Registration
@@ -200,7 +200,7 @@ def test_unknown_key_refuses_every_server(
     handshake = Handshake.between(pinned_context(pair, expected), server_context(tmp_path))
     with pytest.raises(ServerUnknown) as refused:
         handshake.run()
-    assert isinstance(refused.value, HotkeyNotRegistered)
+    assert isinstance(refused.value, ServerKeyUnknown)
     assert not handshake.server_completed()
     assert is_client_hello_alone(handshake.sent)
 
@@ -546,4 +546,4 @@ def test_errors_look_as_those_of_openssl() -> None:
 def test_typed_errors_are_those_of_the_domain() -> None:
     """A user catches the domain's error, and need not know of adapters."""
     assert issubclass(ServerKeyRefused, ServerKeyMismatch)
-    assert issubclass(ServerUnknown, HotkeyNotRegistered)
+    assert issubclass(ServerUnknown, ServerKeyUnknown)
