@@ -91,7 +91,8 @@ def _theirs(
             def call(hotkey: Hotkey, method: str, path: str, **more: Any) -> httpx.Response:
                 neurons = client.v1.identity.get_latest_neurons().neurons
                 with client.get_neuron_client(neurons[artanis.Hotkey(str(hotkey))]) as calls:
-                    return calls.request(method, path, **more)
+                    answer: httpx.Response = calls.request(method, path, **more)
+                    return answer
 
             yield call
         return
@@ -101,7 +102,8 @@ def _theirs(
     async def call_(hotkey: Hotkey, method: str, path: str, **more: Any) -> httpx.Response:
         neurons = (await client_.v1.identity.get_latest_neurons()).neurons
         async with client_.get_neuron_client(neurons[artanis.Hotkey(str(hotkey))]) as calls:
-            return await calls.request(method, path, **more)
+            answer: httpx.Response = await calls.request(method, path, **more)
+            return answer
 
     with running_loop(asyncio.new_event_loop) as run:
         run(client_.__aenter__())
