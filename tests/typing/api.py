@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import assert_never, assert_type
 
+import httpx
 from django.core.wsgi import get_wsgi_application
 from flask import Flask
 
@@ -29,6 +32,7 @@ from nexus_auth import (
     RegistryUnavailable,
     StakeKind,
     SyncVerifier,
+    client,
     connect,
     connect_chain,
     evaluate,
@@ -142,6 +146,37 @@ def test_an_application() -> Caller:
     subnet = Subnet()
     assert_type(subnet.registry, InMemoryRegistry)
     return subnet.rotate(subnet.register("alice"))
+
+
+async def call(hotkey: Hotkey) -> int:
+    """Calls hotkeys, with one's own registry as well."""
+    async with client.connect("http://pylon:8000", netuid=12, certificates="./certs") as caller:
+        assert_type(caller, client.Caller)
+        assert_type(await caller.tls_context(hotkey.address), ssl.SSLContext)
+        async with caller.http_client(hotkeys={"miner:8443": hotkey}, timeout=3.0) as http:
+            assert_type(http, httpx.AsyncClient)
+            try:
+                answer = await http.get("https://miner:8443/", extensions={"hotkey": hotkey})
+            except client.ServerKeyMismatch as exc:
+                assert_type(exc.expected, str)
+                assert_type(exc.found, str | None)
+            else:
+                return answer.status_code
+    async with client.connect_chain("wss://node:443", netuid=12, certificates=Path("certs")):
+        return 0
+
+
+def call_without_a_loop(hotkey: Hotkey) -> None:
+    """The synchronous form, around `connect` and around a caller."""
+    with client.SyncCaller(client.Caller(registry=OwnRegistry())) as caller:
+        assert_type(caller.tls_context(hotkey), ssl.SSLContext)
+    with (
+        client.SyncCaller(
+            lambda: client.connect("http://pylon:8000"), timeout_seconds=3.0
+        ) as other,
+        other.http_client() as http,
+    ):
+        assert_type(http, httpx.Client)
 
 
 VERSION: str = nexus_auth.__version__

@@ -44,7 +44,7 @@ def test_every_name_is_there_and_lives_where_it_is_typed(name: str) -> None:
     assert imported_from == [nexus_auth._HOMES[name]]
 
 
-@pytest.mark.parametrize("name", ["nexus_auth.asgi", "nexus_auth.wsgi"])
+@pytest.mark.parametrize("name", ["nexus_auth.asgi", "nexus_auth.client", "nexus_auth.wsgi"])
 def test_doors_name_all_that_they_show(name: str) -> None:
     """`__all__` is what the module imports of ours, in order."""
     module = importlib.import_module(name)
@@ -73,6 +73,10 @@ def test_star_import_brings_the_public_names() -> None:
         (
             "from nexus_auth import CertificateVerifier, Hotkey, connect, utc_now",
             ["httpx", "starlette", "uvicorn", "structlog", "dependency_injector", "base58"],
+        ),
+        (
+            "import nexus_auth.client",
+            ["httpx", "anyio", "starlette", "uvicorn", "structlog", "dependency_injector"],
         ),
         ("import nexus_auth.testing", ["pytest", "httpx", "starlette"]),
     ],

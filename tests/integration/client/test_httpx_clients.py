@@ -352,6 +352,39 @@ def test_news_are_asked_for_where_the_key_is_another(world: World, server: TlsSe
     assert len(server.requests) == 2
 
 
+class FailingRegistry(InMemoryRegistry):
+    """Has nothing at hand, and answers so many times."""
+
+    def __init__(self, answers: int) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def peek(self, hotkey: Hotkey) -> Registration | None:
+        return None
+
+    async def lookup(self, hotkey: Hotkey, *, presented: bytes) -> Registration | None:
+        self.answers -= 1
+        if self.answers < 0:
+            raise RegistryUnavailable("away")
+        return super().peek(hotkey)
+
+
+@pytest.mark.parametrize("answers", [0, 1, 2])
+def test_registry_that_fails_on_the_way_is_named(
+    world: World, server: TlsServer, answers: int
+) -> None:
+    """Before the connection, before the handshake, and in it (asynchronous code asks no more)."""
+    registry = FailingRegistry(answers)
+    registry.register(world.miner.hotkey, world.miner.public_key)
+    with world.client(registry) as call:
+        if answers == 2 and world.kind != "sync":
+            assert call(server.url, hotkey=world.miner.hotkey).status_code == 200
+            return
+        with pytest.raises(RegistryUnavailable, match="away"):
+            call(server.url, hotkey=world.miner.hotkey)
+    assert server.requests == []
+
+
 # Redirects, cookies, and the environment.
 
 
