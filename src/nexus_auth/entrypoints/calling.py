@@ -119,8 +119,9 @@ class Target:
         problem = "expected https://HOST:PORT/PATH, or /PATH at the hotkey's axon"
         if text.startswith("http:"):
             problem = "http shows the request to all on the way, and proves no server; use https"
-        with suppress(httpx.InvalidURL):
+        with suppress(httpx.InvalidURL, UnicodeError):
             url = httpx.URL(text)
+            url.host.encode("idna")  # As the resolver does, which takes no label over 63 bytes.
             is_path = text.startswith("/") and not url.host
             if url.userinfo:
                 problem = "names and passwords do not belong into the URL; send them with -H"

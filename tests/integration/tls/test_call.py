@@ -387,12 +387,6 @@ class TestNetwork:
         assert (done.returncode, done.stdout) == (1, b"")
         assert text_of(done) == "nexus-auth: no connection with 127.0.0.1:1: Connection refused\n"
 
-    def test_name_that_does_not_exist_is_exit_code_1(self, scene: Scene) -> None:
-        """The resolver's words."""
-        done = scene.call(str(MINER), "https://name.invalid/")
-        assert done.returncode == 1
-        assert text_of(done).startswith("nexus-auth: no connection with name.invalid:443: ")
-
     @pytest.mark.parametrize("where", ["handshake", "answer", "body", "stdin"])
     def test_time_limit_ends_the_call_wherever_it_waits(
         self, scene: Scene, never: int, where: str

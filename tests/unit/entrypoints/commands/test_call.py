@@ -106,6 +106,7 @@ def test_hotkey_without_an_axon_is_named_with_the_remedy(
         ([ALICE, "//example.com/"], "expected https://HOST:PORT/PATH"),
         ([ALICE, "https://"], "expected https://HOST:PORT/PATH"),
         ([ALICE, "https://a:b/"], "expected https://HOST:PORT/PATH"),
+        ([ALICE, f"https://{'a' * 64}/"], "expected https://HOST:PORT/PATH"),
         ([ALICE, "https://example.com:0/"], "expected https://HOST:PORT/PATH"),
         ([ALICE, "https://me:secret@example.com/"], "names and passwords do not belong"),
         ([ALICE, "-X", "G T"], "-X: expected a method"),
