@@ -40,7 +40,7 @@ class Recorded:
 
     @property
     def gained_nothing(self) -> bool:
-        """Whether the server has neither a connection, nor a certificate, nor a byte of a request."""
+        """Whether the server has neither a connection, nor a certificate, nor part of a request."""
         return not self.completed and self.caller is None and not self.plaintext
 
     def wait(self) -> Self:
@@ -99,7 +99,9 @@ class Listener:
 
 
 class RecordingServer(Listener):
-    """An HTTP server over TLS that records, and answers each request with 200."""
+    """An HTTP server over TLS that records, and answers the first request with 200."""
+
+    answer = ANSWER
 
     def __init__(self, context: ssl.SSLContext, host: str = "127.0.0.1") -> None:
         super().__init__(host)
@@ -129,11 +131,14 @@ class RecordingServer(Listener):
                     self._step(end, record)
                 connection.sendall(outgoing.read())
                 if record.plaintext.endswith(b"\r\n\r\n"):
-                    end.write(ANSWER)
+                    end.write(self.answer)
+                    closes = b"Connection: close" in self.answer
                     with suppress(ssl.SSLWantReadError):
-                        end.unwrap()
+                        if closes:
+                            end.unwrap()
                     connection.sendall(outgoing.read())
-                    connection.shutdown(socket.SHUT_WR)
+                    if closes:
+                        connection.shutdown(socket.SHUT_WR)
                     record.plaintext += b"(answered)"
             record.end = "closed"
         except ConnectionError:
