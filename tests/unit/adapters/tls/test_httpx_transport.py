@@ -18,6 +18,7 @@ from nexus_auth.domain.errors import (
     RegistryAnswerInvalid,
     RegistryUnavailable,
     ServerKeyMismatch,
+    ServerKeyUnknown,
 )
 from nexus_auth.domain.hotkey import Hotkey
 from tests.builders import a_hotkey
@@ -170,6 +171,7 @@ def test_extensions_that_a_program_keeps_are_not_changed() -> None:
             httpx.ConnectError,
         ),
         (HotkeyNotRegistered("h"), httpx.ConnectError),
+        (ServerKeyUnknown("h", "no news"), httpx.ConnectError),
         (RegistryUnavailable("away"), httpx.ConnectError),
         (RegistryAnswerInvalid("odd"), httpx.ConnectError),
         (CredentialsError("no pair"), httpx.ConnectError),

@@ -7,7 +7,7 @@ import pytest
 
 from nexus_auth.adapters.tls.context import PinnedContext
 from nexus_auth.adapters.tls.keys import ServerKeys
-from nexus_auth.domain.errors import HotkeyNotRegistered, RegistryUnavailable
+from nexus_auth.domain.errors import HotkeyNotRegistered, RegistryUnavailable, ServerKeyUnknown
 from nexus_auth.domain.ports import Registration
 from tests.builders import a_hotkey, a_key, public_bytes
 from tests.fakes import FakeClock, FakeRegistry
@@ -96,5 +96,5 @@ async def test_context_judges_age_by_the_clock_that_was_given(registry: FakeRegi
     registry.expires_at = clock.now - timedelta(seconds=1)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # any connection: its age comes first
     connection = server.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
-    with pytest.raises(HotkeyNotRegistered):
+    with pytest.raises(ServerKeyUnknown):
         context.check(connection)
