@@ -171,7 +171,6 @@ def test_extensions_that_a_program_keeps_are_not_changed() -> None:
             httpx.ConnectError,
         ),
         (HotkeyNotRegistered("h"), httpx.ConnectError),
-        (ServerKeyUnknown("h", "no news"), httpx.ConnectError),
         (RegistryUnavailable("away"), httpx.ConnectError),
         (RegistryAnswerInvalid("odd"), httpx.ConnectError),
         (CredentialsError("no pair"), httpx.ConnectError),
@@ -186,3 +185,10 @@ def test_errors_are_of_both_kinds(error: NexusAuthError, also: type[Exception]) 
     assert str(caught.value) == str(error)
     for name, value in vars(error).items():
         assert getattr(caught.value, name) == value
+
+
+def test_key_that_is_gone_at_the_end_of_the_handshake_is_not_known() -> None:
+    """As where it was not known before; the text says more."""
+    with pytest.raises(httpx.ConnectError, match="no news") as caught, httpx_transport._errors():
+        raise ServerKeyUnknown("h", "no news")
+    assert isinstance(caught.value, RegistryUnavailable)
