@@ -8,7 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -48,15 +48,16 @@ class _Thread(threading.Thread, Generic[T]):
             self._opened.set_result(thing)
             await self._closing.wait()
 
-    def close(self) -> None:
-        self.loop.call_soon_threadsafe(self._closing.set)
-        self.join()
+    def stop(self) -> None:
+        with suppress(RuntimeError):  # it has ended
+            self.loop.call_soon_threadsafe(self._closing.set)
 
 
 class Background(Generic[T]):
     """One thing that is opened in a thread of its own: at its first use, once in each process.
 
-    A program that forks may create this object before. Safe to use from several threads.
+    A program that forks may create this object before. Safe to use from several threads. The thread
+    ends when this object is closed, or is no longer used.
     """
 
     def __init__(
@@ -112,7 +113,8 @@ class Background(Generic[T]):
             self._closed = True
             thread, self._thread = self._thread, None
         if thread is not None:
-            thread.close()
+            thread.stop()
+            thread.join()
 
     def ensure_open(self) -> _Thread[T]:
         """Opens the thing, unless it is open."""
@@ -124,10 +126,16 @@ class Background(Generic[T]):
                 raise self._is_closed()
             if self._thread is None:
                 self._thread = _Thread(self._name, self._build)
+                weakref.finalize(self, _stop_thread, os.getpid(), self._thread).atexit = False
             return self._thread
 
     def _is_closed(self) -> RuntimeError:
         return RuntimeError(f"the {self._name} is closed")
+
+
+def _stop_thread(process: int, thread: _Thread[Any]) -> None:
+    if process == os.getpid():  # no forked one, where the thread does not exist
+        thread.stop()
 
 
 _forgetful: Final[weakref.WeakSet[Any]] = weakref.WeakSet()

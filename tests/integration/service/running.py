@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -141,6 +141,7 @@ def running_service(
     *,
     socket_path: Path | None = None,
     wait: bool = True,
+    launcher: Sequence[str] = (),
     **settings: str,
 ) -> Iterator[RunningService]:
     """Runs `python -m nexus_auth run` until the block ends.
@@ -150,6 +151,7 @@ def running_service(
         pylon_url: Where its Pylon is.
         socket_path: A unix socket to listen on instead of a port.
         wait: Whether to wait until it knows who is registered, or only until it is alive.
+        launcher: What starts it, and takes the command as its arguments.
         settings: More settings, by their environment names.
     """
     port, admin_port = free_port(), free_port()
@@ -161,7 +163,7 @@ def running_service(
         NEXUS_AUTH_ADMIN_ADDR=f"127.0.0.1:{admin_port}",
     )
     environment.update(settings)
-    command = [sys.executable, "-m", "nexus_auth", "run"]
+    command = [*launcher, sys.executable, "-m", "nexus_auth", "run"]
     log_file = folder / "service.log"
     with Process(command, log_file=log_file, environment=environment, directory=folder) as process:
         service = RunningService(process, port, admin_port, socket_path, environment)

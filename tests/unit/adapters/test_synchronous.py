@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import threading
@@ -129,6 +130,18 @@ def test_closing_ends_the_thread_and_is_final() -> None:
     verifier._background = background
     with pytest.raises(RuntimeError, match="closed"):
         verifier.verify(opened.alice.pem)
+
+
+def test_thread_ends_with_the_last_reference() -> None:
+    """An application that is dropped with its middleware leaves no thread behind."""
+    opened, before = Opened(), set(threading.enumerate())
+    verifier = SyncVerifier(opened)
+    verifier.verify(opened.alice.pem)
+    [thread] = set(threading.enumerate()) - before
+    del verifier
+    gc.collect()
+    thread.join(30)
+    assert opened.closed == 1
 
 
 def test_nothing_is_opened_before_the_first_decision() -> None:
