@@ -182,14 +182,18 @@ def chain_source(
             setting="neurons",
             problem="of the chain need the extra of that name: pip install 'nexus-auth[chain]'",
         )
-    if not 0 <= netuid <= _MAX_NETUID:
-        raise ConfigurationError(setting="netuid", problem=f"expected 0 to {_MAX_NETUID}")
+    _check_netuid(netuid)
     try:
         nodes = parse_endpoints(",".join(endpoints))
         genesis = None if genesis is None else parse_genesis(genesis)
         return ChainSource(endpoints=nodes, netuid=netuid, clock=utc_now, genesis=genesis)
     except ValueError as exc:
         raise ConfigurationError(setting="connect_chain", problem=str(exc)) from None
+
+
+def _check_netuid(netuid: int) -> None:
+    if not 0 <= netuid <= _MAX_NETUID:
+        raise ConfigurationError(setting="netuid", problem=f"expected 0 to {_MAX_NETUID}")
 
 
 def _choose_api(
@@ -208,6 +212,8 @@ def _choose_api(
         raise ConfigurationError(
             setting="netuid", problem="needed with an identity or a token: which subnet?"
         )
+    if netuid is not None:
+        _check_netuid(netuid)
     try:
         return build_api(
             netuid=netuid,

@@ -128,6 +128,8 @@ async def test_stranger_is_denied(pylon: Pylon) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
+        pytest.param({"netuid": -1}, id="netuid below"),
+        pytest.param({"netuid": 65536}, id="netuid above"),
         pytest.param({"netuid": 1, "identity_name": "me"}, id="name without token"),
         pytest.param({"netuid": 1, "identity_token": "s3cret"}, id="token without name"),
         pytest.param({"identity_name": "me", "identity_token": "s3cret"}, id="no netuid"),
