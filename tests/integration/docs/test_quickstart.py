@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.integration.docs.shell import typed_in
 from tests.integration.real import free_port, require_program
 from tests.pages import ROOT, blocks
 
@@ -35,19 +33,7 @@ def test_quickstart_leads_to_a_grant(tmp_path: Path) -> None:
         ).replace("nexus-auth run ", "nexus-auth run -admin-addr 127.0.0.1:8081 ")
         + "wait\n"
     )
-    done = subprocess.run(
-        [bash, "--norc", "-c", script],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "HOME": str(tmp_path),
-        },
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
+    done = typed_in(bash, script, tmp_path, seconds=_SECONDS)
     said = f"{done.stdout}\n{done.stderr}"
     assert done.returncode == 0, said
     assert "granted: 5" in done.stdout, said

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from examples.grpc_caller import grpc_target
+from tests.integration.docs.shell import typed_in
 from tests.integration.proxies.stack import PROGRAMS
 from tests.integration.real import free_port, require_program
 from tests.pages import ROOT, blocks
@@ -38,19 +39,7 @@ def test_the_page_leads_to_a_grant(tmp_path: Path) -> None:
     for port in ("8000", "8081", "8443", "9000"):
         script = script.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free_port()}")
     script = script.replace("@127.0.0.1:", "")
-    done = subprocess.run(
-        [bash, "--norc", "-c", script],
-        cwd=tmp_path,
-        env={
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "HOME": str(tmp_path),
-        },
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
+    done = typed_in(bash, script, tmp_path, seconds=_SECONDS)
     said = f"{done.stdout}\n{done.stderr}"
     assert done.returncode == 0, said
     assert "Access denied: No client certificate" in done.stdout, said
